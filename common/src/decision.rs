@@ -1,0 +1,121 @@
+//! The outcome of judging one request.
+
+use crate::{RuleSet, ruleset::WORDS};
+
+/// No rule matched: the section's default decided.
+pub const DEFAULT: u16 = 0xffff;
+/// Denied because the kernel gave a sysctl name that doesn't fit [`crate::sysctl::NAME_LEN`] bytes.
+pub const NAME_TOO_LONG: u16 = 0xfffe;
+
+/// The verdict on a request, and what decided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether the request may go on.
+    pub allow: bool,
+    /// The index of the rule that decided, or [`DEFAULT`], or a fail-closed reason.
+    pub rule: u16,
+}
+
+impl Decision {
+    /// A denial for which no rule is responsible: something that could not be judged is denied.
+    #[inline(always)]
+    #[must_use]
+    pub const fn fail_closed(reason: u16) -> Self {
+        Self { allow: false, rule: reason }
+    }
+}
+
+/// What the rules of a section say once it is known which of them match.
+///
+/// In the programs' read-only data, so the verifier knows it all and drops what this policy can't reach.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdicts {
+    /// 1: what no rule matches is allowed.
+    default_allows: u32,
+    /// How many rules there are.
+    count: u32,
+    /// The rules whose action is "allow".
+    allow: RuleSet,
+}
+
+const _: () = assert!(size_of::<Verdicts>() == 40);
+
+impl Verdicts {
+    /// No rules, everything denied: what the programs are compiled with.
+    pub const DENY_ALL: Self = Self { default_allows: 0, count: 0, allow: RuleSet::NONE };
+
+    /// The verdicts of a section with this default, and for each rule whether it allows. At most
+    /// [`crate::MAX_RULES`] of these, or it panics.
+    pub fn new(default_allows: bool, rules_allow: impl IntoIterator<Item = bool>) -> Self {
+        let mut verdicts = Self { default_allows: default_allows.into(), ..Self::DENY_ALL };
+        for allows in rules_allow {
+            if allows {
+                verdicts.allow.insert(verdicts.count as usize);
+            }
+            verdicts.count += 1;
+        }
+        verdicts
+    }
+
+    /// How many rules there are.
+    #[inline(always)]
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The decision of one rule.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_rule(&self, rule: u16) -> Decision {
+        Decision { allow: self.allow.contains(rule as usize), rule }
+    }
+
+    /// The decision where no rule matches.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_default(&self) -> Decision {
+        Decision { allow: self.default_allows != 0, rule: DEFAULT }
+    }
+
+    /// The decision of the first matching rule, or the default. `matching` gives the word of that index of the set of
+    /// rules that match; it is asked for no more words than there are rules for.
+    #[inline(always)]
+    #[must_use]
+    pub fn of_first(&self, matching: impl Fn(usize) -> u64) -> Decision {
+        let mut first: u16 = 0;
+        for index in 0..WORDS {
+            if u32::from(first) >= self.count {
+                break;
+            }
+            let word = matching(index);
+            if word != 0 {
+                // At most 63, so the cast loses nothing.
+                #[allow(clippy::cast_possible_truncation)]
+                return self.of_rule(first + word.trailing_zeros() as u16);
+            }
+            first += 64;
+        }
+        self.of_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MAX_RULES;
+
+    #[test]
+    fn the_first_matching_rule_wins_then_the_default() {
+        // Every other rule allows.
+        let verdicts = Verdicts::new(true, (0..MAX_RULES).map(|rule| rule % 2 == 0));
+        for rule in 0..MAX_RULES {
+            let matching: RuleSet = (rule..MAX_RULES).collect();
+            let decision = verdicts.of_first(|index| matching.word(index));
+            assert_eq!((usize::from(decision.rule), decision.allow), (rule, rule % 2 == 0));
+        }
+        assert_eq!(verdicts.of_first(|_| 0), Decision { allow: true, rule: DEFAULT });
+        assert_eq!(Verdicts::DENY_ALL.of_first(|_| u64::MAX), Decision { allow: false, rule: DEFAULT });
+    }
+}

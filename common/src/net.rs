@@ -1,0 +1,295 @@
+//! Network requests: who connects where.
+
+use core::hint::black_box;
+
+use crate::{Decision, RuleSet, decision::Verdicts};
+
+/// An address in the one space that IPv4 and IPv6 share: 128 bits, IPv4 as `::ffff:a.b.c.d`.
+///
+/// In memory these are the 16 octets in network order, held as four words, since a BPF program compares and copies
+/// words four times as fast.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Address([u32; 4]);
+
+impl Address {
+    /// 0.0.0.0.
+    pub const UNSPECIFIED4: Self = Self::v4(0);
+    /// `::`.
+    pub const UNSPECIFIED6: Self = Self([0; 4]);
+    /// 127.0.0.1.
+    pub const LOOPBACK4: Self = Self::v4(0x7f00_0001_u32.to_be());
+    /// `::1`.
+    pub const LOOPBACK6: Self = Self([0, 0, 0, 1_u32.to_be()]);
+
+    /// An IPv4 address, from the word that holds its four octets in network order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(word: u32) -> Self {
+        Self([0, 0, 0xffff_u32.to_be(), word])
+    }
+
+    /// An IPv6 address, mapped ones included, from the words that hold its octets in network order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v6(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
+    /// Whether this is an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_v4(self) -> bool {
+        let [a, b, c, _] = self.0;
+        a | b | (c ^ 0xffff_u32.to_be()) == 0
+    }
+
+    /// Whether this is that address, with a single branch.
+    #[inline(always)]
+    const fn is(self, other: Self) -> bool {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
+        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+    }
+
+    /// The words that hold the octets in network order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> [u32; 4] {
+        self.0
+    }
+
+    /// The address as a number, whose most significant bit is the first on the wire.
+    #[must_use]
+    pub fn to_bits(self) -> u128 {
+        self.0.iter().fold(0, |bits, word| bits << 32 | u128::from(u32::from_be(*word)))
+    }
+
+    /// The address with these bits; the reverse of [`Address::to_bits`].
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // each cast takes the 32 bits that it is to take
+    pub const fn from_bits(bits: u128) -> Self {
+        Self([
+            ((bits >> 96) as u32).to_be(),
+            ((bits >> 64) as u32).to_be(),
+            ((bits >> 32) as u32).to_be(),
+            (bits as u32).to_be(),
+        ])
+    }
+}
+
+/// Where a connection to `destination` really goes, from a socket that is bound to `bound` (unspecified if it is not).
+///
+/// Linux reads the unspecified address as "this host": 0.0.0.0 is the socket's own bound address, or else 127.0.0.1
+/// (`ip_route_output_key_hash_rcu`); `::` is `::1`, or 127.0.0.1 on a socket that is bound to a mapped address
+/// (`tcp_v6_connect`, `__ip6_datagram_connect`). The mapped form `::ffff:0.0.0.0` takes IPv4's way. The hook sees the
+/// address as it was written, so a rule on 127.0.0.1 would miss it.
+#[inline(always)]
+#[must_use]
+pub fn effective_destination(destination: Address, bound: Address) -> Address {
+    if destination.is(Address::UNSPECIFIED4) {
+        if bound.is_v4() && !bound.is(Address::UNSPECIFIED4) { bound } else { Address::LOOPBACK4 }
+    } else if destination.is(Address::UNSPECIFIED6) {
+        if bound.is_v4() { Address::LOOPBACK4 } else { Address::LOOPBACK6 }
+    } else {
+        destination
+    }
+}
+
+/// What a process wants to do with the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Op {
+    /// connect(2), and whatever else makes the kernel choose a peer for a socket.
+    Connect = 0,
+}
+
+/// How many [`Op`]s there are.
+pub const OPS: usize = 1;
+
+/// A transport protocol, as far as rules tell them apart. A number rather than an enum: were there a branch for each,
+/// the kernel's verifier would follow all that comes after once for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Protocol(u8);
+
+/// How many values [`Protocol::index`] has; a power of two.
+pub const PROTOCOLS: usize = 4;
+
+impl Protocol {
+    /// Anything else: only rules that hold for any protocol match it.
+    pub const OTHER: Self = Self(0);
+    /// TCP, and MPTCP, which is TCP on the wire.
+    pub const TCP: Self = Self(1);
+    /// UDP.
+    pub const UDP: Self = Self(2);
+
+    /// From an `IPPROTO_*` number (include/uapi/linux/in.h).
+    #[inline(always)]
+    #[must_use]
+    pub fn from_ipproto(number: u32) -> Self {
+        // The only numbers beyond a byte are IPPROTO_MPTCP, which is 0x100 + IPPROTO_TCP, and IPPROTO_SMC, 0x100.
+        static PROTOCOLS: [Protocol; 256] = {
+            let mut protocols = [Protocol::OTHER; 256];
+            protocols[6] = Protocol::TCP;
+            protocols[17] = Protocol::UDP;
+            protocols
+        };
+        PROTOCOLS[(number & 0xff) as usize]
+    }
+
+    /// The protocol as an index below [`PROTOCOLS`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize & (PROTOCOLS - 1)
+    }
+}
+
+/// One request to be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is asked for.
+    pub op: Op,
+    /// By which protocol.
+    pub protocol: Protocol,
+    /// The peer, after [`effective_destination`].
+    pub address: Address,
+    /// The peer's port, in host byte order.
+    pub port: u16,
+}
+
+/// The part of the compiled network section that lives in the programs' read-only data.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// What the rules say.
+    pub verdicts: Verdicts,
+    /// 1: some rule names hosts, so the host table must be asked.
+    pub by_host: u32,
+    /// The number of port intervals, a power of two; 0 where no rule names ports.
+    pub port_intervals: u32,
+    /// The rules that hold for an operation by a protocol: `by_kind[op][protocol]`.
+    pub by_kind: [[RuleSet; PROTOCOLS]; OPS],
+}
+
+const _: () = assert!(size_of::<Table>() == 48 + 32 * OPS * PROTOCOLS);
+
+impl Table {
+    /// No rules, everything denied: what the programs are compiled with.
+    pub const DENY_ALL: Self = Self {
+        verdicts: Verdicts::DENY_ALL,
+        by_host: 0,
+        port_intervals: 0,
+        by_kind: [[RuleSet::NONE; PROTOCOLS]; OPS],
+    };
+
+    /// Which of the port intervals, of which `first` gives the first port, a port is in. The result is below
+    /// `port_intervals`, and so is every argument of `first`.
+    #[inline(always)]
+    pub fn find_interval(&self, port: u16, first: impl Fn(u32) -> u32) -> u32 {
+        let mask = self.port_intervals.wrapping_sub(1);
+        let mut found = 0;
+        let mut step = self.port_intervals / 2;
+        // A binary search without a branch on what was read, each of which would double the verifier's work. The black
+        // box keeps the compiler from making one.
+        for _ in 0..u16::BITS {
+            if step == 0 {
+                break;
+            }
+            let probe = (found + step) & mask;
+            // 1 if the interval begins at the port or before it, else 0: both numbers are far below 2^31.
+            let reached = black_box(first(probe).wrapping_sub(u32::from(port) + 1) >> 31);
+            found += step * reached;
+            step /= 2;
+        }
+        found & mask
+    }
+}
+
+/// Ports from `first` to before the next interval's `first`, which no rule tells apart.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortInterval {
+    /// The first port.
+    pub first: u32,
+    /// Always 0.
+    pub padding: u32,
+    /// The rules whose ports include these.
+    pub rules: RuleSet,
+}
+
+const _: () = assert!(size_of::<PortInterval>() == 40);
+
+impl PortInterval {
+    /// An interval behind all ports, to fill up with.
+    pub const BEHIND: Self = Self { first: 1 << 16, padding: 0, rules: RuleSet::NONE };
+}
+
+/// The parts of the compiled network section that are looked up by value.
+pub trait Lookup {
+    /// The rules whose hosts include `address`: those of the longest prefix that covers it, which holds its parents'
+    /// bits too. `None` can't happen with complete tables.
+    fn by_host(&self, address: &Address) -> Option<&RuleSet>;
+    /// The rules whose ports include `port`, found with [`Table::find_interval`]. `None` can't happen with complete
+    /// tables.
+    fn by_port(&self, table: &Table, port: u16) -> Option<&RuleSet>;
+}
+
+/// Judges a network request. `None`, which must be treated as a denial, can't happen with complete tables.
+#[inline(always)]
+#[must_use]
+pub fn decide(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<Decision> {
+    let by_kind = &table.by_kind[request.op as usize][request.protocol.index()];
+    // `None`: no rule asks for it, so it excludes none.
+    let by_host = if table.by_host != 0 { Some(lookup.by_host(&request.address)?) } else { None };
+    let by_port = if table.port_intervals != 0 { Some(lookup.by_port(table, request.port)?) } else { None };
+    let word = |rules: Option<&RuleSet>, index| rules.map_or(u64::MAX, |rules| rules.word(index));
+    Some(table.verdicts.of_first(|index| by_kind.word(index) & word(by_host, index) & word(by_port, index)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unspecified_address_is_this_host() {
+        let (zero4, zero6) = (Address::UNSPECIFIED4, Address::UNSPECIFIED6);
+        let (loopback4, loopback6) = (Address::LOOPBACK4, Address::LOOPBACK6);
+        let own = Address::from_bits(0xffff_0a00_0005);
+        let table = [
+            (zero4, zero4, loopback4),
+            (zero4, zero6, loopback4),
+            (zero4, own, own),
+            (zero6, zero6, loopback6),
+            (zero6, loopback6, loopback6),
+            (zero6, loopback4, loopback4),
+            (zero6, zero4, loopback4),
+            (own, zero4, own),
+            (loopback6, zero6, loopback6),
+        ];
+        for (destination, bound, expected) in table {
+            assert_eq!(effective_destination(destination, bound), expected, "{destination:?} from {bound:?}");
+        }
+    }
+
+    #[test]
+    fn bits_and_words_agree() {
+        assert_eq!(Address::LOOPBACK4.to_bits(), 0xffff_7f00_0001);
+        assert_eq!(Address::LOOPBACK6.to_bits(), 1);
+        let bits = 0x2001_0db8_0000_0001_0203_0405_0607_0809;
+        assert_eq!(Address::from_bits(bits).to_bits(), bits);
+    }
+
+    #[test]
+    fn mptcp_is_tcp() {
+        let table = [
+            (6, Protocol::TCP),
+            (262, Protocol::TCP),
+            (17, Protocol::UDP),
+            (136, Protocol::OTHER),
+            (256, Protocol::OTHER),
+        ];
+        for (number, protocol) in table {
+            assert_eq!(Protocol::from_ipproto(number), protocol);
+        }
+    }
+}

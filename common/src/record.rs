@@ -1,0 +1,130 @@
+//! What the kernel side remembers of denials, without losing one.
+//!
+//! Each denial has an identity: the hook, the rule, the process and the subject ([`Key`]). A hash map per noun counts
+//! the denials of each identity ([`Tally`]); the key of each new one also goes through the ring buffer, so that the
+//! launcher can look at the process while it is there. The first byte of a key, the hook's number, tells its `S`. Per-hook counters ([`Counters`]) stay exact when a
+//! hash map is full.
+
+use crate::{device, net, sysctl};
+
+/// The hooks of the kernel that guard-run attaches programs to. The numbers index the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Hook {
+    /// `BPF_CGROUP_INET4_CONNECT`
+    Connect4 = 0,
+    /// `BPF_CGROUP_INET6_CONNECT`
+    Connect6 = 1,
+    /// `BPF_CGROUP_DEVICE`
+    Device = 2,
+    /// `BPF_CGROUP_SYSCTL`
+    Sysctl = 3,
+}
+
+impl Hook {
+    /// Every hook, in the order of its number.
+    pub const ALL: [Self; 4] = [Self::Connect4, Self::Connect6, Self::Device, Self::Sysctl];
+
+    /// The hook's name in the kernel's attach types, the log and `bpftool`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect4 => "connect4",
+            Self::Connect6 => "connect6",
+            Self::Device => "device",
+            Self::Sysctl => "sysctl",
+        }
+    }
+
+    /// The hook with this number.
+    #[must_use]
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(number as usize).copied()
+    }
+}
+
+/// What one hook of a guard has done, per CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests that the policy allows.
+    pub allowed: u64,
+    /// Requests that the policy denies (in audit mode: would have).
+    pub denied: u64,
+    /// Of those denied, the ones that no [`Tally`] counts, since the map was full or had no memory for it.
+    pub unrecorded: u64,
+    /// New keys that found the ring buffer full: counted, but seen by the launcher only at the end.
+    pub late: u64,
+}
+
+const _: () = assert!(size_of::<Counters>() == 32);
+
+/// Identity of a denial.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key<S> {
+    /// [`Hook`], as its number.
+    pub hook: u8,
+    /// Always 0.
+    pub padding: u8,
+    /// [`crate::Decision::rule`].
+    pub rule: u16,
+    /// The process (thread group) in the initial pid namespace.
+    pub pid: u32,
+    /// What it wanted.
+    pub subject: S,
+}
+
+/// Subject of a network denial.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NetSubject {
+    /// The peer.
+    pub address: net::Address,
+    /// Its port, in host byte order.
+    pub port: u16,
+    /// [`net::Op`], as its number.
+    pub op: u8,
+    /// Always 0.
+    pub padding: u8,
+    /// The `IPPROTO_*` number of the socket's protocol.
+    pub protocol: u32,
+}
+
+/// Subject of a device denial: the request itself.
+pub type DeviceSubject = device::Request;
+
+/// Subject of a sysctl denial.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SysctlSubject {
+    /// [`sysctl::Access`], as its number.
+    pub access: u64,
+    /// The name; empty where it was too long to be read.
+    pub name: sysctl::Name,
+}
+
+const _: () = assert!(size_of::<Key<NetSubject>>() == 32);
+const _: () = assert!(size_of::<Key<DeviceSubject>>() == 24);
+const _: () = assert!(size_of::<Key<SysctlSubject>>() == 16 + sysctl::NAME_LEN);
+
+/// How often an identity was denied, when, and to whom.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Number of denials.
+    pub count: u64,
+    /// Time of the first, in nanoseconds of `CLOCK_BOOTTIME`.
+    pub first: u64,
+    /// Time of the last.
+    pub last: u64,
+    /// Real user id of the process at the first denial, in the initial user namespace.
+    pub uid: u32,
+    /// Always 0.
+    pub padding: u32,
+    /// Name of the thread at the first denial: its bytes in order, filled up with NULs. In words, which a BPF program
+    /// clears and copies eight times as fast.
+    pub comm: [u64; 2],
+}
+
+const _: () = assert!(size_of::<Tally>() == 48);
