@@ -1,0 +1,62 @@
+//! A classifier that drives `decide()` in the kernel, for the tests: BPF_PROG_TEST_RUN can't run the programs that
+//! guard, but it can run this one, with the same tables. Never shipped.
+#![no_std]
+#![no_main]
+#![allow(missing_docs)] // aya's macros make functions of their own that have none
+
+use aya_ebpf::{helpers::bpf_skb_load_bytes, macros::classifier, programs::TcContext};
+use common::{
+    Decision,
+    device::Request as DeviceRequest,
+    net::{self, Address, Op, Protocol},
+    sysctl::{Access, NAME_LEN, Name},
+};
+use launcher_ebpf::{
+    device::{DEVICE_RULES, DEVICE_VERDICTS},
+    net::NET_TABLE,
+    rodata::filled,
+};
+
+/// What each judge returns when its packet is no request.
+const NO_REQUEST: i32 = -1;
+
+/// The verdict as the classifier's return value: bit 16 is "allow", the rest the rule.
+#[inline(always)]
+fn encode(decision: Option<Decision>) -> i32 {
+    decision.map_or(NO_REQUEST, |decision| i32::from(decision.rule) | i32::from(decision.allow) << 16)
+}
+
+/// Packet: 14 bytes unused, address (16), port (2, host order), IPPROTO number (1).
+#[classifier]
+pub fn judge_net(ctx: TcContext) -> i32 {
+    let (Ok(address), Ok(port), Ok(protocol)) = (ctx.load(14), ctx.load(30), ctx.load::<u8>(32)) else {
+        return NO_REQUEST;
+    };
+    let protocol = Protocol::from_ipproto(u32::from(protocol));
+    let request = net::Request { op: Op::Connect, protocol, address: Address::v6(address), port };
+    encode(net::decide(filled(&NET_TABLE), &launcher_ebpf::net::KernelTables, &request))
+}
+
+/// Packet: 14 bytes unused, then type, access, major and minor (4 each, host order).
+#[classifier]
+pub fn judge_device(ctx: TcContext) -> i32 {
+    let (Ok(kind), Ok(access), Ok(major), Ok(minor)) = (ctx.load(14), ctx.load(18), ctx.load(22), ctx.load(26)) else {
+        return NO_REQUEST;
+    };
+    let request = DeviceRequest { kind, access, major, minor };
+    encode(Some(common::device::decide(filled(&DEVICE_VERDICTS), filled(&DEVICE_RULES), &request)))
+}
+
+/// Packet: 14 bytes unused, access (1), then the name, filled up with NULs.
+#[classifier]
+pub fn judge_sysctl(ctx: TcContext) -> i32 {
+    let Ok(access) = ctx.load::<u8>(14) else { return NO_REQUEST };
+    let mut name: Name = [0; NAME_LEN];
+    // SAFETY: the buffer is as long as is said. (`TcContext::load_bytes` asks for as much as there is, in which the
+    // verifier sees a length that may be 0; `load` makes copies that don't fit the stack.)
+    let failed = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), 15, name.as_mut_ptr().cast(), NAME_LEN as u32) };
+    if failed != 0 {
+        return NO_REQUEST;
+    }
+    encode(launcher_ebpf::sysctl::decide(&name, Access::from_write(u32::from(access))))
+}

@@ -1,0 +1,87 @@
+//! The sysctl hook.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    helpers::bpf_sysctl_get_name,
+    macros::map,
+    maps::{Array, HashMap},
+    programs::SysctlContext,
+};
+use common::{
+    Decision, RuleSet, decision,
+    record::{Hook, Key, SysctlSubject, Tally},
+    sysctl::{self, Access, Lookup, NAME_LEN, Name, Node, State, Table},
+};
+
+use crate::{
+    record,
+    rodata::{filled, judged},
+};
+
+/// The sysctls section but for its names.
+#[unsafe(no_mangle)]
+pub static SYSCTL_TABLE: Table = Table::DENY_ALL;
+
+/// The rules of each tunable that is named without wildcards. The launcher sets the size.
+#[map]
+static SYSCTL_NAMES: HashMap<Name, RuleSet> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// The automaton that recognises names with wildcards: all its states, one after the other. The launcher sets the size of the one
+/// element.
+#[map]
+static SYSCTL_STATES: Array<Node> = Array::with_max_entries(1, 0);
+
+/// Denials by identity.
+#[map]
+static SYSCTL_TALLIES: HashMap<Key<SysctlSubject>, Tally> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// The lookups of the sysctls section in kernel maps.
+struct KernelTables {
+    states: *const Node,
+    state_mask: u32,
+}
+
+impl Lookup for KernelTables {
+    #[inline(always)]
+    fn by_exact_name(&self, name: &Name) -> Option<&RuleSet> {
+        // SAFETY: the launcher has frozen the map, so its values stay as they are.
+        unsafe { SYSCTL_NAMES.get(name) }
+    }
+
+    #[inline(always)]
+    fn node(&self, number: State) -> &Node {
+        // SAFETY: the launcher makes the element as large as the mask says, and the verifier holds the number to that.
+        unsafe { &*self.states.add((u32::from(number) & self.state_mask) as usize) }
+    }
+}
+
+/// Judges a request with the tables in kernel maps. `None` can't happen with complete tables.
+#[inline(always)]
+pub fn decide(name: &Name, access: Access) -> Option<Decision> {
+    let table = filled(&SYSCTL_TABLE);
+    // A policy without wildcards has no states, and never looks at them.
+    let states = if table.steps != 0 { SYSCTL_STATES.get_ptr(0)? } else { core::ptr::null() };
+    Some(sysctl::decide(table, &KernelTables { states, state_mask: table.state_mask }, name, access))
+}
+
+/// Reading or writing a file below /proc/sys.
+#[inline(always)]
+pub fn sysctl(ctx: &SysctlContext) -> i32 {
+    // SAFETY: the verifier checks the access to the context.
+    let access = Access::from_write(unsafe { (*ctx.sysctl).write });
+    let mut name = [0; NAME_LEN];
+    // SAFETY: the buffer is as long as is said. The kernel ends the name with a NUL, or returns an error if it doesn't
+    // fit (-E2BIG, after filling the buffer with the part that does).
+    let length = unsafe { bpf_sysctl_get_name(ctx.sysctl, name.as_mut_ptr().cast(), NAME_LEN as u64, 0) };
+    let decision = if length < 0 {
+        Some(Decision::fail_closed(decision::NAME_TOO_LONG))
+    } else {
+        judged(|| decide(&name, access))
+    };
+    let Some(decision) = decision else {
+        return record::deny_unjudged(Hook::Sysctl);
+    };
+    record::conclude(Hook::Sysctl, decision, &SYSCTL_TALLIES, ctx, || {
+        record::key(Hook::Sysctl, decision, ctx, SysctlSubject { access: access.index() as u64, name })
+    })
+}
