@@ -1,0 +1,369 @@
+//! The cgroup v2 leaf of a run: where to make it, making it, and reaping those whose launcher is gone.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::{ffi::OsStringExt as _, fs::FileExt as _},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::{Flock, FlockArg, OFlag},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::stat::{Mode, fstat, stat},
+};
+
+/// What the names of all leaves begin with.
+const PREFIX: &str = "guard-run.";
+
+/// How often another name is tried because somebody took the new leaf for an abandoned one.
+const ATTEMPTS: u32 = 16;
+
+/// What can go wrong with cgroups.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// There is no cgroup v2 hierarchy.
+    #[error("no cgroup2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")]
+    NoCgroup2,
+    /// Something failed on a file or folder.
+    #[error("{}{}", path.display(), hint(.source))]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (run guard-run as root)",
+        io::ErrorKind::ReadOnlyFilesystem => " (the cgroup file system must be writable)",
+        _ => "",
+    }
+}
+
+/// Says on which file or folder something failed.
+fn on(path: &Path) -> impl FnOnce(io::Error) -> CgroupError + '_ {
+    move |source| CgroupError::File { path: path.to_owned(), source }
+}
+
+/// The cgroup v2 hierarchy, as this process sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// This process's own cgroup below the mount point; the mount point itself where it isn't shown there.
+    pub own: PathBuf,
+}
+
+impl Hierarchy {
+    /// Finds the hierarchy, on pure and hybrid layouts.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn find() -> Result<Self, CgroupError> {
+        let read = |path: &str| fs::read(path).map_err(on(Path::new(path)));
+        Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?).ok_or(CgroupError::NoCgroup2)
+    }
+
+    /// `mounts` is a mountinfo file (proc_pid_mountinfo(5)), `cgroups` a cgroup file (cgroups(7)). No library is used
+    /// for the former: procfs 0.18 does not undo the escapes in mount points, and gives up on the whole file over one
+    /// line that it does not understand.
+    fn parse(mounts: &[u8], cgroups: &[u8]) -> Option<Self> {
+        let own = cgroups.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
+        let own = PathBuf::from(OsString::from_vec(own.to_vec()));
+        let mut found = None;
+        for line in mounts.split(|byte| *byte == b'\n') {
+            let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+            // The optional fields end with a lone hyphen, which the type of the file system follows.
+            let Some(end) = fields.iter().position(|field| *field == b"-") else { continue };
+            if end < 6 || fields.get(end + 1) != Some(&b"cgroup2".as_slice()) {
+                continue;
+            }
+            let (root, mount) = (unescape(fields[3]), unescape(fields[4]));
+            // The hierarchy may be mounted more than once, of some mounts only a part: the best one shows our cgroup.
+            match own.strip_prefix(&root) {
+                Ok(below) => return Some(Self { own: mount.join(below), mount }),
+                Err(_) => found = found.or(Some(mount)),
+            }
+        }
+        found.map(|mount| Self { own: mount.clone(), mount })
+    }
+}
+
+/// A path of mountinfo, in which some bytes are written as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((byte, after)) = rest.split_first() {
+        let escaped = match rest {
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
+                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+            }
+            _ => None,
+        };
+        path.push(escaped.unwrap_or(*byte));
+        rest = if escaped.is_some() { &rest[4..] } else { after };
+    }
+    PathBuf::from(OsString::from_vec(path))
+}
+
+/// A cgroup of our own, which lives as long as this value: it is killed and removed with it.
+///
+/// While its launcher is alive, the folder is locked with flock(2). The lock goes away with the launcher, however it
+/// ends, and is seen across pid namespaces: that is how abandoned leaves are told from those in use.
+#[derive(Debug)]
+pub struct Leaf {
+    path: PathBuf,
+    folder: Flock<OwnedFd>,
+    events: Events,
+}
+
+/// The file that says whether there are processes in a cgroup. poll(2) reports `POLLPRI` on it from a change until it
+/// is next read, by this very descriptor (`kernfs_generic_poll`).
+#[derive(Debug)]
+struct Events {
+    path: PathBuf,
+    file: fs::File,
+}
+
+impl Events {
+    fn open(cgroup: &Path) -> Result<Self, CgroupError> {
+        let path = cgroup.join("cgroup.events");
+        let file = fs::File::open(&path).map_err(on(&path))?;
+        Ok(Self { path, file })
+    }
+
+    fn is_populated(&self) -> Result<bool, CgroupError> {
+        let mut text = [0; 256];
+        let length = self.file.read_at(&mut text, 0).map_err(on(&self.path))?;
+        Ok(!text[..length].split(|byte| *byte == b'\n').any(|line| line == b"populated 0"))
+    }
+}
+
+impl Leaf {
+    /// Makes a fresh leaf below this process's own cgroup, or else below the root of the hierarchy. Before that, it
+    /// removes empty leaves that dead launchers left there.
+    ///
+    /// # Errors
+    ///
+    /// When neither is possible.
+    pub fn create(hierarchy: &Hierarchy) -> Result<Self, CgroupError> {
+        reap_empty(&hierarchy.own);
+        Self::create_in(&hierarchy.own).or_else(|error| {
+            if hierarchy.own == hierarchy.mount { Err(error) } else { Self::create_in(&hierarchy.mount) }
+        })
+    }
+
+    fn create_in(parent: &Path) -> Result<Self, CgroupError> {
+        for attempt in 0..ATTEMPTS {
+            let path = parent.join(format!("{PREFIX}{}.{attempt}", std::process::id()));
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                made => made.map_err(on(&path))?,
+            }
+            // Between these two, somebody else may take the leaf for an abandoned one and remove it.
+            if let Some(folder) = lock(&path) {
+                let events = Events::open(&path)?;
+                return Ok(Self { path, folder, events });
+            }
+        }
+        Err(on(parent)(io::Error::other("can't make a cgroup here: every name is taken")))
+    }
+
+    /// The leaf's folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The leaf's folder as a descriptor, for attaching programs and being born there.
+    #[must_use]
+    pub fn folder(&self) -> &OwnedFd {
+        &self.folder
+    }
+
+    /// A file on which poll(2) reports `POLLPRI` when [`Leaf::is_populated`] may have changed since it was last asked.
+    #[must_use]
+    pub fn events(&self) -> &fs::File {
+        &self.events.file
+    }
+
+    /// Whether there is a process in the leaf, or in a cgroup below it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel doesn't say.
+    pub fn is_populated(&self) -> Result<bool, CgroupError> {
+        self.events.is_populated()
+    }
+
+    /// The processes in the leaf and below.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        descendants(&self.path)
+            .iter()
+            .filter_map(|cgroup| fs::read_to_string(cgroup.join("cgroup.procs")).ok())
+            .flat_map(|pids| pids.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+            .collect()
+    }
+
+    /// Kills every process in the leaf and below, at once and for good.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel can't (before 5.14).
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        kill(&self.path)
+    }
+
+    /// Removes the leaf, which must be empty.
+    ///
+    /// # Errors
+    ///
+    /// When it isn't.
+    pub fn remove(self) -> Result<(), CgroupError> {
+        remove(&self.path)
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        // Only where something failed on the way is it still there. Nobody is left to tell about a second failure, and
+        // the next run reaps what stays behind.
+        if self.path.exists() {
+            let _ = kill_and_remove(&self.path);
+        }
+    }
+}
+
+/// Reaps every leaf in the hierarchy whose launcher is gone: what still runs in it is killed. Returns those that were
+/// removed, and those that could not be.
+#[must_use]
+pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
+    let (mut removed, mut failed) = (Vec::new(), Vec::new());
+    for path in descendants(&hierarchy.mount).into_iter().filter(|path| is_leaf(path)) {
+        if let Some(_lock) = lock(&path) {
+            match kill_and_remove(&path) {
+                Ok(()) => removed.push(path),
+                Err(error) => failed.push(error),
+            }
+        }
+    }
+    (removed, failed)
+}
+
+/// Removes abandoned leaves without processes in one folder. Errors don't matter: a leaf that can't be removed is no
+/// obstacle to making another.
+fn reap_empty(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_leaf(path)) {
+        if let Some(_lock) = lock(&path) {
+            let _ = fs::remove_dir(&path);
+        }
+    }
+}
+
+fn is_leaf(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
+}
+
+/// Opens and locks a leaf's folder. `None` if somebody holds it, or it is gone.
+fn lock(path: &Path) -> Option<Flock<OwnedFd>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let folder = nix::fcntl::open(path, flags, Mode::empty()).ok()?;
+    let folder = Flock::lock(folder, FlockArg::LockExclusiveNonblock).ok()?;
+    // It may have been removed, and even made anew, before it was locked.
+    let (locked, there) = (fstat(&*folder).ok()?, stat(path).ok()?);
+    (locked.st_ino == there.st_ino).then_some(folder)
+}
+
+fn kill(path: &Path) -> Result<(), CgroupError> {
+    let file = path.join("cgroup.kill");
+    fs::write(&file, "1").map_err(on(&file))
+}
+
+fn kill_and_remove(path: &Path) -> Result<(), CgroupError> {
+    let events = Events::open(path)?;
+    if events.is_populated()? {
+        kill(path)?;
+        // The kernel says so when the last one is gone. A process can't be killed while it is in the kernel, so there
+        // is a limit to waiting; removing then fails with EBUSY.
+        for _ in 0..50 {
+            if !events.is_populated()? {
+                break;
+            }
+            let mut files = [PollFd::new(events.file.as_fd(), PollFlags::POLLPRI)];
+            let _ = poll(&mut files, PollTimeout::from(100_u8));
+        }
+    }
+    remove(path)
+}
+
+/// Removes a cgroup and those below it.
+fn remove(path: &Path) -> Result<(), CgroupError> {
+    for cgroup in descendants(path).iter().rev() {
+        fs::remove_dir(cgroup).map_err(on(cgroup))?;
+    }
+    Ok(())
+}
+
+/// A cgroup and all below it, each after the one that it is in. What vanishes in the meantime is left out.
+fn descendants(path: &Path) -> Vec<PathBuf> {
+    let mut found = vec![path.to_owned()];
+    let mut next = 0;
+    while let Some(cgroup) = found.get(next) {
+        let entries = fs::read_dir(cgroup).into_iter().flatten().filter_map(Result::ok);
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let folders: Vec<PathBuf> = folders.map(|entry| entry.path()).collect();
+        found.extend(folders);
+        next += 1;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CGROUPS: &[u8] = b"9:name=systemd:/x\n4:memory:/a:b\n0::/user.slice/me\n";
+
+    fn hierarchy(mount: &str, own: &str) -> Hierarchy {
+        Hierarchy { mount: mount.into(), own: own.into() }
+    }
+
+    #[test]
+    fn the_hierarchy_is_found_on_every_layout() {
+        let table: [(&[u8], Option<Hierarchy>); 6] = [
+            (
+                b"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n",
+                Some(hierarchy("/sys/fs/cgroup", "/sys/fs/cgroup/user.slice/me")),
+            ),
+            (
+                b"31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                  32 30 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+                Some(hierarchy("/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified/user.slice/me")),
+            ),
+            (
+                b"32 30 0:28 /other /elsewhere rw - cgroup2 cgroup2 rw\n\
+                  33 30 0:28 /user.slice /part rw shared:1 master:2 - cgroup2 cgroup2 rw\n",
+                Some(hierarchy("/part", "/part/me")),
+            ),
+            (b"32 30 0:28 /other /elsewhere rw - cgroup2 cgroup2 rw\n", Some(hierarchy("/elsewhere", "/elsewhere"))),
+            (
+                b"32 30 0:28 / /a\\040b\\134c rw - cgroup2 none rw\n",
+                Some(hierarchy("/a b\\c", "/a b\\c/user.slice/me")),
+            ),
+            (b"24 1 8:1 / / rw - ext4 /dev/cgroup2 rw\ngarbage\n\n", None),
+        ];
+        for (mounts, expected) in table {
+            assert_eq!(Hierarchy::parse(mounts, CGROUPS), expected, "{}", String::from_utf8_lossy(mounts));
+        }
+        assert_eq!(Hierarchy::parse(b"30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", b"1:cpu:/\n"), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{
+    Args, CommandFactory as _, Parser, Subcommand,
+    builder::{OsStringValueParser, TypedValueParser},
+    error::ErrorKind,
+};
+
+use crate::{
+    check,
+    child::ChildError,
+    command::CommandError,
+    doctor, exit, explain, gc,
+    run::{self, Options, tell},
+    supervise::Wait,
+    user::Identity,
+};
+
+/// Run a command that can touch only what a policy allows.
+///
+/// The policy is enforced by the kernel, on a cgroup of the command's own. What was denied is in the log.
+#[derive(Debug, Parser)]
+#[command(
+    name = "guard-run",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    override_usage = "guard-run --policy FILE [OPTIONS] -- COMMAND [ARGUMENT]...\n       guard-run <SUBCOMMAND>",
+    after_help = "Exit status: the command's own; 128+N if signal N ended it; 125 if guard-run itself failed; 126 if the \
+                  command can't be executed; 127 if it wasn't found."
+)]
+struct Cli {
+    #[command(subcommand)]
+    subcommand: Option<Sub>,
+    #[command(flatten)]
+    run: Option<RunArgs>,
+}
+
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// The policy to enforce
+    #[arg(short, long, value_name = "FILE")]
+    policy: PathBuf,
+    /// Write the log to FILE ("-": standard error) [default: a new file in /var/log/guard-run]
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    log: Option<PathBuf>,
+    /// Also write events to FILE as JSON lines while the command runs ("-": standard error)
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    events: Option<PathBuf>,
+    /// Run the command as this user, with that user's groups
+    #[arg(long, value_name = "NAME|UID[:GROUP]")]
+    user: Option<Identity>,
+    /// What to wait for after the command has ended
+    #[arg(long, value_enum, default_value_t)]
+    wait: Wait,
+    /// If the command succeeds although something was denied, exit with CODE
+    #[arg(long, value_name = "CODE", num_args = 0..=1, require_equals = true, default_missing_value = "120",
+        value_parser = clap::value_parser!(u8).range(1..))]
+    fail_on_deny: Option<u8>,
+    /// Say nothing at the end
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say where the log is, also if nothing was denied
+    #[arg(short, long)]
+    verbose: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Validate a policy and print what it means. Needs no root
+    Check {
+        /// The policy file
+        policy: PathBuf,
+    },
+    /// Say what a policy decides on a request, and by which rule. Needs no root
+    Explain {
+        /// The policy file
+        policy: PathBuf,
+        #[command(subcommand)]
+        request: explain::Request,
+    },
+    /// Find out whether guard-run can work on this machine, and what is missing
+    Doctor,
+    /// Remove what guard-runs that were killed have left behind; their commands' processes are killed
+    Gc,
+}
+
+/// Parses the command line, does what it says and returns the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let _ = error.print();
+            return ExitCode::from(if asked_for { exit::OK } else { exit::FAILURE });
+        }
+    };
+    let result = match (cli.subcommand, cli.run) {
+        (Some(Sub::Check { policy }), _) => check::check(&policy),
+        (Some(Sub::Explain { policy, request }), _) => explain::explain(&policy, &request),
+        (Some(Sub::Doctor), _) => doctor::doctor(),
+        (Some(Sub::Gc), _) => gc::gc(),
+        (None, Some(run)) => run::run(&run.into()),
+        (None, None) => {
+            let _ = Cli::command().print_help();
+            Ok(exit::FAILURE)
+        }
+    };
+    ExitCode::from(result.unwrap_or_else(|error| {
+        tell(&format!("{error:#}"));
+        status_of(&error)
+    }))
+}
+
+/// Any path, also an empty one: that it can't be used is said in one line then, as for any other path.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// The exit status that an error calls for.
+fn status_of(error: &anyhow::Error) -> u8 {
+    if let Some(error) = error.downcast_ref::<CommandError>() {
+        return match error {
+            CommandError::NotFound(_) => exit::NOT_FOUND,
+            CommandError::NotExecutable { .. } => exit::NOT_EXECUTABLE,
+            CommandError::Nul(_) => exit::FAILURE,
+        };
+    }
+    match error.downcast_ref::<ChildError>() {
+        Some(ChildError::Execute { source: nix::Error::ENOENT, .. }) => exit::NOT_FOUND,
+        Some(ChildError::Execute { .. }) => exit::NOT_EXECUTABLE,
+        _ => exit::FAILURE,
+    }
+}
+
+impl From<RunArgs> for Options {
+    fn from(args: RunArgs) -> Self {
+        let verbosity = if args.quiet { -1 } else { i8::from(args.verbose) };
+        let RunArgs { policy, log, events, user, wait, fail_on_deny, command, .. } = args;
+        Self { policy, command, log, events, user, wait, fail_on_deny, verbosity }
+    }
+}

@@ -1,0 +1,114 @@
+//! The command that a user wants to run: finding it, before anything is created.
+
+use std::{
+    env,
+    ffi::{CString, NulError, OsStr, OsString},
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::{AccessFlags, access};
+
+use crate::user::Identity;
+
+/// Where to look when there is no PATH, as the C library does.
+const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// Why a command can't be run.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// There is no such file, or none in PATH.
+    #[error("{}: command not found", .0.display())]
+    NotFound(PathBuf),
+    /// There is one, but it can't be executed.
+    #[error("{}", path.display())]
+    NotExecutable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: nix::Error,
+    },
+    /// A NUL byte, which can't be passed on.
+    #[error("an argument or environment variable contains a NUL byte")]
+    Nul(#[from] NulError),
+}
+
+/// A command, ready to be executed.
+#[derive(Clone, Debug)]
+pub struct Command {
+    /// The file to execute.
+    pub program: CString,
+    /// The arguments, the command's name first, as they were given.
+    pub arguments: Vec<CString>,
+    /// The environment.
+    pub environment: Vec<CString>,
+    /// The user to become.
+    pub user: Option<Identity>,
+}
+
+impl Command {
+    /// Finds a command as execvp(3) would.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such file, or none that may be executed.
+    pub fn find(arguments: &[OsString], user: Option<Identity>) -> Result<Self, CommandError> {
+        let name = Path::new(arguments.first().map_or(OsStr::new(""), OsString::as_os_str));
+        let program = if name.as_os_str().as_bytes().contains(&b'/') { executable(name)? } else { search(name)? };
+        let arguments = arguments.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<_, _>>()?;
+        Ok(Self {
+            program: CString::new(program.into_os_string().into_vec())?,
+            arguments,
+            environment: environment(user.as_ref())?,
+            user,
+        })
+    }
+}
+
+/// Looks for a command in PATH. As in execvp(3), one that can't be executed is only reported if no other is found.
+fn search(name: &Path) -> Result<PathBuf, CommandError> {
+    let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    let mut refused = None;
+    for folder in env::split_paths(&path) {
+        if name.as_os_str().is_empty() {
+            break;
+        }
+        match executable(&folder.join(name)) {
+            Ok(program) => return Ok(program),
+            Err(error @ CommandError::NotExecutable { .. }) => refused = refused.or(Some(error)),
+            Err(_) => {}
+        }
+    }
+    Err(refused.unwrap_or_else(|| CommandError::NotFound(name.to_owned())))
+}
+
+fn executable(path: &Path) -> Result<PathBuf, CommandError> {
+    let refused = |source| CommandError::NotExecutable { path: path.to_owned(), source };
+    match path.metadata() {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => {
+            return Err(CommandError::NotFound(path.to_owned()));
+        }
+        Err(error) => return Err(refused(nix::Error::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))),
+        Ok(metadata) if metadata.is_dir() => return Err(refused(nix::Error::EISDIR)),
+        Ok(_) => {}
+    }
+    access(path, AccessFlags::X_OK).map_err(refused)?;
+    Ok(path.to_owned())
+}
+
+/// This process's environment; for another user with that user's HOME, USER and LOGNAME, as su(1) does.
+fn environment(user: Option<&Identity>) -> Result<Vec<CString>, NulError> {
+    let account = user.and_then(|user| user.account.as_ref());
+    let changed: Vec<(&str, &str)> = account.map_or_else(Vec::new, |account| {
+        vec![("HOME", account.home.as_str()), ("USER", account.name.as_str()), ("LOGNAME", account.name.as_str())]
+    });
+    let kept = env::vars_os().filter(|(name, _)| !changed.iter().any(|(changed, _)| name == changed));
+    let changed = changed.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    kept.chain(changed)
+        .map(|(mut variable, value)| {
+            variable.push("=");
+            variable.push(value);
+            CString::new(variable.into_vec())
+        })
+        .collect()
+}

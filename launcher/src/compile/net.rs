@@ -1,0 +1,172 @@
+//! Compiling the network section.
+
+use std::collections::BTreeMap;
+
+use common::{
+    Decision, RuleSet,
+    net::{self, Address, Lookup, OPS, PROTOCOLS, PortInterval, Request, Table},
+};
+
+use crate::policy::{Host, NetRule, Op, Prefix, Protocol, Section};
+
+/// The compiled network section.
+#[derive(Debug)]
+pub struct NetTables {
+    /// What goes into read-only data.
+    pub table: Table,
+    /// Networks in ascending order, and the rules whose hosts include them: each holds the rules of the networks
+    /// around it too, so that the longest match alone tells. Empty where no rule names hosts.
+    pub hosts: Vec<(Prefix, RuleSet)>,
+    /// Intervals of ports in ascending order, filled up to a power of two of them. Empty where no rule names ports.
+    pub ports: Vec<PortInterval>,
+}
+
+impl NetTables {
+    pub(super) fn compile(section: &Section<NetRule>) -> Self {
+        let rules = &section.rules;
+        let by_host = rules.iter().any(|rule| !is_everywhere(rule));
+        let mut by_kind = [[RuleSet::NONE; PROTOCOLS]; OPS];
+        for (index, rule) in rules.iter().enumerate() {
+            for op in ops(rule) {
+                for protocol in protocols(rule) {
+                    by_kind[op as usize][protocol.index()].insert(index);
+                }
+            }
+        }
+        let ports = if rules.iter().any(|rule| rule.ports.is_some()) { resolve_ports(rules) } else { Vec::new() };
+        Self {
+            table: Table {
+                verdicts: section.verdicts(),
+                by_host: u32::from(by_host),
+                port_intervals: u32::try_from(ports.len()).expect("no more intervals than ports"),
+                by_kind,
+            },
+            hosts: if by_host { resolve_hosts(rules) } else { Vec::new() },
+            ports,
+        }
+    }
+
+    /// Judges a request, as the kernel would.
+    #[must_use]
+    pub fn decide(&self, request: &Request) -> Decision {
+        net::decide(&self.table, self, request).expect("tables are complete")
+    }
+}
+
+impl Lookup for NetTables {
+    fn by_host(&self, address: &Address) -> Option<&RuleSet> {
+        (0..=128).rev().find_map(|length| {
+            let network = Prefix::around(address.to_bits(), length);
+            let found = self.hosts.binary_search_by_key(&network, |(network, _)| *network);
+            found.ok().map(|index| &self.hosts[index].1)
+        })
+    }
+
+    fn by_port(&self, table: &Table, port: u16) -> Option<&RuleSet> {
+        let found = table.find_interval(port, |index| self.ports[index as usize].first);
+        Some(&self.ports.get(found as usize)?.rules)
+    }
+}
+
+fn ops(rule: &NetRule) -> Vec<net::Op> {
+    match &rule.ops {
+        None => vec![net::Op::Connect],
+        Some(ops) => ops
+            .iter()
+            .map(|op| match op {
+                Op::Connect => net::Op::Connect,
+            })
+            .collect(),
+    }
+}
+
+fn protocols(rule: &NetRule) -> Vec<net::Protocol> {
+    const ALL: [net::Protocol; 3] = [net::Protocol::TCP, net::Protocol::UDP, net::Protocol::OTHER];
+    match &rule.protocols {
+        None => ALL.to_vec(),
+        Some(protocols) => protocols
+            .iter()
+            .flat_map(|protocol| match protocol {
+                Protocol::Tcp => vec![net::Protocol::TCP],
+                Protocol::Udp => vec![net::Protocol::UDP],
+                Protocol::Any => ALL.to_vec(),
+            })
+            .collect(),
+    }
+}
+
+/// Whether a rule holds for every host there is.
+fn is_everywhere(rule: &NetRule) -> bool {
+    let Some(hosts) = &rule.hosts else { return true };
+    let named = |family| hosts.iter().any(|host| host.networks().contains(&family));
+    named(Prefix::ALL_V4) && named(Prefix::ALL_V6)
+}
+
+/// The networks of all rules, each with the rules of those around it.
+fn resolve_hosts(rules: &[NetRule]) -> Vec<(Prefix, RuleSet)> {
+    let mut networks: BTreeMap<Prefix, RuleSet> = BTreeMap::new();
+    // The two families are there in any case, so that every address has a longest match.
+    for family in [Prefix::ALL_V6, Prefix::ALL_V4] {
+        networks.insert(family, RuleSet::NONE);
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        match &rule.hosts {
+            None => [Prefix::ALL_V6, Prefix::ALL_V4].iter().for_each(|family| {
+                networks.entry(*family).or_default().insert(index);
+            }),
+            Some(hosts) => hosts.iter().flat_map(Host::networks).for_each(|network| {
+                networks.entry(*network).or_default().insert(index);
+            }),
+        }
+    }
+    // In ascending order, a network comes after those around it; `around` holds these, innermost last.
+    let mut resolved: Vec<(Prefix, RuleSet)> = Vec::with_capacity(networks.len());
+    let mut around: Vec<(Prefix, RuleSet)> = Vec::new();
+    for (network, own) in networks {
+        while around.last().is_some_and(|(outer, _)| !outer.covers(network)) {
+            around.pop();
+        }
+        // IPv4 is not a part of IPv6 here, although its mapped addresses lie within ::/0: whoever writes ::/0 does
+        // not mean IPv4.
+        let inherited = match around.last() {
+            Some((_, outer)) if network != Prefix::ALL_V4 => *outer,
+            _ => RuleSet::NONE,
+        };
+        let rules = own.or(&inherited);
+        around.push((network, rules));
+        resolved.push((network, rules));
+    }
+    resolved
+}
+
+/// Divides the ports into intervals that no rule tells apart.
+fn resolve_ports(rules: &[NetRule]) -> Vec<PortInterval> {
+    // Where the ranges of each rule begin (+1) and where they are over (-1).
+    let mut edges: BTreeMap<u32, Vec<(usize, i32)>> = BTreeMap::from([(0, Vec::new())]);
+    // How many ranges of each rule a port is in.
+    let mut depth = vec![0; rules.len()];
+    for (index, rule) in rules.iter().enumerate() {
+        match &rule.ports {
+            None => depth[index] = 1,
+            Some(ranges) => {
+                for range in ranges {
+                    edges.entry(range.first().into()).or_default().push((index, 1));
+                    // Behind the last port nobody looks.
+                    if let Some(after) = range.last().checked_add(1) {
+                        edges.entry(after.into()).or_default().push((index, -1));
+                    }
+                }
+            }
+        }
+    }
+    let mut intervals = Vec::with_capacity(edges.len());
+    for (first, changes) in edges {
+        for (index, change) in changes {
+            depth[index] += change;
+        }
+        let open = depth.iter().enumerate().filter(|(_, depth)| **depth > 0).map(|(index, _)| index);
+        intervals.push(PortInterval { first, padding: 0, rules: open.collect() });
+    }
+    intervals.resize(intervals.len().next_power_of_two(), PortInterval::BEHIND);
+    intervals
+}

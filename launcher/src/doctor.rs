@@ -1,0 +1,101 @@
+//! `guard-run doctor`: can guard-run work here, and if not, what is missing? Found out by doing, not by version numbers.
+
+use std::{fmt, path::Path};
+
+use nix::{sys::utsname::uname, unistd::geteuid};
+
+use crate::{
+    attach::Attached,
+    cgroup::{Hierarchy, Leaf},
+    compile::Tables,
+    exit,
+    load::{Loaded, load_one},
+    policy::Document,
+    report::Destination,
+    sys::process::{Side, exit_now, fork_into},
+};
+
+/// A policy that needs every program there is.
+const EVERYTHING: &str = r#"{
+    "version": 1,
+    "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24"], "ports": [9]}]},
+    "devices": {"default": "allow", "rules": [{"action": "deny", "major": 4095}]},
+    "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["guard-run/*/doctor"]}]}
+}"#;
+
+/// What was found out about one thing that guard-run needs.
+struct Finding {
+    what: String,
+    /// Why it is missing, and how to get it.
+    missing: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.missing {
+            None => write!(f, "ok       {}", self.what),
+            Some(why) => write!(f, "MISSING  {}\n         {why}", self.what),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    /// Adds a finding; returns what was found, if it was.
+    fn add<T, E: Into<anyhow::Error>>(&mut self, what: impl Into<String>, found: Result<T, E>) -> Option<T> {
+        let (found, missing) = match found {
+            Ok(found) => (Some(found), None),
+            Err(error) => (None, Some(format!("{:#}", error.into()))),
+        };
+        self.0.push(Finding { what: what.into(), missing });
+        found
+    }
+}
+
+/// Tries everything that a run needs and prints what works. Leaves nothing behind.
+///
+/// # Errors
+///
+/// When not even that could be tried.
+pub fn doctor() -> anyhow::Result<u8> {
+    println!("guard-run {} on Linux {}", env!("CARGO_PKG_VERSION"), uname()?.release().to_string_lossy());
+    let policy = Document::new(Path::new("doctor"), EVERYTHING.into()).parse()?;
+    let tables = Tables::compile(&policy)?;
+    let mut findings = Findings::default();
+    let root = if geteuid().is_root() { Ok(()) } else { Err(anyhow::anyhow!("run guard-run as root")) };
+    findings.add("root", root);
+    for hook in tables.hooks() {
+        findings.add(format!("program for the {} hook", hook.name()), load_one(&tables, hook));
+    }
+    let hierarchy = findings.add("cgroup v2 hierarchy", Hierarchy::find());
+    let leaf = hierarchy.and_then(|hierarchy| findings.add("a cgroup below this one", Leaf::create(&hierarchy)));
+    if let (Some(leaf), Ok(loaded)) = (leaf, Loaded::new(&tables)) {
+        let attached = findings.add("programs on that cgroup", Attached::new(loaded, leaf));
+        if let Some(attached) = attached {
+            findings.add("a process born in that cgroup (clone3, Linux 5.7)", born_in(&attached));
+            findings.add("killing a whole cgroup (cgroup.kill, Linux 5.14)", attached.leaf.kill());
+        }
+    }
+    findings.add("a place for logs", Destination::open(None, jiff::Timestamp::now()));
+    let missing = findings.0.iter().filter(|finding| finding.missing.is_some()).count();
+    for finding in &findings.0 {
+        println!("{finding}");
+    }
+    if missing == 0 {
+        println!("guard-run can work here.");
+        Ok(exit::OK)
+    } else {
+        println!("guard-run can't work here: {missing} missing.");
+        Ok(exit::NO)
+    }
+}
+
+/// Has a process born in the leaf, which does nothing.
+fn born_in(attached: &Attached) -> anyhow::Result<()> {
+    match fork_into(attached.leaf.folder())? {
+        Side::Child => exit_now(0),
+        Side::Parent { pid, .. } => Ok(nix::sys::wait::waitpid(pid, None).map(drop)?),
+    }
+}

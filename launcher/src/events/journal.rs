@@ -1,0 +1,164 @@
+//! Collecting events while the command runs, and all of them once it has ended.
+
+use std::{collections::HashMap, fs::File, io, io::Write as _, rc::Rc};
+
+use aya::maps::MapError;
+use common::record::{Hook, Key};
+use jiff::{SignedDuration, Timestamp};
+use nix::time::{ClockId, clock_gettime};
+
+use super::{Event, Recorded, Verdict, event};
+use crate::{
+    load::{Records, Tallies},
+    process::Details,
+    sys::plain::{bytes_of, from_bytes},
+};
+
+/// The inode of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
+
+/// Translates the kernel side's times.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    boot: Timestamp,
+}
+
+impl Clock {
+    /// Reads how far the clocks are apart.
+    ///
+    /// # Errors
+    ///
+    /// As clock_gettime(2).
+    pub fn new() -> nix::Result<Self> {
+        let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+        let since_boot = SignedDuration::new(since_boot.tv_sec(), i32::try_from(since_boot.tv_nsec()).unwrap_or(0));
+        Ok(Self { boot: Timestamp::now().checked_sub(since_boot).unwrap_or(Timestamp::UNIX_EPOCH) })
+    }
+
+    /// The time that is so many nanoseconds of `CLOCK_BOOTTIME`.
+    #[must_use]
+    pub fn time(&self, nanoseconds: u64) -> Timestamp {
+        let since_boot = SignedDuration::from_nanos(i64::try_from(nanoseconds).unwrap_or(i64::MAX));
+        self.boot.checked_add(since_boot).unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// What was found out about a denial when it was new.
+struct Seen {
+    details: Rc<Details>,
+    /// The count that it was announced with.
+    count: u64,
+}
+
+/// Collects the events of a run.
+pub struct Journal {
+    clock: Clock,
+    verdict: Verdict,
+    /// Whether the pids that the kernel side records are those of our /proc.
+    pids_are_ours: bool,
+    /// What was found out about each denial while the command ran, by its key.
+    seen: HashMap<Box<[u8]>, Seen>,
+    /// What was found out about processes, so that it is kept once.
+    processes: HashMap<u32, Rc<Details>>,
+    live: Option<File>,
+    failure: Option<io::Error>,
+}
+
+impl Journal {
+    /// A journal that also writes events as JSON lines to `live` as they come.
+    #[must_use]
+    pub fn new(clock: Clock, verdict: Verdict, live: Option<File>) -> Self {
+        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        Self {
+            clock,
+            verdict,
+            pids_are_ours: namespace.as_os_str() == INITIAL_PID_NAMESPACE,
+            seen: HashMap::new(),
+            processes: HashMap::new(),
+            live,
+            failure: None,
+        }
+    }
+
+    /// Takes the new denials that have come since the last time, while their processes may still be there.
+    pub fn drain(&mut self, records: &mut Records) {
+        while let Some(record) = records.news.next() {
+            match record.first().copied().and_then(Hook::from_number) {
+                Some(Hook::Connect4 | Hook::Connect6) => self.note(&record, records.net.as_ref()),
+                Some(Hook::Device) => self.note(&record, records.device.as_ref()),
+                Some(Hook::Sysctl) => self.note(&record, records.sysctl.as_ref()),
+                None => {}
+            }
+        }
+    }
+
+    fn note<S: Recorded>(&mut self, record: &[u8], tallies: Option<&Tallies<S>>) {
+        let Some(key) = from_bytes::<Key<S>>(record) else { return };
+        let Some(Ok(tally)) = tallies.map(|tallies| tallies.of(key)) else { return };
+        let mut details = Rc::new(Details::default());
+        if self.pids_are_ours {
+            details = Rc::new(Details::read(key.pid, tally.first));
+        }
+        // A process that has ended in the meantime may have been seen before.
+        match self.processes.get(&key.pid) {
+            Some(known) if *details == Details::default() || *details == **known => details = Rc::clone(known),
+            _ => {
+                self.processes.insert(key.pid, Rc::clone(&details));
+            }
+        }
+        let event = event(&key, &tally, Rc::clone(&details), &self.clock, self.verdict);
+        self.write_live(&event);
+        self.seen.insert(record.into(), Seen { details, count: event.count });
+    }
+
+    fn write_live(&mut self, event: &Event) {
+        let Some(file) = &mut self.live else { return };
+        // One write for each line, so that a reader never sees a part of one.
+        let written = serde_json::to_vec(event).map_err(io::Error::from).and_then(|mut line| {
+            line.push(b'\n');
+            file.write_all(&line)
+        });
+        if let Err(error) = written {
+            self.failure.get_or_insert(error);
+            self.live = None;
+        }
+    }
+
+    /// All events, the earliest first, once nothing can be denied any more. Those that have happened more than once
+    /// since they were written as JSON lines, or were never, are written now.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read a map. What failed about the JSON lines comes with the events.
+    pub fn finish(mut self, records: &mut Records) -> Result<(Vec<Event>, Option<io::Error>), MapError> {
+        self.drain(records);
+        let mut events = Vec::new();
+        self.conclude(records.net.as_ref(), &mut events)?;
+        self.conclude(records.device.as_ref(), &mut events)?;
+        self.conclude(records.sysctl.as_ref(), &mut events)?;
+        events.sort_by_key(|(event, _)| event.first);
+        for (event, announced) in &events {
+            if event.count > *announced {
+                self.write_live(event);
+            }
+        }
+        Ok((events.into_iter().map(|(event, _)| event).collect(), self.failure))
+    }
+
+    /// Adds the events of a map, each with the count that it has been announced with.
+    fn conclude<S: Recorded>(
+        &self,
+        tallies: Option<&Tallies<S>>,
+        events: &mut Vec<(Event, u64)>,
+    ) -> Result<(), MapError> {
+        for entry in tallies.into_iter().flat_map(Tallies::all) {
+            let (key, tally) = entry?;
+            let (details, announced) = match self.seen.get(bytes_of(&[key])) {
+                Some(Seen { details, count }) => (Rc::clone(details), *count),
+                None => (self.processes.get(&key.pid).cloned().unwrap_or_default(), 0),
+            };
+            events.push((event(&key, &tally, details, &self.clock, self.verdict), announced));
+        }
+        Ok(())
+    }
+}

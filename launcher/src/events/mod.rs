@@ -1,0 +1,141 @@
+//! From the kernel side's records to events: what was denied, to whom, why, and by which rule.
+
+mod device;
+mod journal;
+mod net;
+mod sysctl;
+
+use std::rc::Rc;
+
+use common::{
+    decision::{DEFAULT, NAME_TOO_LONG},
+    record::{Hook, Key, Tally},
+};
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+pub use journal::{Clock, Journal};
+
+use crate::process::Details;
+
+/// One denial, or as many as have the same hook, rule, process and subject. In the log and as a JSON line.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// When it was denied first.
+    #[serde(serialize_with = "nanoseconds")]
+    pub time: Timestamp,
+    /// What was asked for: `connect`, `device`, `sysctl`.
+    pub op: &'static str,
+    /// The hook that judged it.
+    pub hook: &'static str,
+    /// Whether it was refused.
+    pub verdict: Verdict,
+    /// Who asked.
+    pub process: Process,
+    /// For what.
+    #[serde(flatten)]
+    pub subject: Subject,
+    /// What decided.
+    #[serde(flatten)]
+    pub cause: Cause,
+    /// How often.
+    pub count: u64,
+    /// First time.
+    #[serde(serialize_with = "nanoseconds")]
+    pub first: Timestamp,
+    /// Last time.
+    #[serde(serialize_with = "nanoseconds")]
+    pub last: Timestamp,
+}
+
+/// RFC 3339, UTC, always nine digits of a second, so that times sort as text.
+pub(crate) fn nanoseconds<S: Serializer>(time: &Timestamp, json: S) -> Result<S::Ok, S::Error> {
+    json.collect_str(&format_args!("{time:.9}"))
+}
+
+/// Whether a request that the policy denies was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It was.
+    Denied,
+    /// It went on, the policy being in audit mode.
+    Audited,
+}
+
+/// The process that asked.
+#[derive(Clone, Debug, Serialize)]
+pub struct Process {
+    /// Its id, in the initial pid namespace.
+    pub pid: u32,
+    /// Its user, in the initial user namespace.
+    pub uid: u32,
+    /// The name of its thread.
+    pub comm: String,
+    /// What /proc told.
+    #[serde(flatten)]
+    pub details: Rc<Details>,
+}
+
+/// What it asked for.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    /// A peer.
+    Network(net::Network),
+    /// A device.
+    Device(device::Device),
+    /// A tunable.
+    Sysctl(sysctl::Sysctl),
+}
+
+/// What decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cause {
+    /// JSON pointer into the policy, `default`, or `fail-closed` for what could not be judged.
+    pub rule: String,
+    /// Why it could not be judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+}
+
+impl Cause {
+    /// What decided in a section, by the number that `decide()` gives.
+    #[must_use]
+    pub fn new(section: &str, rule: u16) -> Self {
+        let reason = match rule {
+            DEFAULT => return Self { rule: "default".to_owned(), reason: None },
+            NAME_TOO_LONG => "the name is too long to be judged",
+            rule => return Self { rule: format!("/{section}/rules/{rule}"), reason: None },
+        };
+        Self { rule: "fail-closed".to_owned(), reason: Some(reason) }
+    }
+}
+
+/// A subject of denials, as the kernel side records it.
+trait Recorded: crate::sys::plain::Plain {
+    /// The section of the policy that judges it.
+    const SECTION: &'static str;
+    /// What was asked for.
+    fn op(&self) -> &'static str;
+    /// For people and programs.
+    fn describe(&self) -> Subject;
+}
+
+/// An event of a key and its tally.
+fn event<S: Recorded>(key: &Key<S>, tally: &Tally, details: Rc<Details>, clock: &Clock, verdict: Verdict) -> Event {
+    let comm: Vec<u8> = tally.comm.iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0).collect();
+    let time = clock.time(tally.first);
+    Event {
+        time,
+        op: key.subject.op(),
+        hook: Hook::from_number(key.hook).map_or("unknown", Hook::name),
+        verdict,
+        process: Process { pid: key.pid, uid: tally.uid, comm: String::from_utf8_lossy(&comm).into_owned(), details },
+        subject: key.subject.describe(),
+        cause: Cause::new(S::SECTION, key.rule),
+        count: tally.count,
+        first: time,
+        last: clock.time(tally.last),
+    }
+}

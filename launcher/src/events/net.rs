@@ -1,0 +1,50 @@
+//! Network denials.
+
+use std::{fmt, net::IpAddr};
+
+use common::record::NetSubject;
+use serde::Serialize;
+
+use super::{Recorded, Subject};
+use crate::policy::display_address;
+
+/// A peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Network {
+    /// Its address; IPv4 as such, by whichever socket it was asked for.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// `tcp`, `udp`, or the protocol's number.
+    pub protocol: String,
+    /// The name that the address was found by. Not known yet in this version.
+    pub host: Option<String>,
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, port, protocol, .. } = self;
+        match address {
+            IpAddr::V4(address) => write!(f, "{protocol} {address}:{port}"),
+            IpAddr::V6(address) => write!(f, "{protocol} [{address}]:{port}"),
+        }
+    }
+}
+
+impl Recorded for NetSubject {
+    const SECTION: &'static str = "network";
+
+    fn op(&self) -> &'static str {
+        "connect"
+    }
+
+    fn describe(&self) -> Subject {
+        let protocol = match self.protocol {
+            6 => "tcp".to_owned(),
+            17 => "udp".to_owned(),
+            262 => "mptcp".to_owned(),
+            other => other.to_string(),
+        };
+        Subject::Network(Network { address: display_address(self.address), port: self.port, protocol, host: None })
+    }
+}

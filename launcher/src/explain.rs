@@ -1,0 +1,166 @@
+//! `guard-run explain`: what a policy decides on a request, and by which rule, through the same tables and the same
+//! `decide()` as in the kernel.
+
+use std::{
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
+    path::Path,
+};
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use common::{
+    Decision, device,
+    net::{self, Address},
+    sysctl::{self, NAME_LEN},
+};
+
+use crate::{
+    compile::Tables,
+    events::Cause,
+    exit,
+    policy::{DeviceAccess, Mode, Policy, canonical_name, shared_space},
+};
+
+/// A request to be judged.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Request {
+    /// Connect to a peer, e.g. "connect tcp 10.0.0.1:443" or "connect udp [::1]:53"
+    Connect {
+        /// tcp or udp
+        protocol: Protocol,
+        /// The peer's address and port
+        peer: SocketAddr,
+    },
+    /// Use a device, e.g. "device /dev/null r" or "device c 1:3 rw"
+    #[command(override_usage = "guard-run explain POLICY device PATH ACCESS\n       \
+                                guard-run explain POLICY device b|c MAJOR:MINOR ACCESS")]
+    Device {
+        /// A device node, or a type and two numbers; then some of r, w and m
+        #[arg(num_args = 2..=3, required = true, value_name = "DEVICE")]
+        words: Vec<String>,
+    },
+    /// Use a kernel tunable, e.g. "sysctl kernel.hostname r"
+    Sysctl {
+        /// Its name, in either notation
+        name: String,
+        /// r or w
+        access: SysctlAccess,
+    },
+}
+
+/// Protocols of requests.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum Protocol {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
+}
+
+/// Accesses of sysctl requests.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum SysctlAccess {
+    /// Read
+    R,
+    /// Write
+    W,
+}
+
+/// Says on standard output what a policy decides on a request. The exit status tells, too: [`exit::OK`] for allowed,
+/// [`exit::NO`] for denied.
+///
+/// # Errors
+///
+/// When the policy or the request isn't valid.
+pub fn explain(path: &Path, request: &Request) -> anyhow::Result<u8> {
+    let (policy, _) = Policy::read(path)?;
+    let tables = Tables::compile(&policy).with_context(|| path.display().to_string())?;
+    let (section, what, decision) = judge(&tables, request)?;
+    let Some(Decision { allow, rule }) = decision else {
+        println!("{what}: allowed, since the policy has no section \"{section}\"");
+        return Ok(exit::OK);
+    };
+    let verdict = if allow { "allowed" } else { "denied" };
+    let cause = Cause::new(section, rule).rule;
+    let audit = if policy.mode == Mode::Audit && !allow { " (audit mode: only recorded)" } else { "" };
+    println!("{what}: {verdict} by {cause}{audit}");
+    Ok(if allow { exit::OK } else { exit::NO })
+}
+
+/// Judges a request: by which section, what it is in a few words, and the decision if there is that section.
+///
+/// # Errors
+///
+/// When the request names nothing that could be asked for.
+pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str, String, Option<Decision>)> {
+    match request {
+        Request::Connect { protocol, peer } => {
+            let (name, protocol) = match protocol {
+                Protocol::Tcp => ("tcp", net::Protocol::TCP),
+                Protocol::Udp => ("udp", net::Protocol::UDP),
+            };
+            let request = net::Request {
+                op: net::Op::Connect,
+                protocol,
+                address: net::effective_destination(shared_space(peer.ip()), Address::UNSPECIFIED6),
+                port: peer.port(),
+            };
+            let decision = tables.network.as_ref().map(|network| network.decide(&request));
+            Ok(("network", format!("connect {name} {peer}"), decision))
+        }
+        Request::Device { words } => {
+            let (request, what) = parse_device(words)?;
+            let decision = tables.devices.as_ref().map(|devices| devices.decide(&request));
+            Ok(("devices", format!("device {what}"), decision))
+        }
+        Request::Sysctl { name, access } => {
+            let (letter, access) = match access {
+                SysctlAccess::R => ("r", sysctl::Access::READ),
+                SysctlAccess::W => ("w", sysctl::Access::WRITE),
+            };
+            let name = canonical_name(name.strip_prefix("/proc/sys/").unwrap_or(name));
+            let mut bytes = [0; NAME_LEN];
+            let room = bytes.get_mut(..name.len()).filter(|_| name.len() < NAME_LEN);
+            room.context("a sysctl name that long can't be judged and is denied")?.copy_from_slice(name.as_bytes());
+            let decision = tables.sysctls.as_ref().map(|sysctls| sysctls.decide(&bytes, access));
+            Ok(("sysctls", format!("sysctl {name} {letter}"), decision))
+        }
+    }
+}
+
+/// A device request from its words: `PATH ACCESS` or `TYPE MAJOR:MINOR ACCESS`.
+fn parse_device(words: &[String]) -> anyhow::Result<(device::Request, String)> {
+    let (kind, major, minor, access) = match words {
+        [path, access] => {
+            let metadata = std::fs::metadata(path).with_context(|| path.clone())?;
+            let kind = if metadata.file_type().is_block_device() {
+                device::Type::Block
+            } else if metadata.file_type().is_char_device() {
+                device::Type::Char
+            } else {
+                anyhow::bail!("{path} is no device node");
+            };
+            let number = metadata.rdev();
+            // Both fit: the kernel has 12 and 20 bits for them.
+            let (major, minor) = (libc::major(number), libc::minor(number));
+            (kind, major, minor, access)
+        }
+        [kind, numbers, access] => {
+            let kind = match kind.as_str() {
+                "b" => device::Type::Block,
+                "c" => device::Type::Char,
+                other => anyhow::bail!("\"{other}\" is no type of device; write b or c"),
+            };
+            let parse = |text: &str, max: u32| text.parse().ok().filter(|number| *number <= max);
+            let numbers = numbers
+                .split_once(':')
+                .and_then(|(major, minor)| Some((parse(major, device::MAX_MAJOR)?, parse(minor, device::MAX_MINOR)?)));
+            let (major, minor) = numbers.context("write a device's numbers as MAJOR:MINOR, e.g. 1:3")?;
+            (kind, major, minor, access)
+        }
+        _ => anyhow::bail!("write PATH ACCESS, or TYPE MAJOR:MINOR ACCESS"),
+    };
+    let access = DeviceAccess::try_from(access.clone()).map_err(anyhow::Error::msg)?.bits();
+    Ok((device::Request { kind: kind as u32, access, major, minor }, words.join(" ")))
+}

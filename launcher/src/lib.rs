@@ -1,0 +1,28 @@
+//! guard-run: runs a command that can touch only what a policy allows, enforced in the kernel.
+//!
+//! One type per stage: policy file → [`policy::Policy`] → [`compile::Tables`] → [`load::Loaded`] →
+//! [`attach::Attached`] → [`child::Child`] → [`events::Event`]s → [`report::Report`]. [`run::run`] takes a command
+//! through all of them; [`explain`] branches off after the tables.
+#![deny(unsafe_code)]
+
+pub mod attach;
+pub mod cgroup;
+pub mod check;
+pub mod child;
+pub mod cli;
+pub mod command;
+pub mod compile;
+pub mod doctor;
+pub mod events;
+pub mod exit;
+pub mod explain;
+pub mod gc;
+pub mod inherited;
+pub mod load;
+pub mod policy;
+pub mod process;
+pub mod report;
+pub mod run;
+pub mod supervise;
+pub mod sys;
+pub mod user;

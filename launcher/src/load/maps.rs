@@ -1,0 +1,161 @@
+//! What goes into the maps before the programs run, and what comes out afterwards.
+
+use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use common::{
+    net::Address,
+    record::{Counters, DeviceSubject, Hook, Key, NetSubject, SysctlSubject, Tally},
+};
+
+use super::{LoadError, LoadedImage};
+use crate::{
+    compile::Tables,
+    sys::plain::{Plain, Wire, bytes_of},
+};
+
+/// The elements that a map is filled with before it is frozen. They also set its size.
+pub struct MapContent {
+    pub(super) name: &'static str,
+    pub(super) keys: Vec<u8>,
+    pub(super) values: Vec<u8>,
+    pub(super) count: u32,
+}
+
+impl MapContent {
+    /// A table as the only element of an array map.
+    pub(super) fn table<T: Plain>(name: &'static str, rows: &[T]) -> Self {
+        Self { name, keys: bytes_of(&[0_u32]).to_vec(), values: bytes_of(rows).to_vec(), count: 1 }
+    }
+
+    /// The entries of a map that is looked up by key.
+    fn entries<K: Plain, V: Plain>(name: &'static str, entries: impl Iterator<Item = (K, V)>) -> Self {
+        let mut content = Self { name, keys: Vec::new(), values: Vec::new(), count: 0 };
+        for (key, value) in entries {
+            content.keys.extend_from_slice(bytes_of(&[key]));
+            content.values.extend_from_slice(bytes_of(&[value]));
+            content.count += 1;
+        }
+        content
+    }
+
+    /// The size of one element's value, in bytes.
+    pub(super) fn value_size(&self) -> u32 {
+        u32::try_from(self.values.len()).expect("tables are small") / self.count
+    }
+}
+
+/// The contents of the maps that these tables need.
+#[must_use]
+pub fn contents(tables: &Tables) -> Vec<MapContent> {
+    let mut contents = Vec::new();
+    if let Some(network) = &tables.network {
+        if !network.hosts.is_empty() {
+            // The key of an LPM trie: the prefix's length, then its bits.
+            contents.push(MapContent::entries(
+                "NET_HOSTS",
+                network.hosts.iter().map(|(prefix, rules)| {
+                    let [a, b, c, d] = Address::from_bits(prefix.bits()).words();
+                    ([u32::from(prefix.length()), a, b, c, d], *rules)
+                }),
+            ));
+        }
+        if !network.ports.is_empty() {
+            contents.push(MapContent::table("NET_PORTS", &network.ports));
+        }
+    }
+    if let Some(sysctls) = &tables.sysctls {
+        if !sysctls.names.is_empty() {
+            contents
+                .push(MapContent::entries("SYSCTL_NAMES", sysctls.names.iter().map(|(name, rules)| (*name, *rules))));
+        }
+        if !sysctls.states.is_empty() {
+            contents.push(MapContent::table("SYSCTL_STATES", &sysctls.states));
+        }
+    }
+    contents
+}
+
+/// The values of the programs' global variables for these tables.
+#[must_use]
+pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
+    let mut globals = vec![("CONFIG", bytes_of(std::slice::from_ref(&tables.config)))];
+    if let Some(network) = &tables.network {
+        globals.push(("NET_TABLE", bytes_of(std::slice::from_ref(&network.table))));
+    }
+    if let Some(devices) = &tables.devices {
+        globals.push(("DEVICE_VERDICTS", bytes_of(std::slice::from_ref(&devices.verdicts))));
+        globals.push(("DEVICE_RULES", bytes_of(std::slice::from_ref(devices.rules.as_ref()))));
+    }
+    if let Some(sysctls) = &tables.sysctls {
+        globals.push(("SYSCTL_TABLE", bytes_of(std::slice::from_ref(&sysctls.table))));
+    }
+    globals
+}
+
+/// A map that counts denials by identity.
+pub struct Tallies<S: Plain>(HashMap<MapData, Wire<Key<S>>, Wire<Tally>>);
+
+impl<S: Plain> Tallies<S> {
+    /// All denials so far.
+    pub fn all(&self) -> impl Iterator<Item = Result<(Key<S>, Tally), MapError>> + '_ {
+        self.0.iter().map(|entry| entry.map(|(Wire(key), Wire(tally))| (key, tally)))
+    }
+
+    /// The denials of one identity so far.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read the map, or there are none.
+    pub fn of(&self, key: Key<S>) -> Result<Tally, MapError> {
+        self.0.get(&Wire(key), 0).map(|Wire(tally)| tally)
+    }
+}
+
+/// The maps in which the programs leave their records.
+pub struct Records {
+    counters: PerCpuArray<MapData, Wire<Counters>>,
+    /// Keys of new denials.
+    pub news: RingBuf<MapData>,
+    /// Network denials.
+    pub net: Option<Tallies<NetSubject>>,
+    /// Device denials.
+    pub device: Option<Tallies<DeviceSubject>>,
+    /// Sysctl denials.
+    pub sysctl: Option<Tallies<SysctlSubject>>,
+}
+
+impl Records {
+    pub(super) fn of(image: &mut LoadedImage) -> Result<Self, LoadError> {
+        let required = |name: &'static str, map: Option<MapData>| map.ok_or(LoadError::NotInImage { name });
+        let unusable = |name: &'static str| move |error| LoadError::map(name, error);
+        let counters = required("COUNTERS", image.take_map("COUNTERS"))?;
+        let news = required("NEWS", image.take_map("NEWS"))?;
+        Ok(Self {
+            counters: PerCpuArray::try_from(Map::PerCpuArray(counters)).map_err(unusable("COUNTERS"))?,
+            news: RingBuf::try_from(Map::RingBuf(news)).map_err(unusable("NEWS"))?,
+            net: tallies(image, "NET_TALLIES")?,
+            device: tallies(image, "DEVICE_TALLIES")?,
+            sysctl: tallies(image, "SYSCTL_TALLIES")?,
+        })
+    }
+
+    /// What a hook has done so far, on all CPUs together.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read the map.
+    pub fn counters(&self, hook: Hook) -> Result<Counters, MapError> {
+        let mut sum = Counters::default();
+        for Wire(counters) in self.counters.get(&u32::from(hook as u8), 0)?.iter() {
+            sum.allowed += counters.allowed;
+            sum.denied += counters.denied;
+            sum.unrecorded += counters.unrecorded;
+            sum.late += counters.late;
+        }
+        Ok(sum)
+    }
+}
+
+fn tallies<S: Plain>(image: &mut LoadedImage, name: &'static str) -> Result<Option<Tallies<S>>, LoadError> {
+    let map = image.take_map(name).map(|map| HashMap::try_from(Map::HashMap(map)).map(Tallies));
+    map.transpose().map_err(|error| LoadError::map(name, error))
+}

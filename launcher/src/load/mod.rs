@@ -1,0 +1,186 @@
+//! From compiled tables to programs and maps in the kernel. Nothing is attached yet, and all of it goes away with this
+//! process if nothing ever is.
+
+mod image;
+mod maps;
+
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use aya::maps::MapError;
+use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
+use common::record::Hook;
+
+pub use image::{Image, LoadedImage, MapImage, ProgramImage, Variable};
+pub use maps::{MapContent, Records, Tallies, contents, globals};
+
+use crate::{
+    compile::Tables,
+    sys::bpf::{self, ProgramIdentity},
+};
+
+/// The eBPF programs.
+#[allow(clippy::unreadable_literal)] // generated
+static GUARD: Image = include!(concat!(env!("OUT_DIR"), "/guard.rs"));
+
+/// Why programs could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Launcher and programs do not belong together: guard-run was built wrong.
+    #[error("the eBPF programs have no {name}")]
+    NotInImage {
+        /// Name of the program, map or variable.
+        name: &'static str,
+    },
+    /// This process may not use bpf(2).
+    #[error(
+        "not permitted to load eBPF programs: run guard-run as root (it needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and \
+         CAP_SYS_ADMIN, also inside a container)"
+    )]
+    NotPermitted,
+    /// The kernel has no bpf(2).
+    #[error("this kernel has no eBPF ; it needs CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF")]
+    NoBpf(#[source] io::Error),
+    /// The kernel refuses a map.
+    #[error("eBPF map {name}")]
+    Map {
+        /// The map's name.
+        name: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// aya can't use a map.
+    #[error("eBPF map {name}")]
+    UnusableMap {
+        /// The map's name.
+        name: String,
+        /// aya's reason.
+        source: MapError,
+    },
+    /// The kernel refuses a program.
+    #[error("eBPF program {name}: {error}{}", verifier_said(.log))]
+    Program {
+        /// The program's name.
+        name: String,
+        /// The kernel's reason. (Not as `source`: it stands before the verifier's explanation.)
+        error: io::Error,
+        /// The verifier's explanation, if it had one.
+        log: String,
+    },
+}
+
+impl LoadError {
+    fn program(name: &str, source: io::Error, log: String) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EPERM) if log.is_empty() => Self::NotPermitted,
+            Some(libc::ENOSYS) => Self::NoBpf(source),
+            _ => Self::Program { name: name.to_owned(), error: source, log },
+        }
+    }
+
+    fn map(name: &str, error: MapError) -> Self {
+        match error {
+            MapError::CreateError { io_error, .. } => match io_error.raw_os_error() {
+                Some(libc::EPERM) => Self::NotPermitted,
+                Some(libc::ENOSYS) => Self::NoBpf(io_error),
+                _ => Self::Map { name: name.to_owned(), source: io_error },
+            },
+            source => Self::UnusableMap { name: name.to_owned(), source },
+        }
+    }
+}
+
+/// The end of the verifier's log, where its reason stands.
+fn verifier_said(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    let last = lines.len().saturating_sub(8);
+    lines[last..].iter().fold(String::new(), |said, line| said + "\n  " + line)
+}
+
+/// A program in the kernel, not attached to anything yet.
+pub struct LoadedProgram {
+    /// Where it will be attached.
+    pub hook: Hook,
+    /// What the kernel knows it by.
+    pub identity: ProgramIdentity,
+    fd: OwnedFd,
+}
+
+impl LoadedProgram {
+    fn load(hook: Hook, image: &mut LoadedImage) -> Result<Self, LoadError> {
+        let fd = image.load(program_name(hook), program_type(hook), Some(attach_type(hook)))?;
+        let identity =
+            bpf::identify(fd.as_fd()).map_err(|error| LoadError::program(hook.name(), error, String::new()))?;
+        Ok(Self { hook, identity, fd })
+    }
+
+    /// Attaches the program to a cgroup, which owns it from then on.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn attach(&self, cgroup: &OwnedFd) -> io::Result<()> {
+        bpf::attach(&self.fd, cgroup, attach_type(self.hook))
+    }
+}
+
+/// All programs of a policy, in the kernel, and the maps of their records.
+pub struct Loaded {
+    /// One program for each hook.
+    pub programs: Vec<LoadedProgram>,
+    /// Where they leave their records. `None` where there are no programs.
+    pub records: Option<Records>,
+}
+
+impl Loaded {
+    /// Loads the programs that these tables need, and no others.
+    ///
+    /// # Errors
+    ///
+    /// When this process may not, or the kernel can't.
+    pub fn new(tables: &Tables) -> Result<Self, LoadError> {
+        let mut image = GUARD.begin(&globals(tables), contents(tables))?;
+        let programs = tables.hooks().into_iter().map(|hook| LoadedProgram::load(hook, &mut image));
+        let programs = programs.collect::<Result<Vec<_>, _>>()?;
+        let records = if programs.is_empty() { None } else { Some(Records::of(&mut image)?) };
+        Ok(Self { programs, records })
+    }
+}
+
+/// Loads the program for one hook, with its maps, and lets go of it.
+///
+/// # Errors
+///
+/// When this process may not, or the kernel can't.
+pub fn load_one(tables: &Tables, hook: Hook) -> Result<(), LoadError> {
+    let mut image = GUARD.begin(&globals(tables), contents(tables))?;
+    LoadedProgram::load(hook, &mut image).map(drop)
+}
+
+const fn program_name(hook: Hook) -> &'static str {
+    match hook {
+        Hook::Connect4 => "guard_connect4",
+        Hook::Connect6 => "guard_connect6",
+        Hook::Device => "guard_device",
+        Hook::Sysctl => "guard_sysctl",
+    }
+}
+
+const fn program_type(hook: Hook) -> bpf_prog_type {
+    match hook {
+        Hook::Connect4 | Hook::Connect6 => bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
+        Hook::Device => bpf_prog_type::BPF_PROG_TYPE_CGROUP_DEVICE,
+        Hook::Sysctl => bpf_prog_type::BPF_PROG_TYPE_CGROUP_SYSCTL,
+    }
+}
+
+const fn attach_type(hook: Hook) -> bpf_attach_type {
+    match hook {
+        Hook::Connect4 => bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
+        Hook::Connect6 => bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
+        Hook::Device => bpf_attach_type::BPF_CGROUP_DEVICE,
+        Hook::Sysctl => bpf_attach_type::BPF_CGROUP_SYSCTL,
+    }
+}

@@ -1,0 +1,7 @@
+//! The `guard-run` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    launcher::cli::main()
+}

@@ -1,0 +1,106 @@
+//! The policy, as its JSON file says it: parsed into types that can't hold nonsense.
+//!
+//! Every check happens here, while parsing, so that an error can name the place in the file. What these types hold is
+//! what the user meant; turning it into lookup tables is [`crate::compile`]'s business.
+
+mod device;
+mod document;
+mod error;
+mod host;
+mod net;
+mod port;
+mod section;
+mod sysctl;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+pub use device::{Access as DeviceAccess, DeviceRule, letters as access_letters};
+pub use document::Document;
+pub use error::PolicyError;
+pub use host::{Host, Prefix, display_address, shared_space};
+pub use net::{NetRule, Op, Protocol};
+pub use port::PortRange;
+pub use section::{Action, Rule, Section};
+pub use sysctl::{Pattern, SysctlRule, Token, canonical_name};
+
+/// A whole policy.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// For editors; guard-run does not look at it.
+    #[serde(rename = "$schema", default, skip_serializing)]
+    #[allow(dead_code)]
+    schema: String,
+    version: Version,
+    /// Whether denials are enforced or only recorded.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Rules on the network.
+    #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
+    pub network: Option<Section<NetRule>>,
+    /// Rules on device nodes.
+    #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Section<DeviceRule>>,
+    /// Rules on kernel tunables.
+    #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
+    pub sysctls: Option<Section<SysctlRule>>,
+}
+
+impl Policy {
+    /// Reads and parses a policy file.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be read or isn't a valid policy; the error names the file and the place in it.
+    pub fn read(path: &Path) -> Result<(Self, Document), PolicyError> {
+        let document = Document::read(path)?;
+        Ok((document.parse()?, document))
+    }
+
+    /// The sections that this policy leaves out, which restrict nothing.
+    #[must_use]
+    pub fn unrestricted(&self) -> Vec<&'static str> {
+        let present = [
+            ("network", self.network.is_some()),
+            ("devices", self.devices.is_some()),
+            ("sysctls", self.sysctls.is_some()),
+        ];
+        present.iter().filter(|(_, present)| !present).map(|(name, _)| *name).collect()
+    }
+}
+
+section::words! {
+    /// What happens to a request that the policy denies.
+    #[derive(Default)]
+    pub enum Mode {
+        /// It is refused and recorded.
+        #[default]
+        Enforce = "enforce",
+        /// It goes on, and is recorded as what would have been refused.
+        Audit = "audit",
+    }
+}
+
+/// The version of the policy language: 1, the only one there is.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(try_from = "u64", into = "u64")]
+struct Version;
+
+impl TryFrom<u64> for Version {
+    type Error = String;
+
+    fn try_from(version: u64) -> Result<Self, String> {
+        match version {
+            1 => Ok(Self),
+            other => Err(format!("this guard-run knows policy version 1 only, not {other}")),
+        }
+    }
+}
+
+impl From<Version> for u64 {
+    fn from(_: Version) -> Self {
+        1
+    }
+}

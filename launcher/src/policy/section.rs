@@ -1,0 +1,160 @@
+//! What all sections have in common: a default and an ordered list of rules.
+
+use std::{fmt, marker::PhantomData};
+
+use common::{MAX_RULES, decision::Verdicts};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, SeqAccess, Visitor},
+};
+
+use super::error::did_you_mean;
+
+/// A section of the policy: the first rule that matches decides, else the default.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "R: Deserialize<'de>"))]
+pub struct Section<R> {
+    /// What happens to a request that no rule matches.
+    pub default: Action,
+    /// The rules, in the order in which they are tried. At most [`MAX_RULES`].
+    #[serde(default = "Vec::new", deserialize_with = "rules")]
+    pub rules: Vec<R>,
+}
+
+/// What all kinds of rules have in common.
+pub trait Rule {
+    /// What happens to a request that the rule matches.
+    fn action(&self) -> Action;
+}
+
+impl<R: Rule> Section<R> {
+    /// What the rules say, for `decide()`.
+    #[must_use]
+    pub fn verdicts(&self) -> Verdicts {
+        let allows = |action| action == Action::Allow;
+        Verdicts::new(allows(self.default), self.rules.iter().map(|rule| allows(rule.action())))
+    }
+}
+
+/// Defines an enum that is one of a few words in JSON, and nothing else: serde's own enums would also take
+/// `{"deny": null}` for "deny".
+macro_rules! words {
+    ($(#[$meta:meta])* pub enum $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_meta])* $variant,)+ }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+                $crate::policy::section::word(json, &[$(($word, Self::$variant)),+])
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
+                json.serialize_str(match self { $(Self::$variant => $word,)+ })
+            }
+        }
+    };
+}
+pub(super) use words;
+
+/// One of the words that are known, and what it stands for.
+pub(super) fn word<'de, T: Copy, D: Deserializer<'de>>(json: D, known: &[(&str, T)]) -> Result<T, D::Error> {
+    let found = String::deserialize(json)?;
+    let meant = known.iter().find(|(word, _)| *word == found).map(|(_, meant)| *meant);
+    meant.ok_or_else(|| {
+        let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+        let hint = did_you_mean(&found, &words);
+        de::Error::custom(format!("unknown \"{found}\"{hint} (known: {})", words.join(", ")))
+    })
+}
+
+words! {
+    /// What happens to a request.
+    pub enum Action {
+        /// It goes on.
+        Allow = "allow",
+        /// It is refused and recorded.
+        Deny = "deny",
+    }
+}
+
+/// A key that may be left out, but not be `null`: `"network": null` would look like a restriction and be none.
+pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(json).map(Some)
+}
+
+/// A list of a rule that may be left out (which means "all") but not be empty, which would mean "none" and make a rule
+/// that never matches.
+pub(super) fn non_empty<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<Vec<T>>, D::Error> {
+    let list = list(json, usize::MAX, "")?;
+    if list.is_empty() {
+        return Err(de::Error::custom("an empty list would never match; leave the key out to mean \"all\""));
+    }
+    Ok(Some(list))
+}
+
+fn rules<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Vec<T>, D::Error> {
+    list(json, MAX_RULES, "rules in a section")
+}
+
+/// A list of at most `limit` elements, `what` they are.
+fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    json: D,
+    limit: usize,
+    what: &'static str,
+) -> Result<Vec<T>, D::Error> {
+    struct List<T>(usize, &'static str, PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let Self(limit, what, _) = self;
+            let mut list = Vec::new();
+            while let Some(element) = elements.next_element()? {
+                if list.len() == limit {
+                    return Err(de::Error::custom(format!("more than {limit} {what}")));
+                }
+                list.push(element);
+            }
+            Ok(list)
+        }
+    }
+
+    json.deserialize_seq(List(limit, what, PhantomData))
+}
+
+/// A number of JSON that must lie between 0 and `max`; `what` it is.
+pub(super) fn number<'de, D: Deserializer<'de>>(json: D, max: u32, what: &'static str) -> Result<u32, D::Error> {
+    struct Number(u32, &'static str);
+
+    impl Visitor<'_> for Number {
+        type Value = u32;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a {} from 0 to {}", self.1, self.0)
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<u32, E> {
+            u32::try_from(number)
+                .ok()
+                .filter(|number| *number <= self.0)
+                .ok_or_else(|| E::custom(format!("{} {number} is out of range (0 to {})", self.1, self.0)))
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<u32, E> {
+            Err(E::custom(format!(
+                "{} {number} is out of range (0 to {}); leave the key out to mean \"all\"",
+                self.1, self.0
+            )))
+        }
+    }
+
+    json.deserialize_u64(Number(max, what))
+}

@@ -1,0 +1,168 @@
+//! Rules of the sysctls section.
+
+use common::sysctl::{self, NAME_LEN};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Action, Rule,
+    section::{non_empty, words},
+};
+
+/// A rule on kernel tunables. What is `None` holds for all.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SysctlRule {
+    /// What happens to the requests that match.
+    pub action: Action,
+    /// The tunables.
+    #[serde(default, deserialize_with = "non_empty", skip_serializing_if = "Option::is_none")]
+    pub names: Option<Vec<Pattern>>,
+    /// Whether they are read or written.
+    #[serde(default)]
+    pub access: Access,
+}
+
+impl Rule for SysctlRule {
+    fn action(&self) -> Action {
+        self.action
+    }
+}
+
+words! {
+    /// Ways to use a tunable.
+    #[derive(Default)]
+    pub enum Access {
+        /// Reading.
+        Read = "r",
+        /// Writing.
+        Write = "w",
+        /// Both.
+        #[default]
+        Both = "rw",
+    }
+}
+
+impl Access {
+    /// Whether an access is among those meant.
+    #[must_use]
+    pub fn includes(self, access: sysctl::Access) -> bool {
+        match self {
+            Self::Read => access == sysctl::Access::READ,
+            Self::Write => access == sysctl::Access::WRITE,
+            Self::Both => true,
+        }
+    }
+}
+
+/// The names of one or more tunables: a name in which `*` stands for any run of characters, also over `/`, and `?` for
+/// one byte.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Pattern(String);
+
+/// One element of a [`Pattern`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Token {
+    /// This byte.
+    Byte(u8),
+    /// Any one byte.
+    AnyByte,
+    /// Any number of bytes.
+    AnyRun,
+}
+
+impl Pattern {
+    /// The one name that is meant, if there are no wildcards.
+    #[must_use]
+    pub fn exact(&self) -> Option<&str> {
+        let wild = self.tokens().any(|token| !matches!(token, Token::Byte(_)));
+        (!wild).then_some(&self.0)
+    }
+
+    /// The pattern, element by element.
+    pub fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
+        self.0.bytes().map(|byte| match byte {
+            b'*' => Token::AnyRun,
+            b'?' => Token::AnyByte,
+            byte => Token::Byte(byte),
+        })
+    }
+}
+
+/// A tunable's name or pattern in the kernel's spelling. As in sysctl(8), the first separator tells the notation: where
+/// it is a dot, dots separate and a slash stands for a dot in a name (`net.ipv4.conf.eth0/100.forwarding`).
+#[must_use]
+pub fn canonical_name(text: &str) -> String {
+    match text.find(['.', '/']) {
+        Some(separator) if text.as_bytes()[separator] == b'.' => text
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect(),
+        _ => text.to_owned(),
+    }
+}
+
+impl TryFrom<String> for Pattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if let Some(name) = text.strip_prefix("/proc/sys/") {
+            return Err(format!("a sysctl name starts below /proc/sys; write \"{name}\""));
+        }
+        let name = canonical_name(&text);
+        if text.is_empty() {
+            return Err("a sysctl name can't be empty; write \"*\" to mean all".to_owned());
+        }
+        if name.len() >= NAME_LEN {
+            return Err(format!("sysctl name of {} bytes; the longest possible has {}", name.len(), NAME_LEN - 1));
+        }
+        if let Some(strange) = name.chars().find(|c| c.is_whitespace() || c.is_control() || "[]{}\\".contains(*c)) {
+            return Err(format!(
+                "sysctl name \"{text}\" has the character {strange:?}; the only wildcards are * and ?"
+            ));
+        }
+        if name.starts_with('/') || name.ends_with('/') || name.contains("//") {
+            return Err(format!("sysctl name \"{text}\" has an empty part, so it would never match"));
+        }
+        Ok(Self(name))
+    }
+}
+
+impl From<Pattern> for String {
+    fn from(pattern: Pattern) -> Self {
+        pattern.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_notations_name_the_same_tunable() {
+        let table = [
+            ("kernel/hostname", "kernel/hostname"),
+            ("kernel.hostname", "kernel/hostname"),
+            ("net.ipv4.conf.eth0/100.forwarding", "net/ipv4/conf/eth0.100/forwarding"),
+            ("net/ipv4/conf/eth0.100/forwarding", "net/ipv4/conf/eth0.100/forwarding"),
+            ("net.*", "net/*"),
+            ("*", "*"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(Pattern::try_from(text.to_owned()), Ok(Pattern(expected.to_owned())), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_that_would_never_match_are_refused() {
+        let long = "k".repeat(NAME_LEN);
+        for text in ["", "/", "/kernel/hostname", "kernel/", "kernel..x", "a b", "a[b]", "/proc/sys/kernel/x", &long] {
+            assert!(Pattern::try_from(text.to_owned()).is_err(), "{text}");
+        }
+        assert!(Pattern::try_from("k".repeat(NAME_LEN - 1)).is_ok());
+    }
+}

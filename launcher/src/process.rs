@@ -1,0 +1,122 @@
+//! Who did it: what /proc still tells of a process.
+
+use std::{
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::{SysconfVar, sysconf};
+use serde::Serialize;
+
+/// How much of a command line is read, in bytes. Denials of many processes must not fill the memory.
+const MAX_ARGV: u64 = 1024;
+
+/// A process's parent.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+pub struct Parent {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: Option<String>,
+}
+
+/// What /proc tells of a process beyond what the kernel side has recorded.
+#[derive(Clone, Debug, Default, Serialize, PartialEq, Eq)]
+pub struct Details {
+    /// The file that it executes.
+    pub exe: Option<String>,
+    /// Its command line, cut after 1024 bytes.
+    pub argv: Option<Vec<String>>,
+    /// Its parent.
+    pub parent: Option<Parent>,
+}
+
+impl Details {
+    /// Looks at a process as it is now. What can't be read any more is left empty, and so is everything if the process
+    /// was started after `boottime` (nanoseconds): then its number has been given to another one.
+    #[must_use]
+    pub fn read(pid: u32, boottime: u64) -> Self {
+        Self::try_read(pid, boottime).unwrap_or_default()
+    }
+
+    fn try_read(pid: u32, boottime: u64) -> io::Result<Self> {
+        // In the order in which they vanish: these two while the process is ending.
+        let folder = PathBuf::from(format!("/proc/{pid}"));
+        let exe = fs::read_link(folder.join("exe")).ok();
+        let argv = read_argv(&folder.join("cmdline")).ok();
+        let stat = Stat::read(pid)?;
+        if stat.started > boottime {
+            return Ok(Self::default());
+        }
+        Ok(Self {
+            exe: exe.map(|path| path.to_string_lossy().into_owned()),
+            argv: argv.filter(|argv| !argv.is_empty()),
+            parent: Some(Parent { pid: stat.parent, comm: Stat::read(stat.parent).ok().map(|stat| stat.comm) }),
+        })
+    }
+}
+
+/// Some of /proc/PID/stat (proc_pid_stat(5)).
+struct Stat {
+    comm: String,
+    parent: u32,
+    /// Nanoseconds after boot.
+    started: u64,
+}
+
+impl Stat {
+    fn read(pid: u32) -> io::Result<Self> {
+        let text = fs::read(format!("/proc/{pid}/stat"))?;
+        Self::parse(&String::from_utf8_lossy(&text)).ok_or_else(|| io::Error::other("unknown format"))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        // A name may contain anything, also parentheses and spaces; nothing after it does.
+        let (before, after) = text.rsplit_once(')')?;
+        let mut fields = after.split_whitespace();
+        // Fields 4 and 22; the first one here is the third.
+        let (parent, ticks) = (fields.nth(1)?.parse().ok()?, fields.nth(17)?.parse::<u64>().ok()?);
+        let per_second = sysconf(SysconfVar::CLK_TCK).ok()??.cast_unsigned();
+        let started = ticks.saturating_mul(1_000_000_000 / per_second);
+        Some(Self { comm: before.split_once('(')?.1.to_owned(), parent, started })
+    }
+}
+
+/// A command line: its arguments, each with a NUL after it.
+fn read_argv(path: &Path) -> io::Result<Vec<String>> {
+    let mut text = Vec::new();
+    fs::File::open(path)?.take(MAX_ARGV).read_to_end(&mut text)?;
+    let whole = text.pop_if(|byte| *byte == 0).is_some();
+    let mut argv: Vec<String> = Vec::new();
+    if !text.is_empty() || whole {
+        argv.extend(text.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()));
+    }
+    if let (false, Some(last)) = (whole, argv.last_mut()) {
+        last.push('…');
+    }
+    Ok(argv)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_contain_anything() {
+        let text = "77 (a) b (c) S 42 77 77 34816 77 4194304 107 0 0 0 0 0 0 0 20 0 1 0 500 2703360 400 18446744073";
+        let stat = Stat::parse(text).unwrap();
+        assert_eq!((stat.comm.as_str(), stat.parent), ("a) b (c", 42));
+        assert!(stat.started > 0);
+        assert!(Stat::parse("").is_none());
+    }
+
+    #[test]
+    fn this_process_is_read_and_a_later_one_of_the_same_number_is_not() {
+        let details = Details::read(std::process::id(), u64::MAX);
+        assert_eq!(details.argv, Some(std::env::args().collect()));
+        assert_eq!(details.exe, Some(std::env::current_exe().unwrap().to_string_lossy().into_owned()));
+        assert_eq!(details.parent.unwrap().pid, std::os::unix::process::parent_id());
+        assert_eq!(Details::read(std::process::id(), 0), Details::default());
+    }
+}

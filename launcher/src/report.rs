@@ -1,0 +1,280 @@
+//! The log of a run: one JSON document.
+
+use std::{
+    fmt::{self, Write as _},
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use common::record::{Counters, Hook};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    events::{Event, Subject, nanoseconds},
+    inherited::InheritedSocket,
+    policy::Mode,
+    sys::{bpf::ProgramIdentity, process::Change},
+};
+
+/// Version of the log's format.
+pub const SCHEMA: u32 = 1;
+
+/// Where root's logs go unless `--log` says otherwise.
+pub const LOG_FOLDER: &str = "/var/log/guard-run";
+
+/// The log.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The command with its arguments.
+    pub command: Vec<String>,
+    /// Who it ran as.
+    pub user: User,
+    /// When it was started.
+    #[serde(serialize_with = "nanoseconds")]
+    pub started: Timestamp,
+    /// When the last process of its tree had ended.
+    #[serde(serialize_with = "nanoseconds")]
+    pub ended: Timestamp,
+    /// How it ended.
+    pub exit: Exit,
+    /// The policy.
+    pub policy: PolicySource,
+    /// What was enforced.
+    pub enforced: Enforced,
+    /// Denials that are counted but in no event, because there was no room for another identity.
+    pub lost: u64,
+    /// What was denied.
+    pub events: Vec<Event>,
+}
+
+/// A user.
+#[derive(Debug, Serialize)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Main group.
+    pub gid: u32,
+    /// Login name, where it has one.
+    pub name: Option<String>,
+}
+
+/// How the command ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Exit {
+    /// Its status, if it exited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
+    /// The number of the signal that ended it, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// How many processes that it left behind guard-run has killed.
+    pub killed: usize,
+}
+
+impl Exit {
+    /// The end of a command of which this many processes were killed.
+    #[must_use]
+    pub fn new(change: Change, killed: usize) -> Self {
+        match change {
+            Change::Exited(code) => Self { code: Some(code), signal: None, killed },
+            Change::Signaled(signal) | Change::Stopped(signal) => Self { code: None, signal: Some(signal), killed },
+            Change::Continued => Self { code: None, signal: None, killed },
+        }
+    }
+}
+
+/// Where the policy came from.
+#[derive(Debug, Serialize)]
+pub struct PolicySource {
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256 of its text.
+    pub sha256: String,
+    /// Enforced, or only recorded.
+    pub mode: Mode,
+}
+
+/// What was enforced, so that "no denials" can't be confused with "not enforcing".
+#[derive(Debug, Serialize)]
+pub struct Enforced {
+    /// The kernel's release.
+    pub kernel: String,
+    /// The leaf that it was enforced on.
+    pub cgroup: PathBuf,
+    /// The programs, and what each of them has done.
+    pub hooks: Vec<HookReport>,
+    /// Sections that the policy leaves out and that restrict nothing.
+    pub unrestricted: Vec<&'static str>,
+    /// Further measures that keep the command inside. None in this version.
+    pub hardening: Vec<String>,
+    /// Sockets that the command was handed, to which the policy does not apply.
+    pub inherited: Vec<InheritedSocket>,
+}
+
+/// One program, and what it has done.
+#[derive(Debug, Serialize)]
+pub struct HookReport {
+    /// Where it was attached.
+    pub hook: &'static str,
+    /// Its id, by which `bpftool prog show id` knows it while it runs.
+    pub program_id: u32,
+    /// Its tag: the hash of its instructions.
+    pub tag: String,
+    /// Requests that it let go on.
+    pub allowed: u64,
+    /// Requests that it refused.
+    pub denied: u64,
+    /// Requests that it would have refused, were it not for audit mode.
+    pub audited: u64,
+    /// Of those denied or audited, the ones that are in no event.
+    pub unrecorded: u64,
+}
+
+impl HookReport {
+    /// What a program has done.
+    #[must_use]
+    pub fn new(hook: Hook, identity: ProgramIdentity, counters: Counters, mode: Mode) -> Self {
+        let (denied, audited) = match mode {
+            Mode::Enforce => (counters.denied, 0),
+            Mode::Audit => (0, counters.denied),
+        };
+        Self {
+            hook: hook.name(),
+            program_id: identity.id,
+            tag: identity.tag.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")),
+            allowed: counters.allowed,
+            denied,
+            audited,
+            unrecorded: counters.unrecorded,
+        }
+    }
+}
+
+impl Report {
+    /// How many requests were refused.
+    #[must_use]
+    pub fn denied(&self) -> u64 {
+        self.enforced.hooks.iter().map(|hook| hook.denied).sum()
+    }
+
+    /// The line for people: what was denied or lost, if anything was.
+    #[must_use]
+    pub fn summary(&self) -> Option<String> {
+        let audited: u64 = self.enforced.hooks.iter().map(|hook| hook.audited).sum();
+        let (count, what) = if audited > 0 { (audited, "would have denied") } else { (self.denied(), "denied") };
+        if count == 0 {
+            return None;
+        }
+        let mut line = format!("{what} {count}");
+        for (index, event) in self.events.iter().take(3).enumerate() {
+            let separator = if index == 0 { ": " } else { "; " };
+            let times = if event.count > 1 { format!(" ×{}", event.count) } else { String::new() };
+            let _ = write!(line, "{separator}{}{times} [{}]", Line(event), event.cause.rule);
+        }
+        if self.events.len() > 3 {
+            let _ = write!(line, "; and {} more kinds", self.events.len() - 3);
+        }
+        if self.lost > 0 {
+            let _ = write!(line, "; {} of them counted but not recorded one by one", self.lost);
+        }
+        Some(line)
+    }
+}
+
+/// An event in a few words.
+struct Line<'a>(&'a Event);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.subject {
+            Subject::Network(network) => write!(f, "{} {network}", self.0.op),
+            Subject::Device(device) => write!(f, "{} {device}", self.0.op),
+            Subject::Sysctl(sysctl) => write!(f, "{} {sysctl}", self.0.op),
+        }
+    }
+}
+
+/// Where the log goes, known to be writable.
+#[derive(Debug)]
+pub enum Destination {
+    /// To standard error.
+    Stderr,
+    /// To a file that appears, or replaces another, when it is whole.
+    File(PathBuf),
+    /// To something that must not be replaced: a device, a pipe.
+    Stream(PathBuf, File),
+}
+
+impl Destination {
+    /// Makes sure that the log can be written at the end, by beginning to: to `given`, or to a new file in
+    /// [`LOG_FOLDER`]. What is begun has no name yet, so nothing stays behind if there is no end.
+    ///
+    /// # Errors
+    ///
+    /// When it can't.
+    pub fn open(given: Option<&Path>, started: Timestamp) -> io::Result<Self> {
+        let Some(path) = given else {
+            let name = format!("{}-{}.json", started.strftime("%Y%m%dT%H%M%S.%9fZ"), std::process::id());
+            std::fs::create_dir_all(LOG_FOLDER)?;
+            return Self::open_file(Path::new(LOG_FOLDER).join(name));
+        };
+        if path == Path::new("-") {
+            return Ok(Self::Stderr);
+        }
+        match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            // A symbolic link stays one.
+            Ok(metadata) if metadata.is_file() => Self::open_file(path.canonicalize()?),
+            Ok(_) => Ok(Self::Stream(path.to_owned(), OpenOptions::new().write(true).open(path)?)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(error) if path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+                Err(error)
+            }
+            Err(_) => Self::open_file(path.to_owned()),
+        }
+    }
+
+    fn open_file(path: PathBuf) -> io::Result<Self> {
+        tempfile::tempfile_in(folder_of(&path))?;
+        Ok(Self::File(path))
+    }
+
+    /// Writes the log: whole, or not at all.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be.
+    pub fn write(&self, report: &Report) -> io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(report)?;
+        text.push(b'\n');
+        match self {
+            Self::Stderr => io::stderr().write_all(&text),
+            Self::Stream(_, file) => (&*file).write_all(&text),
+            Self::File(path) => {
+                let mut file = tempfile::Builder::new().prefix(".guard-run-").tempfile_in(folder_of(path))?;
+                file.write_all(&text)?;
+                file.persist(path).map_err(|error| error.error).map(drop)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stderr => f.write_str("standard error"),
+            Self::File(path) | Self::Stream(path, _) => path.display().fmt(f),
+        }
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}

@@ -1,0 +1,187 @@
+//! A guarded run, from top to bottom: this is the security argument.
+
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions},
+    io::{self, Write as _},
+    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use nix::{
+    sys::utsname::uname,
+    unistd::{getegid, geteuid},
+};
+
+use crate::{
+    attach::Attached,
+    cgroup::{Hierarchy, Leaf},
+    command::Command,
+    compile::Tables,
+    events::{Clock, Event, Journal, Verdict},
+    exit,
+    inherited::inherited_sockets,
+    load::{Loaded, Records},
+    policy::{Mode, Policy},
+    report::{Destination, Enforced, Exit, HookReport, LOG_FOLDER, PolicySource, Report, SCHEMA, User},
+    supervise::{Signals, Wait, supervise},
+    user::{Identity, local_name},
+};
+
+/// Logs and events are for their owner: they hold command lines.
+const PRIVATE: u32 = 0o600;
+
+/// What to run, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The policy file.
+    pub policy: PathBuf,
+    /// The command with its arguments.
+    pub command: Vec<OsString>,
+    /// Where the log goes; `-` is standard error.
+    pub log: Option<PathBuf>,
+    /// Where events go as JSON lines.
+    pub events: Option<PathBuf>,
+    /// Whom to run the command as.
+    pub user: Option<Identity>,
+    /// What to wait for.
+    pub wait: Wait,
+    /// The exit status of a run in which the command succeeded but something was denied.
+    pub fail_on_deny: Option<u8>,
+    /// How much to say on standard error: less than 0 for nothing, more for more.
+    pub verbosity: i8,
+}
+
+/// Runs a command under a policy and returns the exit status to end with.
+///
+/// # Errors
+///
+/// When anything fails before the command runs, or its end can't be recorded. The command never runs unguarded.
+pub fn run(options: &Options) -> anyhow::Result<u8> {
+    let inherited = inherited_sockets();
+    // Nothing has been created before the policy and the command are known to be good.
+    let (policy, document) = Policy::read(&options.policy)?;
+    let tables = Tables::compile(&policy).with_context(|| options.policy.display().to_string())?;
+    let command = Command::find(&options.command, options.user.clone())?;
+    anyhow::ensure!(geteuid().is_root(), "needs root's rights: run guard-run as root");
+    // The programs have passed the kernel's verifier before there is anything to guard.
+    let loaded = Loaded::new(&tables)?;
+    let started = Timestamp::now();
+    let log = Destination::open(options.log.as_deref(), started);
+    let log = log.with_context(|| match &options.log {
+        Some(path) => format!("can't write the log {}", path.display()),
+        None => format!("can't write a log in {LOG_FOLDER}"),
+    })?;
+    let live = options.events.as_deref().map(open_events).transpose()?;
+    let signals = Signals::hold().context("signals")?;
+    // All programs are attached before the leaf has its first process, which is born in it.
+    let mut attached = Attached::new(loaded, Leaf::create(&Hierarchy::find()?)?)?;
+    let child = attached.spawn(&command, signals.before())?;
+    // From here on the leaf owns the guard: it holds whatever becomes of this process.
+    let mut journal = Journal::new(Clock::new()?, verdict(policy.mode), live);
+    // What takes time to find out is found out while the command runs.
+    let mut report = Report {
+        schema: SCHEMA,
+        command: options.command.iter().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+        user: user(options.user.as_ref()),
+        started,
+        ended: started,
+        exit: Exit::default(),
+        policy: PolicySource { path: document.path().to_owned(), sha256: document.sha256(), mode: policy.mode },
+        enforced: Enforced {
+            kernel: uname()?.release().to_string_lossy().into_owned(),
+            cgroup: attached.leaf.path().to_owned(),
+            hooks: Vec::new(),
+            unrestricted: policy.unrestricted(),
+            hardening: Vec::new(),
+            inherited,
+        },
+        lost: 0,
+        events: Vec::new(),
+    };
+    let outcome = supervise(&mut attached, &child, &signals, &mut journal, options.wait)?;
+    // Nobody is left in the leaf, so the counts are final.
+    report.ended = Timestamp::now();
+    report.exit = Exit::new(outcome.end, outcome.killed);
+    report.enforced.hooks = hooks(&attached, policy.mode)?;
+    report.lost = report.enforced.hooks.iter().map(|hook| hook.unrecorded).sum();
+    let Attached { leaf, records, .. } = attached;
+    if let Some(mut records) = records {
+        report.events = finish(journal, &mut records, options.events.as_deref())?;
+    }
+    let removed = leaf.remove();
+    let status = conclude(options, &log, &report)?;
+    if let Err(error) = removed {
+        tell(&format!("can't remove the cgroup: {:#}; `guard-run gc` will try again", anyhow::Error::from(error)));
+    }
+    Ok(status)
+}
+
+/// Opens the file for JSON lines, anew; `-` is standard error.
+fn open_events(path: &Path) -> anyhow::Result<File> {
+    if path == Path::new("-") {
+        return Ok(File::from(io::stderr().as_fd().try_clone_to_owned().context("standard error")?));
+    }
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(path);
+    file.with_context(|| format!("can't write events to {}", path.display()))
+}
+
+fn verdict(mode: Mode) -> Verdict {
+    match mode {
+        Mode::Enforce => Verdict::Denied,
+        Mode::Audit => Verdict::Audited,
+    }
+}
+
+fn user(identity: Option<&Identity>) -> User {
+    let (uid, gid) = identity.map_or_else(|| (geteuid(), getegid()), |identity| (identity.uid, identity.gid));
+    User { uid: uid.as_raw(), gid: gid.as_raw(), name: local_name(uid) }
+}
+
+fn hooks(attached: &Attached, mode: Mode) -> anyhow::Result<Vec<HookReport>> {
+    let Some(records) = &attached.records else { return Ok(Vec::new()) };
+    let programs = attached.programs.iter();
+    let reports = programs.map(|program| {
+        let counters = records.counters(program.hook).context("reading the counters")?;
+        Ok(HookReport::new(program.hook, program.identity, counters, mode))
+    });
+    reports.collect()
+}
+
+/// All events. If those in the file for JSON lines are not complete, it says so.
+fn finish(journal: Journal, records: &mut Records, live: Option<&Path>) -> anyhow::Result<Vec<Event>> {
+    let (events, failure) = journal.finish(records).context("reading the records")?;
+    if let (Some(failure), Some(path)) = (failure, live) {
+        tell(&format!("{}: {failure}; the events in it are not complete, those in the log are", path.display()));
+    }
+    Ok(events)
+}
+
+/// Writes the log, says what is to be said, and finds the exit status.
+fn conclude(options: &Options, log: &Destination, report: &Report) -> anyhow::Result<u8> {
+    if let Err(error) = log.write(report) {
+        // Nothing is lost: it goes where the user can see it.
+        tell(&format!("can't write the log {log}: {error}; here it is instead"));
+        Destination::Stderr.write(report)?;
+        return Ok(exit::FAILURE);
+    }
+    match report.summary() {
+        Some(summary) if options.verbosity >= 0 => tell(&format!("{summary}; log: {log}")),
+        None if options.verbosity > 0 => tell(&format!("nothing was denied; log: {log}")),
+        _ => {}
+    }
+    let refused = report.enforced.hooks.iter().any(|hook| hook.denied + hook.audited > 0);
+    Ok(match (&report.exit, options.fail_on_deny) {
+        (Exit { code: Some(exit::OK), .. }, Some(status)) if refused => status,
+        (Exit { code: Some(code), .. }, _) => *code,
+        (Exit { signal: Some(signal), .. }, _) => exit::SIGNALED + u8::try_from(*signal).unwrap_or(0),
+        _ => exit::FAILURE,
+    })
+}
+
+/// Says something to the user. A standard error that is closed must not end the run.
+pub fn tell(message: &str) {
+    let _ = writeln!(io::stderr(), "guard-run: {message}");
+}

@@ -1,0 +1,227 @@
+//! While the command runs: passing signals on, taking events, waiting for its end and for that of all it started.
+
+use std::{io, os::fd::AsFd as _};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
+        signalfd::{SfdFlags, SignalFd, siginfo},
+    },
+    unistd::{getpgrp, tcgetpgrp, tcsetpgrp},
+};
+
+use crate::{
+    attach::Attached,
+    cgroup::CgroupError,
+    child::Child,
+    events::Journal,
+    sys::{process::Change, start},
+};
+
+/// The signals that are passed on to the command. All others that can be caught mean something that happens to
+/// guard-run itself (a fault, a full pipe).
+const PASSED_ON: [Signal; 15] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGTERM,
+    Signal::SIGCONT,
+    Signal::SIGTSTP,
+    Signal::SIGXCPU,
+    Signal::SIGXFSZ,
+    Signal::SIGVTALRM,
+    Signal::SIGWINCH,
+    Signal::SIGIO,
+    Signal::SIGPWR,
+];
+
+/// After the command's end, these end the waiting for what it left behind.
+const ENOUGH: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
+/// Something that guard-run can't go on without failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SuperviseError {
+    /// A system call.
+    #[error("watching the command")]
+    System(#[from] io::Error),
+    /// The leaf.
+    #[error("watching the command")]
+    Cgroup(#[from] CgroupError),
+}
+
+impl From<nix::Error> for SuperviseError {
+    fn from(error: nix::Error) -> Self {
+        Self::System(error.into())
+    }
+}
+
+/// Whether to wait for what the command leaves running (`--wait`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Wait {
+    /// Wait for all processes that the command has started
+    #[default]
+    Tree,
+    /// Wait for the command itself, then kill the rest
+    Child,
+}
+
+/// Signals, held back for us to read.
+pub struct Signals {
+    fd: SignalFd,
+    before: SigSet,
+    /// Those that were ignored before. They come all the same, for the command may not ignore them any more.
+    ignored: SigSet,
+}
+
+impl Signals {
+    /// Holds all signals back that concern the command.
+    ///
+    /// # Errors
+    ///
+    /// As sigprocmask(2) and signalfd(2).
+    pub fn hold() -> nix::Result<Self> {
+        start::expect_children()?;
+        let mut held = SigSet::empty();
+        PASSED_ON.into_iter().chain([Signal::SIGCHLD]).for_each(|signal| held.add(signal));
+        let mut before = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&held), Some(&mut before))?;
+        let ignored = ENOUGH.into_iter().filter(|signal| start::is_ignored(*signal)).collect();
+        let fd = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self { fd, before, ignored })
+    }
+
+    /// The signals that were blocked before, as the command has to find them.
+    #[must_use]
+    pub const fn before(&self) -> &SigSet {
+        &self.before
+    }
+}
+
+/// How it went.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// How the command ended.
+    pub end: Change,
+    /// How many processes that it left behind were killed.
+    pub killed: usize,
+}
+
+/// Waits until the leaf is empty.
+///
+/// # Errors
+///
+/// When a system call fails that can't.
+pub fn supervise(
+    attached: &mut Attached,
+    child: &Child,
+    signals: &Signals,
+    journal: &mut Journal,
+    wait: Wait,
+) -> Result<Outcome, SuperviseError> {
+    let mut supervisor = Supervisor { child, signals, end: None, enough: false };
+    let mut killed = 0;
+    loop {
+        if let Some(end) = supervisor.end {
+            if !attached.leaf.is_populated()? {
+                return Ok(Outcome { end, killed });
+            }
+            if wait == Wait::Child || supervisor.enough {
+                // Between the two, some may end by themselves; they are counted, too.
+                killed = killed.max(attached.leaf.processes().len());
+                attached.leaf.kill()?;
+            }
+        }
+        supervisor.wait(attached, journal)?;
+    }
+}
+
+struct Supervisor<'a> {
+    child: &'a Child,
+    signals: &'a Signals,
+    end: Option<Change>,
+    enough: bool,
+}
+
+impl Supervisor<'_> {
+    /// Waits until something happens, and deals with it.
+    fn wait(&mut self, attached: &mut Attached, journal: &mut Journal) -> Result<(), SuperviseError> {
+        let mut files = vec![PollFd::new(self.signals.fd.as_fd(), PollFlags::POLLIN)];
+        // Before that, nobody reads the events, and poll(2) would report them again and again.
+        if self.end.is_some() {
+            files.push(PollFd::new(attached.leaf.events().as_fd(), PollFlags::POLLPRI));
+        }
+        if let Some(records) = &attached.records {
+            files.push(PollFd::new(records.news.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut files, PollTimeout::NONE) {
+            Err(nix::Error::EINTR) => return Ok(()),
+            result => result?,
+        };
+        if let Some(records) = &mut attached.records {
+            journal.drain(records);
+        }
+        while let Some(info) = self.signals.fd.read_signal()? {
+            self.handle(&info)?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, info: &siginfo) -> Result<(), SuperviseError> {
+        let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
+        match signal {
+            Some(Signal::SIGCHLD) => self.look_after_child()?,
+            Some(signal) if self.end.is_some() => {
+                self.enough |= ENOUGH.contains(&signal) && !self.signals.ignored.contains(signal);
+            }
+            // What the terminal sends goes to the whole process group, so the command has it already.
+            Some(signal) if info.ssi_code != libc::SI_KERNEL => self.child.signal(signal),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn look_after_child(&mut self) -> Result<(), SuperviseError> {
+        if self.end.is_some() {
+            return Ok(());
+        }
+        while let Some(change) = self.child.poll_change()? {
+            match change {
+                Change::Exited(_) | Change::Signaled(_) => {
+                    self.end = Some(change);
+                    break;
+                }
+                Change::Stopped(signal) => stop_like_child(signal)?,
+                Change::Continued => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stops this process as the command was stopped, so that a shell with job control sees its job stopped. SIGCONT, which
+/// it sends to the whole process group, continues both.
+///
+/// Where there is no terminal, there is no such shell, and somebody who knows only the command may continue it alone;
+/// then guard-run must not sleep on.
+fn stop_like_child(signal: i32) -> nix::Result<()> {
+    let by_terminal = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU].iter().any(|known| *known as i32 == signal);
+    let terminal = std::fs::File::open("/dev/tty").ok();
+    if !by_terminal && terminal.is_none() {
+        return Ok(());
+    }
+    // A command that is a shell has a process group of its own, and expects to have the terminal when it goes on. The
+    // shell that continues this job gives it to guard-run's group, since that is the one it knows.
+    let holder = terminal.as_ref().and_then(|terminal| tcgetpgrp(terminal).ok()).filter(|group| *group != getpgrp());
+    raise(Signal::SIGSTOP)?;
+    if let (Some(terminal), Some(holder)) = (terminal, holder)
+        && tcgetpgrp(&terminal) == Ok(getpgrp())
+    {
+        // If it fails, the group is gone, and nobody expects the terminal.
+        let _ = tcsetpgrp(&terminal, holder);
+    }
+    Ok(())
+}

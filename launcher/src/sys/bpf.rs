@@ -1,0 +1,164 @@
+//! bpf(2) calls that aya does not offer or makes too dear.
+//!
+//! aya 0.14 parses the kernel's whole BTF (20 ms) and probes a dozen kernel features (1 ms) before it loads the first
+//! program, and attaches with links only. Here a program is loaded with one call, and attached so that the cgroup owns
+//! it. Map contents are read through aya's own map types.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::{CStr, c_long},
+    io, mem,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+};
+
+use aya_obj::generated::{BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type};
+
+/// Room for the verifier's explanation when it refuses a program.
+const VERIFIER_LOG: usize = 1 << 20;
+
+fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<c_long> {
+    let size = size_of::<bpf_attr>();
+    // SAFETY: the attributes are a bpf_attr of the size said; what their fields point to is the callers' matter.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, &raw mut *attributes, size) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn attributes() -> bpf_attr {
+    // SAFETY: a union of plain integers; the kernel demands that unused bytes be zero.
+    unsafe { mem::zeroed() }
+}
+
+fn descriptor(number: c_long) -> OwnedFd {
+    let number = i32::try_from(number).expect("a file descriptor is an int");
+    // SAFETY: the kernel has just made the descriptor, for us alone.
+    unsafe { OwnedFd::from_raw_fd(number) }
+}
+
+// Pointers and descriptors are u64 and u32 in bpf_attr.
+fn address<T>(pointer: *const T) -> u64 {
+    pointer as u64
+}
+
+fn number(fd: &impl AsFd) -> u32 {
+    u32::try_from(fd.as_fd().as_raw_fd()).expect("an open descriptor is not negative")
+}
+
+/// Loads a program. When the verifier refuses it, the error is accompanied by what the verifier said.
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_PROG_LOAD`: `EPERM` without the privileges, `EACCES` or `EINVAL` from the verifier.
+pub fn load_program(
+    name: &str,
+    kind: bpf_prog_type,
+    attach_type: Option<bpf_attach_type>,
+    instructions: &[u64],
+    license: &CStr,
+) -> Result<OwnedFd, (io::Error, String)> {
+    let mut attributes = attributes();
+    // SAFETY: writing a union's field; the others stay zero.
+    let load = unsafe { &mut attributes.__bindgen_anon_3 };
+    load.prog_type = kind as u32;
+    load.expected_attach_type = attach_type.map_or(0, |attach_type| attach_type as u32);
+    load.insns = address(instructions.as_ptr());
+    load.insn_cnt = u32::try_from(instructions.len()).expect("a program is short");
+    load.license = address(license.as_ptr());
+    for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    let refused = match bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) {
+        Ok(fd) => return Ok(descriptor(fd)),
+        Err(error) => error,
+    };
+    // Once more, for the explanation.
+    let mut log = vec![0_u8; VERIFIER_LOG];
+    // SAFETY: as above; the buffer outlives the call.
+    let load = unsafe { &mut attributes.__bindgen_anon_3 };
+    load.log_level = 1;
+    load.log_buf = address(log.as_mut_ptr());
+    load.log_size = u32::try_from(log.len()).expect("a constant that fits");
+    let _refused_again = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes);
+    let log = CStr::from_bytes_until_nul(&log).map(|log| log.to_string_lossy().into_owned()).unwrap_or_default();
+    Err((refused, log))
+}
+
+/// Attaches a program to a cgroup, beside others (`BPF_F_ALLOW_MULTI`): it stays until the cgroup is removed, whatever
+/// becomes of this process.
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_PROG_ATTACH`: `EPERM` also where a cgroup further up forbids programs below it.
+pub fn attach(program: &impl AsFd, cgroup: &impl AsFd, attach_type: bpf_attach_type) -> io::Result<()> {
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_5.attach_bpf_fd = number(program);
+    attributes.__bindgen_anon_5.__bindgen_anon_1.target_fd = number(cgroup);
+    attributes.__bindgen_anon_5.attach_type = attach_type as u32;
+    attributes.__bindgen_anon_5.attach_flags = BPF_F_ALLOW_MULTI;
+    bpf(bpf_cmd::BPF_PROG_ATTACH, &mut attributes).map(drop)
+}
+
+/// What the kernel knows a program by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramIdentity {
+    /// Its id, as `bpftool prog show id` takes it.
+    pub id: u32,
+    /// SHA-1 of its instructions, cut to 8 bytes.
+    pub tag: [u8; 8],
+}
+
+/// Asks the kernel what it knows a program by.
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_OBJ_GET_INFO_BY_FD`.
+pub fn identify(program: BorrowedFd<'_>) -> io::Result<ProgramIdentity> {
+    // SAFETY: plain integers.
+    let mut info: bpf_prog_info = unsafe { mem::zeroed() };
+    let mut attributes = attributes();
+    attributes.info.bpf_fd = number(&program);
+    attributes.info.info_len = u32::try_from(size_of_val(&info)).expect("a small constant");
+    attributes.info.info = address(&raw mut info);
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    Ok(ProgramIdentity { id: info.id, tag: info.tag })
+}
+
+/// Writes `count` elements into a map with one call. The keys and values lie one after the other.
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_MAP_UPDATE_BATCH`.
+pub fn fill_map(map: BorrowedFd<'_>, keys: &[u8], values: &[u8], count: u32) -> io::Result<()> {
+    let mut attributes = attributes();
+    attributes.batch.map_fd = number(&map);
+    attributes.batch.keys = address(keys.as_ptr());
+    attributes.batch.values = address(values.as_ptr());
+    attributes.batch.count = count;
+    bpf(bpf_cmd::BPF_MAP_UPDATE_BATCH, &mut attributes).map(drop)
+}
+
+/// Makes a map's content unchangeable from user space, for good.
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_MAP_FREEZE`.
+pub fn freeze_map(map: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_2.map_fd = number(&map);
+    bpf(bpf_cmd::BPF_MAP_FREEZE, &mut attributes).map(drop)
+}
+
+/// Runs a classifier once on a packet and returns what it returned (`BPF_PROG_TEST_RUN`).
+///
+/// # Errors
+///
+/// As bpf(2): `EINVAL` for a packet shorter than an Ethernet header.
+pub fn test_run(program: BorrowedFd<'_>, packet: &[u8]) -> io::Result<u32> {
+    let mut attributes = attributes();
+    attributes.test.prog_fd = number(&program);
+    attributes.test.data_in = address(packet.as_ptr());
+    attributes.test.data_size_in = u32::try_from(packet.len()).expect("a short packet");
+    attributes.test.repeat = 1;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes)?;
+    // SAFETY: the kernel has filled in the result.
+    Ok(unsafe { attributes.test.retval })
+}
