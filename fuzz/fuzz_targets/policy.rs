@@ -1,0 +1,42 @@
+//! A policy file can be anything: it is parsed, compiled and asked for verdicts, or refused with an error of one line.
+//!
+//! `cargo +nightly fuzz run policy fuzz/corpus/policy examples` begins with the examples.
+#![no_main]
+
+use std::{hint::black_box, path::Path};
+
+use common::{device, net, sysctl};
+use launcher::{compile::Tables, policy::Document};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &[u8]| {
+    let policy = match Document::new(Path::new("policy.json"), text.to_vec()).parse() {
+        Ok(policy) => policy,
+        Err(error) => {
+            let message = error.to_string();
+            assert!(message.starts_with("policy.json: ") && !message.contains(char::is_control), "{message:?}");
+            return;
+        }
+    };
+    let Ok(tables) = Tables::compile(&policy) else { return };
+    if let Some(network) = tables.network {
+        for address in [net::Address::LOOPBACK4, net::Address::LOOPBACK6, net::Address::from_bits(u128::MAX)] {
+            for port in [0, 80, u16::MAX] {
+                let protocol = net::Protocol::TCP;
+                black_box(network.decide(&net::Request { op: net::Op::Connect, protocol, address, port }));
+            }
+        }
+    }
+    if let Some(devices) = tables.devices {
+        for (kind, access) in [(1, 1), (2, 6)] {
+            black_box(devices.decide(&device::Request { kind, access, major: 1, minor: 3 }));
+        }
+    }
+    if let Some(sysctls) = tables.sysctls {
+        // The longest name there can be, and the shortest.
+        let mut name = [b'k'; sysctl::NAME_LEN];
+        name[sysctl::NAME_LEN - 1] = 0;
+        black_box(sysctls.decide(&name, sysctl::Access::READ));
+        black_box(sysctls.decide(&[0; sysctl::NAME_LEN], sysctl::Access::WRITE));
+    }
+});

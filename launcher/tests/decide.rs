@@ -1,0 +1,221 @@
+//! What the compiled tables decide, compared with the plainest reading of the policy (`oracle`).
+
+mod generate;
+mod oracle;
+
+use std::net::Ipv6Addr;
+
+use common::{Decision, decision::DEFAULT};
+use generate::{Case, DecidedBy as _, case, parse, sysctl::names_of_so_many_states};
+use launcher::compile::{CompileError, MAX_STATES, Tables};
+use oracle::{Connect, Device, Sysctl};
+use proptest::prelude::*;
+use serde_json::json;
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_decide_as_the_rules_read(case in case()) {
+        let Case { policy, connects, devices, sysctls, .. } = case;
+        let tables = match Tables::compile(&policy) {
+            Ok(tables) => tables,
+            Err(CompileError::TooManyNames) => return Err(TestCaseError::reject("too many names")),
+        };
+        for request in connects {
+            let expected = oracle::connect(policy.network.as_ref().unwrap(), request);
+            prop_assert_eq!(request.decided_by(tables.network.as_ref().unwrap()), expected, "{:?}", request);
+        }
+        for request in devices {
+            let expected = oracle::device(policy.devices.as_ref().unwrap(), request);
+            prop_assert_eq!(request.decided_by(tables.devices.as_ref().unwrap()), expected, "{:?}", request);
+        }
+        for request in sysctls {
+            let expected = oracle::sysctl(policy.sysctls.as_ref().unwrap(), &request);
+            prop_assert_eq!(request.decided_by(tables.sysctls.as_ref().unwrap()), expected, "{:?}", request);
+        }
+    }
+}
+
+/// By the first rule, by no rule.
+const DENIED: Decision = Decision { allow: false, rule: 0 };
+const ALLOWED: Decision = Decision { allow: true, rule: DEFAULT };
+
+fn connect(rule: &str, protocol: u8, peer: &str, port: u16) -> Decision {
+    let policy = parse(&format!(r#"{{"version": 1, "network": {{"default": "allow", "rules": [{rule}]}}}}"#));
+    let address = peer.parse().unwrap();
+    let request = Connect { protocol, address, port };
+    let decision = request.decided_by(&Tables::compile(&policy).unwrap().network.unwrap());
+    assert_eq!(oracle::connect(policy.network.as_ref().unwrap(), request), decision, "the oracle on {rule} {peer}");
+    decision
+}
+
+#[test]
+fn the_families_are_separate() {
+    let table = [
+        ("::/0", "2001:db8::1", DENIED),
+        ("::/0", "::1", DENIED),
+        ("::/0", "::ffff:10.0.0.1", ALLOWED),
+        ("::/80", "::ffff:10.0.0.1", ALLOWED),
+        ("::fffe:0:0/95", "::ffff:10.0.0.1", ALLOWED),
+        ("::fffe:0:0/95", "::fffe:10.0.0.1", DENIED),
+        ("0.0.0.0/0", "::ffff:10.0.0.1", DENIED),
+        ("0.0.0.0/0", "::ffff:255.255.255.255", DENIED),
+        ("0.0.0.0/0", "::10.0.0.1", ALLOWED),
+        ("0.0.0.0/0", "::1:0:0:0", ALLOWED),
+        ("::ffff:0:0/96", "::ffff:10.0.0.1", DENIED),
+        ("127.0.0.1", "::ffff:127.0.0.1", DENIED),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", DENIED),
+        ("127.0.0.1", "::1", ALLOWED),
+        ("loopback", "::1", DENIED),
+        ("loopback", "::ffff:127.255.255.255", DENIED),
+        ("loopback", "::ffff:128.0.0.0", ALLOWED),
+        ("any", "::ffff:10.0.0.1", DENIED),
+        ("any", "2001:db8::1", DENIED),
+        ("metadata", "::ffff:169.254.169.254", DENIED),
+        ("metadata", "::ffff:169.254.169.253", ALLOWED),
+        ("private", "::ffff:172.31.255.255", DENIED),
+        ("private", "::ffff:172.32.0.0", ALLOWED),
+    ];
+    for (host, peer, expected) in table {
+        let rule = format!(r#"{{"action": "deny", "hosts": ["{host}"]}}"#);
+        assert_eq!(connect(&rule, 6, peer, 443), expected, "{host} {peer}");
+    }
+}
+
+#[test]
+fn protocols() {
+    let table = [
+        (r#"["tcp"]"#, 6, DENIED),
+        (r#"["tcp"]"#, 17, ALLOWED),
+        (r#"["udp"]"#, 17, DENIED),
+        (r#"["udp"]"#, 136, ALLOWED),
+        (r#"["udp", "tcp"]"#, 6, DENIED),
+        (r#"["udp", "tcp"]"#, 132, ALLOWED),
+        (r#"["any"]"#, 132, DENIED),
+    ];
+    for (protocols, protocol, expected) in table {
+        let rule = format!(r#"{{"action": "deny", "protocols": {protocols}}}"#);
+        assert_eq!(connect(&rule, protocol, "::1", 443), expected, "{protocols} {protocol}");
+    }
+}
+
+#[test]
+fn ports() {
+    let table = [
+        ("80", 79, ALLOWED),
+        ("80", 80, DENIED),
+        ("80", 81, ALLOWED),
+        (r#""80-82", 83"#, 83, DENIED),
+        (r#""80-82", 83"#, 84, ALLOWED),
+        (r#""80-85", "82-83""#, 84, DENIED),
+        ("0", 0, DENIED),
+        ("0", 1, ALLOWED),
+        ("65535", 65535, DENIED),
+        ("65535", 65534, ALLOWED),
+        (r#""0-65535""#, 65535, DENIED),
+        (r#""0-65534""#, 65535, ALLOWED),
+    ];
+    for (ports, port, expected) in table {
+        let rule = format!(r#"{{"action": "deny", "ports": [{ports}]}}"#);
+        assert_eq!(connect(&rule, 6, "::1", port), expected, "{ports} {port}");
+    }
+}
+
+/// Every port is an interval of its own: the most that there can be.
+#[test]
+fn every_port_can_be_told_from_its_neighbours() {
+    let even: Vec<u32> = (0..=65535).step_by(2).collect();
+    let rules = json!([{"action": "deny", "ports": even}, {"action": "allow", "ports": [65535]}]);
+    let policy = parse(&json!({"version": 1, "network": {"default": "allow", "rules": rules}}).to_string());
+    let tables = Tables::compile(&policy).unwrap().network.unwrap();
+    for port in 0..=u16::MAX {
+        let decision = Connect { protocol: 6, address: Ipv6Addr::LOCALHOST, port }.decided_by(&tables);
+        let expected = match port {
+            65535 => Decision { allow: true, rule: 1 },
+            port if port % 2 == 0 => DENIED,
+            _ => ALLOWED,
+        };
+        assert_eq!(decision, expected, "{port}");
+    }
+}
+
+#[test]
+fn each_access_to_a_device_is_judged_by_itself() {
+    let rules = json!([
+        {"action": "allow", "type": "c", "major": 1, "minor": 3, "access": "r"},
+        {"action": "deny", "type": "c", "major": 1, "minor": 3, "access": "rw"},
+        {"action": "deny", "type": "b"},
+    ]);
+    let policy = parse(&json!({"version": 1, "devices": {"default": "allow", "rules": rules}}).to_string());
+    let tables = Tables::compile(&policy).unwrap().devices.unwrap();
+    let (mknod, read, write) = (1, 2, 4);
+    let by = |rule, allow| Decision { allow, rule };
+    let table = [
+        ((2, 1, 3, read), by(0, true)),
+        ((2, 1, 3, write), by(1, false)),
+        ((2, 1, 3, read | write), by(1, false)),
+        ((2, 1, 3, mknod), ALLOWED),
+        ((2, 1, 3, read | mknod), ALLOWED),
+        ((2, 1, 3, 0), ALLOWED),
+        ((2, 1, 5, read | write), ALLOWED),
+        // A block device of the same numbers is another device.
+        ((1, 1, 3, read), by(2, false)),
+    ];
+    for ((kind, major, minor, access), expected) in table {
+        let request = Device { kind, major, minor, access };
+        assert_eq!(request.decided_by(&tables), expected, "{request:?}");
+        assert_eq!(oracle::device(policy.devices.as_ref().unwrap(), request), expected, "the oracle on {request:?}");
+    }
+}
+
+#[test]
+fn wildcards_of_sysctl_names() {
+    let table = [
+        ("kernel.hostname", "kernel/hostname", true),
+        ("kernel/hostname", "kernel/hostnam", false),
+        ("kernel/hostname", "kernel/hostname2", false),
+        ("kernel/*", "kernel/yama/ptrace_scope", true),
+        ("kernel/*", "kernel/", true),
+        ("kernel/*", "kernel", false),
+        ("*", "", true),
+        ("*", "kernel/hostname", true),
+        ("*name", "kernel/hostname", true),
+        ("*name", "kernel/hostname_", false),
+        ("net.*.conf.*.forwarding", "net/ipv4/conf/eth0.1/forwarding", true),
+        ("net.*.conf.*.forwarding", "net/ipv4/conf/forwarding", false),
+        ("net/ipv?/ip_forward", "net/ipv4/ip_forward", true),
+        ("net/ipv?/ip_forward", "net/ipv/ip_forward", false),
+        ("net?ipv4", "net/ipv4", true),
+        ("?*?", "x", false),
+        ("?*?", "xy", true),
+        // One byte, not one character.
+        ("?", "ö", false),
+        ("??", "ö", true),
+    ];
+    for (pattern, name, matches) in table {
+        let rules = json!([{"action": "deny", "names": [pattern]}]);
+        let policy = parse(&json!({"version": 1, "sysctls": {"default": "allow", "rules": rules}}).to_string());
+        let request = Sysctl { name: name.into(), write: true };
+        let expected = if matches { DENIED } else { ALLOWED };
+        let decision = request.decided_by(&Tables::compile(&policy).unwrap().sysctls.unwrap());
+        assert_eq!(decision, expected, "{pattern} {name}");
+        let decision = oracle::sysctl(policy.sysctls.as_ref().unwrap(), &request);
+        assert_eq!(decision, expected, "the oracle on {pattern} {name}");
+    }
+}
+
+#[test]
+fn too_many_states_are_refused_not_cut() {
+    let policy = parse(&names_of_so_many_states(MAX_STATES).to_string());
+    let tables = Tables::compile(&policy).unwrap().sysctls.unwrap();
+    assert_eq!(tables.states.len(), MAX_STATES);
+    for pattern in policy.sysctls.unwrap().rules.swap_remove(0).names.unwrap() {
+        let pattern = String::from(pattern);
+        for (name, expected) in [(pattern.replace('?', "x"), DENIED), (pattern[1..].to_owned(), ALLOWED)] {
+            assert_eq!(Sysctl { name: name.into(), write: false }.decided_by(&tables), expected, "{pattern}");
+        }
+    }
+    let policy = parse(&names_of_so_many_states(MAX_STATES + 1).to_string());
+    assert!(matches!(Tables::compile(&policy), Err(CompileError::TooManyNames)));
+}

@@ -1,0 +1,158 @@
+//! Policies at random, as users could write them, and requests that hit their edges.
+#![allow(dead_code)] // no test needs all of it
+
+mod device;
+mod net;
+pub mod sysctl;
+
+use std::{fmt, path::Path};
+
+use common::{
+    Decision,
+    device::Request as DeviceRequest,
+    net::{Address, Op, Protocol, Request},
+    sysctl::{Access, NAME_LEN},
+};
+use launcher::{
+    compile::{DeviceTables, NetTables, SysctlTables},
+    policy::{Document, Policy},
+};
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use serde_json::{Map, Value, json};
+
+use crate::oracle::{Connect, Device, Sysctl};
+
+/// How many requests of each kind come with a policy.
+const REQUESTS: usize = 24;
+
+/// A policy and requests to be judged by it; none of a kind that the policy has no section for.
+#[derive(Clone)]
+pub struct Case {
+    pub json: String,
+    pub policy: Policy,
+    pub connects: Vec<Connect>,
+    pub devices: Vec<Device>,
+    pub sysctls: Vec<Sysctl>,
+}
+
+/// The policy is enough: which request is judged wrongly, the assertion tells.
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.json)
+    }
+}
+
+/// Policies, each with requests.
+pub fn case() -> impl Strategy<Value = Case> {
+    policy().prop_flat_map(|json| {
+        let policy = parse(&json.to_string());
+        let connects = policy
+            .network
+            .as_ref()
+            .map_or(Just(vec![]).boxed(), |section| vec(net::request(section), REQUESTS).boxed());
+        let devices = policy
+            .devices
+            .as_ref()
+            .map_or(Just(vec![]).boxed(), |section| vec(device::request(section), REQUESTS).boxed());
+        let sysctls = policy
+            .sysctls
+            .as_ref()
+            .map_or(Just(vec![]).boxed(), |section| vec(sysctl::request(section), REQUESTS).boxed());
+        let json = json.to_string();
+        (connects, devices, sysctls).prop_map(move |(connects, devices, sysctls)| Case {
+            json: json.clone(),
+            policy: policy.clone(),
+            connects,
+            devices,
+            sysctls,
+        })
+    })
+}
+
+/// Valid policies as JSON.
+pub fn policy() -> impl Strategy<Value = Value> {
+    policy_with(40)
+}
+
+/// The same, with so few rules that a change to the text is likely to matter.
+pub fn small_policy() -> impl Strategy<Value = Value> {
+    policy_with(3)
+}
+
+fn policy_with(rules: usize) -> impl Strategy<Value = Value> {
+    let keys = (
+        optional("$schema", Just(json!("https://example.org/policy.schema.json"))),
+        optional("mode", select(&["enforce", "audit"][..])),
+        optional("network", section(net::rule(), rules, net::rule())),
+        optional("devices", section(device::rule(), rules, device::rule())),
+        // Fewer: what wildcards cost is multiplied by every further one.
+        optional("sysctls", section(sysctl::rule(), rules.min(12), sysctl::plain_rule())),
+    );
+    keys.prop_map(|(schema, mode, network, devices, sysctls)| {
+        object([Some(("version", json!(1))), schema, mode, network, devices, sysctls])
+    })
+}
+
+/// Parses a policy that is valid.
+pub fn parse(json: &str) -> Policy {
+    let document = Document::new(Path::new("generated.json"), json.as_bytes().to_vec());
+    document.parse().unwrap_or_else(|error| panic!("{error}\n{json}"))
+}
+
+/// Sections with up to `few` rules of the one kind, or now and then with as many as there can be of the other.
+fn section(
+    rule: impl Strategy<Value = Value> + 'static,
+    few: usize,
+    rule_of_many: impl Strategy<Value = Value> + 'static,
+) -> impl Strategy<Value = Value> {
+    let rules = prop_oneof![
+        30 => vec(rule, 0..=few).prop_map(Value::Array),
+        1 => vec(rule_of_many, 256).prop_map(Value::Array),
+    ];
+    (action(), optional("rules", rules)).prop_map(|(default, rules)| object([Some(("default", default)), rules]))
+}
+
+fn action() -> impl Strategy<Value = Value> {
+    select(&["allow", "deny"][..]).prop_map(Value::from)
+}
+
+/// A key that may be left out.
+fn optional<T: Into<Value>>(
+    key: &'static str,
+    value: impl Strategy<Value = T>,
+) -> impl Strategy<Value = Option<(&'static str, Value)>> {
+    option::weighted(0.7, value).prop_map(move |value| Some((key, value?.into())))
+}
+
+fn object<const N: usize>(keys: [Option<(&str, Value)>; N]) -> Value {
+    let keys = keys.into_iter().flatten().map(|(key, value)| (key.to_owned(), value));
+    Value::Object(keys.collect::<Map<_, _>>())
+}
+
+/// The tables' own decision on a request.
+pub trait DecidedBy<Tables> {
+    fn decided_by(&self, tables: &Tables) -> Decision;
+}
+
+impl DecidedBy<NetTables> for Connect {
+    fn decided_by(&self, tables: &NetTables) -> Decision {
+        let address = Address::from_bits(self.address.to_bits());
+        let protocol = Protocol::from_ipproto(self.protocol.into());
+        tables.decide(&Request { op: Op::Connect, protocol, address, port: self.port })
+    }
+}
+
+impl DecidedBy<DeviceTables> for Device {
+    fn decided_by(&self, tables: &DeviceTables) -> Decision {
+        let Self { kind, major, minor, access } = *self;
+        tables.decide(&DeviceRequest { kind, access, major, minor })
+    }
+}
+
+impl DecidedBy<SysctlTables> for Sysctl {
+    fn decided_by(&self, tables: &SysctlTables) -> Decision {
+        let mut name = [0; NAME_LEN];
+        name[..self.name.len()].copy_from_slice(&self.name);
+        tables.decide(&name, Access::from_write(self.write.into()))
+    }
+}

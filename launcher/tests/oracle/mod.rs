@@ -1,0 +1,112 @@
+//! The policy language in its plainest reading: every rule is tried in order, and nothing is compiled. What the tables
+//! and the kernel decide is compared with this, so it shares no code with either.
+#![allow(dead_code)] // no test needs all of it
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use common::{Decision, decision::DEFAULT};
+use launcher::policy::{Action, DeviceRule, Host, NetRule, Prefix, Protocol, Rule, Section, SysctlRule};
+
+/// A connection that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connect {
+    /// An `IPPROTO_*` number.
+    pub protocol: u8,
+    /// IPv4 in its mapped form.
+    pub address: Ipv6Addr,
+    pub port: u16,
+}
+
+/// A device that is asked for, with the kernel's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// 1: block, 2: char.
+    pub kind: u32,
+    pub major: u32,
+    pub minor: u32,
+    /// 1: mknod, 2: read, 4: write.
+    pub access: u32,
+}
+
+/// A sysctl that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctl {
+    pub name: Vec<u8>,
+    pub write: bool,
+}
+
+pub fn connect(section: &Section<NetRule>, request: Connect) -> Decision {
+    first_match(section, |rule| {
+        // The only operation there is; a list of operations is never empty.
+        let protocol = rule.protocols.iter().flatten().any(|protocol| match protocol {
+            Protocol::Tcp => request.protocol == 6,
+            Protocol::Udp => request.protocol == 17,
+            Protocol::Any => true,
+        });
+        let host = rule.hosts.iter().flatten().flat_map(Host::networks);
+        let host = host.copied().any(|network| covers(network, request.address));
+        let mut ports = rule.ports.iter().flatten().map(|range| range.first()..=range.last());
+        let port = ports.any(|range| range.contains(&request.port));
+        (rule.protocols.is_none() || protocol) && (rule.hosts.is_none() || host) && (rule.ports.is_none() || port)
+    })
+}
+
+/// Each access is judged by itself, and what is asked for as one is denied if any of them is. Of several denials, that
+/// of the earliest rule is told; of several permissions, that of the latest. The default comes after all rules.
+pub fn device(section: &Section<DeviceRule>, request: Device) -> Decision {
+    let accesses = [1, 2, 4].into_iter().filter(|access| request.access & access != 0);
+    let decisions: Vec<Decision> = accesses
+        .map(|access| {
+            first_match(section, |rule| {
+                let kind = rule.kind.only().is_none_or(|kind| kind as u32 == request.kind);
+                let major = rule.major.is_none_or(|major| major == request.major);
+                let minor = rule.minor.is_none_or(|minor| minor == request.minor);
+                kind && major && minor && rule.access.bits() & access != 0
+            })
+        })
+        .collect();
+    let denied = decisions.iter().filter(|decision| !decision.allow).min_by_key(|decision| decision.rule);
+    let allowed = decisions.iter().max_by_key(|decision| decision.rule);
+    // No access: nothing is asked for that could be denied.
+    denied.or(allowed).copied().unwrap_or(Decision { allow: true, rule: DEFAULT })
+}
+
+pub fn sysctl(section: &Section<SysctlRule>, request: &Sysctl) -> Decision {
+    first_match(section, |rule| {
+        let mut patterns = rule.names.iter().flatten().map(|pattern| String::from(pattern.clone()));
+        let name = patterns.any(|pattern| glob(pattern.as_bytes(), &request.name));
+        let letters = serde_json::to_value(rule.access).unwrap();
+        let access = letters.as_str().unwrap().contains(if request.write { 'w' } else { 'r' });
+        access && (rule.names.is_none() || name)
+    })
+}
+
+fn first_match<R: Rule>(section: &Section<R>, matches: impl Fn(&R) -> bool) -> Decision {
+    for (index, rule) in section.rules.iter().enumerate() {
+        if matches(rule) {
+            return Decision { allow: rule.action() == Action::Allow, rule: u16::try_from(index).unwrap() };
+        }
+    }
+    Decision { allow: section.default == Action::Allow, rule: DEFAULT }
+}
+
+/// Whether an address is in a network. The families are separate, although the mapped addresses lie within `::/0`.
+fn covers(network: Prefix, address: Ipv6Addr) -> bool {
+    let of_v4 = network.length() >= 96 && network.bits() >> 32 == 0xffff;
+    let bit = |bits: u128, index: u8| bits >> (127 - index) & 1;
+    let same_bits = (0..network.length()).all(|index| bit(network.bits(), index) == bit(address.to_bits(), index));
+    match address.to_canonical() {
+        IpAddr::V4(_) => of_v4 && same_bits,
+        IpAddr::V6(_) => !of_v4 && same_bits,
+    }
+}
+
+fn glob(pattern: &[u8], name: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, rest) => rest.is_none(),
+        (Some((b'*', after)), _) => (0..=name.len()).any(|run| glob(after, &name[run..])),
+        (Some((b'?', after)), Some((_, rest))) => glob(after, rest),
+        (Some((expected, after)), Some((byte, rest))) => expected == byte && glob(after, rest),
+        (Some(_), None) => false,
+    }
+}

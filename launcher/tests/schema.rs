@@ -1,0 +1,234 @@
+//! The JSON Schemas in schema/ say what the parser and the log say.
+
+mod generate;
+mod oracle;
+
+use std::{fs, path::Path};
+
+use jsonschema::Validator;
+use launcher::policy::Document;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn schema(name: &str) -> Validator {
+    let schema: Value = serde_json::from_str(&read(&format!("schema/{name}.schema.json"))).unwrap();
+    assert!(jsonschema::meta::is_valid(&schema), "{name} is no JSON Schema");
+    jsonschema::draft202012::new(&schema).unwrap()
+}
+
+fn parses(text: &str) -> Result<(), String> {
+    let document = Document::new(Path::new("p.json"), text.into());
+    document.parse().map(drop).map_err(|error| error.to_string())
+}
+
+fn assert_valid(schema: &Validator, json: &Value, what: &str) {
+    let errors: Vec<String> =
+        schema.iter_errors(json).map(|error| format!("{}: {error}", error.instance_path())).collect();
+    assert!(errors.is_empty(), "{what}: {errors:#?}");
+}
+
+#[test]
+fn examples_are_valid() {
+    let schema = schema("policy");
+    for name in ["audit", "ci", "loopback-only", "no-private-networks", "tutorial"] {
+        let text = read(&format!("examples/{name}.json"));
+        assert_valid(&schema, &serde_json::from_str(&text).unwrap(), name);
+        assert_eq!(parses(&text), Ok(()), "{name}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn generated_policies_are_valid(json in generate::policy()) {
+        thread_local!(static SCHEMA: Validator = schema("policy"));
+        SCHEMA.with(|schema| assert_valid(schema, &json, "generated"));
+        prop_assert_eq!(parses(&json.to_string()), Ok(()));
+    }
+}
+
+#[test]
+fn the_sample_log_is_valid() {
+    let log: Value = serde_json::from_str(&read("launcher/tests/golden/log.json")).unwrap();
+    assert_valid(&schema("log"), &log, "log.json");
+}
+
+/// The schema must not be so wide that anything is a log.
+#[test]
+fn damaged_logs_are_not_valid() {
+    let schema = schema("log");
+    let log: Value = serde_json::from_str(&read("launcher/tests/golden/log.json")).unwrap();
+    let damages = [
+        ("/schema", json!(2)),
+        ("/started", json!("2026-01-01 00:00:00")),
+        ("/exit", json!({"code": 0, "signal": 9, "killed": 0})),
+        ("/policy/mode", json!("off")),
+        ("/enforced/hooks/0/denied", json!(-1)),
+        ("/enforced/unrestricted", json!(["unix"])),
+        ("/lost", Value::Null),
+        ("/events/0/rule", json!("rule 0")),
+        ("/events/0/rule", json!("fail-closed")),
+        ("/events/0/op", json!("device")),
+        ("/events/0/process/pid", json!("1")),
+        ("/events/0/network/address", json!("::ffff:127.0.0.1")),
+        ("/events/0/count", json!(0)),
+        ("/events/0/last", Value::Null),
+    ];
+    for (pointer, value) in damages {
+        let mut copy = log.clone();
+        *copy.pointer_mut(pointer).unwrap() = value.clone();
+        assert!(!schema.is_valid(&copy), "{pointer} = {value}");
+    }
+    for key in log.as_object().unwrap().keys() {
+        let mut copy = log.clone();
+        copy.as_object_mut().unwrap().remove(key);
+        assert!(!schema.is_valid(&copy), "without {key}");
+    }
+}
+
+fn network(rule: &str) -> String {
+    format!(r#"{{"version": 1, "network": {{"default": "allow", "rules": [{{"action": "deny", {rule}}}]}}}}"#)
+}
+
+fn devices(rule: &str) -> String {
+    format!(r#"{{"version": 1, "devices": {{"default": "allow", "rules": [{{"action": "deny", {rule}}}]}}}}"#)
+}
+
+fn sysctls(names: &str) -> String {
+    let rule = format!(r#"{{"action": "deny", "names": [{names}]}}"#);
+    format!(r#"{{"version": 1, "sysctls": {{"default": "allow", "rules": [{rule}]}}}}"#)
+}
+
+#[test]
+fn good_policies_are_good_for_both() {
+    let schema = schema("policy");
+    let table = [
+        r#"{"version": 1}"#.to_owned(),
+        r#"{"version": 1, "mode": "audit", "$schema": ""}"#.to_owned(),
+        r#"{"version": 1, "network": {"default": "deny"}}"#.to_owned(),
+        r#"{"version": 1, "devices": {"default": "deny", "rules": []}}"#.to_owned(),
+        network(r#""hosts": ["any", "127.0.0.1", "10.0.0.0/8", "0.0.0.0/0", "255.255.255.255/32"]"#),
+        network(r#""hosts": ["::/0", "::", "::1/128", "2001:db8::/32", "FE80::/10", "1:2:3:4:5:6:7:8"]"#),
+        network(r#""hosts": ["::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "64:ff9b::1.2.3.4"]"#),
+        network(r#""ports": [0, 65535, "0", "080", "65535", "8000-8999", "1-1"]"#),
+        network(r#""ops": ["connect"], "protocols": ["tcp", "udp", "any"]"#),
+        devices(r#""type": "a", "major": 4095, "minor": 1048575, "access": "mwr""#),
+        sysctls(r#""kernel.hostname", "kernel/hostname", "*", "net.*", "net/ipv?/conf/eth0.1/x", "hostname""#),
+        sysctls(r#""net.ipv4.conf.eth0/100.forwarding", "net.ipv4.conf.ö.tag""#),
+        sysctls(&format!("\"{}\"", "k".repeat(127))),
+    ];
+    for text in table {
+        assert_eq!(parses(&text), Ok(()), "{text}");
+        assert_valid(&schema, &serde_json::from_str(&text).unwrap(), &text);
+    }
+}
+
+#[test]
+fn bad_policies_are_bad_for_both() {
+    let long = format!("\"{}\"", "k".repeat(128));
+    let rules = vec![r#"{"action": "deny"}"#; 257].join(",");
+    let table = [
+        "{}".to_owned(),
+        "[]".to_owned(),
+        r#"{"version": 2}"#.to_owned(),
+        r#"{"version": "1"}"#.to_owned(),
+        r#"{"version": 1, "mode": "Audit"}"#.to_owned(),
+        r#"{"version": 1, "netwrok": {"default": "deny"}}"#.to_owned(),
+        r#"{"version": 1, "unix": {"default": "deny"}}"#.to_owned(),
+        r#"{"version": 1, "network": null}"#.to_owned(),
+        r#"{"version": 1, "network": {}}"#.to_owned(),
+        r#"{"version": 1, "network": {"default": "drop"}}"#.to_owned(),
+        r#"{"version": 1, "network": {"default": "deny", "rules": {}}}"#.to_owned(),
+        r#"{"version": 1, "network": {"default": "deny", "rules": [{}]}}"#.to_owned(),
+        r#"{"version": 1, "network": {"default": "deny", "rules": ["deny"]}}"#.to_owned(),
+        format!(r#"{{"version": 1, "network": {{"default": "deny", "rules": [{rules}]}}}}"#),
+        network(r#""port": [80]"#),
+        network(r#""ports": 80"#),
+        network(r#""ports": []"#),
+        network(r#""ports": null"#),
+        network(r#""ports": [99999]"#),
+        network(r#""ports": [-1]"#),
+        network(r#""ports": [80.5]"#),
+        network(r#""ports": ["65536"]"#),
+        network(r#""ports": ["80-"]"#),
+        network(r#""ports": ["http"]"#),
+        network(r#""ports": ["+80"]"#),
+        network(r#""ports": [""]"#),
+        network(r#""protocols": ["icmp"]"#),
+        network(r#""protocols": ["TCP"]"#),
+        network(r#""protocols": []"#),
+        network(r#""ops": ["bind"]"#),
+        network(r#""hosts": []"#),
+        network(r#""hosts": "any""#),
+        network(r#""hosts": ["lopback"]"#),
+        network(r#""hosts": ["10.0.0.0/33"]"#),
+        network(r#""hosts": ["10.0.0.0/08"]"#),
+        network(r#""hosts": ["10.0.0.0/"]"#),
+        network(r#""hosts": ["10.0.0"]"#),
+        network(r#""hosts": ["010.0.0.1"]"#),
+        network(r#""hosts": ["256.0.0.1"]"#),
+        network(r#""hosts": ["::/129"]"#),
+        network(r#""hosts": ["fe80::1%eth0"]"#),
+        network(r#""hosts": ["api.example.org"]"#),
+        network(r#""hosts": [""]"#),
+        devices(r#""type": "foo""#),
+        devices(r#""type": "char""#),
+        devices(r#""major": 4294967297"#),
+        devices(r#""major": 4096"#),
+        devices(r#""major": -1"#),
+        devices(r#""major": "1""#),
+        devices(r#""major": null"#),
+        devices(r#""minor": 1048576"#),
+        devices(r#""access": """#),
+        devices(r#""access": "rr""#),
+        devices(r#""access": "rx""#),
+        devices(r#""path": "/dev/null""#),
+        sysctls(""),
+        sysctls(r#""""#),
+        sysctls(&long),
+        sysctls(r#""/proc/sys/kernel/hostname""#),
+        sysctls(r#""/kernel/hostname""#),
+        sysctls(r#"".kernel""#),
+        sysctls(r#""kernel/""#),
+        sysctls(r#""kernel.""#),
+        sysctls(r#""kernel//hostname""#),
+        sysctls(r#""kernel..hostname""#),
+        sysctls(r#""kernel hostname""#),
+        sysctls(r#""kernel/[a-z]*""#),
+        sysctls(r#""kernel/\u0000""#),
+    ];
+    let schema = schema("policy");
+    for text in table {
+        assert!(parses(&text).is_err(), "the parser takes {text}");
+        assert!(!schema.is_valid(&serde_json::from_str(&text).unwrap()), "the schema takes {text}");
+    }
+}
+
+/// What only the parser finds, and why a schema can't.
+#[test]
+fn some_mistakes_only_the_parser_finds() {
+    let table = [
+        ("arithmetic on the bits of an address", network(r#""hosts": ["10.0.0.1/8"]"#)),
+        ("arithmetic on the bits of an address", network(r#""hosts": ["2001:db8::1/32"]"#)),
+        ("the grammar of IPv6 is no sane pattern", network(r#""hosts": ["1::2::3"]"#)),
+        ("the grammar of IPv6 is no sane pattern", network(r#""hosts": ["1:2:3"]"#)),
+        ("arithmetic on a range's ends", network(r#""ports": ["80-20"]"#)),
+        ("the second key is gone when a schema looks", r#"{"version": 1, "mode": "audit", "mode": "enforce"}"#.into()),
+        ("the second key is gone when a schema looks", network(r#""ports": [80], "ports": [443]"#)),
+        ("80.0 is an integer for a schema", network(r#""ports": [80.0]"#)),
+        ("1.0 is 1 for a schema", r#"{"version": 1.0}"#.into()),
+        ("a schema counts characters, not bytes", sysctls(&format!("\"{}\"", "ö".repeat(64)))),
+    ];
+    let schema = schema("policy");
+    for (reason, text) in table {
+        assert!(parses(&text).is_err(), "the parser takes {text}");
+        let json = serde_json::from_str(&text).unwrap();
+        assert!(schema.is_valid(&json), "the schema finds it after all, although \"{reason}\": {text}");
+    }
+}
