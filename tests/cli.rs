@@ -1,0 +1,159 @@
+//! What the command line says and answers without root: usage, `check` and `explain`.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use support::{Run, guard_run};
+
+fn policy() -> Value {
+    json!({
+        "version": 1,
+        "network": {"default": "allow", "rules": [
+            {"action": "allow", "hosts": ["10.0.0.1"]},
+            {"action": "deny", "protocols": ["tcp"], "hosts": ["10.0.0.0/8", "127.0.0.0/8"], "ports": ["80-90"]}
+        ]},
+        "devices": {"default": "deny", "rules": [{"action": "allow", "type": "c", "major": 1, "minor": 3, "access": "r"}]},
+        "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/hostname"], "access": "r"}]}
+    })
+}
+
+/// Runs `guard-run` with these arguments; its exit status, standard output and standard error.
+fn guard(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(guard_run()).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn explain_answers_with_verdict_rule_and_exit_status() {
+    let table: [(&[&str], i32, &str); 19] = [
+        (&["connect", "tcp", "10.0.0.2:80"], 1, "denied by /network/rules/1"),
+        (&["connect", "tcp", "10.0.0.1:80"], 0, "allowed by /network/rules/0"),
+        (&["connect", "udp", "10.0.0.2:80"], 0, "allowed by default"),
+        (&["connect", "tcp", "10.0.0.2:91"], 0, "allowed by default"),
+        (&["connect", "tcp", "[::ffff:10.0.0.2]:90"], 1, "denied by /network/rules/1"),
+        // Where a connection to the unspecified address goes.
+        (&["connect", "tcp", "0.0.0.0:80"], 1, "denied by /network/rules/1"),
+        (&["connect", "tcp", "[::ffff:0.0.0.0]:80"], 1, "denied by /network/rules/1"),
+        (&["connect", "tcp", "[::]:80"], 0, "allowed by default"),
+        (&["device", "/dev/null", "r"], 0, "allowed by /devices/rules/0"),
+        (&["device", "/dev/null", "rw"], 1, "denied by default"),
+        (&["device", "/dev/zero", "r"], 1, "denied by default"),
+        (&["device", "c", "1:3", "r"], 0, "allowed by /devices/rules/0"),
+        (&["device", "b", "1:3", "r"], 1, "denied by default"),
+        (&["device", "c", "4095:1048575", "m"], 1, "denied by default"),
+        (&["sysctl", "kernel.hostname", "r"], 1, "denied by /sysctls/rules/0"),
+        (&["sysctl", "kernel/hostname", "r"], 1, "denied by /sysctls/rules/0"),
+        (&["sysctl", "/proc/sys/kernel/hostname", "r"], 1, "denied by /sysctls/rules/0"),
+        (&["sysctl", "kernel.hostname", "w"], 0, "allowed by default"),
+        (&["sysctl", "kernel.hostnam", "r"], 0, "allowed by default"),
+    ];
+    let run = Run::new(policy(), ["true"]);
+    for (request, status, answer) in table {
+        let output = run.subcommand("explain", request).exits(status);
+        assert!(output.stdout.contains(answer) && output.stdout.lines().count() == 1, "{request:?}: {output:?}");
+        assert_eq!(output.stderr, "");
+    }
+}
+
+#[test]
+fn explain_says_so_where_nothing_is_enforced() {
+    let run = Run::new(json!({"version": 1}), ["true"]);
+    let output = run.subcommand("explain", &["connect", "tcp", "10.0.0.1:80"]).success();
+    assert!(output.stdout.contains("no section \"network\""), "{output:?}");
+    let run = Run::new(json!({"version": 1, "mode": "audit", "network": {"default": "deny"}}), ["true"]);
+    let output = run.subcommand("explain", &["connect", "tcp", "10.0.0.1:80"]).exits(1);
+    assert!(output.stdout.contains("audit"), "{output:?}");
+}
+
+#[test]
+fn requests_that_name_nothing_are_refused() {
+    let table: [&[&str]; 17] = [
+        &[],
+        &["connect"],
+        &["connect", "tcp"],
+        &["connect", "tcp", "10.0.0.1"],
+        &["connect", "tcp", "10.0.0.1:99999"],
+        &["connect", "tcp", "::1:80"],
+        &["connect", "icmp", "10.0.0.1:80"],
+        &["connect", "tcp", "10.0.0.1:80", "more"],
+        &["device", "/dev/null"],
+        &["device", "/dev/no-such-device", "r"],
+        &["device", "/etc/passwd", "r"],
+        &["device", "x", "1:3", "r"],
+        &["device", "c", "1", "r"],
+        &["device", "c", "4096:1", "r"],
+        &["device", "/dev/null", "x"],
+        &["sysctl", "kernel.hostname", "x"],
+        &["sysctl", "kernel.hostname"],
+    ];
+    let run = Run::new(policy(), ["true"]);
+    for request in table {
+        let output = run.subcommand("explain", request);
+        assert_eq!((output.code(), output.stdout.as_str()), (Some(125), ""), "{request:?}: {output:?}");
+        assert!(!output.stderr.is_empty(), "{request:?}");
+    }
+    let long = "k".repeat(128);
+    let output = run.subcommand("explain", &["sysctl", &long, "r"]);
+    assert!(output.code() != Some(0) && !output.stderr.is_empty(), "{output:?}");
+}
+
+#[test]
+fn wrong_usage_is_guard_runs_own_failure() {
+    let table: [&[&str]; 16] = [
+        &["--no-such-option"],
+        &["no-such-subcommand"],
+        &["--policy"],
+        &["--policy", "p.json"],
+        &["--policy", "p.json", "--"],
+        &["--policy", "p.json", "true"],
+        &["--", "true"],
+        &["--policy", "p.json", "--wait", "never", "--", "true"],
+        &["--policy", "p.json", "--fail-on-deny=256", "--", "true"],
+        &["--policy", "p.json", "--fail-on-deny=-1", "--", "true"],
+        &["--policy", "p.json", "--fail-on-deny=x", "--", "true"],
+        &["--policy", "p.json", "--quiet", "--verbose", "--", "true"],
+        &["--policy", "p.json", "--policy", "q.json", "--", "true"],
+        &["check"],
+        &["check", "p.json", "q.json"],
+        &["explain"],
+    ];
+    for arguments in table {
+        let (code, stdout, stderr) = guard(arguments);
+        assert_eq!((code, stdout.as_str()), (Some(125), ""), "{arguments:?}: {stderr}");
+        assert!(!stderr.is_empty(), "{arguments:?}");
+    }
+    let (code, stdout, stderr) = guard(&[]);
+    assert_eq!(code, Some(125));
+    assert!(stdout.contains("Usage") || stderr.contains("Usage"), "{stdout}{stderr}");
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    for (arguments, words) in [
+        (&["--help"][..], &["Usage", "--policy", "check", "explain", "doctor", "gc", "125", "126", "127"][..]),
+        (&["explain", "--help"], &["connect", "device", "sysctl"]),
+        (&["--version"], &["guard-run 0."]),
+    ] {
+        let (code, stdout, stderr) = guard(arguments);
+        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{arguments:?}");
+        for word in words {
+            assert!(stdout.contains(word), "{word} is missing: {stdout}");
+        }
+    }
+}
+
+#[test]
+fn check_prints_what_names_mean() {
+    let policy =
+        json!({"version": 1, "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["loopback"]}]}});
+    let output = Run::new(&policy, ["true"]).subcommand("check", &[]).success();
+    let printed: Value = serde_json::from_str(&output.stdout).unwrap();
+    let hosts = printed["network"]["rules"][0]["hosts"].to_string();
+    assert!(hosts.contains("127.0.0.0/8") && hosts.contains("::1"), "{hosts}");
+    assert_eq!((&printed["version"], &printed["mode"]), (&json!(1), &json!("enforce")));
+    assert_eq!(
+        (&printed["hooks"], &printed["unrestricted"]),
+        (&json!(["connect4", "connect6"]), &json!(["devices", "sysctls"]))
+    );
+}

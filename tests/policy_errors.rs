@@ -1,0 +1,302 @@
+//! Bad policies are refused with status 125 and one line that names the file, the place in it and what is wrong, before
+//! anything is created. The same by `guard-run check`, and by every user.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use support::{Output, Run};
+
+/// Checks that a policy is refused both by `check` and for a run, in one line with the file's name and these words.
+fn assert_refused(run: &Run, words: &[&str]) {
+    for output in [run.output(), run.subcommand("check", &[])] {
+        assert_eq!((output.code(), output.stdout.as_str()), (Some(125), ""), "expected {words:?}: {output:?}");
+        let line = output.stderr.strip_suffix('\n').unwrap_or_default();
+        assert!(!line.is_empty() && !line.chars().any(char::is_control), "not one line: {output:?}");
+        let file = run.policy().display().to_string();
+        for word in [&["guard-run: ", &file], words].concat() {
+            assert!(line.contains(word), "{word:?} is missing: {line}");
+        }
+    }
+    assert!(!run.folder().join("started").exists(), "the command has run");
+}
+
+/// A run whose command leaves a file behind, so that it can't run unnoticed.
+fn run(policy: impl Into<support::PolicyText>) -> Run {
+    let run = Run::shell(policy, "touch \"$STARTED\"", &[]);
+    let marker = run.folder().join("started");
+    run.environment("STARTED", marker)
+}
+
+fn refused(policy: impl Into<support::PolicyText>, words: &[&str]) {
+    assert_refused(&run(policy), words);
+}
+
+/// A policy with one section of one rule.
+fn rule(section: &str, rule: &Value) -> Value {
+    json!({"version": 1, section: {"default": "allow", "rules": [rule]}})
+}
+
+fn net(key: &str, value: &Value) -> Value {
+    rule("network", &json!({"action": "deny", key: value}))
+}
+
+fn device(key: &str, value: &Value) -> Value {
+    rule("devices", &json!({"action": "deny", key: value}))
+}
+
+fn sysctl(key: &str, value: &Value) -> Value {
+    rule("sysctls", &json!({"action": "deny", key: value}))
+}
+
+#[test]
+fn what_is_not_json() {
+    let deep = "[".repeat(100_000);
+    let table = [
+        ("", "line 1"),
+        ("not json", "line 1, column 2"),
+        ("{\"version\": 1", "line 1"),
+        ("{\"version\": 1,}", "line 1"),
+        ("{\"version\": 1} more", "line 1, column 16"),
+        ("{\n  \"version\": 1,\n  network: {}\n}", "line 3"),
+        ("{'version': 1}", "line 1"),
+        ("{\"version\": 1} {\"version\": 1}", "line 1, column 16"),
+        ("\u{feff}{\"version\": 1}", "line 1"),
+        (&deep, "line 1"),
+    ];
+    for (text, place) in table {
+        refused(text, &[place]);
+    }
+    refused("not json", &["not JSON"]);
+}
+
+#[test]
+fn bytes_that_are_not_utf_8() {
+    for bytes in [b"\xff\xfe{\0}\0".as_slice(), b"{\"version\": 1, \"$schema\": \"\xff\"}", b"\0"] {
+        let run = run("");
+        fs::write(run.policy(), bytes).unwrap();
+        assert_refused(&run, &[]);
+    }
+}
+
+#[test]
+fn keys_that_are_not_known_with_the_one_that_may_be_meant() {
+    refused(json!({"version": 1, "netwrok": {"default": "deny"}}), &["\"netwrok\"", "did you mean \"network\""]);
+    refused(json!({"version": 1, "network": {"default": "deny", "rule": []}}), &["/network", "did you mean \"rules\""]);
+    refused(net("port", &json!([80])), &["/network/rules/0", "\"port\"", "did you mean \"ports\""]);
+    refused(device("mayor", &json!(1)), &["/devices/rules/0", "did you mean \"major\""]);
+    refused(sysctl("name", &json!("x")), &["/sysctls/rules/0", "did you mean \"names\""]);
+    refused(json!({"version": 1, "": {}}), &["\"\""]);
+}
+
+#[test]
+fn sections_and_words_that_are_not_enforced_yet_are_told_so() {
+    for section in ["unix", "sockets", "sockopts", "process"] {
+        refused(json!({"version": 1, section: {"default": "deny"}}), &[section, "does not enforce"]);
+    }
+    refused(net("hosts", &json!(["api.example.org"])), &["/network/rules/0/hosts/0", "does not enforce", "host names"]);
+    refused(net("hosts", &json!(["*.example.org"])), &["/network/rules/0/hosts/0", "does not enforce", "host names"]);
+    refused(net("ops", &json!(["connect", "bind"])), &["/network/rules/0/ops/1", "\"bind\"", "connect"]);
+    refused(net("protocols", &json!(["icmp"])), &["/network/rules/0/protocols/0", "\"icmp\"", "tcp"]);
+}
+
+#[test]
+fn wrong_types_and_missing_keys() {
+    let table = [
+        (json!([]), "top level"),
+        (json!(1), "top level"),
+        (json!({}), "version"),
+        (json!({"version": "1"}), "/version"),
+        (json!({"version": 1.5}), "/version"),
+        (json!({"version": null}), "/version"),
+        (json!({"version": 1, "$schema": 1}), "/$schema"),
+        (json!({"version": 1, "network": null}), "/network"),
+        (json!({"version": 1, "network": []}), "/network"),
+        (json!({"version": 1, "network": {}}), "/network"),
+        (json!({"version": 1, "network": {"default": "drop"}}), "/network/default"),
+        (json!({"version": 1, "network": {"default": "deny", "rules": {}}}), "/network/rules"),
+        (json!({"version": 1, "network": {"default": "deny", "rules": null}}), "/network/rules"),
+        (rule("network", &json!({})), "/network/rules/0"),
+        (rule("network", &json!({"action": "Deny"})), "/network/rules/0/action"),
+        (rule("network", &json!("deny")), "/network/rules/0"),
+        (net("ports", &json!(80)), "/network/rules/0/ports"),
+        (net("ports", &json!([true])), "/network/rules/0/ports/0"),
+        (net("ports", &json!([80.5])), "/network/rules/0/ports/0"),
+        (net("ports", &json!(null)), "/network/rules/0/ports"),
+        (net("hosts", &json!("any")), "/network/rules/0/hosts"),
+        (net("hosts", &json!([1])), "/network/rules/0/hosts/0"),
+        (net("hosts", &json!([])), "/network/rules/0/hosts"),
+        (net("ports", &json!([])), "/network/rules/0/ports"),
+        (net("ops", &json!([])), "/network/rules/0/ops"),
+        (device("major", &json!("1")), "/devices/rules/0/major"),
+        (device("major", &json!(null)), "/devices/rules/0/major"),
+        (device("access", &json!(7)), "/devices/rules/0/access"),
+        (sysctl("names", &json!("kernel/hostname")), "/sysctls/rules/0/names"),
+        (sysctl("names", &json!([])), "/sysctls/rules/0/names"),
+        (sysctl("access", &json!("m")), "/sysctls/rules/0/access"),
+        (json!({"version": 1, "mode": "Enforce"}), "/mode"),
+    ];
+    refused_at(table);
+    refused(json!({"version": 1, "mode": "Enforce"}), &["did you mean \"enforce\""]);
+}
+
+#[test]
+fn words_in_another_form() {
+    let table = [
+        (json!({"version": 1, "mode": true}), "/mode"),
+        (json!({"version": 1, "mode": null}), "/mode"),
+        (json!({"version": 1, "network": {"default": true}}), "/network/default"),
+        (json!({"version": 1, "network": {"default": ["deny"]}}), "/network/default"),
+        (json!({"version": 1, "network": {"default": {"deny": null}}}), "/network/default"),
+        (rule("network", &json!({"action": 1})), "/network/rules/0/action"),
+        (net("ops", &json!([1])), "/network/rules/0/ops/0"),
+        (net("protocols", &json!([17])), "/network/rules/0/protocols/0"),
+        (device("type", &json!(1)), "/devices/rules/0/type"),
+        (sysctl("access", &json!(4)), "/sysctls/rules/0/access"),
+    ];
+    refused_at(table);
+}
+
+#[test]
+fn a_message_is_one_line_whatever_the_policy_contains() {
+    refused(json!({"version": 1, "net\nwork\u{1b}[31m": {}}), &["known: "]);
+    refused(net("hosts", &json!(["10.0.0.0\n/8"])), &["/network/rules/0/hosts/0"]);
+    refused(net("ports", &json!(["80\n81"])), &["/network/rules/0/ports/0"]);
+    refused(sysctl("names", &json!(["kernel\n\u{1b}[2J"])), &["/sysctls/rules/0/names/0"]);
+    refused(device("access", &json!("r\n")), &["/devices/rules/0/access"]);
+}
+
+/// Policies of one line, and the places in which they are wrong.
+fn refused_at<const N: usize>(table: [(Value, &str); N]) {
+    for (policy, place) in table {
+        refused(policy, &[place, "line 1"]);
+    }
+}
+
+#[test]
+fn values_out_of_range() {
+    let port = "/network/rules/0/ports/0";
+    for value in [json!(99999), json!(65536), json!(-1), json!("99999"), json!("80-99999")] {
+        refused(net("ports", &json!([value])), &[port, "out of range"]);
+    }
+    refused(net("ports", &json!(["80-20"])), &[port, "did you mean \"20-80\""]);
+    for value in ["", "-", "http", "80-", "+80", " 80", "1-2-3", "0x50"] {
+        refused(net("ports", &json!([value])), &[port, "no port"]);
+    }
+    refused(net("ports", &json!([80, 443, 99999])), &["/network/rules/0/ports/2"]);
+
+    let host = "/network/rules/0/hosts/0";
+    refused(net("hosts", &json!(["10.0.0.1/8"])), &[host, "host bits", "did you mean \"10.0.0.0/8\""]);
+    refused(net("hosts", &json!(["2001:db8::1/32"])), &[host, "host bits"]);
+    for value in ["10.0.0.0/33", "::/129", "10.0.0.0/-1", "10.0.0.0/", "10.0.0.0/255.0.0.0"] {
+        refused(net("hosts", &json!([value])), &[host, "prefix length"]);
+    }
+    for value in
+        ["", "10.0.0", "256.0.0.1", "010.0.0.1", "lopback", "Any", "127.1", "0x7f000001", "fe80::1%lo", "[::1]"]
+    {
+        refused(net("hosts", &json!([value])), &[host]);
+    }
+    refused(net("hosts", &json!(["lopback"])), &["did you mean \"loopback\""]);
+
+    refused(device("type", &json!("foo")), &["/devices/rules/0/type", "\"foo\""]);
+    for value in [json!(4_294_967_297_u64), json!(4096), json!(-1)] {
+        refused(device("major", &value), &["/devices/rules/0/major", "out of range"]);
+    }
+    for value in [json!(4_294_967_299_u64), json!(1_048_576), json!(-1)] {
+        refused(device("minor", &value), &["/devices/rules/0/minor", "out of range"]);
+    }
+    for value in ["", "x", "rr", "RWM", "rwmx"] {
+        refused(device("access", &json!(value)), &["/devices/rules/0/access", "r, w and m"]);
+    }
+
+    for value in ["", "/kernel/hostname", "kernel/", "kernel//x", "a b", "a[b]", "/proc/sys/kernel/x", &"k".repeat(128)]
+    {
+        refused(sysctl("names", &json!([value])), &["/sysctls/rules/0/names/0"]);
+    }
+}
+
+#[test]
+fn another_version() {
+    for version in [0, 2, 10_000_000_000_u64] {
+        refused(json!({"version": version}), &["/version", &version.to_string()]);
+    }
+}
+
+#[test]
+fn more_rules_than_there_may_be() {
+    for section in ["network", "devices", "sysctls"] {
+        let rules = vec![json!({"action": "deny"}); 257];
+        let policy = json!({"version": 1, section: {"default": "allow", "rules": rules}});
+        refused(policy, &[&format!("/{section}/rules"), "256"]);
+    }
+}
+
+#[test]
+fn names_that_need_more_memory_than_there_may_be() {
+    let names: Vec<String> = (0..200).map(|i| format!("*{i}*a*b*c*d*{i}*")).collect();
+    refused(sysctl("names", &json!(names)), &["sysctls"]);
+}
+
+#[test]
+fn keys_that_are_there_twice() {
+    // The one that counts would be a guess.
+    let table = [
+        (r#"{"version": 1, "version": 1}"#, "version"),
+        (r#"{"version": 1, "network": {"default": "deny"}, "network": {"default": "allow"}}"#, "network"),
+        (r#"{"version": 1, "network": {"default": "deny", "default": "allow"}}"#, "default"),
+        (r#"{"version": 1, "network": {"default": "deny", "rules": [], "rules": []}}"#, "rules"),
+        (
+            r#"{"version": 1, "devices": {"default": "deny", "rules": [{"action": "deny", "action": "allow"}]}}"#,
+            "action",
+        ),
+        (
+            r#"{"version": 1, "sysctls": {"default": "deny", "rules": [{"action": "deny", "names": ["a"], "names": ["b"]}]}}"#,
+            "names",
+        ),
+    ];
+    for (text, key) in table {
+        refused(text, &["duplicate", key]);
+    }
+}
+
+#[test]
+fn a_line_number_leads_to_the_place() {
+    let text = "{\n  \"version\": 1,\n  \"network\": {\n    \"default\": \"allow\",\n    \"rules\": [\n      { \"action\": \"deny\",\n        \"ports\": [99999] }\n    ]\n  }\n}\n";
+    refused(text, &["/network/rules/0/ports/0", "line 7"]);
+}
+
+#[test]
+fn files_that_cant_be_read() {
+    let run = run("");
+    fs::remove_file(run.policy()).unwrap();
+    assert_refused(&run, &["No such file"]);
+    fs::create_dir(run.policy()).unwrap();
+    assert_refused(&run, &["directory"]);
+    fs::remove_dir(run.policy()).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", run.policy()).unwrap();
+    assert_refused(&run, &["MiB"]);
+}
+
+#[test]
+fn a_good_policy_is_not_refused() {
+    // The control of this whole file: what is checked above is what is wrong.
+    let policy = json!({
+        "$schema": "https://example.org/x", "version": 1, "mode": "enforce",
+        "network": {"default": "allow", "rules": [
+            {"action": "deny", "ops": ["connect"], "protocols": ["tcp", "udp"], "hosts": ["10.0.0.0/8", "::1", "any"],
+             "ports": [80, "443", "8000-8999", 0, 65535]}]},
+        "devices": {"default": "allow", "rules": [
+            {"action": "deny", "type": "a", "major": 4095, "minor": 1_048_575, "access": "rwm"}]},
+        "sysctls": {"default": "deny", "rules": [{"action": "allow", "names": ["kernel/*", "net.ipv4.*"], "access": "rw"}]}
+    });
+    let run = run(&policy);
+    let output: Output = run.subcommand("check", &[]).success();
+    let printed: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(printed["hooks"], json!(["connect4", "connect6", "device", "sysctl"]));
+    assert_eq!((&printed["unrestricted"], output.stderr.as_str()), (&json!([]), ""));
+    let _ = run.bare().success();
+    assert!(run.folder().join("started").exists(), "and the command would have left its file");
+    let all = vec![json!({"action": "deny"}); 256];
+    let _ = Run::new(json!({"version": 1, "devices": {"default": "allow", "rules": all}}), ["true"])
+        .subcommand("check", &[])
+        .success();
+}

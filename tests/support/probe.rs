@@ -1,0 +1,124 @@
+//! Many attempts at once, by a small program whose source is in tests/probes: what the guard denies must fail with
+//! EPERM, and everything else must go exactly as without the guard.
+
+use serde_json::Value;
+
+use crate::{run::Run, running::Output};
+
+/// Attempts of one kind, and what is expected of each under a policy. How an attempt is written says the source of the
+/// program that makes it.
+pub struct Probe {
+    program: &'static str,
+    arguments: Vec<String>,
+    wrapper: Vec<String>,
+    environment: Vec<(String, String)>,
+    attempts: Vec<(String, bool)>,
+    audited: u64,
+}
+
+impl Probe {
+    fn new(program: &'static str) -> Self {
+        Self {
+            program,
+            arguments: Vec::new(),
+            wrapper: Vec::new(),
+            environment: Vec::new(),
+            attempts: Vec::new(),
+            audited: 0,
+        }
+    }
+
+    /// Attempts to connect (tests/probes/network.py).
+    #[must_use]
+    pub fn network() -> Self {
+        Self::new(include_str!("../probes/network.py"))
+    }
+
+    /// Attempts to use device nodes (tests/probes/device.py).
+    #[must_use]
+    pub fn device() -> Self {
+        Self::new(include_str!("../probes/device.py"))
+    }
+
+    /// Attempts to use kernel tunables (tests/probes/sysctl.py).
+    #[must_use]
+    pub fn sysctl() -> Self {
+        Self::new(include_str!("../probes/sysctl.py"))
+    }
+
+    /// Adds an argument that is no attempt.
+    #[must_use]
+    pub fn argument(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Runs it all by a wrapper ([`Run::through`]).
+    #[must_use]
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds attempts that must be denied.
+    #[must_use]
+    pub fn denied<A: Into<String>>(mut self, attempts: impl IntoIterator<Item = A>) -> Self {
+        self.attempts.extend(attempts.into_iter().map(|attempt| (attempt.into(), true)));
+        self
+    }
+
+    /// Adds attempts that must go on.
+    #[must_use]
+    pub fn allowed<A: Into<String>>(mut self, attempts: impl IntoIterator<Item = A>) -> Self {
+        self.attempts.extend(attempts.into_iter().map(|attempt| (attempt.into(), false)));
+        self
+    }
+
+    /// Says how many of the attempts that go on must be recorded as audited.
+    #[must_use]
+    pub fn audited(mut self, count: u64) -> Self {
+        self.audited = count;
+        self
+    }
+
+    fn run(&self, policy: &Value) -> Run {
+        let attempts = self.attempts.iter().map(|(attempt, _)| attempt);
+        let arguments: Vec<&str> = self.arguments.iter().chain(attempts).map(String::as_str).collect();
+        let run = Run::python(policy, self.program, &arguments).through(&self.wrapper);
+        self.environment.iter().fold(run, |run, (name, value)| run.environment(name, value))
+    }
+
+    /// Makes the attempts without the guard, where none may fail with EPERM, and under it.
+    ///
+    /// # Panics
+    ///
+    /// When one does not go as expected, or the log does not count exactly the denials that are expected.
+    #[must_use]
+    pub fn check(&self, policy: &Value) -> Output {
+        let run = self.run(policy);
+        let (bare, guarded) = (run.bare().success(), run.output().success());
+        let (controls, results): (Vec<&str>, Vec<&str>) =
+            (bare.stdout.lines().collect(), guarded.stdout.lines().collect());
+        assert_eq!((controls.len(), results.len()), (self.attempts.len(), self.attempts.len()), "{guarded:#?}");
+        for (((attempt, denied), control), result) in self.attempts.iter().zip(controls).zip(results) {
+            assert!(!control.ends_with(": EPERM"), "the control proves nothing: {control}");
+            if *denied {
+                assert_eq!(result, format!("{attempt}: EPERM"), "should have been denied by {policy}");
+            } else {
+                assert_eq!(result, control, "should have been allowed by {policy}");
+            }
+        }
+        let denied = self.attempts.iter().map(|(_, denied)| u64::from(*denied)).sum::<u64>();
+        let events: u64 = guarded.events().iter().filter_map(|event| event["count"].as_u64()).sum();
+        let counted = (guarded.sum("denied"), guarded.sum("audited"), events);
+        assert_eq!(counted, (denied, self.audited, denied + self.audited), "{:#}", guarded.log);
+        guarded
+    }
+}
