@@ -1,0 +1,50 @@
+# What a user or developer types. Each target installs what it needs first.
+
+CARGO ?= cargo
+# bpf-linker and cargo-deny are installed there.
+export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
+
+HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
+
+.PHONY: all setup build demo test bench lint clean
+
+all: build
+
+# Tool chain and libraries.
+setup:
+	tools/setup.sh
+
+# The release build: one static program, bin/guard-run.
+build: setup
+	$(CARGO) build --release --locked --package launcher
+	mkdir -p bin
+	ln -sf ../target/$(HOST)/release/guard-run bin/guard-run
+
+# The tutorial scenario: two web servers, one of them forbidden.
+demo: build
+	tools/setup.sh demo
+	tools/demo.sh
+
+# All tests; those that enforce need root.
+test:
+	tools/setup.sh test
+	$(CARGO) build --locked
+	$(CARGO) test --locked --no-fail-fast
+
+# Measurements against the peers, with the release build.
+bench: setup
+	tools/setup.sh bench
+	$(CARGO) build --release --locked --package launcher --package guard-bench
+	$(CARGO) run --release --locked --package launcher --package guard-bench --bin guard-bench
+
+lint:
+	tools/setup.sh lint
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --all-targets -- --deny warnings
+	# The eBPF tool chain has no clippy; for what it checks, the host's will do.
+	RUSTC_BOOTSTRAP=1 $(CARGO) clippy --locked --package launcher-ebpf --lib --target-dir target/lint -- --deny warnings
+	$(CARGO) deny --locked check bans licenses sources
+
+clean:
+	$(CARGO) clean
+	rm -rf bin
