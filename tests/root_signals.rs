@@ -94,7 +94,7 @@ fn real_time_signals_and_kill_count_alike() {
 
 #[test]
 fn tstp_stops_the_command_and_guard_run_and_cont_continues_both() {
-    let mut running = Run::new(EVERY_SECTION, [STORM, "sleep"]).through(PLAIN).start();
+    let mut running = Run::new(EVERY_SECTION, [STORM, "sleep"]).through(PLAIN).own_group().start();
     running.wait_for("now");
     let command = command_of(&running);
     for _ in 0..2 {

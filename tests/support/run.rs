@@ -4,7 +4,10 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs::{self, File},
-    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    },
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -77,6 +80,7 @@ pub struct Run {
     environment: Vec<(OsString, OsString)>,
     stdin: Option<OwnedFd>,
     log: bool,
+    own_group: bool,
     limit: Duration,
 }
 
@@ -101,6 +105,7 @@ impl Run {
             environment: Vec::new(),
             stdin: None,
             log: true,
+            own_group: false,
             limit: LIMIT,
         }
     }
@@ -171,6 +176,14 @@ impl Run {
     #[must_use]
     pub fn stdin(mut self, input: impl Into<OwnedFd>) -> Self {
         self.stdin = Some(input.into());
+        self
+    }
+
+    /// Gives it a process group of its own, as a shell with job control does. The kernel ignores SIGTSTP and the like for
+    /// a group that nobody outside could continue, as the one of the tests may be.
+    #[must_use]
+    pub fn own_group(mut self) -> Self {
+        self.own_group = true;
         self
     }
 
@@ -262,6 +275,9 @@ impl Run {
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(stdin).stdout(file("stdout")).stderr(file("stderr"));
+        if self.own_group {
+            command.process_group(0);
+        }
         let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", words[0].display()));
         Running::new(child, Arc::clone(&self.folder), streams, self.limit)
     }

@@ -48,9 +48,13 @@ impl Terminal {
         let mut command = Command::new("bash");
         command.args(["--noprofile", "--norc", "--noediting", "-i"]).env("PS1", PROMPT).env("TERM", "xterm");
         command.env("LC_ALL", "C").stdin(stream()).stdout(stream()).stderr(stream());
-        // SAFETY: between fork and exec, only system calls: a session of its own, with the terminal as its terminal.
+        // SAFETY: between fork and exec, only system calls: a session of its own, with the terminal as its terminal, and
+        // no signal ignored because the tests' own caller ignores it (`nohup`, a shell's `&`).
         unsafe {
             command.pre_exec(|| {
+                for signal in 1..32 {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
                     return Err(io::Error::last_os_error());
                 }
