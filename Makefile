@@ -35,7 +35,7 @@ test:
 bench: setup
 	tools/setup.sh bench
 	$(CARGO) build --release --locked --package launcher --package guard-bench
-	$(CARGO) run --release --locked --package launcher --package guard-bench --bin guard-bench
+	target/$(HOST)/release/guard-bench
 
 lint:
 	tools/setup.sh lint
