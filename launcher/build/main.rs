@@ -5,13 +5,13 @@
 mod image;
 mod toolchain;
 
-use toolchain::{Toolchain, find_linker};
-
 use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Command, exit},
 };
+
+use toolchain::{Toolchain, find_linker};
 
 const TARGET: &str = "bpfel-unknown-none";
 

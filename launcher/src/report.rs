@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    events::{Event, Subject, nanoseconds},
+    events::{Event, nanoseconds},
     inherited::InheritedSocket,
     policy::Mode,
     sys::{bpf::ProgramIdentity, process::Change},
@@ -145,7 +145,7 @@ impl HookReport {
         Self {
             hook: hook.name(),
             program_id: identity.id,
-            tag: identity.tag.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")),
+            tag: format!("{:016x}", u64::from_be_bytes(identity.tag)),
             allowed: counters.allowed,
             denied,
             audited,
@@ -173,7 +173,7 @@ impl Report {
         for (index, event) in self.events.iter().take(3).enumerate() {
             let separator = if index == 0 { ": " } else { "; " };
             let times = if event.count > 1 { format!(" ×{}", event.count) } else { String::new() };
-            let _ = write!(line, "{separator}{}{times} [{}]", Line(event), event.cause.rule);
+            let _ = write!(line, "{separator}{} {}{times} [{}]", event.op, event.subject, event.cause.rule);
         }
         if self.events.len() > 3 {
             let _ = write!(line, "; and {} more kinds", self.events.len() - 3);
@@ -182,19 +182,6 @@ impl Report {
             let _ = write!(line, "; {} of them counted but not recorded one by one", self.lost);
         }
         Some(line)
-    }
-}
-
-/// An event in a few words.
-struct Line<'a>(&'a Event);
-
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.subject {
-            Subject::Network(network) => write!(f, "{} {network}", self.0.op),
-            Subject::Device(device) => write!(f, "{} {device}", self.0.op),
-            Subject::Sysctl(sysctl) => write!(f, "{} {sysctl}", self.0.op),
-        }
     }
 }
 

@@ -5,7 +5,7 @@ mod journal;
 mod net;
 mod sysctl;
 
-use std::rc::Rc;
+use std::{fmt, rc::Rc};
 
 use common::{
     decision::{DEFAULT, NAME_TOO_LONG},
@@ -87,6 +87,16 @@ pub enum Subject {
     Device(device::Device),
     /// A tunable.
     Sysctl(sysctl::Sysctl),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(network) => network.fmt(f),
+            Self::Device(device) => device.fmt(f),
+            Self::Sysctl(sysctl) => sysctl.fmt(f),
+        }
+    }
 }
 
 /// What decided.

@@ -41,7 +41,7 @@ pub enum LoadError {
     )]
     NotPermitted,
     /// The kernel has no bpf(2).
-    #[error("this kernel has no eBPF ; it needs CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF")]
+    #[error("this kernel has no eBPF; it needs CONFIG_BPF_SYSCALL and CONFIG_CGROUP_BPF")]
     NoBpf(#[source] io::Error),
     /// The kernel refuses a map.
     #[error("eBPF map {name}")]

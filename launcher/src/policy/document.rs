@@ -64,6 +64,6 @@ impl Document {
     /// SHA-256 of the text, in hexadecimal.
     #[must_use]
     pub fn sha256(&self) -> String {
-        Sha256::digest(&self.text).iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"))
+        format!("{:x}", Sha256::digest(&self.text))
     }
 }
