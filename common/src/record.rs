@@ -12,18 +12,68 @@ use crate::{device, net, sysctl};
 #[repr(u8)]
 pub enum Hook {
     /// `BPF_CGROUP_INET4_CONNECT`
-    Connect4 = 0,
+    Connect4,
     /// `BPF_CGROUP_INET6_CONNECT`
-    Connect6 = 1,
+    Connect6,
+    /// `BPF_CGROUP_INET4_BIND`
+    Bind4,
+    /// `BPF_CGROUP_INET6_BIND`
+    Bind6,
+    /// `BPF_CGROUP_UDP4_SENDMSG`
+    Sendmsg4,
+    /// `BPF_CGROUP_UDP6_SENDMSG`
+    Sendmsg6,
+    /// `BPF_CGROUP_INET_INGRESS`
+    Ingress,
+    /// `BPF_CGROUP_INET_EGRESS`
+    Egress,
+    /// `BPF_CGROUP_INET_SOCK_CREATE`
+    SockCreate,
+    /// `BPF_CGROUP_INET_SOCK_RELEASE`
+    SockRelease,
+    /// `BPF_CGROUP_SOCK_OPS`
+    SockOps,
+    /// `BPF_CGROUP_GETSOCKOPT`
+    Getsockopt,
+    /// `BPF_CGROUP_SETSOCKOPT`
+    Setsockopt,
+    /// `BPF_CGROUP_UNIX_CONNECT`
+    ConnectUnix,
+    /// `BPF_CGROUP_UNIX_SENDMSG`
+    SendmsgUnix,
+    /// `BPF_LSM_CGROUP` at the LSM hook of this name
+    UnixStreamConnect,
+    /// `BPF_LSM_CGROUP` at the LSM hook of this name
+    UnixMaySend,
     /// `BPF_CGROUP_DEVICE`
-    Device = 2,
+    Device,
     /// `BPF_CGROUP_SYSCTL`
-    Sysctl = 3,
+    Sysctl,
 }
 
 impl Hook {
     /// Every hook, in the order of its number.
-    pub const ALL: [Self; 4] = [Self::Connect4, Self::Connect6, Self::Device, Self::Sysctl];
+    pub const ALL: [Self; 19] = [
+        Self::Connect4,
+        Self::Connect6,
+        Self::Bind4,
+        Self::Bind6,
+        Self::Sendmsg4,
+        Self::Sendmsg6,
+        Self::Ingress,
+        Self::Egress,
+        Self::SockCreate,
+        Self::SockRelease,
+        Self::SockOps,
+        Self::Getsockopt,
+        Self::Setsockopt,
+        Self::ConnectUnix,
+        Self::SendmsgUnix,
+        Self::UnixStreamConnect,
+        Self::UnixMaySend,
+        Self::Device,
+        Self::Sysctl,
+    ];
 
     /// The hook's name in the kernel's attach types, the log and `bpftool`.
     #[must_use]
@@ -31,6 +81,21 @@ impl Hook {
         match self {
             Self::Connect4 => "connect4",
             Self::Connect6 => "connect6",
+            Self::Bind4 => "bind4",
+            Self::Bind6 => "bind6",
+            Self::Sendmsg4 => "sendmsg4",
+            Self::Sendmsg6 => "sendmsg6",
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+            Self::SockCreate => "sock_create",
+            Self::SockRelease => "sock_release",
+            Self::SockOps => "sock_ops",
+            Self::Getsockopt => "getsockopt",
+            Self::Setsockopt => "setsockopt",
+            Self::ConnectUnix => "connect_unix",
+            Self::SendmsgUnix => "sendmsg_unix",
+            Self::UnixStreamConnect => "unix_stream_connect",
+            Self::UnixMaySend => "unix_may_send",
             Self::Device => "device",
             Self::Sysctl => "sysctl",
         }

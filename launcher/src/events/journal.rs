@@ -87,7 +87,7 @@ impl Journal {
                 Some(Hook::Connect4 | Hook::Connect6) => self.note(&record, records.net.as_ref()),
                 Some(Hook::Device) => self.note(&record, records.device.as_ref()),
                 Some(Hook::Sysctl) => self.note(&record, records.sysctl.as_ref()),
-                None => {}
+                _ => {}
             }
         }
     }

@@ -1,6 +1,7 @@
 //! From compiled tables to programs and maps in the kernel. Nothing is attached yet, and all of it goes away with this
 //! process if nothing ever is.
 
+mod hook;
 mod image;
 mod maps;
 
@@ -10,9 +11,10 @@ use std::{
 };
 
 use aya::maps::MapError;
-use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
 use common::record::Hook;
+use nix::sys::utsname::uname;
 
+pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, ProgramImage, Variable};
 pub use maps::{MapContent, Records, Tallies, contents, globals};
 
@@ -59,6 +61,18 @@ pub enum LoadError {
         /// aya's reason.
         source: MapError,
     },
+    /// The kernel knows no such hook.
+    #[error(
+        "this policy needs the {} hook, which Linux {release} does not have; the smallest kernel known to have it is {}",
+        .hook.name(),
+        spec(*.hook).since
+    )]
+    NoHook {
+        /// The hook.
+        hook: Hook,
+        /// The kernel's release.
+        release: String,
+    },
     /// The kernel refuses a program.
     #[error("eBPF program {name}: {error}{}", verifier_said(.log))]
     Program {
@@ -77,6 +91,18 @@ impl LoadError {
             Some(libc::EPERM) if log.is_empty() => Self::NotPermitted,
             Some(libc::ENOSYS) => Self::NoBpf(source),
             _ => Self::Program { name: name.to_owned(), error: source, log },
+        }
+    }
+
+    /// The error, when it is a program for this hook that could not be loaded: the kernel refuses a type of program, or
+    /// a place to attach it, that it does not know with `EINVAL`, before its verifier has anything to say.
+    fn at(self, hook: Hook) -> Self {
+        match self {
+            Self::Program { error, log, .. } if error.raw_os_error() == Some(libc::EINVAL) && log.is_empty() => {
+                let release = uname().map(|kernel| kernel.release().to_string_lossy().into_owned());
+                Self::NoHook { hook, release: release.unwrap_or_default() }
+            }
+            error => error,
         }
     }
 
@@ -110,7 +136,8 @@ pub struct LoadedProgram {
 
 impl LoadedProgram {
     fn load(hook: Hook, image: &mut LoadedImage) -> Result<Self, LoadError> {
-        let fd = image.load(program_name(hook), program_type(hook), Some(attach_type(hook)))?;
+        let HookSpec { program, kind, attach_type, .. } = spec(hook);
+        let fd = image.load(program, kind, Some(attach_type)).map_err(|error| error.at(hook))?;
         let identity =
             bpf::identify(fd.as_fd()).map_err(|error| LoadError::program(hook.name(), error, String::new()))?;
         Ok(Self { hook, identity, fd })
@@ -122,7 +149,7 @@ impl LoadedProgram {
     ///
     /// When the kernel refuses.
     pub fn attach(&self, cgroup: &OwnedFd) -> io::Result<()> {
-        bpf::attach(&self.fd, cgroup, attach_type(self.hook))
+        bpf::attach(&self.fd, cgroup, spec(self.hook).attach_type)
     }
 }
 
@@ -157,30 +184,4 @@ impl Loaded {
 pub fn load_one(tables: &Tables, hook: Hook) -> Result<(), LoadError> {
     let mut image = GUARD.begin(&globals(tables), contents(tables))?;
     LoadedProgram::load(hook, &mut image).map(drop)
-}
-
-const fn program_name(hook: Hook) -> &'static str {
-    match hook {
-        Hook::Connect4 => "guard_connect4",
-        Hook::Connect6 => "guard_connect6",
-        Hook::Device => "guard_device",
-        Hook::Sysctl => "guard_sysctl",
-    }
-}
-
-const fn program_type(hook: Hook) -> bpf_prog_type {
-    match hook {
-        Hook::Connect4 | Hook::Connect6 => bpf_prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
-        Hook::Device => bpf_prog_type::BPF_PROG_TYPE_CGROUP_DEVICE,
-        Hook::Sysctl => bpf_prog_type::BPF_PROG_TYPE_CGROUP_SYSCTL,
-    }
-}
-
-const fn attach_type(hook: Hook) -> bpf_attach_type {
-    match hook {
-        Hook::Connect4 => bpf_attach_type::BPF_CGROUP_INET4_CONNECT,
-        Hook::Connect6 => bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
-        Hook::Device => bpf_attach_type::BPF_CGROUP_DEVICE,
-        Hook::Sysctl => bpf_attach_type::BPF_CGROUP_SYSCTL,
-    }
 }
