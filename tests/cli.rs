@@ -75,7 +75,7 @@ fn requests_that_name_nothing_are_refused() {
         &["connect", "tcp", "10.0.0.1"],
         &["connect", "tcp", "10.0.0.1:99999"],
         &["connect", "tcp", "::1:80"],
-        &["connect", "icmp", "10.0.0.1:80"],
+        &["connect", "sctp", "10.0.0.1:80"],
         &["connect", "tcp", "10.0.0.1:80", "more"],
         &["device", "/dev/null"],
         &["device", "/dev/no-such-device", "r"],
@@ -132,7 +132,7 @@ fn wrong_usage_is_guard_runs_own_failure() {
 fn help_and_version_are_answers() {
     for (arguments, words) in [
         (&["--help"][..], &["Usage", "--policy", "check", "explain", "doctor", "gc", "125", "126", "127"][..]),
-        (&["explain", "--help"], &["connect", "device", "sysctl"]),
+        (&["explain", "--help"], &["connect", "bind", "send", "receive", "socket", "device", "sysctl"]),
         (&["--version"], &["guard-run 0."]),
     ] {
         let (code, stdout, stderr) = guard(arguments);
@@ -145,8 +145,9 @@ fn help_and_version_are_answers() {
 
 #[test]
 fn check_prints_what_names_mean() {
-    let policy =
-        json!({"version": 1, "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["loopback"]}]}});
+    let policy = json!({"version": 1, "network": {"default": "allow", "rules": [
+        {"action": "deny", "ops": ["connect"], "hosts": ["loopback"]}
+    ]}});
     let output = Run::new(&policy, ["true"]).subcommand("check", &[]).success();
     let printed: Value = serde_json::from_str(&output.stdout).unwrap();
     let hosts = printed["network"]["rules"][0]["hosts"].to_string();
@@ -154,6 +155,6 @@ fn check_prints_what_names_mean() {
     assert_eq!((&printed["version"], &printed["mode"]), (&json!(1), &json!("enforce")));
     assert_eq!(
         (&printed["hooks"], &printed["unrestricted"]),
-        (&json!(["connect4", "connect6"]), &json!(["devices", "sysctls"]))
+        (&json!(["connect4", "connect6", "sock_create"]), &json!(["devices", "sysctls"]))
     );
 }

@@ -90,13 +90,13 @@ fn keys_that_are_not_known_with_the_one_that_may_be_meant() {
 
 #[test]
 fn sections_and_words_that_are_not_enforced_yet_are_told_so() {
-    for section in ["unix", "sockets", "sockopts", "process"] {
+    for section in ["unix", "sockopts", "process"] {
         refused(json!({"version": 1, section: {"default": "deny"}}), &[section, "does not enforce"]);
     }
     refused(net("hosts", &json!(["api.example.org"])), &["/network/rules/0/hosts/0", "does not enforce", "host names"]);
     refused(net("hosts", &json!(["*.example.org"])), &["/network/rules/0/hosts/0", "does not enforce", "host names"]);
-    refused(net("ops", &json!(["connect", "bind"])), &["/network/rules/0/ops/1", "\"bind\"", "connect"]);
-    refused(net("protocols", &json!(["icmp"])), &["/network/rules/0/protocols/0", "\"icmp\"", "tcp"]);
+    refused(net("ops", &json!(["connect", "listen"])), &["/network/rules/0/ops/1", "\"listen\"", "connect"]);
+    refused(net("protocols", &json!(["sctp"])), &["/network/rules/0/protocols/0", "\"sctp\"", "tcp"]);
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn a_good_policy_is_not_refused() {
     let run = run(&policy);
     let output: Output = run.subcommand("check", &[]).success();
     let printed: Value = serde_json::from_str(&output.stdout).unwrap();
-    assert_eq!(printed["hooks"], json!(["connect4", "connect6", "device", "sysctl"]));
+    assert_eq!(printed["hooks"], json!(["connect4", "connect6", "sock_create", "device", "sysctl"]));
     assert_eq!((&printed["unrestricted"], output.stderr.as_str()), (&json!([]), ""));
     let _ = run.bare().success();
     assert!(run.folder().join("started").exists(), "and the command would have left its file");

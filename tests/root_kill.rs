@@ -16,7 +16,9 @@ const STORM: &str = env!("CARGO_BIN_EXE_storm");
 
 /// Forbids one port.
 fn without(port: u16) -> Value {
-    json!({"version": 1, "network": {"default": "allow", "rules": [{"action": "deny", "ports": [port]}]}})
+    json!({"version": 1, "network": {"default": "allow", "rules": [
+        {"action": "deny", "ops": ["connect"], "ports": [port]}
+    ]}})
 }
 
 /// Starts a daemon that connects to the ports `$2` and `$3` when there is a file `$4/go`, and reports in `$4/report`. Does
@@ -77,7 +79,7 @@ impl Orphaned {
         let leaves = self.yard.leaves();
         let [leaf] = &leaves[..] else { panic!("{leaves:?}") };
         assert_eq!(cgroup_of(daemon).as_ref(), Some(leaf));
-        assert_eq!(guard_of(leaf).unwrap().len(), 2, "the programs of both connect hooks are there");
+        assert_eq!(guard_of(leaf).unwrap().len(), 3, "the programs of both connect hooks and of sock_create are there");
         fs::write(self.folder.path().join("go"), "").unwrap();
         let report = self.folder.path().join("report");
         eventually("the daemon has reported", || report.exists());
@@ -241,7 +243,7 @@ fn check_all_are_guarded(mark: &str, guard_run: u32, yard: &Path) {
         }
         assert_eq!(cgroup.parent(), Some(yard), "{pid} is outside");
         if let Ok(programs) = guard_of(&cgroup) {
-            assert_eq!(programs.len(), 2, "{pid} is not guarded");
+            assert_eq!(programs.len(), 3, "{pid} is not guarded");
         }
     }
 }

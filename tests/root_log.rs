@@ -61,8 +61,8 @@ fn the_top_level_says_what_was_run_and_what_was_enforced() {
 
 #[test]
 fn hooks_are_named_with_the_programs_that_the_kernel_has_attached() {
-    let policy = json!({"version": 1, "network": {"default": "deny"}, "devices": {"default": "allow"},
-                        "sysctls": {"default": "allow"}});
+    let policy = json!({"version": 1, "network": {"default": "deny"}, "devices": {"default": "allow", "rules": [
+                            {"action": "deny", "major": 4095}]}, "sysctls": {"default": "deny"}});
     let (end, writer) = io::pipe().unwrap();
     let mut running = Run::shell(&policy, "echo ready; read -r _; true", &[]).stdin(end).start();
     running.wait_for("ready");
@@ -80,19 +80,37 @@ fn hooks_are_named_with_the_programs_that_the_kernel_has_attached() {
         })
         .collect();
     assert_eq!(named, attached.lines().collect::<Vec<_>>());
-    assert_eq!(named.len(), 4);
+    assert_eq!(named.len(), 10);
 }
 
 #[test]
 fn sections_that_are_left_out_have_no_hooks_and_are_called_unrestricted() {
-    let table: [(Value, &[&str], &[&str]); 5] = [
-        (json!({"version": 1}), &[], &["network", "devices", "sysctls"]),
-        (json!({"version": 1, "network": {"default": "allow"}}), &["connect4", "connect6"], &["devices", "sysctls"]),
-        (json!({"version": 1, "devices": {"default": "allow"}}), &["device"], &["network", "sysctls"]),
-        (json!({"version": 1, "sysctls": {"default": "allow"}}), &["sysctl"], &["network", "devices"]),
+    let network = ["connect4", "connect6", "bind4", "bind6", "sendmsg4", "sendmsg6", "ingress", "sock_create"];
+    let all = [&network[..], &["device", "sysctl"]].concat();
+    let table: [(Value, &[&str], &[&str]); 6] = [
+        (json!({"version": 1}), &[], &["network", "devices", "sysctls", "sockets"]),
+        (json!({"version": 1, "network": {"default": "deny"}}), &network, &["devices", "sysctls"]),
         (
-            json!({"version": 1, "network": {"default": "deny"}, "devices": {"default": "allow"}, "sysctls": {"default": "deny"}}),
-            &["connect4", "connect6", "device", "sysctl"],
+            json!({"version": 1, "devices": {"default": "deny", "rules": [{"action": "allow"}]}}),
+            &["device"],
+            &["network", "sysctls", "sockets"],
+        ),
+        (
+            json!({"version": 1, "sysctls": {"default": "deny", "rules": [{"action": "allow"}]}}),
+            &["sysctl"],
+            &["network", "devices", "sockets"],
+        ),
+        // A section that denies nothing is as good as none.
+        (
+            json!({"version": 1, "network": {"default": "allow"}, "devices": {"default": "allow"}, "sysctls": {"default":
+            "allow", "rules": [{"action": "allow"}]}, "sockets": {"default": "allow"}}),
+            &[],
+            &["network", "devices", "sysctls", "sockets"],
+        ),
+        (
+            json!({"version": 1, "network": {"default": "deny"}, "devices": {"default": "deny", "rules": [{"action": "allow"}]},
+                "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/none"]}]}}),
+            &all,
             &[],
         ),
     ];

@@ -6,7 +6,7 @@ use support::{Probe, Run, TcpServer, UdpServer};
 
 /// A policy that denies connections to hosts and allows all others.
 fn deny(hosts: &[&str]) -> Value {
-    json!({"version": 1, "network": {"default": "allow", "rules": [{"action": "deny", "hosts": hosts}]}})
+    json!({"version": 1, "network": {"default": "allow", "rules": [{"action": "deny", "ops": ["connect"], "hosts": hosts}]}})
 }
 
 /// Attempts to reach an address and port with every kind of socket of the family.
@@ -147,14 +147,15 @@ fn to_the_unspecified_address_goes_where_the_kernel_takes_it() {
 }
 
 #[test]
-fn connections_that_are_let_in_are_not_the_policys_business() {
-    // The command may serve others, and what it accepts needs no rule: the op is connect.
+fn connections_that_are_let_in_need_not_be_allowed_to_be_made() {
+    // The command may serve others: what it accepts is no connection of its own.
     const PROGRAM: &str = "import socket
 with socket.create_server(('127.0.0.1', 0)) as server:
     print(server.getsockname()[1], flush=True)
     client, _ = server.accept()
     client.sendall(b'hi')";
-    let policy = json!({"version": 1, "network": {"default": "deny"}});
+    let rules = json!([{"action": "allow", "ops": ["bind", "receive"]}]);
+    let policy = json!({"version": 1, "network": {"default": "deny", "rules": rules}});
     let mut running = Run::python(&policy, PROGRAM, &[]).start();
     running.wait_for("\n");
     let port: u16 = running.stdout().trim().parse().unwrap();

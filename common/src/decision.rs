@@ -7,6 +7,11 @@ pub const DEFAULT: u16 = 0xffff;
 /// Denied because the kernel gave a sysctl name that doesn't fit [`crate::sysctl::NAME_LEN`] bytes.
 pub const NAME_TOO_LONG: u16 = 0xfffe;
 
+/// Denied because no hook judges what such a socket sends, and the network section denies some of it.
+pub const UNJUDGED_SOCKET: u16 = 0xfffd;
+/// Denied because the packet can't be parsed, or not all of it is there.
+pub const UNPARSED_PACKET: u16 = 0xfffc;
+
 /// The verdict on a request, and what decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -63,6 +68,12 @@ impl Verdicts {
     #[must_use]
     pub fn count(&self) -> u32 {
         self.count
+    }
+
+    /// Whether anything at all can be denied.
+    #[must_use]
+    pub fn can_deny(&self) -> bool {
+        self.default_allows == 0 || (0..self.count as usize).any(|rule| !self.allow.contains(rule))
     }
 
     /// The decision of one rule.

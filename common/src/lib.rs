@@ -6,14 +6,16 @@
 //!
 //! Everything that crosses the border between user space and the kernel is a *wire type*: `repr(C)`, fixed-width
 //! integers, explicit padding, size asserted at compile time.
-#![no_std]
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 pub mod decision;
 pub mod device;
 pub mod net;
+pub mod packet;
 pub mod record;
 pub mod ruleset;
+pub mod socket;
 pub mod sysctl;
 
 pub use decision::Decision;

@@ -1,4 +1,4 @@
-//! Network requests: who connects where.
+//! Network requests: who connects, binds, sends and receives, where.
 
 use core::hint::black_box;
 
@@ -42,6 +42,14 @@ impl Address {
     pub const fn is_v4(self) -> bool {
         let [a, b, c, _] = self.0;
         a | b | (c ^ 0xffff_u32.to_be()) == 0
+    }
+
+    /// Whether this is an address of this host's loopback network, by which nothing leaves it: 127.0.0.0/8 or `::1`.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_loopback(self) -> bool {
+        let [_, _, _, last] = self.0;
+        self.is(Self::LOOPBACK6) | (self.is_v4() & (u32::from_be(last) >> 24 == 127))
     }
 
     /// Whether this is that address, with a single branch.
@@ -95,16 +103,55 @@ pub fn effective_destination(destination: Address, bound: Address) -> Address {
     }
 }
 
-/// What a process wants to do with the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Op {
-    /// connect(2), and whatever else makes the kernel choose a peer for a socket.
-    Connect = 0,
+/// Where something comes from that is sent by a socket that is bound to `bound`, if an unbound one sends from `usual`.
+#[inline(always)]
+#[must_use]
+pub fn effective_source(bound: Address, usual: Address) -> Address {
+    if bound.is(Address::UNSPECIFIED4) || bound.is(Address::UNSPECIFIED6) { usual } else { bound }
 }
 
-/// How many [`Op`]s there are.
-pub const OPS: usize = 1;
+/// What a process wants to do with the network. A number, for the reason that [`Protocol`] is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Op(u8);
+
+/// How many [`Op`]s there are; a power of two.
+pub const OPS: usize = 4;
+
+impl Op {
+    /// connect(2), and whatever else makes the kernel choose a peer for a socket. Address and port are the peer's.
+    pub const CONNECT: Self = Self(0);
+    /// bind(2). Address and port are the socket's own; port 0 lets the kernel choose.
+    pub const BIND: Self = Self(1);
+    /// Sending a datagram to a peer that is named with it. Address and port are the peer's.
+    pub const SEND: Self = Self(2);
+    /// Accepting a connection, or receiving a datagram on a socket that is connected to nobody. Address and port are
+    /// the peer's.
+    pub const RECEIVE: Self = Self(3);
+    /// Every operation, in the order of its number.
+    pub const ALL: [Self; OPS] = [Self::CONNECT, Self::BIND, Self::SEND, Self::RECEIVE];
+
+    /// The operation of a packet that a socket sends which no address hook judges: a connection, or a datagram.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of_sent(protocol: Protocol) -> Self {
+        // By their numbers: TCP is 1, and SEND 2 where CONNECT is 0.
+        let is_tcp = (protocol.0 & 1) & !(protocol.0 >> 1);
+        Self(Self::SEND.0 * (1 - is_tcp))
+    }
+
+    /// The operation as an index below [`OPS`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self.0 as usize & (OPS - 1)
+    }
+
+    /// The operation's name in policies and in the log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        ["connect", "bind", "send", "receive"][self.index()]
+    }
+}
 
 /// A transport protocol, as far as rules tell them apart. A number rather than an enum: were there a branch for each,
 /// the kernel's verifier would follow all that comes after once for each.
@@ -121,6 +168,11 @@ impl Protocol {
     pub const TCP: Self = Self(1);
     /// UDP.
     pub const UDP: Self = Self(2);
+    /// ICMP and ICMPv6.
+    pub const ICMP: Self = Self(3);
+
+    /// Every protocol that rules tell apart.
+    pub const ALL: [Self; PROTOCOLS] = [Self::OTHER, Self::TCP, Self::UDP, Self::ICMP];
 
     /// From an `IPPROTO_*` number (include/uapi/linux/in.h).
     #[inline(always)]
@@ -131,6 +183,8 @@ impl Protocol {
             let mut protocols = [Protocol::OTHER; 256];
             protocols[6] = Protocol::TCP;
             protocols[17] = Protocol::UDP;
+            protocols[1] = Protocol::ICMP;
+            protocols[58] = Protocol::ICMP;
             protocols
         };
         PROTOCOLS[(number & 0xff) as usize]
@@ -151,10 +205,13 @@ pub struct Request {
     pub op: Op,
     /// By which protocol.
     pub protocol: Protocol,
-    /// The peer, after [`effective_destination`].
+    /// The peer, after [`effective_destination`]; for [`Op::BIND`], the socket's own address.
     pub address: Address,
-    /// The peer's port, in host byte order.
+    /// Its port, in host byte order.
     pub port: u16,
+    /// 1 if the peer is a socket of this very sandbox, which `"hosts": ["sandbox"]` means; else 0. A number, as
+    /// [`Protocol`] is one. For [`Op::BIND`] always 1: a socket's own address is the sandbox's.
+    pub own: u32,
 }
 
 /// The part of the compiled network section that lives in the programs' read-only data.
@@ -167,11 +224,17 @@ pub struct Table {
     pub by_host: u32,
     /// The number of port intervals, a power of two; 0 where no rule names ports.
     pub port_intervals: u32,
+    /// The operations of which any can be denied, as bits: `1 << op`. The others needn't be judged.
+    pub judged: u32,
+    /// Always 0.
+    pub padding: u32,
+    /// The rules whose hosts include the sandbox's own sockets.
+    pub own: RuleSet,
     /// The rules that hold for an operation by a protocol: `by_kind[op][protocol]`.
     pub by_kind: [[RuleSet; PROTOCOLS]; OPS],
 }
 
-const _: () = assert!(size_of::<Table>() == 48 + 32 * OPS * PROTOCOLS);
+const _: () = assert!(size_of::<Table>() == 88 + 32 * OPS * PROTOCOLS);
 
 impl Table {
     /// No rules, everything denied: what the programs are compiled with.
@@ -179,8 +242,18 @@ impl Table {
         verdicts: Verdicts::DENY_ALL,
         by_host: 0,
         port_intervals: 0,
+        judged: u32::MAX,
+        padding: 0,
+        own: RuleSet::NONE,
         by_kind: [[RuleSet::NONE; PROTOCOLS]; OPS],
     };
+
+    /// Whether any request for this operation can be denied.
+    #[inline(always)]
+    #[must_use]
+    pub const fn judges(&self, op: Op) -> bool {
+        self.judged >> op.index() & 1 == 1
+    }
 
     /// Which of the port intervals, of which `first` gives the first port, a port is in. The result is below
     /// `port_intervals`, and so is every argument of `first`.
@@ -238,12 +311,47 @@ pub trait Lookup {
 #[inline(always)]
 #[must_use]
 pub fn decide(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<Decision> {
-    let by_kind = &table.by_kind[request.op as usize][request.protocol.index()];
-    // `None`: no rule asks for it, so it excludes none.
+    let by_port = by_port(table, lookup, request.port)?;
+    decide_by_port(table, lookup, request, |index| word(by_port, index))
+}
+
+/// Judges a socket that listens at an address and port which it may never have asked for: listen(2) without bind(2)
+/// lets the kernel choose, from a range that the socket can set (`IP_LOCAL_PORT_RANGE`). So the port counts as itself
+/// and as one that the kernel chose, and the first rule on either decides.
+#[inline(always)]
+#[must_use]
+pub fn decide_listener(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<Decision> {
+    let (itself, chosen) = (by_port(table, lookup, request.port)?, by_port(table, lookup, EPHEMERAL)?);
+    decide_by_port(table, lookup, request, |index| word(itself, index) | word(chosen, index))
+}
+
+/// The port that bind(2) takes for "any that is free".
+pub const EPHEMERAL: u16 = 0;
+
+/// The rules on a port; `Some(None)`: no rule asks for it, so it excludes none.
+#[inline(always)]
+#[allow(clippy::option_option)] // the outer one is the failure
+fn by_port<'a>(table: &Table, lookup: &'a impl Lookup, port: u16) -> Option<Option<&'a RuleSet>> {
+    if table.port_intervals != 0 { lookup.by_port(table, port).map(Some) } else { Some(None) }
+}
+
+#[inline(always)]
+fn word(rules: Option<&RuleSet>, index: usize) -> u64 {
+    rules.map_or(u64::MAX, |rules| rules.word(index))
+}
+
+#[inline(always)]
+fn decide_by_port(
+    table: &Table,
+    lookup: &impl Lookup,
+    request: &Request,
+    by_port: impl Fn(usize) -> u64,
+) -> Option<Decision> {
+    let by_kind = &table.by_kind[request.op.index()][request.protocol.index()];
     let by_host = if table.by_host != 0 { Some(lookup.by_host(&request.address)?) } else { None };
-    let by_port = if table.port_intervals != 0 { Some(lookup.by_port(table, request.port)?) } else { None };
-    let word = |rules: Option<&RuleSet>, index| rules.map_or(u64::MAX, |rules| rules.word(index));
-    Some(table.verdicts.of_first(|index| by_kind.word(index) & word(by_host, index) & word(by_port, index)))
+    let own = 0_u64.wrapping_sub(u64::from(request.own));
+    let by_host = |index| word(by_host, index) | table.own.word(index) & own;
+    Some(table.verdicts.of_first(|index| by_kind.word(index) & by_host(index) & by_port(index)))
 }
 
 #[cfg(test)]
@@ -280,11 +388,21 @@ mod tests {
     }
 
     #[test]
-    fn mptcp_is_tcp() {
+    fn tcp_packets_make_connections_and_others_are_datagrams() {
+        for protocol in Protocol::ALL {
+            let expected = if protocol == Protocol::TCP { Op::CONNECT } else { Op::SEND };
+            assert_eq!(Op::of_sent(protocol), expected, "{protocol:?}");
+        }
+    }
+
+    #[test]
+    fn protocols_by_their_numbers() {
         let table = [
             (6, Protocol::TCP),
             (262, Protocol::TCP),
             (17, Protocol::UDP),
+            (1, Protocol::ICMP),
+            (58, Protocol::ICMP),
             (136, Protocol::OTHER),
             (256, Protocol::OTHER),
         ];

@@ -5,7 +5,7 @@
 //! launcher can look at the process while it is there. The first byte of a key, the hook's number, tells its `S`. Per-hook counters ([`Counters`]) stay exact when a
 //! hash map is full.
 
-use crate::{device, net, sysctl};
+use crate::{device, net, socket, sysctl};
 
 /// The hooks of the kernel that guard-run attaches programs to. The numbers index the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -159,6 +159,9 @@ pub struct NetSubject {
 /// Subject of a device denial: the request itself.
 pub type DeviceSubject = device::Request;
 
+/// Subject of a denied socket: the request itself.
+pub type SocketSubject = socket::Request;
+
 /// Subject of a sysctl denial.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -171,7 +174,23 @@ pub struct SysctlSubject {
 
 const _: () = assert!(size_of::<Key<NetSubject>>() == 32);
 const _: () = assert!(size_of::<Key<DeviceSubject>>() == 24);
+const _: () = assert!(size_of::<Key<SocketSubject>>() == 24);
 const _: () = assert!(size_of::<Key<SysctlSubject>>() == 16 + sysctl::NAME_LEN);
+
+/// Who made a socket. What a socket does outside system calls (the kernel receives for it, and sends again what was
+/// lost) is put down to this process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The process (thread group) in the initial pid namespace.
+    pub pid: u32,
+    /// Its real user id in the initial user namespace.
+    pub uid: u32,
+    /// The name of its thread: its bytes in order, filled up with NULs.
+    pub comm: [u64; 2],
+}
+
+const _: () = assert!(size_of::<Owner>() == 24);
 
 /// How often an identity was denied, when, and to whom.
 #[repr(C)]

@@ -36,5 +36,5 @@ pub fn device(ctx: &DeviceContext) -> i32 {
     let Some(decision) = judged(decide) else {
         return record::deny_unjudged(Hook::Device);
     };
-    record::conclude(Hook::Device, decision, &DEVICE_TALLIES, ctx, || record::key(Hook::Device, decision, ctx, request))
+    record::conclude(Hook::Device, decision, &DEVICE_TALLIES, || record::Current, || request)
 }

@@ -4,10 +4,10 @@
 #![allow(missing_docs)] // aya's macros make functions of their own that have none
 
 use aya_ebpf::{
-    macros::{cgroup_device, cgroup_sock_addr, cgroup_sysctl},
-    programs::{DeviceContext, SockAddrContext, SysctlContext},
+    macros::{cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sysctl, sock_ops},
+    programs::{DeviceContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SysctlContext},
 };
-use launcher_ebpf::{device, net, sysctl};
+use launcher_ebpf::{device, net, own, packet, socket, sysctl};
 
 /// `BPF_CGROUP_INET4_CONNECT`
 #[cgroup_sock_addr(connect4)]
@@ -19,6 +19,55 @@ pub fn guard_connect4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(connect6)]
 pub fn guard_connect6(ctx: SockAddrContext) -> i32 {
     net::connect6(&ctx)
+}
+
+/// `BPF_CGROUP_INET4_BIND`
+#[cgroup_sock_addr(bind4)]
+pub fn guard_bind4(ctx: SockAddrContext) -> i32 {
+    net::bind4(&ctx)
+}
+
+/// `BPF_CGROUP_INET6_BIND`
+#[cgroup_sock_addr(bind6)]
+pub fn guard_bind6(ctx: SockAddrContext) -> i32 {
+    net::bind6(&ctx)
+}
+
+/// `BPF_CGROUP_UDP4_SENDMSG`
+#[cgroup_sock_addr(sendmsg4)]
+pub fn guard_sendmsg4(ctx: SockAddrContext) -> i32 {
+    net::sendmsg4(&ctx)
+}
+
+/// `BPF_CGROUP_UDP6_SENDMSG`
+#[cgroup_sock_addr(sendmsg6)]
+pub fn guard_sendmsg6(ctx: SockAddrContext) -> i32 {
+    net::sendmsg6(&ctx)
+}
+
+/// `BPF_CGROUP_INET_INGRESS`
+#[cgroup_skb(ingress)]
+pub fn guard_ingress(ctx: SkBuffContext) -> i32 {
+    packet::ingress(&ctx)
+}
+
+/// `BPF_CGROUP_INET_EGRESS`
+#[cgroup_skb(egress)]
+pub fn guard_egress(ctx: SkBuffContext) -> i32 {
+    packet::egress(&ctx)
+}
+
+/// `BPF_CGROUP_INET_SOCK_CREATE`
+#[cgroup_sock(sock_create)]
+pub fn guard_socket(ctx: SockContext) -> i32 {
+    socket::create(&ctx)
+}
+
+/// `BPF_CGROUP_SOCK_OPS`: can refuse nothing.
+#[sock_ops]
+pub fn guard_sock_ops(ctx: SockOpsContext) -> u32 {
+    own::mark_active(&ctx);
+    1
 }
 
 /// `BPF_CGROUP_DEVICE`

@@ -9,12 +9,14 @@ use common::{
     Decision,
     device::Request as DeviceRequest,
     net::{self, Address, Op, Protocol},
+    socket,
     sysctl::{Access, NAME_LEN, Name},
 };
 use launcher_ebpf::{
     device::{DEVICE_RULES, DEVICE_VERDICTS},
     net::NET_TABLE,
     rodata::filled,
+    socket::{SOCKET_RULES, SOCKET_TABLE},
 };
 
 /// What each judge returns when its packet is no request.
@@ -26,14 +28,14 @@ fn encode(decision: Option<Decision>) -> i32 {
     decision.map_or(NO_REQUEST, |decision| i32::from(decision.rule) | i32::from(decision.allow) << 16)
 }
 
-/// Packet: 14 bytes unused, address (16), port (2, host order), IPPROTO number (1).
+/// Packet: 14 bytes unused, address (16), port (2, host order), IPPROTO number (1), operation (1), own (1).
 #[classifier]
 pub fn judge_net(ctx: TcContext) -> i32 {
-    let (Ok(address), Ok(port), Ok(protocol)) = (ctx.load(14), ctx.load(30), ctx.load::<u8>(32)) else {
-        return NO_REQUEST;
-    };
+    let (Ok(address), Ok(port)) = (ctx.load(14), ctx.load(30)) else { return NO_REQUEST };
+    let Ok([protocol, op, own]) = ctx.load::<[u8; 3]>(32) else { return NO_REQUEST };
     let protocol = Protocol::from_ipproto(u32::from(protocol));
-    let request = net::Request { op: Op::Connect, protocol, address: Address::v6(address), port };
+    let Some(op) = Op::ALL.get(usize::from(op)) else { return NO_REQUEST };
+    let request = net::Request { op: *op, protocol, address: Address::v6(address), port, own: u32::from(own) };
     encode(net::decide(filled(&NET_TABLE), &launcher_ebpf::net::KernelTables, &request))
 }
 
@@ -45,6 +47,16 @@ pub fn judge_device(ctx: TcContext) -> i32 {
     };
     let request = DeviceRequest { kind, access, major, minor };
     encode(Some(common::device::decide(filled(&DEVICE_VERDICTS), filled(&DEVICE_RULES), &request)))
+}
+
+/// Packet: 14 bytes unused, then family, type and protocol (4 each, host order).
+#[classifier]
+pub fn judge_socket(ctx: TcContext) -> i32 {
+    let (Ok(family), Ok(kind), Ok(protocol)) = (ctx.load(14), ctx.load(18), ctx.load(22)) else {
+        return NO_REQUEST;
+    };
+    let request = socket::Request { family, kind, protocol, padding: 0 };
+    encode(Some(socket::decide(filled(&SOCKET_TABLE), filled(&SOCKET_RULES), &request)))
 }
 
 /// Packet: 14 bytes unused, access (1), then the name, filled up with NULs.

@@ -16,8 +16,11 @@
 
 pub mod device;
 pub mod net;
+pub mod own;
+pub mod packet;
 pub mod record;
 pub mod rodata;
+pub mod socket;
 pub mod sysctl;
 
 #[cfg(target_arch = "bpf")]

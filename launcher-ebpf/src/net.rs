@@ -14,7 +14,7 @@ use common::{
 };
 
 use crate::{
-    record,
+    own, record,
     rodata::{filled, judged},
 };
 
@@ -35,7 +35,7 @@ static NET_PORTS: Array<PortInterval> = Array::with_max_entries(1, 0);
 
 /// Denials by identity.
 #[map]
-static NET_TALLIES: HashMap<Key<NetSubject>, Tally> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+pub static NET_TALLIES: HashMap<Key<NetSubject>, Tally> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
 /// The lookups of the network section in kernel maps.
 pub struct KernelTables;
@@ -74,41 +74,115 @@ impl Lookup for KernelTables {
 /// Like every address hook, this ignores `user_family`: a program that checks it can be walked round with AF_UNSPEC.
 #[inline(always)]
 pub fn connect4(ctx: &SockAddrContext) -> i32 {
-    // SAFETY: the verifier checks each access to the context.
-    let (address, bound) = unsafe { ((*ctx.sock_addr).user_ip4, socket(ctx).map_or(0, |sock| (*sock).src_ip4)) };
-    judge(ctx, Hook::Connect4, Address::v4(address), Address::v4(bound))
+    judge(ctx, Hook::Connect4, Op::CONNECT, net::effective_destination(user4(ctx), bound4(ctx)))
 }
 
 /// connect(2) to an IPv6 address, mapped ones included.
 #[inline(always)]
 pub fn connect6(ctx: &SockAddrContext) -> i32 {
-    // SAFETY: as above. Volatile, since the context allows no access wider than a word.
-    let (address, bound) = unsafe {
-        let address = (&raw const (*ctx.sock_addr).user_ip6).cast::<u32>();
-        let bound = socket(ctx).map_or([0; 4], |sock| {
-            let source = (&raw const (*sock).src_ip6).cast::<u32>();
-            core::array::from_fn(|i| source.add(i).read_volatile())
-        });
-        (core::array::from_fn(|i| address.add(i).read_volatile()), bound)
-    };
-    judge(ctx, Hook::Connect6, Address::v6(address), Address::v6(bound))
+    judge(ctx, Hook::Connect6, Op::CONNECT, net::effective_destination(user6(ctx), bound6(ctx)))
+}
+
+/// bind(2) to an IPv4 address.
+#[inline(always)]
+pub fn bind4(ctx: &SockAddrContext) -> i32 {
+    judge(ctx, Hook::Bind4, Op::BIND, user4(ctx))
+}
+
+/// bind(2) to an IPv6 address, mapped ones included.
+#[inline(always)]
+pub fn bind6(ctx: &SockAddrContext) -> i32 {
+    judge(ctx, Hook::Bind6, Op::BIND, user6(ctx))
+}
+
+/// A datagram to an IPv4 address, also by an IPv6 socket.
+#[inline(always)]
+pub fn sendmsg4(ctx: &SockAddrContext) -> i32 {
+    judge(ctx, Hook::Sendmsg4, Op::SEND, net::effective_destination(user4(ctx), bound4(ctx)))
+}
+
+/// A datagram to an IPv6 address.
+#[inline(always)]
+pub fn sendmsg6(ctx: &SockAddrContext) -> i32 {
+    judge(ctx, Hook::Sendmsg6, Op::SEND, net::effective_destination(user6(ctx), bound6(ctx)))
 }
 
 #[inline(always)]
-fn judge(ctx: &SockAddrContext, hook: Hook, destination: Address, bound: Address) -> i32 {
-    let address = net::effective_destination(destination, bound);
+fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, address: Address) -> i32 {
     // SAFETY: the verifier checks each access to the context.
-    let (port, protocol) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).protocol) };
+    let (port, number) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).protocol) };
     // The low 16 bits of user_port are the port in network byte order (include/uapi/linux/bpf.h).
     let port = u16::from_be(port as u16);
-    let request = Request { op: Op::Connect, protocol: Protocol::from_ipproto(protocol), address, port };
+    let protocol = Protocol::from_ipproto(number);
+    let own = if op == Op::BIND {
+        1
+    } else if own::matters() && address.is_loopback() {
+        own::receives(ctx, protocol, source(ctx, address), (address, port))
+    } else {
+        0
+    };
+    let request = Request { op, protocol, address, port, own };
     let Some(decision) = judged(|| net::decide(filled(&NET_TABLE), &KernelTables, &request)) else {
         return record::deny_unjudged(hook);
     };
-    record::conclude(hook, decision, &NET_TALLIES, ctx, || {
-        let subject = NetSubject { address, port, op: request.op as u8, padding: 0, protocol };
-        record::key(hook, decision, ctx, subject)
-    })
+    record::conclude(hook, decision, &NET_TALLIES, || record::Current, || subject(&request, number))
+}
+
+/// What is recorded of a request by a protocol of this number.
+#[inline(always)]
+pub fn subject(request: &Request, protocol: u32) -> NetSubject {
+    NetSubject { address: request.address, port: request.port, op: request.op.index() as u8, padding: 0, protocol }
+}
+
+/// The IPv4 address that the system call names.
+#[inline(always)]
+fn user4(ctx: &SockAddrContext) -> Address {
+    // SAFETY: the verifier checks the access to the context.
+    Address::v4(unsafe { (*ctx.sock_addr).user_ip4 })
+}
+
+/// The IPv6 address that the system call names.
+#[inline(always)]
+fn user6(ctx: &SockAddrContext) -> Address {
+    // SAFETY: as above.
+    Address::v6(unsafe { words(&raw const (*ctx.sock_addr).user_ip6) })
+}
+
+/// The IPv4 address that the socket is bound to.
+#[inline(always)]
+fn bound4(ctx: &SockAddrContext) -> Address {
+    // SAFETY: the verifier knows the socket, which is there for as long as the program runs.
+    Address::v4(unsafe { socket(ctx).map_or(0, |sock| (*sock).src_ip4) })
+}
+
+/// The IPv6 address that the socket is bound to.
+#[inline(always)]
+fn bound6(ctx: &SockAddrContext) -> Address {
+    // SAFETY: as above.
+    socket(ctx).map_or(Address::UNSPECIFIED6, |sock| Address::v6(unsafe { words(&raw const (*sock).src_ip6) }))
+}
+
+/// An IPv6 address in a context or a socket, word by word: the kernel allows no wider access.
+///
+/// # Safety
+///
+/// The verifier must allow it.
+#[inline(always)]
+pub unsafe fn words(address: *const [u32; 4]) -> [u32; 4] {
+    let first = address.cast::<u32>();
+    // SAFETY: the caller's promise.
+    core::array::from_fn(|i| unsafe { first.add(i).read_volatile() })
+}
+
+/// Where a packet to a loopback address will come from. A socket that is bound to no address sends from the usual one;
+/// should it not, the packet is denied when it leaves.
+#[inline(always)]
+fn source(ctx: &SockAddrContext, destination: Address) -> (Address, u16) {
+    // SAFETY: as above.
+    let port = unsafe { socket(ctx).map_or(0, |sock| (*sock).src_port as u16) };
+    let (bound, usual) =
+        if destination.is_v4() { (bound4(ctx), Address::LOOPBACK4) } else { (bound6(ctx), Address::LOOPBACK6) };
+    (net::effective_source(bound, usual), port)
 }
 
 /// The socket of an address hook, if the kernel says which.

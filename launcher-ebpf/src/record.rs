@@ -1,15 +1,17 @@
 //! Counting verdicts and recording denials.
 
 use aya_ebpf::{
-    EbpfContext,
     bindings::BPF_NOEXIST,
-    helpers::generated::{bpf_get_current_comm, bpf_ktime_get_boot_ns},
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{bpf_get_current_comm, bpf_ktime_get_boot_ns},
+    },
     macros::map,
     maps::{HashMap, PerCpuArray, RingBuf},
 };
 use common::{
     Decision,
-    record::{Counters, Hook, Key, Tally},
+    record::{Counters, Hook, Key, Owner, Tally},
 };
 
 use crate::rodata;
@@ -22,15 +24,41 @@ static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(Hook::ALL
 #[map]
 static NEWS: RingBuf = RingBuf::with_byte_size(128 * 1024, 0);
 
-/// Counts what was decided, and records a denial under its `key`, which is made for denials only. Returns what the hook
+/// Who makes a request.
+pub trait Process {
+    /// Its id (thread group) in the initial pid namespace.
+    fn pid(&self) -> u32;
+    /// All that is recorded of it.
+    fn describe(&self) -> Owner;
+}
+
+/// The process that runs: whoever makes the system call that the hook is in.
+pub struct Current;
+
+impl Process for Current {
+    #[inline(always)]
+    fn pid(&self) -> u32 {
+        (bpf_get_current_pid_tgid() >> 32) as u32
+    }
+
+    #[inline(always)]
+    fn describe(&self) -> Owner {
+        let mut owner = Owner { pid: self.pid(), uid: bpf_get_current_uid_gid() as u32, comm: [0; 2] };
+        // SAFETY: the buffer is as long as is said.
+        unsafe { bpf_get_current_comm((&raw mut owner.comm).cast(), size_of_val(&owner.comm) as u32) };
+        owner
+    }
+}
+
+/// Counts what was decided, and records a denial with its process and subject, which are asked for only then. Returns what the hook
 /// has to return: 1 to let the request go on, 0 to refuse it.
 #[inline(always)]
-pub fn conclude<S>(
+pub fn conclude<S, P: Process>(
     hook: Hook,
     decision: Decision,
     tallies: &HashMap<Key<S>, Tally>,
-    ctx: &impl EbpfContext,
-    key: impl FnOnce() -> Key<S>,
+    process: impl FnOnce() -> P,
+    subject: impl FnOnce() -> S,
 ) -> i32 {
     let Some(counters) = counters(hook) else { return 0 };
     if decision.allow {
@@ -38,16 +66,12 @@ pub fn conclude<S>(
         return 1;
     }
     increment(&counters.denied);
-    if !tally(tallies, &key(), ctx, counters) {
+    let process = process();
+    let key = Key { hook: hook as u8, padding: 0, rule: decision.rule, pid: process.pid(), subject: subject() };
+    if !tally(tallies, &key, &process, counters) {
         increment(&counters.unrecorded);
     }
     i32::from(rodata::audit())
-}
-
-/// The identity of a denial.
-#[inline(always)]
-pub fn key<S>(hook: Hook, decision: Decision, ctx: &impl EbpfContext, subject: S) -> Key<S> {
-    Key { hook: hook as u8, padding: 0, rule: decision.rule, pid: ctx.tgid(), subject }
 }
 
 /// This CPU's counters of a hook. They are always there: the index is a constant below the map's size.
@@ -70,16 +94,15 @@ pub fn deny_unjudged(hook: Hook) -> i32 {
 
 /// Counts a denial under its identity. False if there was no room for it.
 #[inline(always)]
-fn tally<S>(tallies: &HashMap<Key<S>, Tally>, key: &Key<S>, ctx: &impl EbpfContext, counters: &Counters) -> bool {
+fn tally<S>(tallies: &HashMap<Key<S>, Tally>, key: &Key<S>, process: &impl Process, counters: &Counters) -> bool {
     // SAFETY: takes no arguments and has no effects.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let mut tally = tallies.get_ptr_mut(key);
     let mut new = false;
     if tally.is_none() {
         // It is counted below like any other. If another CPU is faster, this insertion fails, and it is there, too.
-        let mut fresh = Tally { count: 0, first: now, last: now, uid: ctx.uid(), padding: 0, comm: [0; 2] };
-        // SAFETY: the buffer is as long as is said.
-        unsafe { bpf_get_current_comm((&raw mut fresh.comm).cast(), size_of_val(&fresh.comm) as u32) };
+        let Owner { uid, comm, .. } = process.describe();
+        let fresh = Tally { count: 0, first: now, last: now, uid, padding: 0, comm };
         new = tallies.insert(key, &fresh, u64::from(BPF_NOEXIST)).is_ok();
         tally = tallies.get_ptr_mut(key);
     }

@@ -2,7 +2,7 @@
 //!
 //! The kernel freezes it, so the verifier knows every value and drops the branches that this policy doesn't use.
 
-use common::{ABI_VERSION, Config, Decision};
+use common::{ABI_VERSION, Config};
 
 /// What all programs need to know.
 #[unsafe(no_mangle)]
@@ -23,7 +23,7 @@ pub fn filled<T>(data: &'static T) -> &'static T {
 /// What `decide` says, unless launcher and programs don't speak the same ABI: then the programs can't read their tables,
 /// and nothing can be judged.
 #[inline(always)]
-pub fn judged(decide: impl FnOnce() -> Option<Decision>) -> Option<Decision> {
+pub fn judged<T>(decide: impl FnOnce() -> Option<T>) -> Option<T> {
     if filled(&CONFIG).abi == ABI_VERSION { decide() } else { None }
 }
 

@@ -81,7 +81,11 @@ pub fn sysctl(ctx: &SysctlContext) -> i32 {
     let Some(decision) = decision else {
         return record::deny_unjudged(Hook::Sysctl);
     };
-    record::conclude(Hook::Sysctl, decision, &SYSCTL_TALLIES, ctx, || {
-        record::key(Hook::Sysctl, decision, ctx, SysctlSubject { access: access.index() as u64, name })
-    })
+    record::conclude(
+        Hook::Sysctl,
+        decision,
+        &SYSCTL_TALLIES,
+        || record::Current,
+        || SysctlSubject { access: access.index() as u64, name },
+    )
 }

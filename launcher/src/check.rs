@@ -27,7 +27,7 @@ pub fn check(path: &Path) -> anyhow::Result<u8> {
     let (policy, _) = Policy::read(path)?;
     let tables = Tables::compile(&policy).with_context(|| path.display().to_string())?;
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
-    let resolved = Resolved { policy: &policy, hooks, unrestricted: policy.unrestricted() };
+    let resolved = Resolved { policy: &policy, hooks, unrestricted: tables.unrestricted() };
     println!("{}", serde_json::to_string_pretty(&resolved)?);
     Ok(exit::OK)
 }

@@ -18,7 +18,8 @@ use crate::{
 /// A policy that needs every program there is.
 const EVERYTHING: &str = r#"{
     "version": 1,
-    "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24"], "ports": [9]}]},
+    "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24", "sandbox"], "ports": [9]}]},
+    "sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw"}]},
     "devices": {"default": "allow", "rules": [{"action": "deny", "major": 4095}]},
     "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["guard-run/*/doctor"]}]}
 }"#;

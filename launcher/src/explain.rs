@@ -8,29 +8,42 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use common::{
     Decision, device,
     net::{self, Address},
+    socket,
     sysctl::{self, NAME_LEN},
 };
+use serde::de::DeserializeOwned;
 
 use crate::{
     compile::Tables,
     events::Cause,
     exit,
-    policy::{DeviceAccess, Mode, Policy, canonical_name, shared_space},
+    policy::{DeviceAccess, Family, Mode, Policy, SocketProtocol, SocketType, canonical_name, shared_space},
 };
 
 /// A request to be judged.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Request {
     /// Connect to a peer, e.g. "connect tcp 10.0.0.1:443" or "connect udp [::1]:53"
-    Connect {
-        /// tcp or udp
-        protocol: Protocol,
-        /// The peer's address and port
-        peer: SocketAddr,
+    Connect(Peer),
+    /// Take an address and port of this host's, e.g. "bind tcp 0.0.0.0:8080"; port 0 lets the kernel choose
+    Bind(Peer),
+    /// Send a datagram from a socket that isn't connected, e.g. "send udp 10.0.0.1:53"
+    Send(Peer),
+    /// Accept a connection or receive a datagram, e.g. "receive tcp 10.0.0.1:40000", the address being the peer's
+    Receive(Peer),
+    /// Make a socket, e.g. "socket inet raw icmp"
+    Socket {
+        /// inet or inet6
+        family: String,
+        /// stream, dgram, raw or seqpacket
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        /// tcp, udp, icmp and the like, or a number
+        protocol: String,
     },
     /// Use a device, e.g. "device /dev/null r" or "device c 1:3 rw"
     #[command(override_usage = "guard-run explain POLICY device PATH ACCESS\n       \
@@ -49,6 +62,18 @@ pub enum Request {
     },
 }
 
+/// A network request but for what is to be done.
+#[derive(Clone, Debug, Args)]
+pub struct Peer {
+    /// By which protocol
+    protocol: Protocol,
+    /// The peer's address and port; for bind, the socket's own
+    address: SocketAddr,
+    /// The peer is a socket that a process of the same sandbox has made
+    #[arg(long)]
+    sandbox: bool,
+}
+
 /// Protocols of requests.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum Protocol {
@@ -56,6 +81,8 @@ pub enum Protocol {
     Tcp,
     /// UDP
     Udp,
+    /// ICMP and `ICMPv6`
+    Icmp,
 }
 
 /// Accesses of sysctl requests.
@@ -95,19 +122,22 @@ pub fn explain(path: &Path, request: &Request) -> anyhow::Result<u8> {
 /// When the request names nothing that could be asked for.
 pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str, String, Option<Decision>)> {
     match request {
-        Request::Connect { protocol, peer } => {
-            let (name, protocol) = match protocol {
-                Protocol::Tcp => ("tcp", net::Protocol::TCP),
-                Protocol::Udp => ("udp", net::Protocol::UDP),
+        Request::Connect(peer) => Ok(judge_peer(tables, net::Op::CONNECT, peer)),
+        Request::Bind(peer) => Ok(judge_peer(tables, net::Op::BIND, peer)),
+        Request::Send(peer) => Ok(judge_peer(tables, net::Op::SEND, peer)),
+        Request::Receive(peer) => Ok(judge_peer(tables, net::Op::RECEIVE, peer)),
+        Request::Socket { family, kind, protocol } => {
+            let request = socket::Request {
+                family: word::<Family>(family)?.number(),
+                kind: word::<SocketType>(kind)?.number(),
+                protocol: match protocol.parse() {
+                    Ok(number) => number,
+                    Err(_) => protocol.parse::<SocketProtocol>().map_err(anyhow::Error::msg)?.number(),
+                },
+                padding: 0,
             };
-            let request = net::Request {
-                op: net::Op::Connect,
-                protocol,
-                address: net::effective_destination(shared_space(peer.ip()), Address::UNSPECIFIED6),
-                port: peer.port(),
-            };
-            let decision = tables.network.as_ref().map(|network| network.decide(&request));
-            Ok(("network", format!("connect {name} {peer}"), decision))
+            let decision = tables.sockets.as_ref().map(|sockets| sockets.decide(&request));
+            Ok(("sockets", format!("socket {family} {kind} {protocol}"), decision))
         }
         Request::Device { words } => {
             let (request, what) = parse_device(words)?;
@@ -127,6 +157,28 @@ pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str
             Ok(("sysctls", format!("sysctl {name} {letter}"), decision))
         }
     }
+}
+
+fn judge_peer(tables: &Tables, op: net::Op, peer: &Peer) -> (&'static str, String, Option<Decision>) {
+    let (name, protocol) = match peer.protocol {
+        Protocol::Tcp => ("tcp", net::Protocol::TCP),
+        Protocol::Udp => ("udp", net::Protocol::UDP),
+        Protocol::Icmp => ("icmp", net::Protocol::ICMP),
+    };
+    let named = shared_space(peer.address.ip());
+    let address = match op {
+        net::Op::BIND | net::Op::RECEIVE => named,
+        _ => net::effective_destination(named, Address::UNSPECIFIED6),
+    };
+    let own = peer.sandbox || op == net::Op::BIND;
+    let request = net::Request { op, protocol, address, port: peer.address.port(), own: u32::from(own) };
+    let decision = tables.network.as_ref().map(|network| network.decide(&request));
+    ("network", format!("{} {name} {}", op.name(), peer.address), decision)
+}
+
+/// A word of the policy language.
+fn word<T: DeserializeOwned>(text: &str) -> anyhow::Result<T> {
+    serde_json::from_value(text.into()).map_err(anyhow::Error::from)
 }
 
 /// A device request from its words: `PATH ACCESS` or `TYPE MAJOR:MINOR ACCESS`.

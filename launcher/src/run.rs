@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             kernel: uname()?.release().to_string_lossy().into_owned(),
             cgroup: attached.leaf.path().to_owned(),
             hooks: Vec::new(),
-            unrestricted: policy.unrestricted(),
+            unrestricted: tables.unrestricted(),
             hardening: Vec::new(),
             inherited,
         },

@@ -5,25 +5,29 @@ mod oracle;
 
 use std::net::Ipv6Addr;
 
-use common::{Decision, decision::DEFAULT};
+use common::{
+    Decision,
+    decision::{DEFAULT, UNJUDGED_SOCKET},
+    record::Hook,
+};
 use generate::{Case, DecidedBy as _, case, parse, sysctl::names_of_so_many_states};
 use launcher::compile::{CompileError, MAX_STATES, Tables};
-use oracle::{Connect, Device, Sysctl};
+use oracle::{Device, Net, Socket, Sysctl};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn tables_decide_as_the_rules_read(case in case()) {
-        let Case { policy, connects, devices, sysctls, .. } = case;
+        let Case { policy, nets, devices, sysctls, sockets, .. } = case;
         let tables = match Tables::compile(&policy) {
             Ok(tables) => tables,
             Err(CompileError::TooManyNames) => return Err(TestCaseError::reject("too many names")),
         };
-        for request in connects {
-            let expected = oracle::connect(policy.network.as_ref().unwrap(), request);
+        for request in nets {
+            let expected = oracle::net(policy.network.as_ref().unwrap(), request);
             prop_assert_eq!(request.decided_by(tables.network.as_ref().unwrap()), expected, "{:?}", request);
         }
         for request in devices {
@@ -33,6 +37,13 @@ proptest! {
         for request in sysctls {
             let expected = oracle::sysctl(policy.sysctls.as_ref().unwrap(), &request);
             prop_assert_eq!(request.decided_by(tables.sysctls.as_ref().unwrap()), expected, "{:?}", request);
+        }
+        for request in sockets {
+            let decision = request.decided_by(tables.sockets.as_ref().unwrap());
+            // What else is refused than by the section has a test of its own.
+            if decision.rule != UNJUDGED_SOCKET {
+                prop_assert_eq!(decision, oracle::socket(policy.sockets.as_ref().unwrap(), request), "{:?}", request);
+            }
         }
     }
 }
@@ -44,9 +55,9 @@ const ALLOWED: Decision = Decision { allow: true, rule: DEFAULT };
 fn connect(rule: &str, protocol: u8, peer: &str, port: u16) -> Decision {
     let policy = parse(&format!(r#"{{"version": 1, "network": {{"default": "allow", "rules": [{rule}]}}}}"#));
     let address = peer.parse().unwrap();
-    let request = Connect { protocol, address, port };
+    let request = Net::connect(protocol, address, port);
     let decision = request.decided_by(&Tables::compile(&policy).unwrap().network.unwrap());
-    assert_eq!(oracle::connect(policy.network.as_ref().unwrap(), request), decision, "the oracle on {rule} {peer}");
+    assert_eq!(oracle::net(policy.network.as_ref().unwrap(), request), decision, "the oracle on {rule} {peer}");
     decision
 }
 
@@ -122,6 +133,110 @@ fn ports() {
     }
 }
 
+fn tables(policy: &Value) -> Tables {
+    Tables::compile(&parse(&policy.to_string())).unwrap()
+}
+
+/// The addresses of a bind that a rule matches.
+#[test]
+fn binding_to_no_address_is_binding_to_all_of_them() {
+    let table = [
+        ("deny", "10.0.0.5", ["::ffff:10.0.0.5", "::ffff:0.0.0.0", "::"].as_slice(), ["::1", "::ffff:10.0.0.6"]),
+        ("deny", "::1", &["::1", "::"], ["::ffff:0.0.0.0", "::ffff:10.0.0.6"]),
+        ("allow", "10.0.0.5", &["::ffff:10.0.0.5"], ["::", "::ffff:0.0.0.0"]),
+        ("allow", "0.0.0.0", &["::ffff:0.0.0.0"], ["::", "::ffff:10.0.0.6"]),
+        ("allow", "any", &["::", "::ffff:0.0.0.0", "::1", "::ffff:10.0.0.6"], ["", ""]),
+        ("allow", "sandbox", &["::", "::ffff:0.0.0.0", "::1", "::ffff:10.0.0.6"], ["", ""]),
+    ];
+    for (action, host, matched, others) in table {
+        let default = if action == "deny" { "allow" } else { "deny" };
+        let rules = json!([{"action": action, "ops": ["bind"], "hosts": [host]}]);
+        let policy = json!({"version": 1, "network": {"default": default, "rules": rules}});
+        let decided = |address: &&str| {
+            let request = Net { op: 1, protocol: 6, address: address.parse().unwrap(), port: 80, own: true };
+            request.decided_by(tables(&policy).network.as_ref().unwrap()).rule
+        };
+        for address in matched {
+            assert_eq!(decided(address), 0, "{action} {host}: {address}");
+        }
+        for address in others.iter().filter(|address| !address.is_empty()) {
+            assert_eq!(decided(address), DEFAULT, "{action} {host}: {address}");
+        }
+    }
+}
+
+/// What a network section refuses to have made, since it could be evaded by it.
+#[test]
+fn sockets_that_could_evade_the_network_section() {
+    let (raw, ping, lite) = ((3, 6), (2, 1), (2, 136));
+    let table = [
+        (json!({"default": "allow"}), [].as_slice()),
+        (json!({"default": "deny"}), &[raw, ping, lite]),
+        (json!({"default": "deny", "rules": [{"action": "allow"}]}), &[]),
+        (json!({"default": "allow", "rules": [{"action": "deny", "protocols": ["tcp"], "ports": [9090]}]}), &[raw]),
+        (json!({"default": "allow", "rules": [{"action": "deny", "protocols": ["icmp"]}]}), &[raw, ping]),
+        (json!({"default": "allow", "rules": [{"action": "deny", "hosts": ["10.0.0.1"]}]}), &[raw, ping, lite]),
+        (json!({"default": "deny", "rules": [{"action": "allow", "protocols": ["icmp"]}]}), &[raw, lite]),
+    ];
+    for (network, refused) in table {
+        let tables = tables(&json!({"version": 1, "network": network}));
+        for (kind, protocol) in [raw, ping, lite, (1, 6), (2, 17), (1, 262)] {
+            let socket = Socket { family: 2, kind, protocol };
+            let decision = tables.sockets.as_ref().map_or(DEFAULT, |sockets| socket.decided_by(sockets).rule);
+            let expected = if refused.contains(&(kind, protocol)) { UNJUDGED_SOCKET } else { DEFAULT };
+            assert_eq!(decision, expected, "{network}: type {kind}, protocol {protocol}");
+        }
+    }
+}
+
+/// Only what a policy needs is attached.
+#[test]
+fn hooks_follow_from_the_rules() {
+    let deny = |rule: Value| json!({"default": "allow", "rules": [rule]});
+    let addresses = ["connect4", "connect6", "bind4", "bind6", "sendmsg4", "sendmsg6"];
+    let table = [
+        (json!({"network": {"default": "allow"}}), vec![]),
+        (
+            json!({"network": deny(json!({"action": "deny", "ops": ["connect"]}))}),
+            vec!["connect4", "connect6", "sock_create"],
+        ),
+        (
+            json!({"network": deny(json!({"action": "deny", "ops": ["send"]}))}),
+            vec!["sendmsg4", "sendmsg6", "sock_create"],
+        ),
+        (
+            json!({"network": deny(json!({"action": "deny", "ops": ["bind"]}))}),
+            vec!["bind4", "bind6", "ingress", "sock_create"],
+        ),
+        (json!({"network": deny(json!({"action": "deny", "ops": ["receive"]}))}), vec!["ingress", "sock_create"]),
+        (json!({"network": {"default": "deny"}}), [&addresses[..], &["ingress", "sock_create"]].concat()),
+        (
+            json!({"network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["sandbox"]}]}}),
+            [&addresses[..], &["ingress", "egress", "sock_create", "sock_ops"]].concat(),
+        ),
+        (json!({"sockets": {"default": "deny"}}), vec!["sock_create"]),
+        (
+            json!({
+                "network": deny(json!({"action": "deny", "ops": ["connect"]})),
+                "sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw"}]},
+            }),
+            vec!["connect4", "connect6", "egress", "sock_create"],
+        ),
+        (
+            json!({
+                "network": deny(json!({"action": "deny", "ops": ["connect"]})),
+                "sockets": {"default": "allow", "rules": [{"action": "allow", "protocol": "tcp", "type": "stream"}]},
+            }),
+            vec!["connect4", "connect6", "sock_create"],
+        ),
+    ];
+    for (mut policy, expected) in table {
+        policy["version"] = 1.into();
+        let hooks: Vec<&str> = tables(&policy).hooks().into_iter().map(Hook::name).collect();
+        assert_eq!(hooks, expected, "{policy}");
+    }
+}
+
 /// Every port is an interval of its own: the most that there can be.
 #[test]
 fn every_port_can_be_told_from_its_neighbours() {
@@ -130,7 +245,7 @@ fn every_port_can_be_told_from_its_neighbours() {
     let policy = parse(&json!({"version": 1, "network": {"default": "allow", "rules": rules}}).to_string());
     let tables = Tables::compile(&policy).unwrap().network.unwrap();
     for port in 0..=u16::MAX {
-        let decision = Connect { protocol: 6, address: Ipv6Addr::LOCALHOST, port }.decided_by(&tables);
+        let decision = Net::connect(6, Ipv6Addr::LOCALHOST, port).decided_by(&tables);
         let expected = match port {
             65535 => Decision { allow: true, rule: 1 },
             port if port % 2 == 0 => DENIED,

@@ -14,7 +14,7 @@ use launcher::{
     compile::{CompileError, MAX_STATES, Tables},
     load::Loaded,
 };
-use oracle::{Connect, Device, Sysctl};
+use oracle::{Device, Net, Socket, Sysctl};
 use proptest::{
     strategy::{Strategy as _, ValueTree as _},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
@@ -46,7 +46,7 @@ fn the_kernel_decides_as_user_space_does() {
     let mut runner = runner();
     let mut compiled = 0;
     for number in 0..POLICIES {
-        let Case { json, policy, connects, devices, sysctls } = case().new_tree(&mut runner).unwrap().current();
+        let Case { json, policy, nets, devices, sysctls, sockets } = case().new_tree(&mut runner).unwrap().current();
         let tables = match Tables::compile(&policy) {
             Ok(tables) => tables,
             Err(CompileError::TooManyNames) => continue,
@@ -55,9 +55,10 @@ fn the_kernel_decides_as_user_space_does() {
         let told = || format!("GUARD_SEED={}, policy {number}:\n{json}", seed());
         let loaded = Loaded::new(&tables).map(drop).and_then(|()| Judge::of(&tables));
         let judge = loaded.unwrap_or_else(|error| panic!("{error}\n{}", told()));
-        compare(&judge, tables.network.as_ref(), &connects, told);
+        compare(&judge, tables.network.as_ref(), &nets, told);
         compare(&judge, tables.devices.as_ref(), &devices, told);
         compare(&judge, tables.sysctls.as_ref(), &sysctls, told);
+        compare(&judge, tables.sockets.as_ref(), &sockets, told);
     }
     assert!(compiled > POLICIES * 9 / 10, "only {compiled} of {POLICIES} policies could be compiled");
 }
@@ -80,8 +81,8 @@ fn deny(rule: &Value) -> Value {
     json!({"version": 1, "network": {"default": "allow", "rules": [rule]}})
 }
 
-fn tcp(address: u128, port: u16) -> Connect {
-    Connect { protocol: 6, address: Ipv6Addr::from_bits(address), port }
+fn tcp(address: u128, port: u16) -> Net {
+    Net::connect(6, Ipv6Addr::from_bits(address), port)
 }
 
 /// By the first rule, by no rule.
@@ -95,6 +96,7 @@ fn programs_without_tables_deny() {
     assert_eq!(tcp(1, 443).judged_by(&judge), denied);
     assert_eq!(Device { kind: 2, major: 1, minor: 3, access: 2 }.judged_by(&judge), denied);
     assert_eq!(Sysctl { name: b"kernel/hostname".into(), write: false }.judged_by(&judge), denied);
+    assert_eq!(Socket { family: 2, kind: 1, protocol: 6 }.judged_by(&judge), denied);
 }
 
 /// Each rule is the first to match one request of each kind.

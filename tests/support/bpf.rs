@@ -17,12 +17,26 @@ const BPF_PROG_QUERY: libc::c_int = 16;
 const ENOUGH: usize = 64;
 
 /// A hook of a cgroup, by its number in `enum bpf_attach_type`, under the name that the log has for it.
-pub const HOOKS: [(&str, u32); 4] = [("device", 6), ("connect4", 10), ("connect6", 11), ("sysctl", 18)];
+pub const HOOKS: [(&str, u32); 12] = [
+    ("connect4", 10),
+    ("connect6", 11),
+    ("bind4", 8),
+    ("bind6", 9),
+    ("sendmsg4", 14),
+    ("sendmsg6", 15),
+    ("ingress", 0),
+    ("egress", 1),
+    ("sock_create", 2),
+    ("sock_ops", 3),
+    ("device", 6),
+    ("sysctl", 18),
+];
 
 /// A policy that needs a program on each of [`HOOKS`], and denies nothing that tests or commands do.
 pub const EVERY_SECTION: &str = r#"{
     "version": 1,
-    "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24"], "ports": [9]}]},
+    "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24"], "ports": [9]},
+        {"action": "allow", "hosts": ["sandbox"]}]},
     "devices": {"default": "allow", "rules": [{"action": "deny", "major": 4095}]},
     "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/none"]}]}
 }"#;

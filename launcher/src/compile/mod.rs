@@ -2,12 +2,14 @@
 
 mod device;
 mod net;
+mod socket;
 mod sysctl;
 
-use common::{ABI_VERSION, Config, record::Hook};
+use common::{ABI_VERSION, Config, net::Op, record::Hook};
 
 pub use device::DeviceTables;
 pub use net::NetTables;
+pub use socket::SocketTables;
 pub use sysctl::{MAX_STATES, SysctlTables};
 
 use crate::policy::{Mode, Policy};
@@ -23,6 +25,8 @@ pub struct Tables {
     pub devices: Option<DeviceTables>,
     /// The sysctls section, if there is one.
     pub sysctls: Option<SysctlTables>,
+    /// The sockets section, if there is one or the network section asks for one.
+    pub sockets: Option<SocketTables>,
 }
 
 /// Why a valid policy can't be compiled.
@@ -43,11 +47,14 @@ impl Tables {
     ///
     /// When the rules need larger tables than the kernel side can have.
     pub fn compile(policy: &Policy) -> Result<Self, CompileError> {
+        let network = policy.network.as_ref().map(NetTables::compile);
+        let sockets = SocketTables::compile(policy.sockets.as_ref(), network.as_ref());
         Ok(Self {
             config: Config { abi: ABI_VERSION, audit: u32::from(policy.mode == Mode::Audit) },
-            network: policy.network.as_ref().map(NetTables::compile),
+            network,
             devices: policy.devices.as_ref().map(DeviceTables::compile),
             sysctls: policy.sysctls.as_ref().map(SysctlTables::compile).transpose()?,
+            sockets,
         })
     }
 
@@ -55,15 +62,44 @@ impl Tables {
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
         let mut hooks = Vec::new();
-        if self.network.is_some() {
-            hooks.extend([Hook::Connect4, Hook::Connect6]);
+        if let Some(network) = &self.network {
+            let by_op = [
+                (Op::CONNECT, [Hook::Connect4, Hook::Connect6]),
+                (Op::BIND, [Hook::Bind4, Hook::Bind6]),
+                (Op::SEND, [Hook::Sendmsg4, Hook::Sendmsg6]),
+            ];
+            hooks.extend(by_op.iter().filter(|(op, _)| network.table.judges(*op)).flat_map(|(_, hooks)| hooks));
+            if network.judges_packets() {
+                hooks.push(Hook::Ingress);
+            }
         }
-        if self.devices.is_some() {
+        let own = self.network.as_ref().is_some_and(NetTables::asks_for_own);
+        if own || self.sockets.as_ref().is_some_and(|sockets| sockets.packets) {
+            hooks.push(Hook::Egress);
+        }
+        if self.sockets.as_ref().is_some_and(SocketTables::is_needed) {
+            hooks.push(Hook::SockCreate);
+        }
+        if own {
+            hooks.push(Hook::SockOps);
+        }
+        if self.devices.as_ref().is_some_and(|devices| devices.verdicts.can_deny()) {
             hooks.push(Hook::Device);
         }
-        if self.sysctls.is_some() {
+        if self.sysctls.as_ref().is_some_and(|sysctls| sysctls.table.verdicts.can_deny()) {
             hooks.push(Hook::Sysctl);
         }
         hooks
+    }
+
+    /// The sections that restrict nothing, since the policy leaves them out or they deny nothing.
+    #[must_use]
+    pub fn unrestricted(&self) -> Vec<&'static str> {
+        let network = self.network.as_ref().is_some_and(|network| network.table.judged != 0);
+        let devices = self.devices.as_ref().is_some_and(|devices| devices.verdicts.can_deny());
+        let sysctls = self.sysctls.as_ref().is_some_and(|sysctls| sysctls.table.verdicts.can_deny());
+        let sockets = self.sockets.as_ref().is_some_and(SocketTables::restricts);
+        let sections = [("network", network), ("devices", devices), ("sysctls", sysctls), ("sockets", sockets)];
+        sections.iter().filter(|(_, restricts)| !restricts).map(|(name, _)| *name).collect()
     }
 }

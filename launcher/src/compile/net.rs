@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use common::{
     Decision, RuleSet,
     net::{self, Address, Lookup, OPS, PROTOCOLS, PortInterval, Request, Table},
+    socket::unjudged,
 };
 
-use crate::policy::{Host, NetRule, Op, Prefix, Protocol, Section};
+use crate::policy::{Action, Host, NetRule, Op, Prefix, Protocol, Rule as _, Section};
 
 /// The compiled network section.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct NetTables {
     pub hosts: Vec<(Prefix, RuleSet)>,
     /// Intervals of ports in ascending order, filled up to a power of two of them. Empty where no rule names ports.
     pub ports: Vec<PortInterval>,
+    /// The kinds of sockets ([`unjudged`]) that could do what the section denies without any address hook noticing.
+    pub evasive: u32,
 }
 
 impl NetTables {
@@ -29,7 +32,18 @@ impl NetTables {
         for (index, rule) in rules.iter().enumerate() {
             for op in ops(rule) {
                 for protocol in protocols(rule) {
-                    by_kind[op as usize][protocol.index()].insert(index);
+                    by_kind[op.index()][protocol.index()].insert(index);
+                }
+            }
+        }
+        let own = rules.iter().enumerate().filter(|(_, rule)| is_own(rule)).map(|(index, _)| index).collect();
+        let mut judged = 0;
+        let mut evasive = 0;
+        for op in net::Op::ALL {
+            for protocol in net::Protocol::ALL {
+                if can_deny(section, op, protocol) {
+                    judged |= 1 << op.index();
+                    evasive |= evasive_by(protocol);
                 }
             }
         }
@@ -39,11 +53,28 @@ impl NetTables {
                 verdicts: section.verdicts(),
                 by_host: u32::from(by_host),
                 port_intervals: u32::try_from(ports.len()).expect("no more intervals than ports"),
+                judged,
+                padding: 0,
+                own,
                 by_kind,
             },
             hosts: if by_host { resolve_hosts(rules) } else { Vec::new() },
             ports,
+            evasive,
         }
+    }
+
+    /// Whether any rule is about the sandbox's own sockets.
+    #[must_use]
+    pub fn asks_for_own(&self) -> bool {
+        self.table.own != RuleSet::NONE
+    }
+
+    /// Whether packets that arrive have to be judged.
+    #[must_use]
+    pub fn judges_packets(&self) -> bool {
+        // Whoever listens may have come to his port without bind(2).
+        self.table.judges(net::Op::RECEIVE) || self.table.judges(net::Op::BIND)
     }
 
     /// Judges a request, as the kernel would.
@@ -69,30 +100,48 @@ impl Lookup for NetTables {
 }
 
 fn ops(rule: &NetRule) -> Vec<net::Op> {
-    match &rule.ops {
-        None => vec![net::Op::Connect],
-        Some(ops) => ops
-            .iter()
-            .map(|op| match op {
-                Op::Connect => net::Op::Connect,
-            })
-            .collect(),
-    }
+    rule.ops.as_ref().map_or_else(|| net::Op::ALL.to_vec(), |ops| ops.iter().copied().map(Op::meant).collect())
 }
 
 fn protocols(rule: &NetRule) -> Vec<net::Protocol> {
-    const ALL: [net::Protocol; 3] = [net::Protocol::TCP, net::Protocol::UDP, net::Protocol::OTHER];
-    match &rule.protocols {
-        None => ALL.to_vec(),
-        Some(protocols) => protocols
-            .iter()
-            .flat_map(|protocol| match protocol {
-                Protocol::Tcp => vec![net::Protocol::TCP],
-                Protocol::Udp => vec![net::Protocol::UDP],
-                Protocol::Any => ALL.to_vec(),
-            })
-            .collect(),
+    let meant = |protocol: &Protocol| match protocol {
+        Protocol::Tcp => vec![net::Protocol::TCP],
+        Protocol::Udp => vec![net::Protocol::UDP],
+        Protocol::Icmp => vec![net::Protocol::ICMP],
+        Protocol::Any => net::Protocol::ALL.to_vec(),
+    };
+    rule.protocols.as_ref().map_or_else(|| net::Protocol::ALL.to_vec(), |all| all.iter().flat_map(meant).collect())
+}
+
+/// Whether there is a request for this operation by this protocol that is denied.
+fn can_deny(section: &Section<NetRule>, op: net::Op, protocol: net::Protocol) -> bool {
+    for rule in &section.rules {
+        if ops(rule).contains(&op) && protocols(rule).contains(&protocol) {
+            let denies = rule.action() == Action::Deny;
+            // No later rule is ever asked.
+            let always = is_everywhere(rule) && rule.ports.is_none();
+            if denies || always {
+                return denies;
+            }
+        }
     }
+    section.default == Action::Deny
+}
+
+/// The kinds of sockets that could do by this protocol what no address hook notices.
+fn evasive_by(protocol: net::Protocol) -> u32 {
+    // A raw socket sends whatever it likes.
+    let other = match protocol {
+        net::Protocol::TCP | net::Protocol::UDP => 0,
+        net::Protocol::ICMP => unjudged::PING,
+        _ => unjudged::OTHER,
+    };
+    unjudged::RAW | other
+}
+
+/// Whether a rule's hosts include the sandbox's own sockets.
+fn is_own(rule: &NetRule) -> bool {
+    rule.hosts.iter().flatten().any(|host| matches!(host, Host::Sandbox))
 }
 
 /// Whether a rule holds for every host there is.
@@ -105,9 +154,16 @@ fn is_everywhere(rule: &NetRule) -> bool {
 /// The networks of all rules, each with the rules of those around it.
 fn resolve_hosts(rules: &[NetRule]) -> Vec<(Prefix, RuleSet)> {
     let mut networks: BTreeMap<Prefix, RuleSet> = BTreeMap::new();
-    // The two families are there in any case, so that every address has a longest match.
-    for family in [Prefix::ALL_V6, Prefix::ALL_V4] {
+    // The two families are there in any case, so that every address has a longest match. The unspecified addresses are
+    // not looked up but for bind, where they mean every address: a rule that denies any of these denies them.
+    for (family, unspecified) in FAMILIES {
         networks.insert(family, RuleSet::NONE);
+        let denied = rules.iter().enumerate().filter(|(_, rule)| {
+            // An IPv6 socket that is bound to :: may have IPv4's addresses, too.
+            let within = |network: &Prefix| family == Prefix::ALL_V6 || Prefix::ALL_V4.covers(*network);
+            rule.action() == Action::Deny && rule.hosts.iter().flatten().flat_map(Host::networks).any(within)
+        });
+        networks.insert(unspecified, denied.map(|(index, _)| index).collect());
     }
     for (index, rule) in rules.iter().enumerate() {
         match &rule.hosts {
@@ -138,6 +194,10 @@ fn resolve_hosts(rules: &[NetRule]) -> Vec<(Prefix, RuleSet)> {
     }
     resolved
 }
+
+/// The networks of the two families, and the address in each that is none.
+const FAMILIES: [(Prefix, Prefix); 2] =
+    [(Prefix::ALL_V6, Prefix::around(0, 128)), (Prefix::ALL_V4, Prefix::around(Prefix::ALL_V4.bits(), 128))];
 
 /// Divides the ports into intervals that no rule tells apart.
 fn resolve_ports(rules: &[NetRule]) -> Vec<PortInterval> {

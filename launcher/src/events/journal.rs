@@ -84,7 +84,17 @@ impl Journal {
     pub fn drain(&mut self, records: &mut Records) {
         while let Some(record) = records.news.next() {
             match record.first().copied().and_then(Hook::from_number) {
-                Some(Hook::Connect4 | Hook::Connect6) => self.note(&record, records.net.as_ref()),
+                Some(
+                    Hook::Connect4
+                    | Hook::Connect6
+                    | Hook::Bind4
+                    | Hook::Bind6
+                    | Hook::Sendmsg4
+                    | Hook::Sendmsg6
+                    | Hook::Ingress
+                    | Hook::Egress,
+                ) => self.note(&record, records.net.as_ref()),
+                Some(Hook::SockCreate) => self.note(&record, records.socket.as_ref()),
                 Some(Hook::Device) => self.note(&record, records.device.as_ref()),
                 Some(Hook::Sysctl) => self.note(&record, records.sysctl.as_ref()),
                 _ => {}
@@ -136,6 +146,7 @@ impl Journal {
         self.conclude(records.net.as_ref(), &mut events)?;
         self.conclude(records.device.as_ref(), &mut events)?;
         self.conclude(records.sysctl.as_ref(), &mut events)?;
+        self.conclude(records.socket.as_ref(), &mut events)?;
         events.sort_by_key(|(event, _)| event.first);
         for (event, announced) in &events {
             if event.count > *announced {

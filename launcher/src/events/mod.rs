@@ -3,12 +3,13 @@
 mod device;
 mod journal;
 mod net;
+mod socket;
 mod sysctl;
 
 use std::{fmt, rc::Rc};
 
 use common::{
-    decision::{DEFAULT, NAME_TOO_LONG},
+    decision::{DEFAULT, NAME_TOO_LONG, UNJUDGED_SOCKET, UNPARSED_PACKET},
     record::{Hook, Key, Tally},
 };
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ pub struct Event {
     /// When it was denied first.
     #[serde(serialize_with = "nanoseconds")]
     pub time: Timestamp,
-    /// What was asked for: `connect`, `device`, `sysctl`.
+    /// What was asked for: `connect`, `bind`, `send`, `receive`, `socket`, `device`, `sysctl`.
     pub op: &'static str,
     /// The hook that judged it.
     pub hook: &'static str,
@@ -87,6 +88,8 @@ pub enum Subject {
     Device(device::Device),
     /// A tunable.
     Sysctl(sysctl::Sysctl),
+    /// A socket.
+    Socket(socket::Socket),
 }
 
 impl fmt::Display for Subject {
@@ -95,6 +98,7 @@ impl fmt::Display for Subject {
             Self::Network(network) => network.fmt(f),
             Self::Device(device) => device.fmt(f),
             Self::Sysctl(sysctl) => sysctl.fmt(f),
+            Self::Socket(socket) => socket.fmt(f),
         }
     }
 }
@@ -116,6 +120,11 @@ impl Cause {
         let reason = match rule {
             DEFAULT => return Self { rule: "default".to_owned(), reason: None },
             NAME_TOO_LONG => "the name is too long to be judged",
+            UNJUDGED_SOCKET => {
+                "no hook judges where such a socket sends to, and the network section denies some of it; to allow it, \
+                 name its type or protocol in a rule of the sockets section: its packets are judged then"
+            }
+            UNPARSED_PACKET => "the packet's headers don't tell all that rules may ask for",
             rule => return Self { rule: format!("/{section}/rules/{rule}"), reason: None },
         };
         Self { rule: "fail-closed".to_owned(), reason: Some(reason) }

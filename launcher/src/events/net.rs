@@ -2,20 +2,20 @@
 
 use std::{fmt, net::IpAddr};
 
-use common::record::NetSubject;
+use common::{net::Op, record::NetSubject};
 use serde::Serialize;
 
 use super::{Recorded, Subject};
-use crate::policy::display_address;
+use crate::policy::{display_address, protocol_name};
 
-/// A peer.
+/// A peer; for bind, the socket's own address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Network {
     /// Its address; IPv4 as such, by whichever socket it was asked for.
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
-    /// `tcp`, `udp`, or the protocol's number.
+    /// `tcp`, `udp`, `icmp` and the like, or the protocol's number.
     pub protocol: String,
     /// The name that the address was found by. Not known yet in this version.
     pub host: Option<String>,
@@ -35,16 +35,11 @@ impl Recorded for NetSubject {
     const SECTION: &'static str = "network";
 
     fn op(&self) -> &'static str {
-        "connect"
+        Op::ALL.get(usize::from(self.op)).map_or("unknown", |op| op.name())
     }
 
     fn describe(&self) -> Subject {
-        let protocol = match self.protocol {
-            6 => "tcp".to_owned(),
-            17 => "udp".to_owned(),
-            262 => "mptcp".to_owned(),
-            other => other.to_string(),
-        };
+        let protocol = protocol_name(self.protocol);
         Subject::Network(Network { address: display_address(self.address), port: self.port, protocol, host: None })
     }
 }

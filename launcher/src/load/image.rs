@@ -9,7 +9,7 @@ use std::{
 use aya::maps::MapData;
 use aya_obj::{
     Map,
-    generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_prog_type},
+    generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_map_type, bpf_prog_type},
 };
 
 use super::{LoadError, MapContent};
@@ -149,8 +149,13 @@ impl LoadedImage {
             if let Some(content) = &content {
                 (value_size, max_entries) = (content.value_size(), content.count);
             }
-            let definition = Map::new_from_params(kind, key_size, value_size, max_entries, flags);
-            let map = MapData::create(definition, name, None).map_err(|error| LoadError::map(name, error))?;
+            let map = if kind == bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as u32 {
+                let fd = bpf::create_socket_storage(name, value_size, flags).map_err(refused)?;
+                MapData::from_fd(fd)
+            } else {
+                MapData::create(Map::new_from_params(kind, key_size, value_size, max_entries, flags), name, None)
+            };
+            let map = map.map_err(|error| LoadError::map(name, error))?;
             if let Some(content) = content {
                 let fd = map.fd().as_fd();
                 bpf::fill_map(fd, &content.keys, &content.values, content.count).map_err(refused)?;

@@ -107,7 +107,7 @@ impl FromStr for Prefix {
 }
 
 fn not_an_address(text: &str, address: &str) -> String {
-    let names: Vec<&str> = Set::ALL.iter().map(|set| set.name()).collect();
+    let names: Vec<&str> = Set::ALL.iter().map(|set| set.name()).chain([SANDBOX]).collect();
     let hint = did_you_mean(text, &names);
     if address.contains('%') {
         format!("\"{text}\": zone identifiers can't be matched; write the address without \"%…\"")
@@ -187,16 +187,27 @@ impl Set {
     }
 }
 
-/// A host of a network rule, resolved to networks.
+/// The word for the sandbox's own sockets.
+const SANDBOX: &str = "sandbox";
+
+/// A host of a network rule.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Host(Vec<Prefix>);
+pub enum Host {
+    /// Addresses, resolved to networks.
+    Networks(Vec<Prefix>),
+    /// Sockets that processes of this same sandbox have made, reached by a loopback address.
+    Sandbox,
+}
 
 impl Host {
     /// The networks that are meant.
     #[must_use]
     pub fn networks(&self) -> &[Prefix] {
-        &self.0
+        match self {
+            Self::Networks(networks) => networks,
+            Self::Sandbox => &[],
+        }
     }
 }
 
@@ -204,17 +215,24 @@ impl TryFrom<String> for Host {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        match Set::ALL.iter().find(|set| set.name() == text) {
-            Some(set) => set.networks().iter().map(|network| network.parse()).collect::<Result<_, _>>().map(Self),
-            None => text.parse().map(|prefix| Self(vec![prefix])),
+        if text == SANDBOX {
+            return Ok(Self::Sandbox);
         }
+        let networks: Result<_, String> = match Set::ALL.iter().find(|set| set.name() == text) {
+            Some(set) => set.networks().iter().map(|network| network.parse()).collect(),
+            None => text.parse().map(|prefix| vec![prefix]),
+        };
+        networks.map(Self::Networks)
     }
 }
 
 /// Writes the networks of all hosts of a rule as one list, which means the same.
 #[allow(clippy::ref_option)] // serde hands over a reference to the field
 pub(super) fn serialize_hosts<S: Serializer>(hosts: &Option<Vec<Host>>, json: S) -> Result<S::Ok, S::Error> {
-    json.collect_seq(hosts.iter().flatten().flat_map(Host::networks).map(ToString::to_string))
+    json.collect_seq(hosts.iter().flatten().flat_map(|host| match host {
+        Host::Networks(networks) => networks.iter().map(ToString::to_string).collect(),
+        Host::Sandbox => vec![SANDBOX.to_owned()],
+    }))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod host;
 mod net;
 mod port;
 mod section;
+mod socket;
 mod sysctl;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ pub use host::{Host, Prefix, display_address, shared_space};
 pub use net::{NetRule, Op, Protocol};
 pub use port::PortRange;
 pub use section::{Action, Rule, Section};
+pub use socket::{Family, SocketProtocol, SocketRule, SocketType, protocol_name};
 pub use sysctl::{Pattern, SysctlRule, Token, canonical_name};
 
 /// A whole policy.
@@ -46,6 +48,9 @@ pub struct Policy {
     /// Rules on kernel tunables.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub sysctls: Option<Section<SysctlRule>>,
+    /// Rules on making sockets.
+    #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<Section<SocketRule>>,
 }
 
 impl Policy {
@@ -57,17 +62,6 @@ impl Policy {
     pub fn read(path: &Path) -> Result<(Self, Document), PolicyError> {
         let document = Document::read(path)?;
         Ok((document.parse()?, document))
-    }
-
-    /// The sections that this policy leaves out, which restrict nothing.
-    #[must_use]
-    pub fn unrestricted(&self) -> Vec<&'static str> {
-        let present = [
-            ("network", self.network.is_some()),
-            ("devices", self.devices.is_some()),
-            ("sysctls", self.sysctls.is_some()),
-        ];
-        present.iter().filter(|(_, present)| !present).map(|(name, _)| *name).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Rules of the network section.
 
+use common::net;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,7 +21,7 @@ pub struct NetRule {
     /// Transport protocols.
     #[serde(default, deserialize_with = "non_empty", skip_serializing_if = "Option::is_none")]
     pub protocols: Option<Vec<Protocol>>,
-    /// Peers.
+    /// Peers; for bind, the socket's own address.
     #[serde(
         default,
         deserialize_with = "non_empty",
@@ -28,7 +29,7 @@ pub struct NetRule {
         skip_serializing_if = "Option::is_none"
     )]
     pub hosts: Option<Vec<Host>>,
-    /// The peers' ports.
+    /// The peers' ports; for bind, the socket's own.
     #[serde(default, deserialize_with = "non_empty", skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<PortRange>>,
 }
@@ -44,6 +45,25 @@ words! {
     pub enum Op {
         /// Connect to a peer, by TCP or UDP.
         Connect = "connect",
+        /// Take an address and port of this host's. A rule's hosts and ports are the socket's own.
+        Bind = "bind",
+        /// Send a datagram to a peer that is named with it.
+        Send = "send",
+        /// Accept a connection, or receive a datagram on a socket that isn't connected.
+        Receive = "receive",
+    }
+}
+
+impl Op {
+    /// The operation for `decide()`.
+    #[must_use]
+    pub const fn meant(self) -> net::Op {
+        match self {
+            Self::Connect => net::Op::CONNECT,
+            Self::Bind => net::Op::BIND,
+            Self::Send => net::Op::SEND,
+            Self::Receive => net::Op::RECEIVE,
+        }
     }
 }
 
@@ -54,6 +74,8 @@ words! {
         Tcp = "tcp",
         /// UDP.
         Udp = "udp",
+        /// ICMP and ICMPv6.
+        Icmp = "icmp",
         /// Every protocol.
         Any = "any",
     }

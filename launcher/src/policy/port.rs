@@ -2,9 +2,13 @@
 
 use std::{fmt, str::FromStr};
 
+use common::net::EPHEMERAL;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A range of ports, both ends included: `80`, `"80"` or `"8000-8999"`.
+/// The word for port 0, which bind(2) takes for "any that is free".
+const ANY_FREE: &str = "ephemeral";
+
+/// A range of ports, both ends included: `80`, `"80"`, `"8000-8999"`, or `"ephemeral"` for port 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortRange {
     first: u16,
@@ -28,7 +32,7 @@ impl PortRange {
 fn port(text: &str) -> Result<u16, String> {
     // u16::from_str would take a sign.
     if !text.bytes().all(|byte| byte.is_ascii_digit()) || text.is_empty() {
-        return Err(format!("\"{text}\" is no port; write a number, or a range such as \"8000-8999\""));
+        return Err(format!("\"{text}\" is no port; write a number, a range such as \"8000-8999\", or \"ephemeral\""));
     }
     text.parse().map_err(|_| format!("port {text} is out of range (0 to 65535)"))
 }
@@ -37,6 +41,9 @@ impl FromStr for PortRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text == ANY_FREE {
+            return Ok(Self { first: EPHEMERAL, last: EPHEMERAL });
+        }
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let (first, last) = (port(first)?, port(last)?);
         if first > last {
@@ -48,7 +55,13 @@ impl FromStr for PortRange {
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+        if (self.first, self.last) == (EPHEMERAL, EPHEMERAL) {
+            f.write_str(ANY_FREE)
+        } else if self.first == self.last {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
     }
 }
 
@@ -60,7 +73,7 @@ impl<'de> Deserialize<'de> for PortRange {
             type Value = PortRange;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a port number or a range such as \"8000-8999\"")
+                f.write_str("a port number, a range such as \"8000-8999\", or \"ephemeral\"")
             }
 
             fn visit_u64<E: de::Error>(self, number: u64) -> Result<PortRange, E> {
@@ -82,7 +95,11 @@ impl<'de> Deserialize<'de> for PortRange {
 
 impl Serialize for PortRange {
     fn serialize<S: Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
-        if self.first == self.last { json.serialize_u16(self.first) } else { json.collect_str(self) }
+        if self.first == self.last && self.first != EPHEMERAL {
+            json.serialize_u16(self.first)
+        } else {
+            json.collect_str(self)
+        }
     }
 }
 
@@ -92,7 +109,9 @@ mod tests {
 
     #[test]
     fn ranges() {
-        for (text, first, last) in [("80", 80, 80), ("0", 0, 0), ("8000-8999", 8000, 8999), ("1-65535", 1, 65535)] {
+        for (text, first, last) in
+            [("80", 80, 80), ("0", 0, 0), ("8000-8999", 8000, 8999), ("1-65535", 1, 65535), ("ephemeral", 0, 0)]
+        {
             assert_eq!(text.parse(), Ok(PortRange { first, last }), "{text}");
         }
         for text in ["", "-", "80-", "-80", "80-20", "65536", "99999", "http", "+80", " 80", "80 - 90", "1-2-3"] {

@@ -6,7 +6,7 @@ use common::{
     decision::Verdicts,
     device, net,
     record::{Counters, DeviceSubject, Key, NetSubject, SysctlSubject, Tally},
-    sysctl,
+    socket, sysctl,
 };
 
 /// Types that are nothing but integers: no padding, and valid whatever their bytes are.
@@ -26,6 +26,7 @@ macro_rules! plain {
 plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally);
 plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, sysctl::Node);
 plain!(NetSubject, DeviceSubject, SysctlSubject);
+plain!(socket::Request, socket::Rule, socket::Table);
 
 // SAFETY: an array has no padding of its own.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}

@@ -3,6 +3,7 @@
 
 mod device;
 mod net;
+mod socket;
 pub mod sysctl;
 
 use std::{fmt, path::Path};
@@ -11,16 +12,17 @@ use common::{
     Decision,
     device::Request as DeviceRequest,
     net::{Address, Op, Protocol, Request},
+    socket::Request as SocketRequest,
     sysctl::{Access, NAME_LEN},
 };
 use launcher::{
-    compile::{DeviceTables, NetTables, SysctlTables},
+    compile::{DeviceTables, NetTables, SocketTables, SysctlTables},
     policy::{Document, Policy},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 
-use crate::oracle::{Connect, Device, Sysctl};
+use crate::oracle::{Device, Net, Socket, Sysctl};
 
 /// How many requests of each kind come with a policy.
 const REQUESTS: usize = 24;
@@ -30,9 +32,10 @@ const REQUESTS: usize = 24;
 pub struct Case {
     pub json: String,
     pub policy: Policy,
-    pub connects: Vec<Connect>,
+    pub nets: Vec<Net>,
     pub devices: Vec<Device>,
     pub sysctls: Vec<Sysctl>,
+    pub sockets: Vec<Socket>,
 }
 
 /// The policy is enough: which request is judged wrongly, the assertion tells.
@@ -46,7 +49,7 @@ impl fmt::Debug for Case {
 pub fn case() -> impl Strategy<Value = Case> {
     policy().prop_flat_map(|json| {
         let policy = parse(&json.to_string());
-        let connects = policy
+        let nets = policy
             .network
             .as_ref()
             .map_or(Just(vec![]).boxed(), |section| vec(net::request(section), REQUESTS).boxed());
@@ -59,12 +62,14 @@ pub fn case() -> impl Strategy<Value = Case> {
             .as_ref()
             .map_or(Just(vec![]).boxed(), |section| vec(sysctl::request(section), REQUESTS).boxed());
         let json = json.to_string();
-        (connects, devices, sysctls).prop_map(move |(connects, devices, sysctls)| Case {
+        let sockets = vec(socket::request(), if policy.sockets.is_some() { REQUESTS } else { 0 });
+        (nets, devices, sysctls, sockets).prop_map(move |(nets, devices, sysctls, sockets)| Case {
             json: json.clone(),
             policy: policy.clone(),
-            connects,
+            nets,
             devices,
             sysctls,
+            sockets,
         })
     })
 }
@@ -87,9 +92,10 @@ fn policy_with(rules: usize) -> impl Strategy<Value = Value> {
         optional("devices", section(device::rule(), rules, device::rule())),
         // Fewer: what wildcards cost is multiplied by every further one.
         optional("sysctls", section(sysctl::rule(), rules.min(12), sysctl::plain_rule())),
+        optional("sockets", section(socket::rule(), rules, socket::rule())),
     );
-    keys.prop_map(|(schema, mode, network, devices, sysctls)| {
-        object([Some(("version", json!(1))), schema, mode, network, devices, sysctls])
+    keys.prop_map(|(schema, mode, network, devices, sysctls, sockets)| {
+        object([Some(("version", json!(1))), schema, mode, network, devices, sysctls, sockets])
     })
 }
 
@@ -134,11 +140,19 @@ pub trait DecidedBy<Tables> {
     fn decided_by(&self, tables: &Tables) -> Decision;
 }
 
-impl DecidedBy<NetTables> for Connect {
+impl DecidedBy<NetTables> for Net {
     fn decided_by(&self, tables: &NetTables) -> Decision {
         let address = Address::from_bits(self.address.to_bits());
         let protocol = Protocol::from_ipproto(self.protocol.into());
-        tables.decide(&Request { op: Op::Connect, protocol, address, port: self.port })
+        let op = Op::ALL[usize::from(self.op)];
+        tables.decide(&Request { op, protocol, address, port: self.port, own: self.own.into() })
+    }
+}
+
+impl DecidedBy<SocketTables> for Socket {
+    fn decided_by(&self, tables: &SocketTables) -> Decision {
+        let Self { family, kind, protocol } = *self;
+        tables.decide(&SocketRequest { family, kind, protocol, padding: 0 })
     }
 }
 

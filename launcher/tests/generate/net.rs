@@ -10,12 +10,12 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
 
 use super::{action, object, optional};
-use crate::oracle::Connect;
+use crate::oracle::Net;
 
 const NAMED_SETS: [&str; 6] = ["any", "loopback", "private", "link-local", "multicast", "metadata"];
 
 /// Networks at and around the border between the families.
-const BORDERS: [&str; 10] = [
+const BORDERS: [&str; 11] = [
     "0.0.0.0/0",
     "::/0",
     "::/1",
@@ -26,6 +26,7 @@ const BORDERS: [&str; 10] = [
     "::1:0:0:0/80",
     "255.255.255.255",
     "::",
+    "0.0.0.0",
 ];
 
 /// Addresses that many of the networks lie around, so that networks overlap.
@@ -42,8 +43,8 @@ const CENTRES_V6: [Ipv6Addr; 4] = [
 pub(super) fn rule() -> impl Strategy<Value = Value> {
     let keys = (
         action(),
-        optional("ops", Just(json!(["connect"]))),
-        optional("protocols", vec(select(&["tcp", "udp", "any"][..]), 1..=2)),
+        optional("ops", vec(select(&["connect", "bind", "send", "receive"][..]), 1..=3)),
+        optional("protocols", vec(select(&["tcp", "udp", "icmp", "any"][..]), 1..=2)),
         optional("hosts", vec(host(), 1..=5)),
         optional("ports", vec(port(), 1..=4)),
     );
@@ -55,6 +56,7 @@ pub(super) fn rule() -> impl Strategy<Value = Value> {
 fn host() -> impl Strategy<Value = String> {
     prop_oneof![
         2 => select(&NAMED_SETS[..]).prop_map(str::to_owned),
+        1 => Just("sandbox".to_owned()),
         1 => select(&BORDERS[..]).prop_map(str::to_owned),
         6 => (prop_oneof![3 => select(&CENTRES_V4[..]), 1 => any::<Ipv4Addr>()], 0..=32_u8, 0..4_u8)
             .prop_map(|(address, length, notation)| network_v4(address, length, notation)),
@@ -90,13 +92,14 @@ fn port() -> impl Strategy<Value = Value> {
     prop_oneof![
         number().prop_map(Value::from),
         number().prop_map(|port| json!(port.to_string())),
+        Just(json!("ephemeral")),
         (number(), number()).prop_map(|(one, other)| json!(format!("{}-{}", one.min(other), one.max(other)))),
     ]
 }
 
 /// Requests at the edges of what the rules name.
-pub(super) fn request(section: &Section<NetRule>) -> impl Strategy<Value = Connect> + use<> {
-    let mut addresses = vec![0, 1, 0xffff_ffff_ffff, 0xfffe_ffff_ffff, 0x1_0000_0000_0000, u128::MAX];
+pub(super) fn request(section: &Section<NetRule>) -> impl Strategy<Value = Net> + use<> {
+    let mut addresses = vec![0, 1, 0xffff_0000_0000, 0xffff_ffff_ffff, 0xfffe_ffff_ffff, 0x1_0000_0000_0000, u128::MAX];
     let mut ports = vec![0, 80, u16::MAX];
     for rule in &section.rules {
         for network in rule.hosts.iter().flatten().flat_map(Host::networks) {
@@ -114,9 +117,12 @@ pub(super) fn request(section: &Section<NetRule>) -> impl Strategy<Value = Conne
     let protocol = prop_oneof![8 => select(&[6_u8, 17][..]), 1 => select(&[0_u8, 1, 33, 132, 136, 255][..])];
     let address = prop_oneof![8 => select(addresses), 1 => any::<u128>()];
     let port = prop_oneof![8 => select(ports), 1 => any::<u16>()];
-    (protocol, address, port).prop_map(|(protocol, address, port)| Connect {
+    (0..4_u8, protocol, address, port, any::<bool>()).prop_map(|(op, protocol, address, port, own)| Net {
+        op,
         protocol,
         address: Ipv6Addr::from_bits(address),
         port,
+        // A socket's own address is the sandbox's.
+        own: own || op == 1,
     })
 }

@@ -10,7 +10,7 @@ use launcher::{
     sys::bpf,
 };
 
-use crate::oracle::{Connect, Device, Sysctl};
+use crate::oracle::{Device, Net, Socket, Sysctl};
 
 #[allow(clippy::unreadable_literal)] // written by the build script
 static JUDGE: Image = include!(concat!(env!("OUT_DIR"), "/judge.rs"));
@@ -23,6 +23,7 @@ pub struct Judge {
     net: OwnedFd,
     device: OwnedFd,
     sysctl: OwnedFd,
+    socket: OwnedFd,
 }
 
 impl Judge {
@@ -38,7 +39,12 @@ impl Judge {
     fn load(globals: &[(&'static str, &[u8])], tables: &Tables) -> Result<Self, LoadError> {
         let mut image = JUDGE.begin(globals, contents(tables))?;
         let mut load = |name| image.load(name, BPF_PROG_TYPE_SCHED_CLS, None);
-        Ok(Self { net: load("judge_net")?, device: load("judge_device")?, sysctl: load("judge_sysctl")? })
+        Ok(Self {
+            net: load("judge_net")?,
+            device: load("judge_device")?,
+            sysctl: load("judge_sysctl")?,
+            socket: load("judge_socket")?,
+        })
     }
 }
 
@@ -47,10 +53,10 @@ pub trait Judged {
     fn judged_by(&self, judge: &Judge) -> Option<Decision>;
 }
 
-impl Judged for Connect {
+impl Judged for Net {
     fn judged_by(&self, judge: &Judge) -> Option<Decision> {
         let address = self.address.octets();
-        run(&judge.net, &[&HEADER, &address, &self.port.to_ne_bytes(), &[self.protocol]])
+        run(&judge.net, &[&HEADER, &address, &self.port.to_ne_bytes(), &[self.protocol, self.op, self.own.into()]])
     }
 }
 
@@ -58,6 +64,13 @@ impl Judged for Device {
     fn judged_by(&self, judge: &Judge) -> Option<Decision> {
         let [kind, access, major, minor] = [self.kind, self.access, self.major, self.minor].map(u32::to_ne_bytes);
         run(&judge.device, &[&HEADER, &kind, &access, &major, &minor])
+    }
+}
+
+impl Judged for Socket {
+    fn judged_by(&self, judge: &Judge) -> Option<Decision> {
+        let [family, kind, protocol] = [self.family, self.kind, self.protocol].map(u32::to_ne_bytes);
+        run(&judge.socket, &[&HEADER, &family, &kind, &protocol])
     }
 }
 

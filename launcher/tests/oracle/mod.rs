@@ -5,16 +5,37 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use common::{Decision, decision::DEFAULT};
-use launcher::policy::{Action, DeviceRule, Host, NetRule, Prefix, Protocol, Rule, Section, SysctlRule};
+use launcher::policy::{
+    Action, DeviceRule, Host, NetRule, Op, Prefix, Protocol, Rule, Section, SocketRule, SysctlRule,
+};
 
-/// A connection that is asked for.
+/// Something that is asked of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Connect {
+pub struct Net {
+    /// 0: connect, 1: bind, 2: send, 3: receive.
+    pub op: u8,
     /// An `IPPROTO_*` number.
     pub protocol: u8,
     /// IPv4 in its mapped form.
     pub address: Ipv6Addr,
     pub port: u16,
+    /// The peer is a socket of the same sandbox.
+    pub own: bool,
+}
+
+impl Net {
+    /// A connection to a peer outside the sandbox.
+    pub fn connect(protocol: u8, address: Ipv6Addr, port: u16) -> Self {
+        Self { op: 0, protocol, address, port, own: false }
+    }
+}
+
+/// A socket that is asked for, with the kernel's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Socket {
+    pub family: u32,
+    pub kind: u32,
+    pub protocol: u32,
 }
 
 /// A device that is asked for, with the kernel's numbers.
@@ -35,19 +56,47 @@ pub struct Sysctl {
     pub write: bool,
 }
 
-pub fn connect(section: &Section<NetRule>, request: Connect) -> Decision {
+pub fn net(section: &Section<NetRule>, request: Net) -> Decision {
     first_match(section, |rule| {
-        // The only operation there is; a list of operations is never empty.
+        let op = rule.ops.iter().flatten().any(|op| match op {
+            Op::Connect => request.op == 0,
+            Op::Bind => request.op == 1,
+            Op::Send => request.op == 2,
+            Op::Receive => request.op == 3,
+        });
         let protocol = rule.protocols.iter().flatten().any(|protocol| match protocol {
             Protocol::Tcp => request.protocol == 6,
             Protocol::Udp => request.protocol == 17,
+            Protocol::Icmp => [1, 58].contains(&request.protocol),
             Protocol::Any => true,
         });
-        let host = rule.hosts.iter().flatten().flat_map(Host::networks);
-        let host = host.copied().any(|network| covers(network, request.address));
+        let host = rule.hosts.iter().flatten().any(|host| match host {
+            Host::Sandbox => request.own,
+            Host::Networks(networks) => networks.iter().any(|network| {
+                // No address is every address of its family, :: of both; to deny one of them is to deny that.
+                let every = match request.address.to_bits() {
+                    0 => true,
+                    0xffff_0000_0000 => is_of_v4(*network),
+                    _ => false,
+                };
+                covers(*network, request.address) || every && rule.action == Action::Deny
+            }),
+        });
         let mut ports = rule.ports.iter().flatten().map(|range| range.first()..=range.last());
         let port = ports.any(|range| range.contains(&request.port));
-        (rule.protocols.is_none() || protocol) && (rule.hosts.is_none() || host) && (rule.ports.is_none() || port)
+        (rule.ops.is_none() || op)
+            && (rule.protocols.is_none() || protocol)
+            && (rule.hosts.is_none() || host)
+            && (rule.ports.is_none() || port)
+    })
+}
+
+/// The section alone, without what the network section refuses.
+pub fn socket(section: &Section<SocketRule>, request: Socket) -> Decision {
+    first_match(section, |rule| {
+        rule.family.is_none_or(|family| family.number() == request.family)
+            && rule.kind.is_none_or(|kind| kind.number() == request.kind)
+            && rule.protocol.is_none_or(|protocol| protocol.number() == request.protocol)
     })
 }
 
@@ -92,13 +141,17 @@ fn first_match<R: Rule>(section: &Section<R>, matches: impl Fn(&R) -> bool) -> D
 
 /// Whether an address is in a network. The families are separate, although the mapped addresses lie within `::/0`.
 fn covers(network: Prefix, address: Ipv6Addr) -> bool {
-    let of_v4 = network.length() >= 96 && network.bits() >> 32 == 0xffff;
+    let of_v4 = is_of_v4(network);
     let bit = |bits: u128, index: u8| bits >> (127 - index) & 1;
     let same_bits = (0..network.length()).all(|index| bit(network.bits(), index) == bit(address.to_bits(), index));
     match address.to_canonical() {
         IpAddr::V4(_) => of_v4 && same_bits,
         IpAddr::V6(_) => !of_v4 && same_bits,
     }
+}
+
+fn is_of_v4(network: Prefix) -> bool {
+    network.length() >= 96 && network.bits() >> 32 == 0xffff
 }
 
 fn glob(pattern: &[u8], name: &[u8]) -> bool {

@@ -1,0 +1,252 @@
+//! IP packets: who sends what to whom, as the headers say. Whatever can't be told for certain can't be judged.
+
+use core::hint::black_box;
+
+use crate::{net::Address, socket::protocol};
+
+/// What a packet's headers tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// Where it comes from.
+    pub source: Address,
+    /// Where it goes.
+    pub destination: Address,
+    /// The protocol on top of IP, an `IPPROTO_*` number.
+    pub protocol: u32,
+    /// The sender's port; 0 for a protocol without ports.
+    pub source_port: u16,
+    /// The receiver's port; 0 for a protocol without ports.
+    pub destination_port: u16,
+}
+
+/// The bytes of a packet, from its IP header on.
+pub trait Content {
+    /// `N` words from `offset` on, as they lie in memory, and 0. If there aren't as many: zeros, and 1.
+    fn load<const N: usize>(&self, offset: u32) -> ([u32; N], u32);
+}
+
+/// The longest IPv4 header is 60 bytes, the one without options 20.
+const MAX_OPTION_WORDS: u32 = 10;
+/// Extension headers that are followed. The kernel itself sends no more than four kinds, each once.
+const MAX_EXTENSIONS: u32 = 6;
+
+/// Extension headers of IPv6 (RFC 8200) that are followed: those that only add something.
+mod extension {
+    pub const HOP_BY_HOP: u32 = 0;
+    pub const AUTHENTICATION: u32 = 51;
+    pub const DESTINATION_OPTIONS: u32 = 60;
+    /// Routing and fragment headers: the first names another destination, behind the second the ports may be missing.
+    pub const REFUSED: [u32; 2] = [43, 44];
+}
+
+/// Reads a packet's headers. `None` if they are incomplete, if the packet is a fragment, so that its ports may be
+/// elsewhere, or if it has a route of its own, so that the destination isn't where it finally goes.
+///
+/// There are few branches, and none in the loops: the kernel's verifier would follow all that comes after them once for
+/// each. Black boxes keep the compiler from making some of what is arithmetic here.
+#[inline(always)]
+#[must_use]
+pub fn parse(content: &impl Content) -> Option<Packet> {
+    let ([first], _) = content.load(0);
+    let Header { source, destination, protocol, end, refused } = match u32::from_be(first) >> 28 {
+        4 => header4(content),
+        6 => header6(content),
+        _ => return None,
+    };
+    // Where there are no ports, there may be nothing to load either.
+    let ([ports], missing) = content.load(end);
+    let with_ports = is(protocol, protocol::TCP)
+        | is(protocol, protocol::UDP)
+        | is(protocol, protocol::DCCP)
+        | is(protocol, protocol::SCTP)
+        | is(protocol, protocol::UDPLITE);
+    if refused | with_ports & missing != 0 {
+        return None;
+    }
+    let ports = u32::from_be(ports) & with_ports;
+    #[allow(clippy::cast_possible_truncation)] // each takes the half that it is to take
+    let (source_port, destination_port) = ((ports >> 16) as u16, ports as u16);
+    Some(Packet { source, destination, protocol, source_port, destination_port })
+}
+
+/// What comes before the ports.
+struct Header {
+    source: Address,
+    destination: Address,
+    protocol: u32,
+    /// Where the next header begins.
+    end: u32,
+    /// Not 0 if the packet can't be judged.
+    refused: u32,
+}
+
+#[inline(always)]
+fn header4(content: &impl Content) -> Header {
+    /// More fragments, or an offset: bits 0 to 13 of the word.
+    const FRAGMENT: u32 = 0x3fff;
+    let ([first, fragment, protocol, source, destination], missing) = content.load(0);
+    let end = (u32::from_be(first) >> 24 & 0xf) * 4;
+    let mut refused = missing | u32::from_be(fragment) & FRAGMENT;
+    // A header can't be shorter than 20 bytes.
+    refused |= end.wrapping_sub(20) >> 31;
+    for word in 0..MAX_OPTION_WORDS {
+        let offset = 20 + 4 * word;
+        // What isn't there is no option. A header that is cut off has no ports behind it either.
+        let ([options], _) = content.load(offset);
+        // All ones where the offset is below the header's end, else 0.
+        let inside = (black_box(u64::from(offset).wrapping_sub(u64::from(end))) >> 32) as u32;
+        refused |= inside & (has_byte(options, LOOSE_ROUTE) | has_byte(options, STRICT_ROUTE));
+    }
+    let protocol = u32::from_be(protocol) >> 16 & 0xff;
+    Header { source: Address::v4(source), destination: Address::v4(destination), protocol, end, refused }
+}
+
+/// Options by which a packet takes a route of its own: 131 and 137 (RFC 791). Any byte of an option that looks like one
+/// counts as one.
+const LOOSE_ROUTE: u32 = 0x8383_8383;
+const STRICT_ROUTE: u32 = 0x8989_8989;
+
+/// Not 0 if one of the word's bytes is the one that `bytes` repeats. (It may be not 0 for other words, too, but only
+/// where a lower byte is.)
+#[inline(always)]
+const fn has_byte(word: u32, bytes: u32) -> u32 {
+    let difference = word ^ bytes;
+    difference.wrapping_sub(0x0101_0101) & !difference & 0x8080_8080
+}
+
+#[inline(always)]
+fn header6(content: &impl Content) -> Header {
+    let ([_, next, a, b, c, d, e, f, g, h], missing) = content.load(0);
+    let (mut protocol, mut end) = (u32::from_be(next) >> 8 & 0xff, 40_u32);
+    for _ in 0..MAX_EXTENSIONS {
+        // None is shorter than 8 bytes, of which the first two are the next header's kind and this one's length.
+        let ([extension], _) = content.load(end);
+        let (following, length) = (u32::from_be(extension) >> 24, u32::from_be(extension) >> 16 & 0xff);
+        let by_eight = is(protocol, extension::HOP_BY_HOP) | is(protocol, extension::DESTINATION_OPTIONS);
+        let by_four = is(protocol, extension::AUTHENTICATION);
+        // RFC 8200, section 4; RFC 4302, section 2.2
+        end += by_eight & ((length + 1) * 8) | by_four & ((length + 2) * 4);
+        let extended = by_eight | by_four;
+        protocol = protocol & !extended | following & extended;
+    }
+    let refused = missing
+        | is(protocol, extension::HOP_BY_HOP)
+        | is(protocol, extension::DESTINATION_OPTIONS)
+        | is(protocol, extension::AUTHENTICATION)
+        | is(protocol, extension::REFUSED[0])
+        | is(protocol, extension::REFUSED[1]);
+    let (source, destination) = (Address::v6([a, b, c, d]), Address::v6([e, f, g, h]));
+    Header { source, destination, protocol, end, refused }
+}
+
+/// All ones if the numbers are the same, else 0, without a branch.
+#[inline(always)]
+fn is(one: u32, other: u32) -> u32 {
+    // Only where there is no difference, it borrows from the upper half.
+    (black_box(u64::from(one ^ other).wrapping_sub(1)) >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Content for &[u8] {
+        fn load<const N: usize>(&self, offset: u32) -> ([u32; N], u32) {
+            let offset = usize::try_from(offset).unwrap();
+            let Some(bytes) = self.get(offset..offset + 4 * N) else { return ([0; N], 1) };
+            let mut words = bytes.chunks(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap()));
+            (std::array::from_fn(|_| words.next().unwrap()), 0)
+        }
+    }
+
+    const PORTS: [u8; 4] = [0x12, 0x34, 0x00, 0x35];
+
+    /// An IPv4 packet from 10.0.0.1 to 10.0.0.2 in a buffer, and its length.
+    fn packet4(options: &[u8], fragment: u16, protocol: u8, payload: &[u8]) -> ([u8; 128], usize) {
+        let mut bytes = [0; 128];
+        bytes[0] = 0x45 + u8::try_from(options.len() / 4).unwrap();
+        bytes[6..8].copy_from_slice(&fragment.to_be_bytes());
+        bytes[9] = protocol;
+        bytes[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        bytes[20..20 + options.len()].copy_from_slice(options);
+        let end = 20 + options.len() + payload.len();
+        bytes[20 + options.len()..end].copy_from_slice(payload);
+        (bytes, end)
+    }
+
+    /// An IPv6 packet from `::1` to `::2`, and its length.
+    fn packet6(next: u8, payload: &[u8]) -> ([u8; 128], usize) {
+        let mut bytes = [0; 128];
+        bytes[0] = 0x60;
+        bytes[6] = next;
+        (bytes[23], bytes[39]) = (1, 2);
+        bytes[40..40 + payload.len()].copy_from_slice(payload);
+        (bytes, 40 + payload.len())
+    }
+
+    fn parsed((bytes, length): ([u8; 128], usize)) -> Option<(u32, u16, u16)> {
+        let packet = parse(&&bytes[..length])?;
+        let v4 = (Address::from_bits(0xffff_0a00_0001), Address::from_bits(0xffff_0a00_0002));
+        let v6 = (Address::from_bits(1), Address::from_bits(2));
+        assert!([v4, v6].contains(&(packet.source, packet.destination)), "{packet:?}");
+        Some((packet.protocol, packet.source_port, packet.destination_port))
+    }
+
+    #[test]
+    fn ipv4() {
+        let ports = Some((17, 0x1234, 53));
+        assert_eq!(parsed(packet4(&[], 0, 17, &PORTS)), ports);
+        // "Don't fragment" makes no fragment.
+        assert_eq!(parsed(packet4(&[], 0x4000, 17, &PORTS)), ports);
+        assert_eq!(parsed(packet4(&[1; 40], 0, 17, &PORTS)), ports);
+        assert_eq!(parsed(packet4(&[148, 4, 0, 0], 0, 17, &PORTS)), ports);
+        assert_eq!(parsed(packet4(&[], 0, 1, &[8, 0, 0, 0])), Some((1, 0, 0)));
+        // Without options, what follows the header may look like one.
+        assert_eq!(parsed(packet4(&[], 0, 17, &[131, 131, 137, 137])), Some((17, 0x8383, 0x8989)));
+        for (what, packet) in [
+            ("ports cut off", packet4(&[], 0, 17, &PORTS[..3])),
+            ("more fragments", packet4(&[], 0x2000, 17, &PORTS)),
+            ("a later fragment", packet4(&[], 1, 17, &PORTS)),
+            ("loose route", packet4(&[1, 131, 7, 4, 10, 0, 0, 3], 0, 17, &PORTS)),
+            ("strict route, last", packet4(&[[1; 36].as_slice(), &[137, 3, 4, 0]].concat(), 0, 17, &PORTS)),
+        ] {
+            assert_eq!(parsed(packet), None, "{what}");
+        }
+        let (mut short, length) = packet4(&[], 0, 17, &PORTS);
+        short[0] = 0x44;
+        assert_eq!(parsed((short, length)), None, "a header of 16 bytes");
+        assert_eq!(parse(&[0x45_u8; 19].as_slice()), None);
+    }
+
+    #[test]
+    fn ipv6() {
+        let ports = Some((6, 0x1234, 53));
+        let behind = |extensions: &[u8]| [extensions, &PORTS].concat();
+        assert_eq!(parsed(packet6(6, &PORTS)), ports);
+        assert_eq!(parsed(packet6(0, &behind(&[6, 0, 0, 0, 0, 0, 0, 0]))), ports);
+        assert_eq!(parsed(packet6(60, &behind(&[[6, 1].as_slice(), &[0; 14]].concat()))), ports);
+        assert_eq!(parsed(packet6(51, &behind(&[[6, 1].as_slice(), &[0; 10]].concat()))), ports);
+        let two = [[60, 0].as_slice(), &[0; 6], &[6, 0], &[0; 6]].concat();
+        assert_eq!(parsed(packet6(0, &behind(&two))), ports);
+        assert_eq!(parsed(packet6(58, &[128, 0, 0, 0])), Some((58, 0, 0)));
+        assert_eq!(parsed(packet6(59, &[])), Some((59, 0, 0)));
+        let many = [60, 0, 0, 0, 0, 0, 0, 0].repeat(7);
+        for (what, packet) in [
+            ("ports cut off", packet6(6, &PORTS[..3])),
+            ("routing header", packet6(43, &behind(&[6, 0, 0, 0, 0, 0, 0, 0]))),
+            ("fragment header", packet6(44, &behind(&[6, 0, 0, 0, 0, 0, 0, 0]))),
+            ("fragment behind options", packet6(0, &behind(&[[44, 0].as_slice(), &[0; 6], &[6, 0], &[0; 6]].concat()))),
+            ("too many headers", packet6(60, &behind(&many))),
+            ("an extension cut off", packet6(0, &[6])),
+        ] {
+            assert_eq!(parsed(packet), None, "{what}");
+        }
+    }
+
+    #[test]
+    fn other_versions() {
+        for version in [0_u8, 1, 2, 3, 5, 7, 8, 15] {
+            assert_eq!(parse(&[version << 4; 64].as_slice()), None, "{version}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Packets that arrive or leave: what the address hooks can't see.
+//!
+//! - Who connects to a listener of the sandbox, and who sends datagrams to a socket that is connected to nobody.
+//! - What leaves a socket that the policy allows although no address hook judges it (raw, ping …).
+//! - Once more, whether the sandbox's own socket receives what is meant for it: between the system call and the packet,
+//!   another one may have taken its place.
+
+use core::{hint::black_box, mem::MaybeUninit};
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::bpf_sock,
+    helpers::generated::{bpf_sk_fullsock, bpf_skb_load_bytes},
+    programs::SkBuffContext,
+};
+use common::{
+    Decision,
+    decision::UNPARSED_PACKET,
+    net::{self, Address, Op, Protocol, Request},
+    packet::{Content, Packet, parse},
+    record::Hook,
+    socket::{self, kind, protocol},
+};
+
+use crate::{
+    net::{KernelTables, NET_TABLE, NET_TALLIES, subject, words},
+    own::{self, Maker},
+    record,
+    rodata::{filled, judged},
+};
+
+/// `TCP_ESTABLISHED`, which a connected UDP socket is in, too (include/net/tcp_states.h).
+const ESTABLISHED: u32 = 1;
+/// `TCP_SYN_SENT`
+const SYN_SENT: u32 = 2;
+/// `TCP_LISTEN`
+const LISTEN: u32 = 10;
+
+/// The packet's socket, as far as packets are judged by it.
+struct Socket {
+    pointer: *mut bpf_sock,
+    family: u32,
+    /// Type and protocol in one number, as [`kind_of`] has it: comparing it whole leaves the verifier with one state for
+    /// all sockets that are none of those compared.
+    kind: u64,
+    protocol: u32,
+    state: u32,
+}
+
+/// A type and a protocol in one number.
+const fn kind_of(kind: u32, protocol: u32) -> u64 {
+    (kind as u64) << 32 | protocol as u64
+}
+
+impl Socket {
+    #[inline(always)]
+    fn of(ctx: &SkBuffContext) -> Option<Self> {
+        // SAFETY: the verifier checks each access to the context and to what it finds there.
+        unsafe {
+            let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
+            if socket.is_null() {
+                return None;
+            }
+            let pointer = bpf_sk_fullsock(socket);
+            if pointer.is_null() {
+                return None;
+            }
+            let (family, protocol, state) = ((*pointer).family, (*pointer).protocol, (*pointer).state);
+            let kind = black_box(kind_of((*pointer).type_, protocol));
+            Some(Self { pointer, family, kind, protocol, state })
+        }
+    }
+
+    /// Whether it is a TCP socket, whose connections the address hooks judge.
+    #[inline(always)]
+    fn is_tcp(&self) -> bool {
+        self.kind == kind_of(kind::STREAM, protocol::TCP) || self.kind == kind_of(kind::STREAM, protocol::MPTCP)
+    }
+
+    /// Whether it is a UDP socket, whose datagrams the address hooks judge.
+    #[inline(always)]
+    fn is_udp(&self) -> bool {
+        self.kind == kind_of(kind::DGRAM, protocol::UDP)
+    }
+
+    /// The address and port that the socket is bound to.
+    #[inline(always)]
+    fn bound(&self) -> (Address, u16) {
+        // SAFETY: as above.
+        unsafe {
+            let address = if self.family == socket::INET {
+                Address::v4((*self.pointer).src_ip4)
+            } else {
+                Address::v6(words(&raw const (*self.pointer).src_ip6))
+            };
+            (address, (*self.pointer).src_port as u16)
+        }
+    }
+
+    #[inline(always)]
+    fn maker(&self) -> Maker {
+        // SAFETY: the verifier knows the socket from `of`.
+        unsafe { Maker::of(self.pointer) }
+    }
+}
+
+struct Bytes<'a>(&'a SkBuffContext);
+
+impl Content for Bytes<'_> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> ([u32; N], u32) {
+        let mut words = MaybeUninit::<[u32; N]>::uninit();
+        // SAFETY: the buffer is as long as is said, and filled with zeros where the packet ends before. (In a cgroup's
+        // program it begins with its IP header.)
+        unsafe {
+            let failed = bpf_skb_load_bytes(self.0.as_ptr(), offset, words.as_mut_ptr().cast(), 4 * N as u32);
+            // Negative or 0.
+            (words.assume_init(), black_box((failed.cast_unsigned() >> 63) as u32))
+        }
+    }
+}
+
+/// A packet for one of the sandbox's sockets. 1 lets it through, 0 drops it.
+#[inline(always)]
+pub fn ingress(ctx: &SkBuffContext) -> i32 {
+    let Some(socket) = Socket::of(ctx) else {
+        return record::deny_unjudged(Hook::Ingress);
+    };
+    let listens = socket.state == LISTEN;
+    // What belongs to a connection has been judged when that was made; likewise a connected UDP socket.
+    if socket.is_tcp() && !listens || socket.is_udp() && socket.state == ESTABLISHED {
+        return 1;
+    }
+    judge(ctx, Hook::Ingress, &socket, |packet| {
+        let table = filled(&NET_TABLE);
+        let protocol = Protocol::from_ipproto(packet.protocol);
+        if listens && table.judges(Op::BIND) {
+            // The socket may have come to its port without bind(2).
+            let (address, port) = socket.bound();
+            let request = Request { op: Op::BIND, protocol, address, port, own: 1 };
+            let decision = net::decide_listener(table, &KernelTables, &request)?;
+            if !decision.allow || !table.judges(Op::RECEIVE) {
+                return Some((decision, request));
+            }
+        }
+        let (address, port) = (packet.source, packet.source_port);
+        let own = is_own(ctx, protocol, (packet.destination, packet.destination_port), (address, port));
+        let request = Request { op: Op::RECEIVE, protocol, address, port, own };
+        Some((net::decide(table, &KernelTables, &request)?, request))
+    })
+}
+
+/// A packet from one of the sandbox's sockets. 1 lets it through; 0 drops it, and the system call fails with EPERM if it
+/// is in one.
+#[inline(always)]
+pub fn egress(ctx: &SkBuffContext) -> i32 {
+    let Some(socket) = Socket::of(ctx) else {
+        return record::deny_unjudged(Hook::Egress);
+    };
+    // The address hooks have judged these, but for who receives it: that may have changed since.
+    if socket.is_tcp() && (socket.state != SYN_SENT || !own::matters()) || socket.is_udp() && !own::matters() {
+        return 1;
+    }
+    judge(ctx, Hook::Egress, &socket, |packet| {
+        let protocol = Protocol::from_ipproto(packet.protocol);
+        let (address, port) = (packet.destination, packet.destination_port);
+        let own = is_own(ctx, protocol, (packet.source, packet.source_port), (address, port));
+        let mut op = Op::of_sent(protocol);
+        if own::matters() && socket.is_udp() && socket.state == ESTABLISHED {
+            op = Op::CONNECT;
+        }
+        let request = Request { op, protocol, address, port, own };
+        Some((net::decide(filled(&NET_TABLE), &KernelTables, &request)?, request))
+    })
+}
+
+/// 1 if what is sent from `source` to `destination` is received by one of the sandbox's own sockets, where the policy
+/// asks for that.
+#[inline(always)]
+fn is_own(ctx: &SkBuffContext, protocol: Protocol, source: (Address, u16), destination: (Address, u16)) -> u32 {
+    if own::matters() && destination.0.is_loopback() { own::receives(ctx, protocol, source, destination) } else { 0 }
+}
+
+/// Parses a packet, has it judged and concludes. One that can't be parsed is denied.
+#[inline(always)]
+fn judge(
+    ctx: &SkBuffContext,
+    hook: Hook,
+    socket: &Socket,
+    decide: impl FnOnce(&Packet) -> Option<(Decision, Request)>,
+) -> i32 {
+    let mut number = socket.protocol;
+    let outcome = judged(|| {
+        if let Some(packet) = parse(&Bytes(ctx)) {
+            number = packet.protocol;
+            return decide(&packet);
+        }
+        let op = if hook as u8 == Hook::Ingress as u8 { Op::RECEIVE } else { Op::SEND };
+        let request = Request { op, protocol: Protocol::OTHER, address: Address::UNSPECIFIED6, port: 0, own: 0 };
+        Some((Decision::fail_closed(UNPARSED_PACKET), request))
+    });
+    let Some((decision, request)) = outcome else {
+        return record::deny_unjudged(hook);
+    };
+    record::conclude(hook, decision, &NET_TALLIES, || socket.maker(), || subject(&request, number))
+}
