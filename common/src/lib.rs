@@ -14,6 +14,7 @@ pub mod device;
 pub mod net;
 pub mod record;
 pub mod ruleset;
+pub mod sockopt;
 pub mod sysctl;
 
 pub use decision::Decision;

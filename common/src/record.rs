@@ -101,6 +101,13 @@ impl Hook {
         }
     }
 
+    /// Whether there are ways round the hook: int 0x80 and a ring made by 32-bit io_uring_setup(2) skip those for socket
+    /// options (do_sock_getsockopt and do_sock_setsockopt in net/socket.c, with `compat`).
+    #[must_use]
+    pub const fn is_advisory(self) -> bool {
+        matches!(self, Self::Getsockopt | Self::Setsockopt)
+    }
+
     /// The hook with this number.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
@@ -159,6 +166,23 @@ pub struct NetSubject {
 /// Subject of a device denial: the request itself.
 pub type DeviceSubject = device::Request;
 
+/// Subject of a sockopt denial.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SockoptSubject {
+    /// [`crate::sockopt::Request::level`].
+    pub level: i32,
+    /// [`crate::sockopt::Request::option`].
+    pub option: i32,
+    /// [`crate::sockopt::Request::access`].
+    pub access: u32,
+    /// How many bytes the value has: the one that was to be set, or the one that the kernel had found.
+    pub length: i32,
+    /// The first 16 bytes of the value that was to be set, in order, filled up with zeros. In words, for the reason that
+    /// [`Tally::comm`] is.
+    pub value: [u64; 2],
+}
+
 /// Subject of a sysctl denial.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -171,6 +195,7 @@ pub struct SysctlSubject {
 
 const _: () = assert!(size_of::<Key<NetSubject>>() == 32);
 const _: () = assert!(size_of::<Key<DeviceSubject>>() == 24);
+const _: () = assert!(size_of::<Key<SockoptSubject>>() == 40);
 const _: () = assert!(size_of::<Key<SysctlSubject>>() == 16 + sysctl::NAME_LEN);
 
 /// How often an identity was denied, when, and to whom.

@@ -4,10 +4,10 @@
 #![allow(missing_docs)] // aya's macros make functions of their own that have none
 
 use aya_ebpf::{
-    macros::{cgroup_device, cgroup_sock_addr, cgroup_sysctl},
-    programs::{DeviceContext, SockAddrContext, SysctlContext},
+    macros::{cgroup_device, cgroup_sock_addr, cgroup_sockopt, cgroup_sysctl},
+    programs::{DeviceContext, SockAddrContext, SockoptContext, SysctlContext},
 };
-use launcher_ebpf::{device, net, sysctl};
+use launcher_ebpf::{device, net, sockopt, sysctl};
 
 /// `BPF_CGROUP_INET4_CONNECT`
 #[cgroup_sock_addr(connect4)]
@@ -19,6 +19,18 @@ pub fn guard_connect4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(connect6)]
 pub fn guard_connect6(ctx: SockAddrContext) -> i32 {
     net::connect6(&ctx)
+}
+
+/// `BPF_CGROUP_GETSOCKOPT`
+#[cgroup_sockopt(getsockopt)]
+pub fn guard_getopt(ctx: SockoptContext) -> i32 {
+    sockopt::getsockopt(&ctx)
+}
+
+/// `BPF_CGROUP_SETSOCKOPT`
+#[cgroup_sockopt(setsockopt)]
+pub fn guard_setopt(ctx: SockoptContext) -> i32 {
+    sockopt::setsockopt(&ctx)
 }
 
 /// `BPF_CGROUP_DEVICE`

@@ -18,6 +18,7 @@ pub mod device;
 pub mod net;
 pub mod record;
 pub mod rodata;
+pub mod sockopt;
 pub mod sysctl;
 
 #[cfg(target_arch = "bpf")]

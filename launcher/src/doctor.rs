@@ -20,7 +20,8 @@ const EVERYTHING: &str = r#"{
     "version": 1,
     "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24"], "ports": [9]}]},
     "devices": {"default": "allow", "rules": [{"action": "deny", "major": 4095}]},
-    "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["guard-run/*/doctor"]}]}
+    "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["guard-run/*/doctor"]}]},
+    "sockopts": {"default": "allow", "rules": [{"action": "deny", "level": 2147483647, "option": 1}]}
 }"#;
 
 /// What was found out about one thing that guard-run needs.

@@ -12,6 +12,7 @@ use clap::Subcommand;
 use common::{
     Decision, device,
     net::{self, Address},
+    sockopt,
     sysctl::{self, NAME_LEN},
 };
 
@@ -19,7 +20,7 @@ use crate::{
     compile::Tables,
     events::Cause,
     exit,
-    policy::{DeviceAccess, Mode, Policy, canonical_name, shared_space},
+    policy::{DeviceAccess, Mode, Policy, canonical_name, parse_sockopt, shared_space},
 };
 
 /// A request to be judged.
@@ -47,6 +48,15 @@ pub enum Request {
         /// r or w
         access: SysctlAccess,
     },
+    /// Use a socket option, e.g. "sockopt set IPPROTO_TCP TCP_NODELAY"
+    Sockopt {
+        /// get or set
+        access: SockoptAccess,
+        /// The level's name or number
+        level: String,
+        /// The option's name or number
+        option: String,
+    },
 }
 
 /// Protocols of requests.
@@ -65,6 +75,15 @@ pub enum SysctlAccess {
     R,
     /// Write
     W,
+}
+
+/// Accesses of sockopt requests.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum SockoptAccess {
+    /// Read it
+    Get,
+    /// Change it
+    Set,
 }
 
 /// Says on standard output what a policy decides on a request. The exit status tells, too: [`exit::OK`] for allowed,
@@ -125,6 +144,16 @@ pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str
             room.context("a sysctl name that long can't be judged and is denied")?.copy_from_slice(name.as_bytes());
             let decision = tables.sysctls.as_ref().map(|sysctls| sysctls.decide(&bytes, access));
             Ok(("sysctls", format!("sysctl {name} {letter}"), decision))
+        }
+        Request::Sockopt { access, level, option } => {
+            let (word, access) = match access {
+                SockoptAccess::Get => ("get", sockopt::access::GET),
+                SockoptAccess::Set => ("set", sockopt::access::SET),
+            };
+            let (level, option) = parse_sockopt(level, option).map_err(anyhow::Error::msg)?;
+            let request = sockopt::Request { level: level.0, option: option.number, access };
+            let decision = tables.sockopts.as_ref().map(|sockopts| sockopts.decide(&request));
+            Ok(("sockopts", format!("sockopt {word} {level} {option} (advisory)"), decision))
         }
     }
 }

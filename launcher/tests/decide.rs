@@ -17,7 +17,7 @@ proptest! {
 
     #[test]
     fn tables_decide_as_the_rules_read(case in case()) {
-        let Case { policy, connects, devices, sysctls, .. } = case;
+        let Case { policy, connects, devices, sysctls, sockopts, .. } = case;
         let tables = match Tables::compile(&policy) {
             Ok(tables) => tables,
             Err(CompileError::TooManyNames) => return Err(TestCaseError::reject("too many names")),
@@ -33,6 +33,10 @@ proptest! {
         for request in sysctls {
             let expected = oracle::sysctl(policy.sysctls.as_ref().unwrap(), &request);
             prop_assert_eq!(request.decided_by(tables.sysctls.as_ref().unwrap()), expected, "{:?}", request);
+        }
+        for request in sockopts {
+            let expected = oracle::sockopt(policy.sockopts.as_ref().unwrap(), request);
+            prop_assert_eq!(request.decided_by(tables.sockopts.as_ref().unwrap()), expected, "{:?}", request);
         }
     }
 }

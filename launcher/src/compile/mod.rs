@@ -2,12 +2,14 @@
 
 mod device;
 mod net;
+mod sockopt;
 mod sysctl;
 
 use common::{ABI_VERSION, Config, record::Hook};
 
 pub use device::DeviceTables;
 pub use net::NetTables;
+pub use sockopt::SockoptTables;
 pub use sysctl::{MAX_STATES, SysctlTables};
 
 use crate::policy::{Mode, Policy};
@@ -23,6 +25,8 @@ pub struct Tables {
     pub devices: Option<DeviceTables>,
     /// The sysctls section, if there is one.
     pub sysctls: Option<SysctlTables>,
+    /// The sockopts section, if there is one.
+    pub sockopts: Option<SockoptTables>,
 }
 
 /// Why a valid policy can't be compiled.
@@ -48,6 +52,7 @@ impl Tables {
             network: policy.network.as_ref().map(NetTables::compile),
             devices: policy.devices.as_ref().map(DeviceTables::compile),
             sysctls: policy.sysctls.as_ref().map(SysctlTables::compile).transpose()?,
+            sockopts: policy.sockopts.as_ref().map(SockoptTables::compile),
         })
     }
 
@@ -63,6 +68,9 @@ impl Tables {
         }
         if self.sysctls.is_some() {
             hooks.push(Hook::Sysctl);
+        }
+        if let Some(sockopts) = &self.sockopts {
+            hooks.extend(sockopts.hooks());
         }
         hooks
     }

@@ -3,6 +3,7 @@
 mod device;
 mod journal;
 mod net;
+mod sockopt;
 mod sysctl;
 
 use std::{fmt, rc::Rc};
@@ -24,7 +25,7 @@ pub struct Event {
     /// When it was denied first.
     #[serde(serialize_with = "nanoseconds")]
     pub time: Timestamp,
-    /// What was asked for: `connect`, `device`, `sysctl`.
+    /// What was asked for: `connect`, `device`, `sysctl`, `sockopt`.
     pub op: &'static str,
     /// The hook that judged it.
     pub hook: &'static str,
@@ -87,6 +88,8 @@ pub enum Subject {
     Device(device::Device),
     /// A tunable.
     Sysctl(sysctl::Sysctl),
+    /// A socket option.
+    Sockopt(sockopt::Sockopt),
 }
 
 impl fmt::Display for Subject {
@@ -95,6 +98,7 @@ impl fmt::Display for Subject {
             Self::Network(network) => network.fmt(f),
             Self::Device(device) => device.fmt(f),
             Self::Sysctl(sysctl) => sysctl.fmt(f),
+            Self::Sockopt(sockopt) => sockopt.fmt(f),
         }
     }
 }

@@ -3,7 +3,7 @@
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use common::{
     net::Address,
-    record::{Counters, DeviceSubject, Hook, Key, NetSubject, SysctlSubject, Tally},
+    record::{Counters, DeviceSubject, Hook, Key, NetSubject, SockoptSubject, SysctlSubject, Tally},
 };
 
 use super::{LoadError, LoadedImage};
@@ -88,6 +88,10 @@ pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
     if let Some(sysctls) = &tables.sysctls {
         globals.push(("SYSCTL_TABLE", bytes_of(std::slice::from_ref(&sysctls.table))));
     }
+    if let Some(sockopts) = &tables.sockopts {
+        globals.push(("SOCKOPT_VERDICTS", bytes_of(std::slice::from_ref(&sockopts.verdicts))));
+        globals.push(("SOCKOPT_RULES", bytes_of(std::slice::from_ref(sockopts.rules.as_ref()))));
+    }
     globals
 }
 
@@ -121,6 +125,8 @@ pub struct Records {
     pub device: Option<Tallies<DeviceSubject>>,
     /// Sysctl denials.
     pub sysctl: Option<Tallies<SysctlSubject>>,
+    /// Sockopt denials.
+    pub sockopt: Option<Tallies<SockoptSubject>>,
 }
 
 impl Records {
@@ -135,6 +141,7 @@ impl Records {
             net: tallies(image, "NET_TALLIES")?,
             device: tallies(image, "DEVICE_TALLIES")?,
             sysctl: tallies(image, "SYSCTL_TALLIES")?,
+            sockopt: tallies(image, "SOCKOPT_TALLIES")?,
         })
     }
 

@@ -8,8 +8,10 @@ mod document;
 mod error;
 mod host;
 mod net;
+mod option;
 mod port;
 mod section;
+mod sockopt;
 mod sysctl;
 
 use std::path::Path;
@@ -21,8 +23,10 @@ pub use document::Document;
 pub use error::PolicyError;
 pub use host::{Host, Prefix, display_address, shared_space};
 pub use net::{NetRule, Op, Protocol};
+pub use option::{level_names, option_names};
 pub use port::PortRange;
 pub use section::{Action, Rule, Section};
+pub use sockopt::{Level, LevelOption, SockoptRule, parse_sockopt};
 pub use sysctl::{Pattern, SysctlRule, Token, canonical_name};
 
 /// A whole policy.
@@ -46,6 +50,9 @@ pub struct Policy {
     /// Rules on kernel tunables.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub sysctls: Option<Section<SysctlRule>>,
+    /// Rules on socket options. Advisory: there are ways round them.
+    #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
+    pub sockopts: Option<Section<SockoptRule>>,
 }
 
 impl Policy {
@@ -66,6 +73,7 @@ impl Policy {
             ("network", self.network.is_some()),
             ("devices", self.devices.is_some()),
             ("sysctls", self.sysctls.is_some()),
+            ("sockopts", self.sockopts.is_some()),
         ];
         present.iter().filter(|(_, present)| !present).map(|(name, _)| *name).collect()
     }

@@ -5,8 +5,8 @@ use common::{
     Config, RuleSet,
     decision::Verdicts,
     device, net,
-    record::{Counters, DeviceSubject, Key, NetSubject, SysctlSubject, Tally},
-    sysctl,
+    record::{Counters, DeviceSubject, Key, NetSubject, SockoptSubject, SysctlSubject, Tally},
+    sockopt, sysctl,
 };
 
 /// Types that are nothing but integers: no padding, and valid whatever their bytes are.
@@ -25,7 +25,8 @@ macro_rules! plain {
 
 plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally);
 plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, sysctl::Node);
-plain!(NetSubject, DeviceSubject, SysctlSubject);
+plain!(sockopt::Rule);
+plain!(NetSubject, DeviceSubject, SysctlSubject, SockoptSubject);
 
 // SAFETY: an array has no padding of its own.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}

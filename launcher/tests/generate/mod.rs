@@ -3,6 +3,7 @@
 
 mod device;
 mod net;
+mod sockopt;
 pub mod sysctl;
 
 use std::{fmt, path::Path};
@@ -11,16 +12,17 @@ use common::{
     Decision,
     device::Request as DeviceRequest,
     net::{Address, Op, Protocol, Request},
+    sockopt::{Request as SockoptRequest, access},
     sysctl::{Access, NAME_LEN},
 };
 use launcher::{
-    compile::{DeviceTables, NetTables, SysctlTables},
+    compile::{DeviceTables, NetTables, SockoptTables, SysctlTables},
     policy::{Document, Policy},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 
-use crate::oracle::{Connect, Device, Sysctl};
+use crate::oracle::{Connect, Device, Sockopt, Sysctl};
 
 /// How many requests of each kind come with a policy.
 const REQUESTS: usize = 24;
@@ -33,6 +35,7 @@ pub struct Case {
     pub connects: Vec<Connect>,
     pub devices: Vec<Device>,
     pub sysctls: Vec<Sysctl>,
+    pub sockopts: Vec<Sockopt>,
 }
 
 /// The policy is enough: which request is judged wrongly, the assertion tells.
@@ -58,13 +61,18 @@ pub fn case() -> impl Strategy<Value = Case> {
             .sysctls
             .as_ref()
             .map_or(Just(vec![]).boxed(), |section| vec(sysctl::request(section), REQUESTS).boxed());
+        let sockopts = policy
+            .sockopts
+            .as_ref()
+            .map_or(Just(vec![]).boxed(), |section| vec(sockopt::request(section), REQUESTS).boxed());
         let json = json.to_string();
-        (connects, devices, sysctls).prop_map(move |(connects, devices, sysctls)| Case {
+        (connects, devices, sysctls, sockopts).prop_map(move |(connects, devices, sysctls, sockopts)| Case {
             json: json.clone(),
             policy: policy.clone(),
             connects,
             devices,
             sysctls,
+            sockopts,
         })
     })
 }
@@ -87,9 +95,10 @@ fn policy_with(rules: usize) -> impl Strategy<Value = Value> {
         optional("devices", section(device::rule(), rules, device::rule())),
         // Fewer: what wildcards cost is multiplied by every further one.
         optional("sysctls", section(sysctl::rule(), rules.min(12), sysctl::plain_rule())),
+        optional("sockopts", section(sockopt::rule(), rules, sockopt::rule())),
     );
-    keys.prop_map(|(schema, mode, network, devices, sysctls)| {
-        object([Some(("version", json!(1))), schema, mode, network, devices, sysctls])
+    keys.prop_map(|(schema, mode, network, devices, sysctls, sockopts)| {
+        object([Some(("version", json!(1))), schema, mode, network, devices, sysctls, sockopts])
     })
 }
 
@@ -154,5 +163,12 @@ impl DecidedBy<SysctlTables> for Sysctl {
         let mut name = [0; NAME_LEN];
         name[..self.name.len()].copy_from_slice(&self.name);
         tables.decide(&name, Access::from_write(self.write.into()))
+    }
+}
+
+impl DecidedBy<SockoptTables> for Sockopt {
+    fn decided_by(&self, tables: &SockoptTables) -> Decision {
+        let Self { level, option, set } = *self;
+        tables.decide(&SockoptRequest { level, option, access: if set { access::SET } else { access::GET } })
     }
 }
