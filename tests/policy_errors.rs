@@ -221,6 +221,34 @@ fn values_out_of_range() {
 }
 
 #[test]
+fn device_paths_that_name_no_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::os::unix::fs::symlink("/no/such/device", path("dangling")).unwrap();
+    let help = "or \"type\", \"major\" and \"minor\"";
+    for (value, words) in [
+        (path("missing"), "No such file or directory"),
+        (path("dangling"), "No such file or directory"),
+        (path(""), "no device node"),
+        ("/etc/passwd".to_owned(), "no device node"),
+        ("/etc/passwd/null".to_owned(), "Not a directory"),
+        ("/dev/null\0".to_owned(), "device path \"/dev/null"),
+    ] {
+        refused(device("path", &json!(value)), &["/devices/rules/0/path (line 1)", words, help]);
+    }
+    for value in ["", "null", "dev/null", "./null"] {
+        refused(device("path", &json!(value)), &["/devices/rules/0/path", "must begin with a slash", "\"/dev/null\""]);
+    }
+    for value in [json!(1), json!(null), json!(["/dev/null"])] {
+        refused(device("path", &value), &["/devices/rules/0/path", "expected a string"]);
+    }
+    for (key, value) in [("type", json!("c")), ("type", json!("a")), ("major", json!(1)), ("minor", json!(3))] {
+        let keys = json!({"action": "deny", "path": "/dev/null", key: value});
+        refused(rule("devices", &keys), &["/devices/rules/0 (line 1)", "leave out either \"path\" or"]);
+    }
+}
+
+#[test]
 fn socket_options_that_are_none() {
     let place = "/sockopts/rules/0";
     let table = [
@@ -339,7 +367,8 @@ fn a_good_policy_is_not_refused() {
             {"action": "deny", "ops": ["connect"], "protocols": ["tcp", "udp"], "hosts": ["10.0.0.0/8", "::1", "any"],
              "ports": [80, "443", "8000-8999", 0, 65535]}]},
         "devices": {"default": "allow", "rules": [
-            {"action": "deny", "type": "a", "major": 4095, "minor": 1_048_575, "access": "rwm"}]},
+            {"action": "deny", "type": "a", "major": 4095, "minor": 1_048_575, "access": "rwm"},
+            {"action": "deny", "path": "/dev/null", "access": "w"}]},
         "sysctls": {"default": "deny", "rules": [{"action": "allow", "names": ["kernel/*", "net.ipv4.*"], "access": "rw"}]},
         "sockopts": {"default": "allow", "rules": [
             {"action": "deny", "level": "SOL_TCP", "option": "TCP_NODELAY", "access": "set"},

@@ -1,11 +1,7 @@
 //! `guard-run explain`: what a policy decides on a request, and by which rule, through the same tables and the same
 //! `decide()` as in the kernel.
 
-use std::{
-    net::SocketAddr,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
-    path::Path,
-};
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::Context as _;
 use clap::Subcommand;
@@ -20,7 +16,7 @@ use crate::{
     compile::Tables,
     events::Cause,
     exit,
-    policy::{DeviceAccess, Mode, Policy, canonical_name, parse_sockopt, shared_space},
+    policy::{DeviceAccess, DeviceNode, Mode, Policy, canonical_name, parse_sockopt, shared_space},
 };
 
 /// A request to be judged.
@@ -162,17 +158,7 @@ pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str
 fn parse_device(words: &[String]) -> anyhow::Result<(device::Request, String)> {
     let (kind, major, minor, access) = match words {
         [path, access] => {
-            let metadata = std::fs::metadata(path).with_context(|| path.clone())?;
-            let kind = if metadata.file_type().is_block_device() {
-                device::Type::Block
-            } else if metadata.file_type().is_char_device() {
-                device::Type::Char
-            } else {
-                anyhow::bail!("{path} is no device node");
-            };
-            let number = metadata.rdev();
-            // Both fit: the kernel has 12 and 20 bits for them.
-            let (major, minor) = (libc::major(number), libc::minor(number));
+            let DeviceNode { kind, major, minor } = DeviceNode::at(Path::new(path)).with_context(|| path.clone())?;
             (kind, major, minor, access)
         }
         [kind, numbers, access] => {

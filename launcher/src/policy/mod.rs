@@ -18,7 +18,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use device::{Access as DeviceAccess, DeviceRule, letters as access_letters};
+pub use device::{Access as DeviceAccess, DeviceRule, Node as DeviceNode, letters as access_letters};
 pub use document::Document;
 pub use error::PolicyError;
 pub use host::{Host, Prefix, display_address, shared_space};
