@@ -188,15 +188,21 @@ pub struct SockoptSubject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SysctlSubject {
     /// [`sysctl::Access`], as its number.
-    pub access: u64,
+    pub access: u32,
+    /// What `bpf_sysctl_get_new_value` returned: how many bytes of `value` a write tried to set, or -E2BIG where they are
+    /// more than fit, or another error where there are none.
+    pub length: i32,
     /// The name; empty where it was too long to be read.
     pub name: sysctl::Name,
+    /// The bytes that a write tried to set, in order, filled up with NULs. In words, for the reason that [`Tally::comm`]
+    /// is.
+    pub value: [u64; sysctl::VALUE_WORDS],
 }
 
 const _: () = assert!(size_of::<Key<NetSubject>>() == 32);
 const _: () = assert!(size_of::<Key<DeviceSubject>>() == 24);
 const _: () = assert!(size_of::<Key<SockoptSubject>>() == 40);
-const _: () = assert!(size_of::<Key<SysctlSubject>>() == 16 + sysctl::NAME_LEN);
+const _: () = assert!(size_of::<Key<SysctlSubject>>() == 16 + sysctl::NAME_LEN + 8 * sysctl::VALUE_WORDS);
 
 /// How often an identity was denied, when, and to whom.
 #[repr(C)]

@@ -109,6 +109,13 @@ fn logs_of_socket_options_are_valid() {
     }
 }
 
+#[test]
+fn logs_of_writes_to_tunables_are_valid() {
+    let mut log: Value = serde_json::from_str(&read("launcher/tests/golden/log.json")).unwrap();
+    log["events"][4]["sysctl"] = json!({"name": "kernel/hostname", "access": "w", "value": ""});
+    assert_valid(&schema("log"), &log, "log.json with a write");
+}
+
 /// The schema must not be so wide that anything is a log.
 #[test]
 fn damaged_logs_are_not_valid() {
@@ -128,6 +135,8 @@ fn damaged_logs_are_not_valid() {
         ("/events/0/process/pid", json!("1")),
         ("/events/0/network/address", json!("::ffff:127.0.0.1")),
         ("/events/0/count", json!(0)),
+        ("/events/4/sysctl/access", json!("w")),
+        ("/events/4/sysctl", json!({"name": "kernel/hostname", "access": "r", "value": "x"})),
         ("/events/0/last", Value::Null),
     ];
     for (pointer, value) in damages {
