@@ -62,7 +62,7 @@ fn the_top_level_says_what_was_run_and_what_was_enforced() {
 #[test]
 fn hooks_are_named_with_the_programs_that_the_kernel_has_attached() {
     let policy = json!({"version": 1, "network": {"default": "deny"}, "devices": {"default": "allow"},
-                        "sysctls": {"default": "allow"}});
+                        "sysctls": {"default": "allow"}, "sockopts": {"default": "deny"}});
     let (end, writer) = io::pipe().unwrap();
     let mut running = Run::shell(&policy, "echo ready; read -r _; true", &[]).stdin(end).start();
     running.wait_for("ready");
@@ -80,7 +80,7 @@ fn hooks_are_named_with_the_programs_that_the_kernel_has_attached() {
         })
         .collect();
     assert_eq!(named, attached.lines().collect::<Vec<_>>());
-    assert_eq!(named.len(), 4);
+    assert_eq!(named.len(), 6);
 }
 
 #[test]

@@ -266,6 +266,31 @@ print(peer.recv(1))";
     assert_eq!(output.stdout, "-1 2\ndenied\nb'x'\n");
 }
 
+/// The system call of 32-bit programs, which any program can make.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn int_0x80_is_a_way_round_these_rules() {
+    // A function of the number and five arguments, in machine code: mov eax, edi; mov ebx, esi; … int 0x80.
+    const PROGRAM: &str = "import ctypes, mmap, socket
+MAP_32BIT = 0x40
+low = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_32BIT, prot=7)
+low[:28] = bytes.fromhex('53 89f8 89f3 4189ca 89d1 4489d2 4489c6 4489cf cd80 5b 4898 c3').ljust(28, b'\\0')
+low[64:72] = (1).to_bytes(4, 'little') + (4).to_bytes(4, 'little')
+start = ctypes.addressof(ctypes.c_char.from_buffer(low))
+int80 = ctypes.CFUNCTYPE(ctypes.c_long, *[ctypes.c_long] * 6)(start)
+SETSOCKOPT, GETSOCKOPT = 366, 365
+sock = socket.socket()
+for call in (lambda: sock.setsockopt(6, 1, 1), lambda: sock.getsockopt(6, 1)):
+    try: print(call())
+    except PermissionError: print('denied')
+print(int80(SETSOCKOPT, sock.fileno(), 6, 1, start + 64, 4), end=' ')
+low[64:68] = bytes(4)
+print(int80(GETSOCKOPT, sock.fileno(), 6, 1, start + 64, start + 68), low[64])";
+    let run = Run::python(deny(&json!({"option": "TCP_NODELAY"})), PROGRAM, &[]);
+    assert_eq!(run.bare().success().stdout, "None\n1\n0 0 1\n");
+    assert_eq!(run.output().success().stdout, "denied\ndenied\n0 0 1\n");
+}
+
 #[test]
 fn explain_and_the_line_at_the_end_say_that_it_is_advice() {
     let run = Run::python(

@@ -58,6 +58,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => number.fmt(f),
+            Self::Bytes(hexadecimal) if hexadecimal.is_empty() => f.write_str("nothing"),
             Self::Bytes(hexadecimal) => write!(f, "0x{hexadecimal}"),
         }
     }
