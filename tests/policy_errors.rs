@@ -48,6 +48,12 @@ fn sysctl(key: &str, value: &Value) -> Value {
     rule("sysctls", &json!({"action": "deny", key: value}))
 }
 
+fn sockopt(keys: &Value) -> Value {
+    let mut keys = keys.clone();
+    keys["action"] = json!("deny");
+    rule("sockopts", &keys)
+}
+
 #[test]
 fn what_is_not_json() {
     let deep = "[".repeat(100_000);
@@ -90,7 +96,7 @@ fn keys_that_are_not_known_with_the_one_that_may_be_meant() {
 
 #[test]
 fn sections_and_words_that_are_not_enforced_yet_are_told_so() {
-    for section in ["unix", "sockopts", "process"] {
+    for section in ["unix", "process"] {
         refused(json!({"version": 1, section: {"default": "deny"}}), &[section, "does not enforce"]);
     }
     refused(net("hosts", &json!(["api.example.org"])), &["/network/rules/0/hosts/0", "does not enforce", "host names"]);
@@ -215,6 +221,82 @@ fn values_out_of_range() {
 }
 
 #[test]
+fn device_paths_that_name_no_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::os::unix::fs::symlink("/no/such/device", path("dangling")).unwrap();
+    let help = "or \"type\", \"major\" and \"minor\"";
+    for (value, words) in [
+        (path("missing"), "No such file or directory"),
+        (path("dangling"), "No such file or directory"),
+        (path(""), "no device node"),
+        ("/etc/passwd".to_owned(), "no device node"),
+        ("/etc/passwd/null".to_owned(), "Not a directory"),
+        ("/dev/null\0".to_owned(), "device path \"/dev/null"),
+    ] {
+        refused(device("path", &json!(value)), &["/devices/rules/0/path (line 1)", words, help]);
+    }
+    for value in ["", "null", "dev/null", "./null"] {
+        refused(device("path", &json!(value)), &["/devices/rules/0/path", "must begin with a slash", "\"/dev/null\""]);
+    }
+    for value in [json!(1), json!(null), json!(["/dev/null"])] {
+        refused(device("path", &value), &["/devices/rules/0/path", "expected a string"]);
+    }
+    for (key, value) in [("type", json!("c")), ("type", json!("a")), ("major", json!(1)), ("minor", json!(3))] {
+        let keys = json!({"action": "deny", "path": "/dev/null", key: value});
+        refused(rule("devices", &keys), &["/devices/rules/0 (line 1)", "leave out either \"path\" or"]);
+    }
+}
+
+#[test]
+fn socket_options_that_are_none() {
+    let place = "/sockopts/rules/0";
+    let table = [
+        (json!({"option": "TCP_NODELY"}), "/option", "did you mean \"TCP_NODELAY\""),
+        (json!({"option": "tcp_nodelay"}), "/option", "did you mean \"TCP_NODELAY\""),
+        (json!({"option": "NODELAY"}), "/option", "unknown socket option \"NODELAY\""),
+        (json!({"level": "SOL_TPC"}), "/level", "did you mean \"SOL_TCP\""),
+        (json!({"level": "tcp"}), "/level", "known: SOL_SOCKET, IPPROTO_IP, SOL_IP"),
+        (json!({"level": ""}), "/level", "unknown level \"\""),
+        (json!({"level": "TCP_NODELAY"}), "/level", "unknown level"),
+        (
+            json!({"level": "SOL_SOCKET", "option": "TCP_NODELAY"}),
+            "",
+            "\"TCP_NODELAY\" is one of IPPROTO_TCP, not of SOL_SOCKET",
+        ),
+        (json!({"level": 300, "option": "TCP_NODELAY"}), "", "is one of IPPROTO_TCP, not of 300"),
+        (json!({"level": 6, "option": "MCAST_JOIN_GROUP"}), "", "is one of IPPROTO_IP and of IPPROTO_IPV6, not of"),
+        (json!({"option": "MCAST_JOIN_GROUP"}), "", "IPPROTO_IP and of IPPROTO_IPV6: add \"level\""),
+        (json!({"option": 1}), "", "add \"level\""),
+        (json!({"level": -1}), "/level", "out of range"),
+        (json!({"level": 2_147_483_648_u64}), "/level", "out of range"),
+        (json!({"level": 6, "option": -1}), "/option", "out of range"),
+        (json!({"level": 6, "option": 4_294_967_296_u64}), "/option", "out of range"),
+        (json!({"level": 6.5}), "/level", "name or number of a socket level"),
+        (json!({"level": null}), "/level", "name or number of a socket level"),
+        (json!({"level": ["SOL_TCP"]}), "/level", "name or number of a socket level"),
+        (json!({"option": null}), "/option", "name or number of a socket option"),
+        (json!({"option": true}), "/option", "name or number of a socket option"),
+        (json!({"option": {"TCP_NODELAY": null}}), "/option", "name or number of a socket option"),
+        (json!({"access": "r"}), "/access", "known: get, set"),
+        (json!({"access": null}), "/access", "expected a string"),
+        (json!({"access": ["get"]}), "/access", "expected a string"),
+        (json!({"options": "TCP_NODELAY"}), "/options", "did you mean \"option\""),
+        (json!({"value": 1}), "/value", "unknown key \"value\""),
+        (json!({"option": "TCP\n"}), "/option", "unknown socket option"),
+    ];
+    for (rule, key, words) in table {
+        refused(sockopt(&rule), &[&format!("{place}{key} (line 1)"), words]);
+    }
+    refused(json!({"version": 1, "sockopts": null}), &["/sockopts"]);
+    refused(json!({"version": 1, "sockopts": {"rules": []}}), &["/sockopts", "default"]);
+    refused(
+        r#"{"version": 1, "sockopts": {"default": "deny", "rules": [{"action": "deny", "level": 1, "level": 2}]}}"#,
+        &["duplicate", "level"],
+    );
+}
+
+#[test]
 fn another_version() {
     for version in [0, 2, 10_000_000_000_u64] {
         refused(json!({"version": version}), &["/version", &version.to_string()]);
@@ -223,7 +305,7 @@ fn another_version() {
 
 #[test]
 fn more_rules_than_there_may_be() {
-    for section in ["network", "devices", "sysctls"] {
+    for section in ["network", "devices", "sysctls", "sockopts"] {
         let rules = vec![json!({"action": "deny"}); 257];
         let policy = json!({"version": 1, section: {"default": "allow", "rules": rules}});
         refused(policy, &[&format!("/{section}/rules"), "256"]);
@@ -285,13 +367,20 @@ fn a_good_policy_is_not_refused() {
             {"action": "deny", "ops": ["connect"], "protocols": ["tcp", "udp"], "hosts": ["10.0.0.0/8", "::1", "any"],
              "ports": [80, "443", "8000-8999", 0, 65535]}]},
         "devices": {"default": "allow", "rules": [
-            {"action": "deny", "type": "a", "major": 4095, "minor": 1_048_575, "access": "rwm"}]},
-        "sysctls": {"default": "deny", "rules": [{"action": "allow", "names": ["kernel/*", "net.ipv4.*"], "access": "rw"}]}
+            {"action": "deny", "type": "a", "major": 4095, "minor": 1_048_575, "access": "rwm"},
+            {"action": "deny", "path": "/dev/null", "access": "w"}]},
+        "sysctls": {"default": "deny", "rules": [{"action": "allow", "names": ["kernel/*", "net.ipv4.*"], "access": "rw"}]},
+        "sockopts": {"default": "allow", "rules": [
+            {"action": "deny", "level": "SOL_TCP", "option": "TCP_NODELAY", "access": "set"},
+            {"action": "deny", "level": 6, "option": 1}]}
     });
     let run = run(&policy);
     let output: Output = run.subcommand("check", &[]).success();
     let printed: Value = serde_json::from_str(&output.stdout).unwrap();
-    assert_eq!(printed["hooks"], json!(["connect4", "connect6", "sock_create", "device", "sysctl"]));
+    assert_eq!(
+        printed["hooks"],
+        json!(["connect4", "connect6", "sock_create", "device", "sysctl", "getsockopt", "setsockopt"])
+    );
     assert_eq!((&printed["unrestricted"], output.stderr.as_str()), (&json!([]), ""));
     let _ = run.bare().success();
     assert!(run.folder().join("started").exists(), "and the command would have left its file");

@@ -86,6 +86,41 @@ fn a_rule_on_a_character_device_leaves_the_block_device_of_its_numbers_alone() {
 }
 
 #[test]
+fn a_rule_by_path_is_a_rule_on_the_device() {
+    let folder = nodes();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::os::unix::fs::symlink("c:1:7", path("link")).unwrap();
+    std::os::unix::fs::symlink(path("link"), path("link-to-link")).unwrap();
+    let by_path = |path: &str| devices("allow", &json!([{"action": "deny", "path": path, "access": "rw"}]));
+    // Under its usual name, under that of another node, and by way of links; the event has the usual name.
+    let table = [
+        ("/dev/null".to_owned(), "c:1:3", "/dev/null"),
+        (path("c:1:3"), "c:1:3", "/dev/null"),
+        (path("link"), "c:1:7", "/dev/full"),
+        (path("link-to-link"), "c:1:7", "/dev/full"),
+        ("/dev/../dev//zero".to_owned(), "c:1:5", "/dev/zero"),
+        ("/dev/tty".to_owned(), "c:5:0", "/dev/tty"),
+    ];
+    for (named, node, usual) in table {
+        let denied = [format!("w {node}"), format!("nonblocking {node}")];
+        let others = NODES[..3].iter().filter(|other| **other != node).map(|other| format!("rw {other}"));
+        let allowed = others.chain([format!("m {node}"), "m b:1:3".to_owned()]);
+        let probe = Probe::device().argument(folder.path().to_str().unwrap());
+        let output = probe.denied(denied).allowed(allowed).check(&by_path(&named));
+        assert!(output.events().iter().all(|event| event["device"]["path"] == usual), "{named}: {:#}", output.log);
+    }
+    // A block device, too, although it has no driver, and so no usual name.
+    let output = check(&by_path(&path("b:1:3")), &["r b:1:3"], &["r c:1:3"]);
+    let device = &output.events()[0]["device"];
+    assert_eq!(*device, json!({"path": null, "type": "b", "major": 1, "minor": 3, "access": "r"}));
+    // What the rule means is what is there when the policy is read.
+    let printed = support::Run::new(by_path(&path("link")), ["true"]).subcommand("check", &[]).success();
+    let printed: Value = serde_json::from_str(&printed.stdout).unwrap();
+    let expected = json!({"action": "deny", "type": "c", "major": 1, "minor": 7, "access": "rw"});
+    assert_eq!(printed["devices"]["rules"], json!([expected]));
+}
+
+#[test]
 fn reading_writing_and_making_a_node_are_told_apart() {
     let node = "c:1:3";
     let (reading, writing, both, making) =

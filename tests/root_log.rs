@@ -55,14 +55,15 @@ fn the_top_level_says_what_was_run_and_what_was_enforced() {
     let cgroup = enforced["cgroup"].as_str().unwrap();
     assert!(cgroup.starts_with(support::cgroup2_mount().to_str().unwrap()), "{cgroup}");
     assert!(cgroup.contains(&format!("/guard-run.{}.", output.pid)), "{cgroup}");
-    assert_eq!(enforced["unrestricted"], json!(["devices", "sysctls"]));
+    assert_eq!(enforced["unrestricted"], json!(["devices", "sysctls", "sockopts"]));
     assert_eq!(enforced["hardening"], json!([]));
 }
 
 #[test]
 fn hooks_are_named_with_the_programs_that_the_kernel_has_attached() {
     let policy = json!({"version": 1, "network": {"default": "deny"}, "devices": {"default": "allow", "rules": [
-                            {"action": "deny", "major": 4095}]}, "sysctls": {"default": "deny"}});
+                            {"action": "deny", "major": 4095}]}, "sysctls": {"default": "deny"},
+                        "sockopts": {"default": "deny"}});
     let (end, writer) = io::pipe().unwrap();
     let mut running = Run::shell(&policy, "echo ready; read -r _; true", &[]).stdin(end).start();
     running.wait_for("ready");
@@ -80,38 +81,39 @@ fn hooks_are_named_with_the_programs_that_the_kernel_has_attached() {
         })
         .collect();
     assert_eq!(named, attached.lines().collect::<Vec<_>>());
-    assert_eq!(named.len(), 10);
+    assert_eq!(named.len(), 12);
 }
 
 #[test]
 fn sections_that_are_left_out_have_no_hooks_and_are_called_unrestricted() {
-    let network = ["connect4", "connect6", "bind4", "bind6", "sendmsg4", "sendmsg6", "ingress", "sock_create"];
-    let all = [&network[..], &["device", "sysctl"]].concat();
+    let network =
+        ["connect4", "connect6", "bind4", "bind6", "sendmsg4", "sendmsg6", "ingress", "sock_create", "setsockopt"];
+    let all = [&network[..8], &["device", "sysctl", "setsockopt"]].concat();
     let table: [(Value, &[&str], &[&str]); 6] = [
-        (json!({"version": 1}), &[], &["network", "devices", "sysctls", "sockets"]),
-        (json!({"version": 1, "network": {"default": "deny"}}), &network, &["devices", "sysctls"]),
+        (json!({"version": 1}), &[], &["network", "devices", "sysctls", "sockets", "sockopts"]),
+        (json!({"version": 1, "network": {"default": "deny"}}), &network, &["devices", "sysctls", "sockopts"]),
         (
             json!({"version": 1, "devices": {"default": "deny", "rules": [{"action": "allow"}]}}),
             &["device"],
-            &["network", "sysctls", "sockets"],
+            &["network", "sysctls", "sockets", "sockopts"],
         ),
         (
             json!({"version": 1, "sysctls": {"default": "deny", "rules": [{"action": "allow"}]}}),
             &["sysctl"],
-            &["network", "devices", "sockets"],
+            &["network", "devices", "sockets", "sockopts"],
         ),
         // A section that denies nothing is as good as none.
         (
             json!({"version": 1, "network": {"default": "allow"}, "devices": {"default": "allow"}, "sysctls": {"default":
             "allow", "rules": [{"action": "allow"}]}, "sockets": {"default": "allow"}}),
             &[],
-            &["network", "devices", "sysctls", "sockets"],
+            &["network", "devices", "sysctls", "sockets", "sockopts"],
         ),
         (
             json!({"version": 1, "network": {"default": "deny"}, "devices": {"default": "deny", "rules": [{"action": "allow"}]},
                 "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/none"]}]}}),
             &all,
-            &[],
+            &["sockopts"],
         ),
     ];
     for (policy, expected, unrestricted) in table {

@@ -22,6 +22,10 @@ fn deny(names: &[&str]) -> Value {
     sysctls("allow", &json!([{"action": "deny", "names": names}]))
 }
 
+fn deny_writing(name: &str) -> Value {
+    sysctls("allow", &json!([{"action": "deny", "names": [name], "access": "w"}]))
+}
+
 fn names_of(output: &Output) -> Vec<&str> {
     output.events().iter().filter_map(|event| event["sysctl"]["name"].as_str()).collect()
 }
@@ -30,14 +34,86 @@ fn names_of(output: &Output) -> Vec<&str> {
 fn reading_and_writing_are_told_apart() {
     let rule = |access: &str| sysctls("allow", &json!([{"action": "deny", "names": [TTL], "access": access}]));
     let (read, write) = (format!("r {TTL}"), format!("w {TTL}"));
+    let value = fs::read_to_string(format!("/proc/sys/{TTL}")).unwrap();
     let output = probe().denied([&read]).allowed([&write]).check(&rule("r"));
     assert_eq!(output.events()[0]["sysctl"], json!({"name": TTL, "access": "r"}));
     let output = probe().denied([&write]).allowed([&read]).check(&rule("w"));
-    assert_eq!(output.events()[0]["sysctl"], json!({"name": TTL, "access": "w"}));
+    assert_eq!(output.events()[0]["sysctl"], json!({"name": TTL, "access": "w", "value": value.trim()}));
     let _ = probe().denied([&read, &write]).check(&rule("rw"));
     let _ = probe().denied([&read, &write]).check(&deny(&[TTL]));
     let allow = sysctls("deny", &json!([{"action": "allow", "names": [TTL], "access": "r"}]));
     let _ = probe().denied([&write]).allowed([&read]).check(&allow);
+}
+
+/// In a UTS namespace of its own, so that the control may change the name.
+const OWN_NAMES: [&str; 2] = ["unshare", "--uts"];
+
+#[test]
+fn the_value_that_was_to_be_written_is_in_the_log() {
+    let name = "kernel/domainname";
+    let bytes = |count: usize| b"a".repeat(count);
+    let cut = "a".repeat(64) + "…";
+    let table: [(&str, Vec<u8>, String); 16] = [
+        ("write", b"64\n".into(), "64".into()),
+        ("write", b"64".into(), "64".into()),
+        ("pwrite", b"65\n".into(), "65".into()),
+        ("write", b"".into(), String::new()),
+        ("pwrite", b"".into(), String::new()),
+        ("write", b"\n\n".into(), "\n".into()),
+        ("write", b"1\0x\n".into(), "1\0x".into()),
+        ("write", b"\xff\xfe\x1b[31m".into(), "\u{fffd}\u{fffd}\u{1b}[31m".into()),
+        ("write", bytes(64), "a".repeat(64)),
+        ("write", [bytes(64), b"\n".into()].concat(), "a".repeat(64)),
+        ("write", [bytes(65), b"\n".into()].concat(), cut.clone()),
+        ("write", bytes(71), cut.clone()),
+        ("write", bytes(72), cut.clone()),
+        ("write", bytes(4095), cut.clone()),
+        ("pwrite", bytes(5000), cut.clone()),
+        // Cut within a character of two bytes.
+        ("write", ["x".to_owned(), "ö".repeat(50)].concat().into(), "x".to_owned() + &"ö".repeat(31) + "\u{fffd}…"),
+    ];
+    let hexadecimal = |bytes: &[u8]| bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    let attempts: Vec<String> = table
+        .iter()
+        .map(|(how, bytes, _)| format!("{how} {name} {}", hexadecimal(bytes)).trim_end().to_owned())
+        .collect();
+    let output = probe()
+        .through(&OWN_NAMES)
+        .denied(&attempts)
+        .allowed([format!("r {name}"), "write kernel/hostname 78".to_owned()])
+        .check(&deny_writing(name));
+    for (how, bytes, expected) in &table {
+        let expected = json!({"name": name, "access": "w", "value": expected});
+        assert!(output.events().iter().any(|event| event["sysctl"] == expected), "{how} {bytes:?}: {:#}", output.log);
+    }
+    // What is the same in the log is one event, however it was written.
+    let values = output.events().iter().map(|event| event["sysctl"]["value"].as_str().unwrap());
+    let counts: Vec<(&str, u64)> =
+        values.zip(output.events().iter().map(|event| event["count"].as_u64().unwrap())).collect();
+    assert!(counts.contains(&("", 2)), "{counts:?}");
+    // On a terminal it can't do anything.
+    assert!(!output.stderr.contains('\u{1b}'), "{output:?}");
+}
+
+#[test]
+fn a_value_in_the_log_changes_nothing_about_the_verdict() {
+    const PROGRAM: &str = "import os
+file = os.open('/proc/sys/kernel/domainname', os.O_RDWR)
+for value, offset in ((b'new', 0), (b'n' * 100, 0), (b'', 0), (b'\\0', 0), (b'n', 1)):
+    try: os.pwrite(file, value, offset)
+    except OSError as error: print(error.errno)
+    print(os.pread(file, 100, 0))";
+    let policy = deny_writing("kernel/domainname");
+    let run = Run::python(&policy, PROGRAM, &[]).through(OWN_NAMES);
+    let denied = run.output().success();
+    let value = fs::read_to_string("/proc/sys/kernel/domainname").unwrap();
+    assert_eq!(denied.stdout, format!("1\nb'{}\\n'\n", value.trim_end()).repeat(5));
+    assert_eq!(denied.sum("denied"), 5);
+    let mut audit = policy.clone();
+    audit["mode"] = json!("audit");
+    let audited = Run::python(&audit, PROGRAM, &[]).through(OWN_NAMES).output().success();
+    assert_eq!((audited.stdout.as_str(), audited.sum("audited")), (run.bare().success().stdout.as_str(), 5));
+    assert!(audited.stdout.contains("nnn"), "{audited:?}");
 }
 
 #[test]

@@ -12,6 +12,9 @@ pub const UNJUDGED_SOCKET: u16 = 0xfffd;
 /// Denied because the packet can't be parsed, or not all of it is there.
 pub const UNPARSED_PACKET: u16 = 0xfffc;
 
+/// Denied because the option lets the kernel choose ports that the network section may not allow to bind.
+pub const PORT_RANGE: u16 = 0xfffb;
+
 /// The verdict on a request, and what decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {

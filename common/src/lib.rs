@@ -16,6 +16,7 @@ pub mod packet;
 pub mod record;
 pub mod ruleset;
 pub mod socket;
+pub mod sockopt;
 pub mod sysctl;
 
 pub use decision::Decision;

@@ -101,6 +101,13 @@ impl Hook {
         }
     }
 
+    /// Whether there are ways round the hook: int 0x80 and a ring made by 32-bit io_uring_setup(2) skip those for socket
+    /// options (do_sock_getsockopt and do_sock_setsockopt in net/socket.c, with `compat`).
+    #[must_use]
+    pub const fn is_advisory(self) -> bool {
+        matches!(self, Self::Getsockopt | Self::Setsockopt)
+    }
+
     /// The hook with this number.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
@@ -162,20 +169,44 @@ pub type DeviceSubject = device::Request;
 /// Subject of a denied socket: the request itself.
 pub type SocketSubject = socket::Request;
 
+/// Subject of a sockopt denial.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SockoptSubject {
+    /// [`crate::sockopt::Request::level`].
+    pub level: i32,
+    /// [`crate::sockopt::Request::option`].
+    pub option: i32,
+    /// [`crate::sockopt::Request::access`].
+    pub access: u32,
+    /// How many bytes the value has: the one that was to be set, or the one that the kernel had found.
+    pub length: i32,
+    /// The first 16 bytes of the value that was to be set, in order, filled up with zeros. In words, for the reason that
+    /// [`Tally::comm`] is.
+    pub value: [u64; 2],
+}
+
 /// Subject of a sysctl denial.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SysctlSubject {
     /// [`sysctl::Access`], as its number.
-    pub access: u64,
+    pub access: u32,
+    /// What `bpf_sysctl_get_new_value` returned: how many bytes of `value` a write tried to set, or -E2BIG where they are
+    /// more than fit, or another error where there are none.
+    pub length: i32,
     /// The name; empty where it was too long to be read.
     pub name: sysctl::Name,
+    /// The bytes that a write tried to set, in order, filled up with NULs. In words, for the reason that [`Tally::comm`]
+    /// is.
+    pub value: [u64; sysctl::VALUE_WORDS],
 }
 
 const _: () = assert!(size_of::<Key<NetSubject>>() == 32);
 const _: () = assert!(size_of::<Key<DeviceSubject>>() == 24);
 const _: () = assert!(size_of::<Key<SocketSubject>>() == 24);
-const _: () = assert!(size_of::<Key<SysctlSubject>>() == 16 + sysctl::NAME_LEN);
+const _: () = assert!(size_of::<Key<SockoptSubject>>() == 40);
+const _: () = assert!(size_of::<Key<SysctlSubject>>() == 16 + sysctl::NAME_LEN + 8 * sysctl::VALUE_WORDS);
 
 /// Who made a socket. What a socket does outside system calls (the kernel receives for it, and sends again what was
 /// lost) is put down to this process.

@@ -9,6 +9,10 @@ pub const NAME_LEN: usize = 128;
 /// A sysctl's name below /proc/sys, as the kernel spells it (`net/ipv4/ip_forward`), filled up with NULs.
 pub type Name = [u8; NAME_LEN];
 
+/// Room for the value that a write tried to set, in words, and for the NUL that the kernel ends it with if it doesn't fit.
+/// The log has 64 bytes of it; this is enough to tell whether there are more, a newline at the end not counted.
+pub const VALUE_WORDS: usize = 9;
+
 /// How a tunable is used. A number rather than an enum, for the reason that [`crate::net::Protocol`] is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access(u32);

@@ -5,7 +5,7 @@
 
 use std::{hint::black_box, path::Path};
 
-use common::{device, net, sysctl};
+use common::{device, net, sockopt, sysctl};
 use launcher::{compile::Tables, policy::Document};
 use libfuzzer_sys::fuzz_target;
 
@@ -30,6 +30,11 @@ fuzz_target!(|text: &[u8]| {
     if let Some(devices) = tables.devices {
         for (kind, access) in [(1, 1), (2, 6)] {
             black_box(devices.decide(&device::Request { kind, access, major: 1, minor: 3 }));
+        }
+    }
+    if let Some(sockopts) = tables.sockopts {
+        for access in [sockopt::access::GET, sockopt::access::SET] {
+            black_box(sockopts.decide(&sockopt::Request { level: 6, option: 1, access }));
         }
     }
     if let Some(sysctls) = tables.sysctls {

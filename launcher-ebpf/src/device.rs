@@ -9,7 +9,7 @@ use common::{
 };
 
 use crate::{
-    record,
+    record::{self, Current},
     rodata::{filled, judged},
 };
 
@@ -36,5 +36,11 @@ pub fn device(ctx: &DeviceContext) -> i32 {
     let Some(decision) = judged(decide) else {
         return record::deny_unjudged(Hook::Device);
     };
-    record::conclude(Hook::Device, decision, &DEVICE_TALLIES, || record::Current, || request)
+    record::conclude(
+        Hook::Device,
+        decision,
+        &DEVICE_TALLIES,
+        || Current,
+        |process| record::key(Hook::Device, decision, process, request),
+    )
 }

@@ -4,10 +4,12 @@
 #![allow(missing_docs)] // aya's macros make functions of their own that have none
 
 use aya_ebpf::{
-    macros::{cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sysctl, sock_ops},
-    programs::{DeviceContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SysctlContext},
+    macros::{cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, cgroup_sysctl, sock_ops},
+    programs::{
+        DeviceContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext, SysctlContext,
+    },
 };
-use launcher_ebpf::{device, net, own, packet, socket, sysctl};
+use launcher_ebpf::{device, net, own, packet, socket, sockopt, sysctl};
 
 /// `BPF_CGROUP_INET4_CONNECT`
 #[cgroup_sock_addr(connect4)]
@@ -68,6 +70,18 @@ pub fn guard_socket(ctx: SockContext) -> i32 {
 pub fn guard_sock_ops(ctx: SockOpsContext) -> u32 {
     own::mark_active(&ctx);
     1
+}
+
+/// `BPF_CGROUP_GETSOCKOPT`
+#[cgroup_sockopt(getsockopt)]
+pub fn guard_getopt(ctx: SockoptContext) -> i32 {
+    sockopt::getsockopt(&ctx)
+}
+
+/// `BPF_CGROUP_SETSOCKOPT`
+#[cgroup_sockopt(setsockopt)]
+pub fn guard_setopt(ctx: SockoptContext) -> i32 {
+    sockopt::setsockopt(&ctx)
 }
 
 /// `BPF_CGROUP_DEVICE`

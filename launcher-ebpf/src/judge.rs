@@ -10,6 +10,7 @@ use common::{
     device::Request as DeviceRequest,
     net::{self, Address, Op, Protocol},
     socket,
+    sockopt::Request as SockoptRequest,
     sysctl::{Access, NAME_LEN, Name},
 };
 use launcher_ebpf::{
@@ -71,4 +72,13 @@ pub fn judge_sysctl(ctx: TcContext) -> i32 {
         return NO_REQUEST;
     }
     encode(launcher_ebpf::sysctl::decide(&name, Access::from_write(u32::from(access))))
+}
+
+/// Packet: 14 bytes unused, then level, option and access (4 each, host order).
+#[classifier]
+pub fn judge_sockopt(ctx: TcContext) -> i32 {
+    let (Ok(level), Ok(option), Ok(access)) = (ctx.load(14), ctx.load(18), ctx.load(22)) else {
+        return NO_REQUEST;
+    };
+    encode(Some(launcher_ebpf::sockopt::decide(&SockoptRequest { level, option, access })))
 }

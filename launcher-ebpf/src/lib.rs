@@ -21,6 +21,7 @@ pub mod packet;
 pub mod record;
 pub mod rodata;
 pub mod socket;
+pub mod sockopt;
 pub mod sysctl;
 
 #[cfg(target_arch = "bpf")]

@@ -14,7 +14,8 @@ use common::{
 };
 
 use crate::{
-    own, record,
+    own,
+    record::{self, Current},
     rodata::{filled, judged},
 };
 
@@ -125,7 +126,13 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, address: Address) -> i32 {
     let Some(decision) = judged(|| net::decide(filled(&NET_TABLE), &KernelTables, &request)) else {
         return record::deny_unjudged(hook);
     };
-    record::conclude(hook, decision, &NET_TALLIES, || record::Current, || subject(&request, number))
+    record::conclude(
+        hook,
+        decision,
+        &NET_TALLIES,
+        || Current,
+        |process| record::key(hook, decision, process, subject(&request, number)),
+    )
 }
 
 /// What is recorded of a request by a protocol of this number.

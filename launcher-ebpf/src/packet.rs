@@ -202,5 +202,11 @@ fn judge(
     let Some((decision, request)) = outcome else {
         return record::deny_unjudged(hook);
     };
-    record::conclude(hook, decision, &NET_TALLIES, || socket.maker(), || subject(&request, number))
+    record::conclude(
+        hook,
+        decision,
+        &NET_TALLIES,
+        || socket.maker(),
+        |process| record::key(hook, decision, process, subject(&request, number)),
+    )
 }

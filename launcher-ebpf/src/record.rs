@@ -1,5 +1,7 @@
 //! Counting verdicts and recording denials.
 
+use core::borrow::Borrow;
+
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{
@@ -50,15 +52,15 @@ impl Process for Current {
     }
 }
 
-/// Counts what was decided, and records a denial with its process and subject, which are asked for only then. Returns what the hook
-/// has to return: 1 to let the request go on, 0 to refuse it.
+/// Counts what was decided, and records a denial of a process under its key; both are asked for only then. Returns what
+/// the hook has to return: 1 to let the request go on, 0 to refuse it.
 #[inline(always)]
-pub fn conclude<S, P: Process>(
+pub fn conclude<S, P: Process, K: Borrow<Key<S>>>(
     hook: Hook,
     decision: Decision,
     tallies: &HashMap<Key<S>, Tally>,
     process: impl FnOnce() -> P,
-    subject: impl FnOnce() -> S,
+    key: impl FnOnce(&P) -> K,
 ) -> i32 {
     let Some(counters) = counters(hook) else { return 0 };
     if decision.allow {
@@ -67,11 +69,16 @@ pub fn conclude<S, P: Process>(
     }
     increment(&counters.denied);
     let process = process();
-    let key = Key { hook: hook as u8, padding: 0, rule: decision.rule, pid: process.pid(), subject: subject() };
-    if !tally(tallies, &key, &process, counters) {
+    if !tally(tallies, key(&process).borrow(), &process, counters) {
         increment(&counters.unrecorded);
     }
     i32::from(rodata::audit())
+}
+
+/// The identity of a denial.
+#[inline(always)]
+pub fn key<S>(hook: Hook, decision: Decision, process: &impl Process, subject: S) -> Key<S> {
+    Key { hook: hook as u8, padding: 0, rule: decision.rule, pid: process.pid(), subject }
 }
 
 /// This CPU's counters of a hook. They are always there: the index is a constant below the map's size.

@@ -8,7 +8,8 @@ use common::{
 };
 
 use crate::{
-    own, record,
+    own,
+    record::{self, Current},
     rodata::{filled, judged},
 };
 
@@ -37,5 +38,11 @@ pub fn create(ctx: &SockContext) -> i32 {
     if filled(&SOCKET_TABLE).mark != 0 {
         own::mark_new(ctx);
     }
-    record::conclude(Hook::SockCreate, decision, &SOCKET_TALLIES, || record::Current, || request)
+    record::conclude(
+        Hook::SockCreate,
+        decision,
+        &SOCKET_TALLIES,
+        || Current,
+        |process| record::key(Hook::SockCreate, decision, process, request),
+    )
 }

@@ -1,8 +1,10 @@
 //! The sysctl hook.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    helpers::bpf_sysctl_get_name,
+    helpers::{bpf_sysctl_get_name, bpf_sysctl_get_new_value},
     macros::map,
     maps::{Array, HashMap},
     programs::SysctlContext,
@@ -10,11 +12,11 @@ use aya_ebpf::{
 use common::{
     Decision, RuleSet, decision,
     record::{Hook, Key, SysctlSubject, Tally},
-    sysctl::{self, Access, Lookup, NAME_LEN, Name, Node, State, Table},
+    sysctl::{self, Access, Lookup, NAME_LEN, Name, Node, State, Table, VALUE_WORDS},
 };
 
 use crate::{
-    record,
+    record::{self, Current},
     rodata::{filled, judged},
 };
 
@@ -69,15 +71,19 @@ pub fn decide(name: &Name, access: Access) -> Option<Decision> {
 pub fn sysctl(ctx: &SysctlContext) -> i32 {
     // SAFETY: the verifier checks the access to the context.
     let access = Access::from_write(unsafe { (*ctx.sysctl).write });
-    let mut name = [0; NAME_LEN];
-    // SAFETY: the buffer is as long as is said. The kernel ends the name with a NUL, or returns an error if it doesn't
-    // fit (-E2BIG, after filling the buffer with the part that does).
-    let length = unsafe { bpf_sysctl_get_name(ctx.sysctl, name.as_mut_ptr().cast(), NAME_LEN as u64, 0) };
-    let decision = if length < 0 {
-        Some(Decision::fail_closed(decision::NAME_TOO_LONG))
-    } else {
-        judged(|| decide(&name, access))
+    // The name is read to where it is needed if the request is denied: the stack has no room for it twice.
+    let mut key = MaybeUninit::<Key<SysctlSubject>>::uninit();
+    let key = key.as_mut_ptr();
+    // SAFETY: the pointer is to memory of this function's own, and the buffer as long as is said. The kernel ends the name
+    // with a NUL, or returns an error if it doesn't fit (-E2BIG, after filling the buffer with the part that does).
+    let (name, length) = unsafe {
+        let name = &raw mut (*key).subject.name;
+        name.write([0; NAME_LEN]);
+        let length = bpf_sysctl_get_name(ctx.sysctl, name.cast(), NAME_LEN as u64, 0);
+        (&*name, length)
     };
+    let decision =
+        if length < 0 { Some(Decision::fail_closed(decision::NAME_TOO_LONG)) } else { judged(|| decide(name, access)) };
     let Some(decision) = decision else {
         return record::deny_unjudged(Hook::Sysctl);
     };
@@ -85,7 +91,23 @@ pub fn sysctl(ctx: &SysctlContext) -> i32 {
         Hook::Sysctl,
         decision,
         &SYSCTL_TALLIES,
-        || record::Current,
-        || SysctlSubject { access: access.index() as u64, name },
+        || Current,
+        |process| {
+            let Key { hook, padding, rule, pid, .. } = record::key(Hook::Sysctl, decision, process, ());
+            // SAFETY: as above; now all of the key is written. The kernel fills the buffer for the value in any case: with NULs
+            // when a value is read, with as much as fits when one is written (`copy_sysctl_value`, kernel/bpf/cgroup.c).
+            unsafe {
+                (&raw mut (*key).hook).write(hook);
+                (&raw mut (*key).padding).write(padding);
+                (&raw mut (*key).rule).write(rule);
+                (&raw mut (*key).pid).write(pid);
+                let subject = &raw mut (*key).subject;
+                let value = &raw mut (*subject).value;
+                let length = bpf_sysctl_get_new_value(ctx.sysctl, value.cast(), size_of::<[u64; VALUE_WORDS]>() as u64);
+                (&raw mut (*subject).access).write(access.index() as u32);
+                (&raw mut (*subject).length).write(length as i32);
+                &*key
+            }
+        },
     )
 }

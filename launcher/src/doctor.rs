@@ -21,7 +21,8 @@ const EVERYTHING: &str = r#"{
     "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24", "sandbox"], "ports": [9]}]},
     "sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw"}]},
     "devices": {"default": "allow", "rules": [{"action": "deny", "major": 4095}]},
-    "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["guard-run/*/doctor"]}]}
+    "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["guard-run/*/doctor"]}]},
+    "sockopts": {"default": "allow", "rules": [{"action": "deny", "level": 2147483647, "option": 1}]}
 }"#;
 
 /// What was found out about one thing that guard-run needs.

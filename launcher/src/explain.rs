@@ -1,18 +1,14 @@
 //! `guard-run explain`: what a policy decides on a request, and by which rule, through the same tables and the same
 //! `decide()` as in the kernel.
 
-use std::{
-    net::SocketAddr,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
-    path::Path,
-};
+use std::{net::SocketAddr, path::Path};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use common::{
     Decision, device,
     net::{self, Address},
-    socket,
+    socket, sockopt,
     sysctl::{self, NAME_LEN},
 };
 use serde::de::DeserializeOwned;
@@ -21,7 +17,10 @@ use crate::{
     compile::Tables,
     events::Cause,
     exit,
-    policy::{DeviceAccess, Family, Mode, Policy, SocketProtocol, SocketType, canonical_name, shared_space},
+    policy::{
+        DeviceAccess, DeviceNode, Family, Mode, Policy, SocketProtocol, SocketType, canonical_name, parse_sockopt,
+        shared_space,
+    },
 };
 
 /// A request to be judged.
@@ -60,6 +59,15 @@ pub enum Request {
         /// r or w
         access: SysctlAccess,
     },
+    /// Use a socket option, e.g. "sockopt set IPPROTO_TCP TCP_NODELAY"
+    Sockopt {
+        /// get or set
+        access: SockoptAccess,
+        /// The level's name or number
+        level: String,
+        /// The option's name or number
+        option: String,
+    },
 }
 
 /// A network request but for what is to be done.
@@ -92,6 +100,15 @@ pub enum SysctlAccess {
     R,
     /// Write
     W,
+}
+
+/// Accesses of sockopt requests.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum SockoptAccess {
+    /// Read it
+    Get,
+    /// Change it
+    Set,
 }
 
 /// Says on standard output what a policy decides on a request. The exit status tells, too: [`exit::OK`] for allowed,
@@ -156,6 +173,16 @@ pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str
             let decision = tables.sysctls.as_ref().map(|sysctls| sysctls.decide(&bytes, access));
             Ok(("sysctls", format!("sysctl {name} {letter}"), decision))
         }
+        Request::Sockopt { access, level, option } => {
+            let (word, access) = match access {
+                SockoptAccess::Get => ("get", sockopt::access::GET),
+                SockoptAccess::Set => ("set", sockopt::access::SET),
+            };
+            let (level, option) = parse_sockopt(level, option).map_err(anyhow::Error::msg)?;
+            let request = sockopt::Request { level: level.0, option: option.number, access };
+            let decision = tables.sockopts.as_ref().map(|sockopts| sockopts.decide(&request));
+            Ok(("sockopts", format!("sockopt {word} {level} {option} (advisory)"), decision))
+        }
     }
 }
 
@@ -185,17 +212,7 @@ fn word<T: DeserializeOwned>(text: &str) -> anyhow::Result<T> {
 fn parse_device(words: &[String]) -> anyhow::Result<(device::Request, String)> {
     let (kind, major, minor, access) = match words {
         [path, access] => {
-            let metadata = std::fs::metadata(path).with_context(|| path.clone())?;
-            let kind = if metadata.file_type().is_block_device() {
-                device::Type::Block
-            } else if metadata.file_type().is_char_device() {
-                device::Type::Char
-            } else {
-                anyhow::bail!("{path} is no device node");
-            };
-            let number = metadata.rdev();
-            // Both fit: the kernel has 12 and 20 bits for them.
-            let (major, minor) = (libc::major(number), libc::minor(number));
+            let DeviceNode { kind, major, minor } = DeviceNode::at(Path::new(path)).with_context(|| path.clone())?;
             (kind, major, minor, access)
         }
         [kind, numbers, access] => {

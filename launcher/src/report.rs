@@ -120,6 +120,9 @@ pub struct Enforced {
 pub struct HookReport {
     /// Where it was attached.
     pub hook: &'static str,
+    /// Whether there are ways round the hook, so that its denials are advice and no boundary.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub advisory: bool,
     /// Its id, by which `bpftool prog show id` knows it while it runs.
     pub program_id: u32,
     /// Its tag: the hash of its instructions.
@@ -144,6 +147,7 @@ impl HookReport {
         };
         Self {
             hook: hook.name(),
+            advisory: hook.is_advisory(),
             program_id: identity.id,
             tag: format!("{:016x}", u64::from_be_bytes(identity.tag)),
             allowed: counters.allowed,

@@ -7,12 +7,12 @@ use std::net::Ipv6Addr;
 
 use common::{
     Decision,
-    decision::{DEFAULT, UNJUDGED_SOCKET},
+    decision::{DEFAULT, PORT_RANGE, UNJUDGED_SOCKET},
     record::Hook,
 };
 use generate::{Case, DecidedBy as _, case, parse, sysctl::names_of_so_many_states};
 use launcher::compile::{CompileError, MAX_STATES, Tables};
-use oracle::{Device, Net, Socket, Sysctl};
+use oracle::{Device, Net, Socket, Sockopt, Sysctl};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ proptest! {
 
     #[test]
     fn tables_decide_as_the_rules_read(case in case()) {
-        let Case { policy, nets, devices, sysctls, sockets, .. } = case;
+        let Case { policy, nets, devices, sysctls, sockets, sockopts, .. } = case;
         let tables = match Tables::compile(&policy) {
             Ok(tables) => tables,
             Err(CompileError::TooManyNames) => return Err(TestCaseError::reject("too many names")),
@@ -43,6 +43,13 @@ proptest! {
             // What else is refused than by the section has a test of its own.
             if decision.rule != UNJUDGED_SOCKET {
                 prop_assert_eq!(decision, oracle::socket(policy.sockets.as_ref().unwrap(), request), "{:?}", request);
+            }
+        }
+        for request in sockopts {
+            let decision = request.decided_by(tables.sockopts.as_ref().unwrap());
+            if decision.rule != PORT_RANGE {
+                let expected = oracle::sockopt(policy.sockopts.as_ref().unwrap(), request);
+                prop_assert_eq!(decision, expected, "{:?}", request);
             }
         }
     }
@@ -206,13 +213,13 @@ fn hooks_follow_from_the_rules() {
         ),
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["bind"]}))}),
-            vec!["bind4", "bind6", "ingress", "sock_create"],
+            vec!["bind4", "bind6", "ingress", "sock_create", "setsockopt"],
         ),
         (json!({"network": deny(json!({"action": "deny", "ops": ["receive"]}))}), vec!["ingress", "sock_create"]),
-        (json!({"network": {"default": "deny"}}), [&addresses[..], &["ingress", "sock_create"]].concat()),
+        (json!({"network": {"default": "deny"}}), [&addresses[..], &["ingress", "sock_create", "setsockopt"]].concat()),
         (
             json!({"network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["sandbox"]}]}}),
-            [&addresses[..], &["ingress", "egress", "sock_create", "sock_ops"]].concat(),
+            [&addresses[..], &["ingress", "egress", "sock_create", "sock_ops", "setsockopt"]].concat(),
         ),
         (json!({"sockets": {"default": "deny"}}), vec!["sock_create"]),
         (
@@ -234,6 +241,30 @@ fn hooks_follow_from_the_rules() {
         policy["version"] = 1.into();
         let hooks: Vec<&str> = tables(&policy).hooks().into_iter().map(Hook::name).collect();
         assert_eq!(hooks, expected, "{policy}");
+    }
+}
+
+/// Where bind is restricted, nobody may say from which ports the kernel chooses without it.
+#[test]
+fn the_range_of_ports_is_kept_where_bind_is_restricted() {
+    let range = Sockopt { level: 0, option: 51, set: true };
+    let table = [
+        (json!({"network": {"default": "deny"}}), PORT_RANGE),
+        (
+            json!({"network": {"default": "deny"}, "sockopts": {"default": "allow", "rules": [{"action": "allow"}]}}),
+            PORT_RANGE,
+        ),
+        (
+            json!({"network": {"default": "deny", "rules": [{"action": "allow", "ops": ["bind"]}]}, "sockopts": {"default": "allow"}}),
+            DEFAULT,
+        ),
+    ];
+    for (mut policy, expected) in table {
+        policy["version"] = 1.into();
+        let tables = tables(&policy).sockopts.unwrap();
+        assert_eq!(range.decided_by(&tables).rule, expected, "{policy}");
+        assert!(Sockopt { set: false, ..range }.decided_by(&tables).allow, "{policy}");
+        assert!(Sockopt { level: 41, ..range }.decided_by(&tables).allow, "{policy}");
     }
 }
 

@@ -12,7 +12,7 @@ use launcher::{
     compile::Tables,
     events::Cause,
     explain::{Request, judge},
-    policy::Policy,
+    policy::{Document, Policy},
 };
 
 /// A line of a table, up to the arrow, as `guard-run explain` takes it.
@@ -72,6 +72,20 @@ fn check_prints_what_an_example_means() {
         let expected = fs::read_to_string(&golden).unwrap_or_else(|error| panic!("{}: {error}", golden.display()));
         let printed = String::from_utf8(output.stdout).unwrap();
         assert_eq!(printed, expected, "{}: run with UPDATE_GOLDEN=1 if this is what it means now", golden.display());
+    }
+}
+
+/// What `check` prints of a policy is that policy.
+#[test]
+fn what_check_prints_means_the_same() {
+    for path in examples() {
+        let text = fs::read(path.with_extension("resolved.json")).unwrap();
+        let mut printed: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        for key in ["hooks", "unrestricted"] {
+            printed.as_object_mut().unwrap().remove(key);
+        }
+        let policy = Document::new(&path, printed.to_string().into()).parse().unwrap();
+        assert_eq!(serde_json::to_value(&policy).unwrap(), printed, "{}", path.display());
     }
 }
 

@@ -14,7 +14,7 @@ use launcher::{
     compile::{CompileError, MAX_STATES, Tables},
     load::Loaded,
 };
-use oracle::{Device, Net, Socket, Sysctl};
+use oracle::{Device, Net, Socket, Sockopt, Sysctl};
 use proptest::{
     strategy::{Strategy as _, ValueTree as _},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
@@ -46,7 +46,8 @@ fn the_kernel_decides_as_user_space_does() {
     let mut runner = runner();
     let mut compiled = 0;
     for number in 0..POLICIES {
-        let Case { json, policy, nets, devices, sysctls, sockets } = case().new_tree(&mut runner).unwrap().current();
+        let Case { json, policy, nets, devices, sysctls, sockets, sockopts } =
+            case().new_tree(&mut runner).unwrap().current();
         let tables = match Tables::compile(&policy) {
             Ok(tables) => tables,
             Err(CompileError::TooManyNames) => continue,
@@ -59,6 +60,7 @@ fn the_kernel_decides_as_user_space_does() {
         compare(&judge, tables.devices.as_ref(), &devices, told);
         compare(&judge, tables.sysctls.as_ref(), &sysctls, told);
         compare(&judge, tables.sockets.as_ref(), &sockets, told);
+        compare(&judge, tables.sockopts.as_ref(), &sockopts, told);
     }
     assert!(compiled > POLICIES * 9 / 10, "only {compiled} of {POLICIES} policies could be compiled");
 }
@@ -97,6 +99,7 @@ fn programs_without_tables_deny() {
     assert_eq!(Device { kind: 2, major: 1, minor: 3, access: 2 }.judged_by(&judge), denied);
     assert_eq!(Sysctl { name: b"kernel/hostname".into(), write: false }.judged_by(&judge), denied);
     assert_eq!(Socket { family: 2, kind: 1, protocol: 6 }.judged_by(&judge), denied);
+    assert_eq!(Sockopt { level: 6, option: 1, set: false }.judged_by(&judge), denied);
 }
 
 /// Each rule is the first to match one request of each kind.
@@ -118,6 +121,9 @@ fn as_many_rules_as_there_can_be() {
             "action": if index % 2 == 0 { "allow" } else { "deny" },
             "names": [format!("net/{index}/*"), format!("kernel/{index}")],
         })),
+        "sockopts": section(|index| json!({
+            "action": if index % 2 == 0 { "allow" } else { "deny" }, "level": 1000 + index, "option": index,
+        })),
     }));
     let judge = load(&tables);
     let none = Some(Decision { allow: false, rule: DEFAULT });
@@ -130,6 +136,9 @@ fn as_many_rules_as_there_can_be() {
         assert_eq!(tcp(v6, first_port + 19).judged_by(&judge), expected, "{rule}");
         assert_eq!(tcp(v6, first_port + 20).judged_by(&judge), none, "{rule}");
         assert_eq!(Device { kind: 1, major: number, minor: 0, access: 6 }.judged_by(&judge), expected, "{rule}");
+        let (level, option) = (1000 + i32::from(rule), i32::from(rule));
+        assert_eq!(Sockopt { level, option, set: true }.judged_by(&judge), expected, "{rule}");
+        assert_eq!(Sockopt { level, option: option + 1, set: false }.judged_by(&judge), none, "{rule}");
         // Making a node is nothing that a rule allows.
         let with_mknod = Device { kind: 1, major: number, minor: 0, access: 7 };
         assert!(!with_mknod.judged_by(&judge).unwrap().allow, "{rule}");

@@ -3,10 +3,10 @@
 mod generate;
 mod oracle;
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use jsonschema::Validator;
-use launcher::policy::Document;
+use launcher::policy::{Document, level_names, option_names};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -35,7 +35,7 @@ fn assert_valid(schema: &Validator, json: &Value, what: &str) {
 #[test]
 fn examples_are_valid() {
     let schema = schema("policy");
-    for name in ["audit", "ci", "loopback-only", "no-private-networks", "tutorial"] {
+    for name in ["audit", "ci", "loopback-only", "no-private-networks", "sockopts", "tutorial"] {
         let text = read(&format!("examples/{name}.json"));
         assert_valid(&schema, &serde_json::from_str(&text).unwrap(), name);
         assert_eq!(parses(&text), Ok(()), "{name}");
@@ -59,6 +59,63 @@ fn the_sample_log_is_valid() {
     assert_valid(&schema("log"), &log, "log.json");
 }
 
+/// The policy's schema knows the names of socket options that the parser knows.
+#[test]
+fn names_of_socket_options_are_the_parsers() {
+    let schema: Value = serde_json::from_str(&read("schema/policy.schema.json")).unwrap();
+    let listed = |place: &str| -> BTreeSet<String> {
+        schema["$defs"][place]["enum"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|name| name.as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(listed("sockoptLevel"), level_names().map(str::to_owned).collect());
+    assert_eq!(listed("sockoptName"), option_names().map(str::to_owned).collect());
+}
+
+#[test]
+fn logs_of_socket_options_are_valid() {
+    let schema = schema("log");
+    let mut log: Value = serde_json::from_str(&read("launcher/tests/golden/log.json")).unwrap();
+    let mut hook = log["enforced"]["hooks"][0].clone();
+    hook["hook"] = json!("setsockopt");
+    hook["advisory"] = json!(true);
+    log["enforced"]["hooks"].as_array_mut().unwrap().push(hook);
+    let mut event = log["events"][0].clone();
+    event.as_object_mut().unwrap().remove("network");
+    event["op"] = json!("sockopt");
+    event["hook"] = json!("setsockopt");
+    event["rule"] = json!("/sockopts/rules/0");
+    event["sockopt"] = json!({"level": "IPPROTO_TCP", "option": 99, "access": "set", "value": "00ff…", "length": 20,
+                              "advisory": true});
+    log["events"].as_array_mut().unwrap().push(event);
+    assert_valid(&schema, &log, "log.json with socket options");
+    let (hook, event) =
+        (log["enforced"]["hooks"].as_array().unwrap().len() - 1, log["events"].as_array().unwrap().len() - 1);
+    let damages = [
+        (format!("/enforced/hooks/{hook}/advisory"), json!(false)),
+        (format!("/enforced/hooks/{hook}/hook"), json!("device")),
+        (format!("/events/{event}/sockopt/advisory"), json!(false)),
+        (format!("/events/{event}/sockopt/access"), json!("get")),
+        (format!("/events/{event}/sockopt/value"), json!("0")),
+        (format!("/events/{event}/op"), json!("sysctl")),
+    ];
+    for (pointer, value) in damages {
+        let mut copy = log.clone();
+        *copy.pointer_mut(&pointer).unwrap() = value.clone();
+        assert!(!schema.is_valid(&copy), "{pointer} = {value}");
+    }
+}
+
+#[test]
+fn logs_of_writes_to_tunables_are_valid() {
+    let mut log: Value = serde_json::from_str(&read("launcher/tests/golden/log.json")).unwrap();
+    log["events"][4]["sysctl"] = json!({"name": "kernel/hostname", "access": "w", "value": ""});
+    assert_valid(&schema("log"), &log, "log.json with a write");
+}
+
 /// The schema must not be so wide that anything is a log.
 #[test]
 fn damaged_logs_are_not_valid() {
@@ -78,6 +135,8 @@ fn damaged_logs_are_not_valid() {
         ("/events/0/process/pid", json!("1")),
         ("/events/0/network/address", json!("::ffff:127.0.0.1")),
         ("/events/0/count", json!(0)),
+        ("/events/4/sysctl/access", json!("w")),
+        ("/events/4/sysctl", json!({"name": "kernel/hostname", "access": "r", "value": "x"})),
         ("/events/0/last", Value::Null),
     ];
     for (pointer, value) in damages {
@@ -100,6 +159,10 @@ fn devices(rule: &str) -> String {
     format!(r#"{{"version": 1, "devices": {{"default": "allow", "rules": [{{"action": "deny", {rule}}}]}}}}"#)
 }
 
+fn sockopts(rule: &str) -> String {
+    format!(r#"{{"version": 1, "sockopts": {{"default": "allow", "rules": [{{"action": "deny"{rule}}}]}}}}"#)
+}
+
 fn sysctls(names: &str) -> String {
     let rule = format!(r#"{{"action": "deny", "names": [{names}]}}"#);
     format!(r#"{{"version": 1, "sysctls": {{"default": "allow", "rules": [{rule}]}}}}"#)
@@ -119,9 +182,18 @@ fn good_policies_are_good_for_both() {
         network(r#""ports": [0, 65535, "0", "080", "65535", "8000-8999", "1-1"]"#),
         network(r#""ops": ["connect"], "protocols": ["tcp", "udp", "any"]"#),
         devices(r#""type": "a", "major": 4095, "minor": 1048575, "access": "mwr""#),
+        devices(r#""path": "/dev/null", "access": "r""#),
         sysctls(r#""kernel.hostname", "kernel/hostname", "*", "net.*", "net/ipv?/conf/eth0.1/x", "hostname""#),
         sysctls(r#""net.ipv4.conf.eth0/100.forwarding", "net.ipv4.conf.ö.tag""#),
         sysctls(&format!("\"{}\"", "k".repeat(127))),
+        r#"{"version": 1, "sockopts": {"default": "deny"}}"#.to_owned(),
+        sockopts(""),
+        sockopts(r#", "level": "SOL_SOCKET", "option": "SO_REUSEADDR", "access": "get""#),
+        sockopts(r#", "level": 6, "option": 1, "access": "set""#),
+        sockopts(r#", "level": "SOL_TCP", "option": 2147483647"#),
+        sockopts(r#", "level": 2147483647"#),
+        sockopts(r#", "option": "TCP_NODELAY""#),
+        sockopts(r#", "level": 41, "option": "MCAST_JOIN_GROUP""#),
     ];
     for text in table {
         assert_eq!(parses(&text), Ok(()), "{text}");
@@ -188,7 +260,29 @@ fn bad_policies_are_bad_for_both() {
         devices(r#""access": """#),
         devices(r#""access": "rr""#),
         devices(r#""access": "rx""#),
-        devices(r#""path": "/dev/null""#),
+        devices(r#""path": "dev/null""#),
+        devices(r#""path": """#),
+        devices(r#""path": null"#),
+        devices(r#""path": ["/dev/null"]"#),
+        devices(r#""path": "/dev/null", "type": "c""#),
+        devices(r#""path": "/dev/null", "major": 1"#),
+        devices(r#""path": "/dev/null", "minor": 3"#),
+        r#"{"version": 1, "sockopts": null}"#.to_owned(),
+        sockopts(r#", "option": 1"#),
+        sockopts(r#", "option": "TCP_NODELY""#),
+        sockopts(r#", "option": "tcp_nodelay""#),
+        sockopts(r#", "option": "IPPROTO_TCP""#),
+        sockopts(r#", "level": "TCP""#),
+        sockopts(r#", "level": 2147483648"#),
+        sockopts(r#", "level": -1"#),
+        sockopts(r#", "level": 6, "option": -1"#),
+        sockopts(r#", "level": 6.5"#),
+        sockopts(r#", "level": null"#),
+        sockopts(r#", "level": ["SOL_TCP"]"#),
+        sockopts(r#", "option": null"#),
+        sockopts(r#", "access": "both""#),
+        sockopts(r#", "access": null"#),
+        sockopts(r#", "value": 1"#),
         sysctls(""),
         sysctls(r#""""#),
         sysctls(&long),
@@ -218,10 +312,17 @@ fn some_mistakes_only_the_parser_finds() {
         ("arithmetic on the bits of an address", network(r#""hosts": ["2001:db8::1/32"]"#)),
         ("the grammar of IPv6 is no sane pattern", network(r#""hosts": ["1::2::3"]"#)),
         ("the grammar of IPv6 is no sane pattern", network(r#""hosts": ["1:2:3"]"#)),
+        ("which files there are", devices(r#""path": "/no/such/device""#)),
+        ("which files there are", devices(r#""path": "/""#)),
         ("arithmetic on a range's ends", network(r#""ports": ["80-20"]"#)),
         ("the second key is gone when a schema looks", r#"{"version": 1, "mode": "audit", "mode": "enforce"}"#.into()),
         ("the second key is gone when a schema looks", network(r#""ports": [80], "ports": [443]"#)),
         ("80.0 is an integer for a schema", network(r#""ports": [80.0]"#)),
+        (
+            "which option is whose is more than a schema should say",
+            sockopts(r#", "level": 1, "option": "TCP_NODELAY""#),
+        ),
+        ("which option is whose is more than a schema should say", sockopts(r#", "option": "MCAST_JOIN_GROUP""#)),
         ("1.0 is 1 for a schema", r#"{"version": 1.0}"#.into()),
         ("a schema counts characters, not bytes", sysctls(&format!("\"{}\"", "ö".repeat(64)))),
     ];

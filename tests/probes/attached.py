@@ -4,7 +4,7 @@ import ctypes, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 BPF, PROG_GET_FD_BY_ID, PROG_QUERY = 321 if os.uname().machine == "x86_64" else 280, 13, 16
 HOOKS = {"connect4": 10, "connect6": 11, "bind4": 8, "bind6": 9, "sendmsg4": 14, "sendmsg6": 15, "ingress": 0,
-         "egress": 1, "sock_create": 2, "sock_ops": 3, "device": 6, "sysctl": 18}
+         "egress": 1, "sock_create": 2, "sock_ops": 3, "device": 6, "sysctl": 18, "getsockopt": 21, "setsockopt": 22}
 
 
 def bpf(command, attributes):

@@ -1,11 +1,17 @@
 """Uses kernel tunables. Each argument is one attempt: "HOW NAME [PROC]", where PROC is where procfs is mounted. Writing
-writes the value that is there already (which the control has left in $VALUES, since it may not be readable). Prints
-"ATTEMPT: ok", or the name of the error.
+writes the value that is there already (which the control has left in $VALUES, since it may not be readable). Or
+"write NAME [BYTES]", or pwrite (at offset 1), with bytes in hexadecimal: none write nothing. Prints "ATTEMPT: ok", or the
+name of the error.
 """
 import errno, os, sys
 
 
 def attempt(how, name, proc="/proc"):
+    if how in ("write", "pwrite"):
+        file = os.open(f"/proc/sys/{name}", os.O_WRONLY)
+        value = b"" if proc == "/proc" else bytes.fromhex(proc)
+        os.write(file, value) if how == "write" else os.pwrite(file, value, 1)
+        return
     path = f"{proc}/sys/{name}"
     if how == "w":
         file = os.open(path, os.O_WRONLY)

@@ -17,7 +17,7 @@ const BPF_PROG_QUERY: libc::c_int = 16;
 const ENOUGH: usize = 64;
 
 /// A hook of a cgroup, by its number in `enum bpf_attach_type`, under the name that the log has for it.
-pub const HOOKS: [(&str, u32); 12] = [
+pub const HOOKS: [(&str, u32); 14] = [
     ("connect4", 10),
     ("connect6", 11),
     ("bind4", 8),
@@ -30,6 +30,8 @@ pub const HOOKS: [(&str, u32); 12] = [
     ("sock_ops", 3),
     ("device", 6),
     ("sysctl", 18),
+    ("getsockopt", 21),
+    ("setsockopt", 22),
 ];
 
 /// A policy that needs a program on each of [`HOOKS`], and denies nothing that tests or commands do.
@@ -38,7 +40,8 @@ pub const EVERY_SECTION: &str = r#"{
     "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24"], "ports": [9]},
         {"action": "allow", "hosts": ["sandbox"]}]},
     "devices": {"default": "allow", "rules": [{"action": "deny", "major": 4095}]},
-    "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/none"]}]}
+    "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/none"]}]},
+    "sockopts": {"default": "allow", "rules": [{"action": "deny", "level": 255, "option": 255}]}
 }"#;
 
 /// The fields of `union bpf_attr` that `BPF_PROG_QUERY` uses.

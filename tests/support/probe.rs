@@ -46,6 +46,12 @@ impl Probe {
         Self::new(include_str!("../probes/sysctl.py"))
     }
 
+    /// Attempts to read and set socket options (tests/probes/sockopt.py).
+    #[must_use]
+    pub fn sockopt() -> Self {
+        Self::new(include_str!("../probes/sockopt.py"))
+    }
+
     /// Adds an argument that is no attempt.
     #[must_use]
     pub fn argument(mut self, argument: impl Into<String>) -> Self {

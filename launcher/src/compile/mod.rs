@@ -3,6 +3,7 @@
 mod device;
 mod net;
 mod socket;
+mod sockopt;
 mod sysctl;
 
 use common::{ABI_VERSION, Config, net::Op, record::Hook};
@@ -10,6 +11,7 @@ use common::{ABI_VERSION, Config, net::Op, record::Hook};
 pub use device::DeviceTables;
 pub use net::NetTables;
 pub use socket::SocketTables;
+pub use sockopt::SockoptTables;
 pub use sysctl::{MAX_STATES, SysctlTables};
 
 use crate::policy::{Mode, Policy};
@@ -27,6 +29,8 @@ pub struct Tables {
     pub sysctls: Option<SysctlTables>,
     /// The sockets section, if there is one or the network section asks for one.
     pub sockets: Option<SocketTables>,
+    /// The sockopts section, if there is one or the network section asks for one.
+    pub sockopts: Option<SockoptTables>,
 }
 
 /// Why a valid policy can't be compiled.
@@ -49,12 +53,14 @@ impl Tables {
     pub fn compile(policy: &Policy) -> Result<Self, CompileError> {
         let network = policy.network.as_ref().map(NetTables::compile);
         let sockets = SocketTables::compile(policy.sockets.as_ref(), network.as_ref());
+        let sockopts = SockoptTables::compile(policy.sockopts.as_ref(), network.as_ref());
         Ok(Self {
             config: Config { abi: ABI_VERSION, audit: u32::from(policy.mode == Mode::Audit) },
             network,
             devices: policy.devices.as_ref().map(DeviceTables::compile),
             sysctls: policy.sysctls.as_ref().map(SysctlTables::compile).transpose()?,
             sockets,
+            sockopts,
         })
     }
 
@@ -89,17 +95,22 @@ impl Tables {
         if self.sysctls.as_ref().is_some_and(|sysctls| sysctls.table.verdicts.can_deny()) {
             hooks.push(Hook::Sysctl);
         }
+        if let Some(sockopts) = &self.sockopts {
+            hooks.extend(sockopts.hooks());
+        }
         hooks
     }
 
     /// The sections that restrict nothing, since the policy leaves them out or they deny nothing.
     #[must_use]
     pub fn unrestricted(&self) -> Vec<&'static str> {
-        let network = self.network.as_ref().is_some_and(|network| network.table.judged != 0);
-        let devices = self.devices.as_ref().is_some_and(|devices| devices.verdicts.can_deny());
-        let sysctls = self.sysctls.as_ref().is_some_and(|sysctls| sysctls.table.verdicts.can_deny());
-        let sockets = self.sockets.as_ref().is_some_and(SocketTables::restricts);
-        let sections = [("network", network), ("devices", devices), ("sysctls", sysctls), ("sockets", sockets)];
+        let sections = [
+            ("network", self.network.as_ref().is_some_and(|network| network.table.judged != 0)),
+            ("devices", self.devices.as_ref().is_some_and(|devices| devices.verdicts.can_deny())),
+            ("sysctls", self.sysctls.as_ref().is_some_and(|sysctls| sysctls.table.verdicts.can_deny())),
+            ("sockets", self.sockets.as_ref().is_some_and(SocketTables::restricts)),
+            ("sockopts", self.sockopts.as_ref().is_some_and(|sockopts| sockopts.table.verdicts.can_deny())),
+        ];
         sections.iter().filter(|(_, restricts)| !restricts).map(|(name, _)| *name).collect()
     }
 }

@@ -97,6 +97,7 @@ impl Journal {
                 Some(Hook::SockCreate) => self.note(&record, records.socket.as_ref()),
                 Some(Hook::Device) => self.note(&record, records.device.as_ref()),
                 Some(Hook::Sysctl) => self.note(&record, records.sysctl.as_ref()),
+                Some(Hook::Getsockopt | Hook::Setsockopt) => self.note(&record, records.sockopt.as_ref()),
                 _ => {}
             }
         }
@@ -147,6 +148,7 @@ impl Journal {
         self.conclude(records.device.as_ref(), &mut events)?;
         self.conclude(records.sysctl.as_ref(), &mut events)?;
         self.conclude(records.socket.as_ref(), &mut events)?;
+        self.conclude(records.sockopt.as_ref(), &mut events)?;
         events.sort_by_key(|(event, _)| event.first);
         for (event, announced) in &events {
             if event.count > *announced {

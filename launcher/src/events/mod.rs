@@ -4,12 +4,13 @@ mod device;
 mod journal;
 mod net;
 mod socket;
+mod sockopt;
 mod sysctl;
 
 use std::{fmt, rc::Rc};
 
 use common::{
-    decision::{DEFAULT, NAME_TOO_LONG, UNJUDGED_SOCKET, UNPARSED_PACKET},
+    decision::{DEFAULT, NAME_TOO_LONG, PORT_RANGE, UNJUDGED_SOCKET, UNPARSED_PACKET},
     record::{Hook, Key, Tally},
 };
 use jiff::Timestamp;
@@ -25,7 +26,7 @@ pub struct Event {
     /// When it was denied first.
     #[serde(serialize_with = "nanoseconds")]
     pub time: Timestamp,
-    /// What was asked for: `connect`, `bind`, `send`, `receive`, `socket`, `device`, `sysctl`.
+    /// What was asked for: `connect`, `bind`, `send`, `receive`, `socket`, `sockopt`, `device`, `sysctl`.
     pub op: &'static str,
     /// The hook that judged it.
     pub hook: &'static str,
@@ -90,6 +91,8 @@ pub enum Subject {
     Sysctl(sysctl::Sysctl),
     /// A socket.
     Socket(socket::Socket),
+    /// A socket option.
+    Sockopt(sockopt::Sockopt),
 }
 
 impl fmt::Display for Subject {
@@ -99,6 +102,7 @@ impl fmt::Display for Subject {
             Self::Device(device) => device.fmt(f),
             Self::Sysctl(sysctl) => sysctl.fmt(f),
             Self::Socket(socket) => socket.fmt(f),
+            Self::Sockopt(sockopt) => sockopt.fmt(f),
         }
     }
 }
@@ -124,6 +128,7 @@ impl Cause {
                 "no hook judges where such a socket sends to, and the network section denies some of it; to allow it, \
                  name its type or protocol in a rule of the sockets section: its packets are judged then"
             }
+            PORT_RANGE => "the network section restricts bind, and this option chooses ports without it",
             UNPARSED_PACKET => "the packet's headers don't tell all that rules may ask for",
             rule => return Self { rule: format!("/{section}/rules/{rule}"), reason: None },
         };

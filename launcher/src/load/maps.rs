@@ -3,7 +3,7 @@
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use common::{
     net::Address,
-    record::{Counters, DeviceSubject, Hook, Key, NetSubject, SocketSubject, SysctlSubject, Tally},
+    record::{Counters, DeviceSubject, Hook, Key, NetSubject, SocketSubject, SockoptSubject, SysctlSubject, Tally},
 };
 
 use super::{LoadError, LoadedImage};
@@ -92,6 +92,10 @@ pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
         globals.push(("SOCKET_TABLE", bytes_of(std::slice::from_ref(&sockets.table))));
         globals.push(("SOCKET_RULES", bytes_of(std::slice::from_ref(sockets.rules.as_ref()))));
     }
+    if let Some(sockopts) = &tables.sockopts {
+        globals.push(("SOCKOPT_TABLE", bytes_of(std::slice::from_ref(&sockopts.table))));
+        globals.push(("SOCKOPT_RULES", bytes_of(std::slice::from_ref(sockopts.rules.as_ref()))));
+    }
     globals
 }
 
@@ -127,6 +131,8 @@ pub struct Records {
     pub sysctl: Option<Tallies<SysctlSubject>>,
     /// Denied sockets.
     pub socket: Option<Tallies<SocketSubject>>,
+    /// Sockopt denials.
+    pub sockopt: Option<Tallies<SockoptSubject>>,
 }
 
 impl Records {
@@ -142,6 +148,7 @@ impl Records {
             device: tallies(image, "DEVICE_TALLIES")?,
             sysctl: tallies(image, "SYSCTL_TALLIES")?,
             socket: tallies(image, "SOCKET_TALLIES")?,
+            sockopt: tallies(image, "SOCKOPT_TALLIES")?,
         })
     }
 

@@ -10,7 +10,7 @@ use serde_path_to_error::Segment;
 
 /// Parts of the policy language that this version does not enforce. A policy that uses them is refused, and told so
 /// rather than that the word is unknown.
-const NOT_ENFORCED: [&str; 3] = ["unix", "sockopts", "process"];
+const NOT_ENFORCED: [&str; 2] = ["unix", "process"];
 
 /// How alike two words must be (Jaro-Winkler, 0 to 1) for one to be suggested for the other.
 const ALIKE: f64 = 0.8;
@@ -133,7 +133,7 @@ fn improved(message: &str) -> Option<String> {
 pub(super) fn did_you_mean(found: &str, known: &[&str]) -> String {
     known
         .iter()
-        .map(|word| (strsim::jaro_winkler(&found.to_lowercase(), word), word))
+        .map(|word| (strsim::jaro_winkler(&found.to_lowercase(), &word.to_lowercase()), word))
         .filter(|(alike, _)| *alike >= ALIKE)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map_or_else(String::new, |(_, word)| format!("; did you mean \"{word}\"?"))

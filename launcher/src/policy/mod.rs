@@ -8,23 +8,27 @@ mod document;
 mod error;
 mod host;
 mod net;
+mod option;
 mod port;
 mod section;
 mod socket;
+mod sockopt;
 mod sysctl;
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use device::{Access as DeviceAccess, DeviceRule, letters as access_letters};
+pub use device::{Access as DeviceAccess, DeviceRule, Node as DeviceNode, letters as access_letters};
 pub use document::Document;
 pub use error::PolicyError;
 pub use host::{Host, Prefix, display_address, shared_space};
 pub use net::{NetRule, Op, Protocol};
+pub use option::{level_names, option_names};
 pub use port::PortRange;
 pub use section::{Action, Rule, Section};
 pub use socket::{Family, SocketProtocol, SocketRule, SocketType, protocol_name};
+pub use sockopt::{Level, LevelOption, SockoptRule, parse_sockopt};
 pub use sysctl::{Pattern, SysctlRule, Token, canonical_name};
 
 /// A whole policy.
@@ -51,6 +55,9 @@ pub struct Policy {
     /// Rules on making sockets.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub sockets: Option<Section<SocketRule>>,
+    /// Rules on socket options. Advisory: there are ways round them.
+    #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
+    pub sockopts: Option<Section<SockoptRule>>,
 }
 
 impl Policy {

@@ -5,8 +5,8 @@ use common::{
     Config, RuleSet,
     decision::Verdicts,
     device, net,
-    record::{Counters, DeviceSubject, Key, NetSubject, SysctlSubject, Tally},
-    socket, sysctl,
+    record::{Counters, DeviceSubject, Key, NetSubject, SockoptSubject, SysctlSubject, Tally},
+    socket, sockopt, sysctl,
 };
 
 /// Types that are nothing but integers: no padding, and valid whatever their bytes are.
@@ -25,8 +25,8 @@ macro_rules! plain {
 
 plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally);
 plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, sysctl::Node);
-plain!(NetSubject, DeviceSubject, SysctlSubject);
-plain!(socket::Request, socket::Rule, socket::Table);
+plain!(socket::Request, socket::Rule, socket::Table, sockopt::Rule, sockopt::Table);
+plain!(NetSubject, DeviceSubject, SysctlSubject, SockoptSubject);
 
 // SAFETY: an array has no padding of its own.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}

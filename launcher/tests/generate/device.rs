@@ -13,14 +13,18 @@ const MAX_MINOR: u32 = 1_048_575;
 const ACCESSES: [&str; 9] = ["r", "w", "m", "rw", "wr", "rm", "mw", "rwm", "mwr"];
 
 pub(super) fn rule() -> impl Strategy<Value = Value> {
-    let keys = (
-        action(),
+    let by_numbers = (
         optional("type", select(&["a", "b", "c"][..])),
         optional("major", number(MAX_MAJOR)),
         optional("minor", number(MAX_MINOR)),
-        optional("access", select(&ACCESSES[..])),
     );
-    keys.prop_map(|(action, kind, major, minor, access)| object([Some(("action", action)), kind, major, minor, access]))
+    let by_path =
+        select(&["/dev/null", "/dev/zero", "/dev/full"][..]).prop_map(|path| [Some(("path", path.into())), None, None]);
+    let which = prop_oneof![8 => by_numbers.prop_map(|(kind, major, minor)| [kind, major, minor]), 1 => by_path];
+    let keys = (action(), which, optional("access", select(&ACCESSES[..])));
+    keys.prop_map(|(action, [first, second, third], access)| {
+        object([Some(("action", action)), first, second, third, access])
+    })
 }
 
 /// Few different numbers, so that rules overlap.

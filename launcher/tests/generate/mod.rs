@@ -4,6 +4,7 @@
 mod device;
 mod net;
 mod socket;
+mod sockopt;
 pub mod sysctl;
 
 use std::{fmt, path::Path};
@@ -13,16 +14,17 @@ use common::{
     device::Request as DeviceRequest,
     net::{Address, Op, Protocol, Request},
     socket::Request as SocketRequest,
+    sockopt::{Request as SockoptRequest, access},
     sysctl::{Access, NAME_LEN},
 };
 use launcher::{
-    compile::{DeviceTables, NetTables, SocketTables, SysctlTables},
+    compile::{DeviceTables, NetTables, SocketTables, SockoptTables, SysctlTables},
     policy::{Document, Policy},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 
-use crate::oracle::{Device, Net, Socket, Sysctl};
+use crate::oracle::{Device, Net, Socket, Sockopt, Sysctl};
 
 /// How many requests of each kind come with a policy.
 const REQUESTS: usize = 24;
@@ -36,6 +38,7 @@ pub struct Case {
     pub devices: Vec<Device>,
     pub sysctls: Vec<Sysctl>,
     pub sockets: Vec<Socket>,
+    pub sockopts: Vec<Sockopt>,
 }
 
 /// The policy is enough: which request is judged wrongly, the assertion tells.
@@ -61,15 +64,20 @@ pub fn case() -> impl Strategy<Value = Case> {
             .sysctls
             .as_ref()
             .map_or(Just(vec![]).boxed(), |section| vec(sysctl::request(section), REQUESTS).boxed());
+        let sockopts = policy
+            .sockopts
+            .as_ref()
+            .map_or(Just(vec![]).boxed(), |section| vec(sockopt::request(section), REQUESTS).boxed());
         let json = json.to_string();
         let sockets = vec(socket::request(), if policy.sockets.is_some() { REQUESTS } else { 0 });
-        (nets, devices, sysctls, sockets).prop_map(move |(nets, devices, sysctls, sockets)| Case {
+        (nets, devices, sysctls, sockets, sockopts).prop_map(move |(nets, devices, sysctls, sockets, sockopts)| Case {
             json: json.clone(),
             policy: policy.clone(),
             nets,
             devices,
             sysctls,
             sockets,
+            sockopts,
         })
     })
 }
@@ -93,9 +101,10 @@ fn policy_with(rules: usize) -> impl Strategy<Value = Value> {
         // Fewer: what wildcards cost is multiplied by every further one.
         optional("sysctls", section(sysctl::rule(), rules.min(12), sysctl::plain_rule())),
         optional("sockets", section(socket::rule(), rules, socket::rule())),
+        optional("sockopts", section(sockopt::rule(), rules, sockopt::rule())),
     );
-    keys.prop_map(|(schema, mode, network, devices, sysctls, sockets)| {
-        object([Some(("version", json!(1))), schema, mode, network, devices, sysctls, sockets])
+    keys.prop_map(|(schema, mode, network, devices, sysctls, sockets, sockopts)| {
+        object([Some(("version", json!(1))), schema, mode, network, devices, sysctls, sockets, sockopts])
     })
 }
 
@@ -168,5 +177,12 @@ impl DecidedBy<SysctlTables> for Sysctl {
         let mut name = [0; NAME_LEN];
         name[..self.name.len()].copy_from_slice(&self.name);
         tables.decide(&name, Access::from_write(self.write.into()))
+    }
+}
+
+impl DecidedBy<SockoptTables> for Sockopt {
+    fn decided_by(&self, tables: &SockoptTables) -> Decision {
+        let Self { level, option, set } = *self;
+        tables.decide(&SockoptRequest { level, option, access: if set { access::SET } else { access::GET } })
     }
 }

@@ -10,7 +10,7 @@ use launcher::{
     sys::bpf,
 };
 
-use crate::oracle::{Device, Net, Socket, Sysctl};
+use crate::oracle::{Device, Net, Socket, Sockopt, Sysctl};
 
 #[allow(clippy::unreadable_literal)] // written by the build script
 static JUDGE: Image = include!(concat!(env!("OUT_DIR"), "/judge.rs"));
@@ -24,6 +24,7 @@ pub struct Judge {
     device: OwnedFd,
     sysctl: OwnedFd,
     socket: OwnedFd,
+    sockopt: OwnedFd,
 }
 
 impl Judge {
@@ -44,6 +45,7 @@ impl Judge {
             device: load("judge_device")?,
             sysctl: load("judge_sysctl")?,
             socket: load("judge_socket")?,
+            sockopt: load("judge_sockopt")?,
         })
     }
 }
@@ -78,6 +80,13 @@ impl Judged for Sysctl {
     fn judged_by(&self, judge: &Judge) -> Option<Decision> {
         let filler = vec![0; NAME_LEN - self.name.len()];
         run(&judge.sysctl, &[&HEADER, &[self.write.into()], &self.name, &filler])
+    }
+}
+
+impl Judged for Sockopt {
+    fn judged_by(&self, judge: &Judge) -> Option<Decision> {
+        let access: u32 = if self.set { 2 } else { 1 };
+        run(&judge.sockopt, &[&HEADER, &self.level.to_ne_bytes(), &self.option.to_ne_bytes(), &access.to_ne_bytes()])
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use common::{Decision, decision::DEFAULT};
 use launcher::policy::{
-    Action, DeviceRule, Host, NetRule, Op, Prefix, Protocol, Rule, Section, SocketRule, SysctlRule,
+    Action, DeviceRule, Host, NetRule, Op, Prefix, Protocol, Rule, Section, SocketRule, SockoptRule, SysctlRule,
 };
 
 /// Something that is asked of the network.
@@ -54,6 +54,14 @@ pub struct Device {
 pub struct Sysctl {
     pub name: Vec<u8>,
     pub write: bool,
+}
+
+/// A socket option that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sockopt {
+    pub level: i32,
+    pub option: i32,
+    pub set: bool,
 }
 
 pub fn net(section: &Section<NetRule>, request: Net) -> Decision {
@@ -127,6 +135,17 @@ pub fn sysctl(section: &Section<SysctlRule>, request: &Sysctl) -> Decision {
         let letters = serde_json::to_value(rule.access).unwrap();
         let access = letters.as_str().unwrap().contains(if request.write { 'w' } else { 'r' });
         access && (rule.names.is_none() || name)
+    })
+}
+
+pub fn sockopt(section: &Section<SockoptRule>, request: Sockopt) -> Decision {
+    first_match(section, |rule| {
+        let level = rule.level().is_none_or(|level| level == request.level);
+        let option = rule.option().is_none_or(|option| option == request.option);
+        // As it is written: "get", "set", or nothing for both.
+        let rule = serde_json::to_value(rule).unwrap();
+        let access = rule.get("access").is_none_or(|access| access == if request.set { "set" } else { "get" });
+        level && option && access
     })
 }
 
