@@ -145,7 +145,8 @@ fn hooks(attached: &Attached, mode: Mode) -> anyhow::Result<Vec<HookReport>> {
     let programs = attached.programs.iter();
     let reports = programs.map(|program| {
         let counters = records.counters(program.hook).context("reading the counters")?;
-        Ok(HookReport::new(program.hook, program.identity, counters, mode))
+        let identity = program.identify().context("asking for a program's id")?;
+        Ok(HookReport::new(program.hook, identity, counters, mode))
     });
     reports.collect()
 }

@@ -100,7 +100,26 @@ impl Image {
     }
 }
 
-/// An [`Image`] of which programs have been loaded, with the maps that these needed.
+/// A program that refers to maps of the kernel's.
+pub struct PreparedProgram {
+    name: &'static str,
+    instructions: Vec<u64>,
+    license: &'static CStr,
+}
+
+impl PreparedProgram {
+    /// Loads the program.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn load(&self, kind: bpf_prog_type, attach_type: Option<bpf_attach_type>) -> Result<OwnedFd, LoadError> {
+        bpf::load_program(self.name, kind, attach_type, &self.instructions, self.license)
+            .map_err(|(error, log)| LoadError::program(self.name, error, log))
+    }
+}
+
+/// An [`Image`] of which programs are made ready, with the maps that these need.
 pub struct LoadedImage {
     image: &'static Image,
     contents: HashMap<&'static str, MapContent>,
@@ -108,17 +127,13 @@ pub struct LoadedImage {
 }
 
 impl LoadedImage {
-    /// Loads one program, and the maps that it refers to unless they already are.
+    /// Makes a program ready to be loaded, and the maps that it refers to unless they already are. These must be kept
+    /// until it is loaded.
     ///
     /// # Errors
     ///
-    /// When the kernel refuses a map or the program.
-    pub fn load(
-        &mut self,
-        name: &'static str,
-        kind: bpf_prog_type,
-        attach_type: Option<bpf_attach_type>,
-    ) -> Result<OwnedFd, LoadError> {
+    /// When the kernel refuses a map.
+    pub fn prepare(&mut self, name: &'static str) -> Result<PreparedProgram, LoadError> {
         let program = self.image.programs.iter().find(|program| program.name == name);
         let mut instructions = program.ok_or(LoadError::NotInImage { name })?.instructions.to_vec();
         let mut index = 0;
@@ -136,8 +151,7 @@ impl LoadedImage {
             // The second half of the instruction holds the upper 32 bits.
             index += 2;
         }
-        bpf::load_program(name, kind, attach_type, &instructions, self.image.license)
-            .map_err(|(error, log)| LoadError::program(name, error, log))
+        Ok(PreparedProgram { name, instructions, license: self.image.license })
     }
 
     /// The map of that number, made and filled unless it already is.

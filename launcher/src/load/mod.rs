@@ -8,14 +8,20 @@ mod maps;
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
 
 use aya::maps::MapError;
 use common::record::Hook;
-use nix::sys::utsname::uname;
+use nix::{
+    sched::{CpuSet, sched_getaffinity},
+    sys::utsname::uname,
+    unistd::Pid,
+};
 
 pub use hook::{HookSpec, spec};
-pub use image::{Image, LoadedImage, MapImage, ProgramImage, Variable};
+pub use image::{Image, LoadedImage, MapImage, PreparedProgram, ProgramImage, Variable};
 pub use maps::{MapContent, Records, Tallies, contents, globals};
 
 use crate::{
@@ -126,21 +132,18 @@ fn verifier_said(log: &str) -> String {
 }
 
 /// A program in the kernel, not attached to anything yet.
+#[derive(Debug)]
 pub struct LoadedProgram {
     /// Where it will be attached.
     pub hook: Hook,
-    /// What the kernel knows it by.
-    pub identity: ProgramIdentity,
     fd: OwnedFd,
 }
 
 impl LoadedProgram {
-    fn load(hook: Hook, image: &mut LoadedImage) -> Result<Self, LoadError> {
-        let HookSpec { program, kind, attach_type, .. } = spec(hook);
-        let fd = image.load(program, kind, Some(attach_type)).map_err(|error| error.at(hook))?;
-        let identity =
-            bpf::identify(fd.as_fd()).map_err(|error| LoadError::program(hook.name(), error, String::new()))?;
-        Ok(Self { hook, identity, fd })
+    fn load(hook: Hook, program: &PreparedProgram) -> Result<Self, LoadError> {
+        let HookSpec { kind, attach_type, .. } = spec(hook);
+        let fd = program.load(kind, Some(attach_type)).map_err(|error| error.at(hook))?;
+        Ok(Self { hook, fd })
     }
 
     /// Attaches the program to a cgroup, which owns it from then on.
@@ -150,6 +153,15 @@ impl LoadedProgram {
     /// When the kernel refuses.
     pub fn attach(&self, cgroup: &OwnedFd) -> io::Result<()> {
         bpf::attach(&self.fd, cgroup, spec(self.hook).attach_type)
+    }
+
+    /// What the kernel knows the program by.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel doesn't say.
+    pub fn identify(&self) -> io::Result<ProgramIdentity> {
+        bpf::identify(self.fd.as_fd())
     }
 }
 
@@ -169,11 +181,47 @@ impl Loaded {
     /// When this process may not, or the kernel can't.
     pub fn new(tables: &Tables) -> Result<Self, LoadError> {
         let mut image = GUARD.begin(&globals(tables), contents(tables))?;
-        let programs = tables.hooks().into_iter().map(|hook| LoadedProgram::load(hook, &mut image));
-        let programs = programs.collect::<Result<Vec<_>, _>>()?;
+        let prepared = tables.hooks().into_iter().map(|hook| Ok((hook, image.prepare(spec(hook).program)?)));
+        let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
+        let programs = load_all(&prepared)?;
         let records = if programs.is_empty() { None } else { Some(Records::of(&mut image)?) };
         Ok(Self { programs, records })
     }
+}
+
+/// Loads programs, on two processors if there are: the kernel's verifier takes its time for each, and that is the largest
+/// part of launching. The other thread is gone when this returns.
+fn load_all(prepared: &[(Hook, PreparedProgram)]) -> Result<Vec<LoadedProgram>, LoadError> {
+    let next = AtomicUsize::new(0);
+    let load = || {
+        let mut loaded = Vec::new();
+        // Each takes the next that nobody has taken.
+        while let Some((hook, program)) = prepared.get(next.fetch_add(1, Ordering::Relaxed)) {
+            loaded.push(LoadedProgram::load(*hook, program)?);
+        }
+        Ok(loaded)
+    };
+    let mut loaded = if prepared.len() < WORTH_A_THREAD || processors() < 2 {
+        load()?
+    } else {
+        thread::scope(|scope| {
+            let other = scope.spawn(load);
+            let own = load();
+            let other = other.join().expect("loading does not panic");
+            Ok([own?, other?].into_iter().flatten().collect::<Vec<_>>())
+        })?
+    };
+    loaded.sort_by_key(|program| prepared.iter().position(|(hook, _)| *hook == program.hook));
+    Ok(loaded)
+}
+
+/// From this many programs on, a second thread makes up for the time that it takes to start one.
+const WORTH_A_THREAD: usize = 3;
+
+/// How many processors this process may run on.
+fn processors() -> usize {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else { return 1 };
+    (0..CpuSet::count()).filter(|processor| set.is_set(*processor).unwrap_or(false)).count()
 }
 
 /// Loads the program for one hook, with its maps, and lets go of it.
@@ -183,5 +231,5 @@ impl Loaded {
 /// When this process may not, or the kernel can't.
 pub fn load_one(tables: &Tables, hook: Hook) -> Result<(), LoadError> {
     let mut image = GUARD.begin(&globals(tables), contents(tables))?;
-    LoadedProgram::load(hook, &mut image).map(drop)
+    LoadedProgram::load(hook, &image.prepare(spec(hook).program)?).map(drop)
 }

@@ -39,7 +39,7 @@ impl Judge {
 
     fn load(globals: &[(&'static str, &[u8])], tables: &Tables) -> Result<Self, LoadError> {
         let mut image = JUDGE.begin(globals, contents(tables))?;
-        let mut load = |name| image.load(name, BPF_PROG_TYPE_SCHED_CLS, None);
+        let mut load = |name| image.prepare(name)?.load(BPF_PROG_TYPE_SCHED_CLS, None);
         Ok(Self {
             net: load("judge_net")?,
             device: load("judge_device")?,
