@@ -10,7 +10,7 @@ pub use device::DeviceTables;
 pub use net::NetTables;
 pub use sysctl::{MAX_STATES, SysctlTables};
 
-use crate::policy::{Mode, Policy};
+use crate::policy::{Mode, Policy, Record};
 
 /// A compiled policy.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Tables {
     pub devices: Option<DeviceTables>,
     /// The sysctls section, if there is one.
     pub sysctls: Option<SysctlTables>,
+    /// Whether what is reached is recorded, too.
+    pub flows: bool,
 }
 
 /// Why a valid policy can't be compiled.
@@ -48,10 +50,11 @@ impl Tables {
             network: policy.network.as_ref().map(NetTables::compile),
             devices: policy.devices.as_ref().map(DeviceTables::compile),
             sysctls: policy.sysctls.as_ref().map(SysctlTables::compile).transpose()?,
+            flows: policy.record == Record::Flows,
         })
     }
 
-    /// The hooks at which this policy has to be enforced.
+    /// The hooks at which this policy has to be enforced, and flows counted if they are recorded.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
         let mut hooks = Vec::new();
@@ -63,6 +66,10 @@ impl Tables {
         }
         if self.sysctls.is_some() {
             hooks.push(Hook::Sysctl);
+        }
+        if self.flows {
+            let counting = [Hook::SockCreate, Hook::SockOps, Hook::Ingress, Hook::Egress];
+            hooks.extend(counting.into_iter().filter(|hook| !hooks.contains(hook)).collect::<Vec<_>>());
         }
         hooks
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::IpAddr};
 
-use common::record::NetSubject;
+use common::{net::Address, record::NetSubject};
 use serde::Serialize;
 
 use super::{Recorded, Subject};
@@ -19,6 +19,20 @@ pub struct Network {
     pub protocol: String,
     /// The name that the address was found by. Not known yet in this version.
     pub host: Option<String>,
+}
+
+impl Network {
+    /// A peer, by the numbers that the kernel side records.
+    #[must_use]
+    pub fn new(address: Address, port: u16, protocol: u32) -> Self {
+        let protocol = match protocol {
+            6 => "tcp".to_owned(),
+            17 => "udp".to_owned(),
+            262 => "mptcp".to_owned(),
+            other => other.to_string(),
+        };
+        Self { address: display_address(address), port, protocol, host: None }
+    }
 }
 
 impl fmt::Display for Network {
@@ -39,12 +53,6 @@ impl Recorded for NetSubject {
     }
 
     fn describe(&self) -> Subject {
-        let protocol = match self.protocol {
-            6 => "tcp".to_owned(),
-            17 => "udp".to_owned(),
-            262 => "mptcp".to_owned(),
-            other => other.to_string(),
-        };
-        Subject::Network(Network { address: display_address(self.address), port: self.port, protocol, host: None })
+        Subject::Network(Network::new(self.address, self.port, self.protocol))
     }
 }

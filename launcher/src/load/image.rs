@@ -9,11 +9,11 @@ use std::{
 use aya::maps::MapData;
 use aya_obj::{
     Map,
-    generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_prog_type},
+    generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_map_type, bpf_prog_type},
 };
 
 use super::{LoadError, MapContent};
-use crate::sys::bpf;
+use crate::sys::{bpf, storage::create_socket_storage};
 
 /// BPF_LD | BPF_DW | BPF_IMM: the instruction that loads a map's address.
 const LOAD_IMMEDIATE_64: u64 = 0x18;
@@ -148,6 +148,11 @@ impl LoadedImage {
             let content = self.contents.remove(name);
             if let Some(content) = &content {
                 (value_size, max_entries) = (content.value_size(), content.count);
+            }
+            if kind == bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as u32 {
+                let fd = create_socket_storage(name, value_size, flags).map_err(refused)?;
+                let map = MapData::from_fd(fd).map_err(|error| LoadError::map(name, error))?;
+                return Ok(self.maps.entry(number).or_insert(map));
             }
             let definition = Map::new_from_params(kind, key_size, value_size, max_entries, flags);
             let map = MapData::create(definition, name, None).map_err(|error| LoadError::map(name, error))?;

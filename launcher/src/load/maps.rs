@@ -6,7 +6,7 @@ use common::{
     record::{Counters, DeviceSubject, Hook, Key, NetSubject, SysctlSubject, Tally},
 };
 
-use super::{LoadError, LoadedImage};
+use super::{Flows, LoadError, LoadedImage, flow};
 use crate::{
     compile::Tables,
     sys::plain::{Plain, Wire, bytes_of},
@@ -78,6 +78,7 @@ pub fn contents(tables: &Tables) -> Vec<MapContent> {
 #[must_use]
 pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
     let mut globals = vec![("CONFIG", bytes_of(std::slice::from_ref(&tables.config)))];
+    globals.push(("FLOW_CONFIG", bytes_of(std::slice::from_ref(flow::config(tables)))));
     if let Some(network) = &tables.network {
         globals.push(("NET_TABLE", bytes_of(std::slice::from_ref(&network.table))));
     }
@@ -121,6 +122,8 @@ pub struct Records {
     pub device: Option<Tallies<DeviceSubject>>,
     /// Sysctl denials.
     pub sysctl: Option<Tallies<SysctlSubject>>,
+    /// What was reached, if that is recorded.
+    pub flows: Option<Flows>,
 }
 
 impl Records {
@@ -135,6 +138,7 @@ impl Records {
             net: tallies(image, "NET_TALLIES")?,
             device: tallies(image, "DEVICE_TALLIES")?,
             sysctl: tallies(image, "SYSCTL_TALLIES")?,
+            flows: Flows::of(image)?,
         })
     }
 

@@ -1,6 +1,7 @@
 //! From compiled tables to programs and maps in the kernel. Nothing is attached yet, and all of it goes away with this
 //! process if nothing ever is.
 
+mod flow;
 mod hook;
 mod image;
 mod maps;
@@ -14,6 +15,7 @@ use aya::maps::MapError;
 use common::record::Hook;
 use nix::sys::utsname::uname;
 
+pub use flow::Flows;
 pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, ProgramImage, Variable};
 pub use maps::{MapContent, Records, Tallies, contents, globals};

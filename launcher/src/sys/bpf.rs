@@ -16,26 +16,26 @@ use aya_obj::generated::{BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, 
 /// Room for the verifier's explanation when it refuses a program.
 const VERIFIER_LOG: usize = 1 << 20;
 
-fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<c_long> {
+pub(super) fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<c_long> {
     let size = size_of::<bpf_attr>();
     // SAFETY: the attributes are a bpf_attr of the size said; what their fields point to is the callers' matter.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, &raw mut *attributes, size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn attributes() -> bpf_attr {
+pub(super) fn attributes() -> bpf_attr {
     // SAFETY: a union of plain integers; the kernel demands that unused bytes be zero.
     unsafe { mem::zeroed() }
 }
 
-fn descriptor(number: c_long) -> OwnedFd {
+pub(super) fn descriptor(number: c_long) -> OwnedFd {
     let number = i32::try_from(number).expect("a file descriptor is an int");
     // SAFETY: the kernel has just made the descriptor, for us alone.
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
 // Pointers and descriptors are u64 and u32 in bpf_attr.
-fn address<T>(pointer: *const T) -> u64 {
+pub(super) fn address<T>(pointer: *const T) -> u64 {
     pointer as u64
 }
 

@@ -4,7 +4,7 @@
 use common::{
     Config, RuleSet,
     decision::Verdicts,
-    device, net,
+    device, flow, net,
     record::{Counters, DeviceSubject, Key, NetSubject, SysctlSubject, Tally},
     sysctl,
 };
@@ -26,6 +26,7 @@ macro_rules! plain {
 plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally);
 plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, sysctl::Node);
 plain!(NetSubject, DeviceSubject, SysctlSubject);
+plain!(flow::Key, flow::Tally, flow::News);
 
 // SAFETY: an array has no padding of its own.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
