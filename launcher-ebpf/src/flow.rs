@@ -119,16 +119,8 @@ fn find_or_begin(key: &Key, owner: Owner, now: u64) -> Option<&'static Tally> {
     if let Some(tally) = find(key) {
         return Some(tally);
     }
-    let fresh = Tally {
-        begun: 0,
-        ended: 0,
-        bytes_sent: 0,
-        bytes_received: 0,
-        duration: 0,
-        first: now,
-        last: now,
-        owner,
-    };
+    let fresh =
+        Tally { begun: 0, ended: 0, bytes_sent: 0, bytes_received: 0, duration: 0, first: now, last: now, owner };
     // If another CPU is faster, this fails, and it is there, too.
     if FLOWS.insert(key, &fresh, u64::from(BPF_NOEXIST)).is_ok() {
         announce(Hook::SockOps, &News { hook: Hook::SockOps as u8, padding: [0; 3], pid: owner.pid, first: now });

@@ -125,8 +125,7 @@ fn after_extensions(skb: *const __sk_buff) -> Option<u32> {
 fn load<T: Copy + Default>(skb: *const __sk_buff, offset: u32) -> Option<T> {
     let mut value = T::default();
     // SAFETY: the buffer is as long as is said, and any bytes make one of the integers that this is called for.
-    let failed = unsafe {
-        bpf_skb_load_bytes(skb.cast::<c_void>(), offset, (&raw mut value).cast(), size_of::<T>() as u32)
-    };
+    let failed =
+        unsafe { bpf_skb_load_bytes(skb.cast::<c_void>(), offset, (&raw mut value).cast(), size_of::<T>() as u32) };
     (failed == 0).then_some(value)
 }

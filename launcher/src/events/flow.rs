@@ -91,6 +91,7 @@ impl Flow {
 ///
 /// When the kernel refuses to read the map.
 pub fn open(flows: &Flows) -> Result<u64, MapError> {
-    let open = |(key, tally): (Key, Tally)| if key.protocol == TCP { tally.begun.saturating_sub(tally.ended) } else { 0 };
+    let open =
+        |(key, tally): (Key, Tally)| if key.protocol == TCP { tally.begun.saturating_sub(tally.ended) } else { 0 };
     flows.all().map(|flow| flow.map(open)).sum()
 }
