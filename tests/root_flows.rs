@@ -76,6 +76,7 @@ fn bytes_of_tcp_connections_are_exact_however_they_end() {
         "reset_by_server",
         "unread",
         "queued",
+        "queued_answer",
         "self_connected",
     ]);
 }
@@ -133,10 +134,18 @@ fn datagrams_are_counted_one_by_one_however_they_are_sent() {
 }
 
 #[test]
+fn a_multicast_datagram_that_is_looped_back_too_was_sent_once() {
+    let script = r#"ip link add veth0 type veth peer name veth1 && ip addr add 10.9.0.1/24 dev veth0 &&
+        ip link set veth0 up && ip link set veth1 up && exec /usr/bin/python3 -c "$1" udp_multicast"#;
+    let run = Run::new(policy(), ["unshare", "--net", "bash", "-c", script, "bash", PROBE]);
+    check(&run.output().success(), &["udp_multicast"]);
+}
+
+#[test]
 fn peers_outside_are_shown_with_the_process_and_its_details() {
     let (tcp, udp) = (TcpServer::start("127.0.0.1"), UdpServer::start("127.0.0.1"));
-    let script = r#"exec 3<>/dev/tcp/127.0.0.1/$1; printf 'GET\r\n\r\n' >&3; cat <&3 >/dev/null; exec 3>&-
-        exec 4<>/dev/udp/127.0.0.1/$2; echo -n datagram >&4; read -r -N 8 -u 4; echo $$"#;
+    let script = r"exec 3<>/dev/tcp/127.0.0.1/$1; printf 'GET\r\n\r\n' >&3; cat <&3 >/dev/null; exec 3>&-
+        exec 4<>/dev/udp/127.0.0.1/$2; echo -n datagram >&4; read -r -N 8 -u 4; echo $$";
     let ports = [tcp.port(), udp.port()].map(|port| port.to_string());
     let output = Run::shell(policy(), script, &[&ports[0], &ports[1]]).output().success();
     let [connection, datagrams] = &flows(&output)[..] else { panic!("{:#?}", output.log["flows"]) };
@@ -195,7 +204,7 @@ fn a_connection_that_outlasts_the_command_is_open_and_what_was_acknowledged_is_c
 #[test]
 fn a_killed_command_leaves_exact_flows() {
     let server = TcpServer::start("127.0.0.1");
-    let script = r#"exec 3<>/dev/tcp/127.0.0.1/$1; printf 'GET\r\n\r\n' >&3; read -r line <&3; kill -9 $$"#;
+    let script = r"exec 3<>/dev/tcp/127.0.0.1/$1; printf 'GET\r\n\r\n' >&3; read -r line <&3; kill -9 $$";
     let output = Run::shell(policy(), script, &[&server.port().to_string()]).output().exits(137);
     let flow = flows_of(&output, server.port().into())["outgoing"];
     assert_eq!((&flow["connections"], &flow["open"], &flow["bytes"]["sent"]), (&json!(1), &json!(0), &json!(7)));
@@ -223,7 +232,7 @@ fn what_is_denied_is_an_event_and_no_flow() {
     let mut policy = policy();
     let ports = [tcp.port(), udp.port()];
     policy["network"] = json!({"default": "allow", "rules": [{"action": "deny", "ports": ports}]});
-    let script = r#": <>/dev/tcp/127.0.0.1/$1; : <>/dev/udp/127.0.0.1/$2; :"#;
+    let script = r": <>/dev/tcp/127.0.0.1/$1; : <>/dev/udp/127.0.0.1/$2; :";
     let words = ports.map(|port| port.to_string());
     let output = Run::shell(policy, script, &[&words[0], &words[1]]).output().success();
     assert_eq!((output.denied(), output.events().len(), flows(&output).len()), (2, 2, 0), "{:#}", output.log);
@@ -252,7 +261,8 @@ fn the_flag_and_the_policy_mean_the_same_and_without_them_nothing_is_loaded() {
 #[test]
 fn kill_9_of_guard_run_leaves_nothing_after_gc() {
     let yard = Yard::new();
-    let program = "import socket, time\ns = socket.create_server(('127.0.0.1', 0))\nprint('ready', flush=True)\ntime.sleep(1000)\n";
+    let program = "import socket, time\ns = socket.create_server(('127.0.0.1', 0))\nprint('ready', flush=True)\n\
+                   time.sleep(1000)\n";
     let mark = format!("flows-{}", std::process::id());
     let mut running = Run::python(policy(), program, &[&mark]).through(yard.wrapper()).start();
     running.wait_for("ready");

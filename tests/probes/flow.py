@@ -166,10 +166,13 @@ def unread():
     return pair.port, tcp(1, 1000, 0)
 
 
-def queued():
+def queued(answer=False):
     """More than the peer takes is never acknowledged: what was queued behind a closed window, and the FIN after it."""
     pair = Pair()
     client, server = pair.connect()
+    if answer:
+        server.shutdown(socket.SHUT_WR)
+        assert client.recv(1) == b""
     client.setblocking(False)
     queued = 0
     try:
@@ -240,7 +243,7 @@ def handed_on():
         server = pair.listener.accept()[0]
         server.sendall(b"hello")
         settle(server)
-        closing(server, client) if False else server.close()
+        server.close()
         os._exit(0)
     receive(client, 5)
     assert client.recv(1) == b""
@@ -346,6 +349,18 @@ def udp_segmented(together=False, host="127.0.0.1"):
     return port, datagrams(10, 0, 950, 0)
 
 
+def udp_multicast():
+    """A datagram to a group that this host is in leaves and is looped back, but was sent once."""
+    group, interface = "239.1.2.3", socket.inet_aton("10.9.0.1")
+    client, server, port = udp_sockets(group)
+    server.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + interface)
+    client.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface)
+    for _ in range(10):
+        client.sendto(bytes(7), (group, port))
+        assert len(server.recv(10)) == 7
+    return port, datagrams(10, 0, 70, 0)
+
+
 def udp_refused():
     """Nobody is there, but the datagrams are sent."""
     client, server, port = udp_sockets()
@@ -357,6 +372,7 @@ def udp_refused():
 
 
 WAYS = {
+    "queued_answer": lambda: queued(True),
     "one_byte6": lambda: one_byte(host="::1", family=socket.AF_INET6),
     "one_byte_mapped": lambda: one_byte(to="::ffff:127.0.0.1", family=socket.AF_INET6),
     "one_byte_dual_stack": lambda: one_byte(host="::", to="127.0.0.1"),

@@ -95,3 +95,50 @@ pub fn open(flows: &Flows) -> Result<u64, MapError> {
         |(key, tally): (Key, Tally)| if key.protocol == TCP { tally.begun.saturating_sub(tally.ended) } else { 0 };
     flows.all().map(|flow| flow.map(open)).sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use common::{
+        flow::{OUTGOING, Owner, UDP},
+        net::Address,
+    };
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn shown(key: Key, tally: Tally) -> Value {
+        let clock = Clock::new().unwrap();
+        serde_json::to_value(Flow::new(&key, &tally, Rc::default(), &clock)).unwrap()
+    }
+
+    const TALLY: Tally = Tally {
+        begun: 5,
+        ended: 3,
+        bytes_sent: 7,
+        bytes_received: 9,
+        duration: 1_500_000_000,
+        first: 1,
+        last: 2,
+        owner: Owner { pid: 77, uid: 8, comm: [u64::from_ne_bytes(*b"a name\0\0"), 0] },
+    };
+
+    #[test]
+    fn connections_and_datagrams_are_shown_as_such() {
+        let key = Key { address: Address::LOOPBACK4, pid: 77, port: 80, direction: OUTGOING, protocol: TCP };
+        let flow = shown(key, TALLY);
+        assert_eq!((&flow["direction"], &flow["network"]["address"]), (&json!("outgoing"), &json!("127.0.0.1")));
+        assert_eq!((&flow["connections"], &flow["open"], &flow["duration"]), (&json!(5), &json!(2), &json!(1.5)));
+        assert_eq!((&flow["process"]["pid"], &flow["process"]["comm"]), (&json!(77), &json!("a name")));
+        assert_eq!((&flow["bytes"], flow.get("datagrams")), (&json!({"sent": 7, "received": 9}), None));
+        let flow = shown(Key { direction: INCOMING, protocol: UDP, ..key }, TALLY);
+        assert_eq!((&flow["direction"], &flow["datagrams"]), (&json!("incoming"), &json!({"sent": 5, "received": 3})));
+        assert_eq!((flow.get("connections"), flow.get("open"), flow.get("duration")), (None, None, None));
+    }
+
+    #[test]
+    fn a_socket_of_the_kernel_has_no_process() {
+        let key = Key { address: Address::LOOPBACK6, pid: 0, port: 80, direction: OUTGOING, protocol: TCP };
+        let flow = shown(key, Tally { owner: Owner::default(), ..TALLY });
+        assert_eq!(flow["process"], Value::Null);
+    }
+}

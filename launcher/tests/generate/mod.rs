@@ -83,13 +83,14 @@ fn policy_with(rules: usize) -> impl Strategy<Value = Value> {
     let keys = (
         optional("$schema", Just(json!("https://example.org/policy.schema.json"))),
         optional("mode", select(&["enforce", "audit"][..])),
+        optional("record", select(&["denials", "flows"][..])),
         optional("network", section(net::rule(), rules, net::rule())),
         optional("devices", section(device::rule(), rules, device::rule())),
         // Fewer: what wildcards cost is multiplied by every further one.
         optional("sysctls", section(sysctl::rule(), rules.min(12), sysctl::plain_rule())),
     );
-    keys.prop_map(|(schema, mode, network, devices, sysctls)| {
-        object([Some(("version", json!(1))), schema, mode, network, devices, sysctls])
+    keys.prop_map(|(schema, mode, record, network, devices, sysctls)| {
+        object([Some(("version", json!(1))), schema, mode, record, network, devices, sysctls])
     })
 }
 
