@@ -119,9 +119,10 @@ pub fn add(counter: &u64, number: u64) {
 /// Tells the launcher something besides denials. Its first byte is the number of a hook that records none.
 #[inline(always)]
 pub fn announce<T: 'static>(hook: Hook, news: &T) {
-    if NEWS.output::<T>(news, 0).is_err() {
-        if let Some(counters) = counters(hook) {
-            increment(&counters.late);
-        }
+    if NEWS.output::<T>(news, 0).is_ok() {
+        return;
+    }
+    if let Some(counters) = counters(hook) {
+        increment(&counters.late);
     }
 }

@@ -40,8 +40,6 @@ const FIN: u32 = 1;
 /// The callbacks about a connection from its beginning. Segments are shown only outside the fast path, on which none has a
 /// FIN.
 const FROM_THE_BEGINNING: u32 = BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG;
-/// And those after the process has closed it: what is still sent.
-const FROM_THE_END: u32 = FROM_THE_BEGINNING | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
 
 /// Something has happened to a TCP socket.
 #[inline(always)]
@@ -101,10 +99,11 @@ fn adopt(sk: *mut c_void, known: &mut Socket) {
     // SAFETY: the verifier checks the sockets. The owner was written before anybody else had the socket.
     unsafe {
         let whole = bpf_skc_to_mptcp_sock(sk);
-        if !whole.is_null() {
-            if let Some(whole) = socket(whole.cast()) {
-                known.owner = (*whole).owner;
-            }
+        if whole.is_null() {
+            return;
+        }
+        if let Some(whole) = socket(whole.cast()) {
+            known.owner = (*whole).owner;
         }
     }
 }
@@ -151,7 +150,17 @@ fn established(ops: *mut bpf_sock_ops, known: &mut Socket, op: u32) {
         // When both sides connect to each other, the kernel calls that passive, and the SYN has just been counted.
         let acked = (&raw const (*ops).bytes_acked).read_volatile();
         known.syn_counted = u8::from(op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || acked != 0);
-        bpf_sock_ops_cb_flags_set(ops, FROM_THE_BEGINNING.cast_signed());
+    }
+    ask_for(ops, FROM_THE_BEGINNING);
+}
+
+/// Asks for further callbacks about a socket, besides those that programs of cgroups further up have asked for.
+#[inline(always)]
+fn ask_for(ops: *mut bpf_sock_ops, flags: u32) {
+    // SAFETY: the verifier checks the access to the context.
+    unsafe {
+        let others = (&raw const (*ops).bpf_sock_ops_cb_flags).read_volatile();
+        bpf_sock_ops_cb_flags_set(ops, (others | flags).cast_signed());
     }
 }
 
@@ -224,7 +233,6 @@ fn changed(ops: *mut bpf_sock_ops, known: &mut Socket) {
         add(&tally.ended, 1);
         known.established = 0;
     } else {
-        // SAFETY: as above.
-        unsafe { bpf_sock_ops_cb_flags_set(ops, FROM_THE_END.cast_signed()) };
+        ask_for(ops, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
     }
 }

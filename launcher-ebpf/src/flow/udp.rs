@@ -17,6 +17,10 @@ use crate::record::add;
 
 /// `ETH_P_IP` in network byte order, as the kernel keeps it.
 const IPV4: u32 = 0x0800_u16.to_be() as u32;
+/// The length of an IPv4 header without options.
+const IPV4_HEADER: u32 = 20;
+/// The first byte of such a header: version and length.
+const PLAIN_IPV4: u8 = 0x45;
 /// The length of an IPv6 header.
 const IPV6_HEADER: u32 = 40;
 /// The length of a UDP header.
@@ -83,13 +87,18 @@ fn count(ctx: &SkBuffContext, sent: bool) {
     touch(tally, now);
 }
 
-/// The length of a packet's headers, the peer's address and port, and the own port. `None` where they aren't what the
-/// kernel itself has made or checked.
+/// The length of a packet's headers, the peer's address and port, and the own port.
+type Endpoints = (u32, Address, u16, u16);
+
+/// Reads a packet's headers. `None` where they aren't what the kernel itself has made or checked.
 #[inline(always)]
-fn endpoints(skb: *const __sk_buff, sent: bool) -> Option<(u32, Address, u16, u16)> {
+fn endpoints(skb: *const __sk_buff, sent: bool) -> Option<Endpoints> {
     // SAFETY: the verifier checks the access to the context.
-    let protocol = unsafe { (&raw const (*skb).protocol).read_volatile() };
-    let (start, address) = if protocol == IPV4 {
+    let is_v4 = unsafe { (&raw const (*skb).protocol).read_volatile() } == IPV4;
+    if let Some(endpoints) = plain_endpoints(skb, is_v4, sent) {
+        return Some(endpoints);
+    }
+    let (start, address) = if is_v4 {
         let version_and_length: u8 = load(skb, 0)?;
         let address: u32 = load(skb, if sent { 16 } else { 12 })?;
         (u32::from(version_and_length & 0xf) * 4, Address::v4(address))
@@ -97,9 +106,37 @@ fn endpoints(skb: *const __sk_buff, sent: bool) -> Option<(u32, Address, u16, u1
         let address: [u32; 4] = load(skb, if sent { 24 } else { 8 })?;
         (after_extensions(skb)?, Address::v6(address))
     };
-    let [source, destination]: [u16; 2] = load(skb, start)?;
+    Some(with_ports(start, address, load(skb, start)?, sent))
+}
+
+/// The same where there are neither options nor extension headers: without a call, which takes a third of the time.
+#[inline(always)]
+fn plain_endpoints(skb: *const __sk_buff, is_v4: bool, sent: bool) -> Option<Endpoints> {
+    // SAFETY: the verifier checks each access to the context, and to the packet by what is compared.
+    unsafe {
+        let data = (&raw const (*skb).data).read_volatile() as usize as *const u8;
+        let end = (&raw const (*skb).data_end).read_volatile() as usize as *const u8;
+        let ports = |start: u32| data.add(start as usize).cast::<[u16; 2]>().read_unaligned();
+        if is_v4 {
+            if data.add((IPV4_HEADER + UDP_HEADER) as usize) > end || data.read() != PLAIN_IPV4 {
+                return None;
+            }
+            let address = data.add(if sent { 16 } else { 12 }).cast::<u32>().read_unaligned();
+            return Some(with_ports(IPV4_HEADER, Address::v4(address), ports(IPV4_HEADER), sent));
+        }
+        if data.add((IPV6_HEADER + UDP_HEADER) as usize) > end || data.add(6).read() != UDP {
+            return None;
+        }
+        let address = data.add(if sent { 24 } else { 8 }).cast::<[u32; 4]>().read_unaligned();
+        Some(with_ports(IPV6_HEADER, Address::v6(address), ports(IPV6_HEADER), sent))
+    }
+}
+
+/// Sorts the ports of a UDP header at `start` by whose they are.
+#[inline(always)]
+fn with_ports(start: u32, address: Address, [source, destination]: [u16; 2], sent: bool) -> Endpoints {
     let (peer, own) = if sent { (destination, source) } else { (source, destination) };
-    Some((start + UDP_HEADER, address, u16::from_be(peer), u16::from_be(own)))
+    (start + UDP_HEADER, address, u16::from_be(peer), u16::from_be(own))
 }
 
 /// Where the UDP header of an IPv6 packet is.
