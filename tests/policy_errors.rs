@@ -140,8 +140,10 @@ fn wrong_types_and_missing_keys() {
         (sysctl("names", &json!([])), "/sysctls/rules/0/names"),
         (sysctl("access", &json!("m")), "/sysctls/rules/0/access"),
         (json!({"version": 1, "mode": "Enforce"}), "/mode"),
+        (json!({"version": 1, "record": "flow"}), "/record"),
     ];
     refused_at(table);
+    refused(json!({"version": 1, "record": "flow"}), &["did you mean \"flows\"", "known: denials, flows"]);
     refused(json!({"version": 1, "mode": "Enforce"}), &["did you mean \"enforce\""]);
 }
 
@@ -150,6 +152,8 @@ fn words_in_another_form() {
     let table = [
         (json!({"version": 1, "mode": true}), "/mode"),
         (json!({"version": 1, "mode": null}), "/mode"),
+        (json!({"version": 1, "record": null}), "/record"),
+        (json!({"version": 1, "record": ["flows"]}), "/record"),
         (json!({"version": 1, "network": {"default": true}}), "/network/default"),
         (json!({"version": 1, "network": {"default": ["deny"]}}), "/network/default"),
         (json!({"version": 1, "network": {"default": {"deny": null}}}), "/network/default"),

@@ -53,6 +53,9 @@ impl Verdicts {
     /// No rules, everything denied: what the programs are compiled with.
     pub const DENY_ALL: Self = Self { default_allows: 0, count: 0, allow: RuleSet::NONE };
 
+    /// No rules, everything allowed.
+    pub const ALLOW_ALL: Self = Self { default_allows: 1, ..Self::DENY_ALL };
+
     /// The verdicts of a section with this default, and for each rule whether it allows. At most
     /// [`crate::MAX_RULES`] of these, or it panics.
     pub fn new(default_allows: bool, rules_allow: impl IntoIterator<Item = bool>) -> Self {

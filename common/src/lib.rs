@@ -11,6 +11,7 @@
 
 pub mod decision;
 pub mod device;
+pub mod flow;
 pub mod net;
 pub mod packet;
 pub mod record;

@@ -248,6 +248,9 @@ impl Table {
         by_kind: [[RuleSet::NONE; PROTOCOLS]; OPS],
     };
 
+    /// No rules, everything allowed.
+    pub const ALLOW_ALL: Self = Self { verdicts: Verdicts::ALLOW_ALL, judged: 0, ..Self::DENY_ALL };
+
     /// Whether any request for this operation can be denied.
     #[inline(always)]
     #[must_use]

@@ -208,12 +208,12 @@ const _: () = assert!(size_of::<Key<SocketSubject>>() == 24);
 const _: () = assert!(size_of::<Key<SockoptSubject>>() == 40);
 const _: () = assert!(size_of::<Key<SysctlSubject>>() == 16 + sysctl::NAME_LEN + 8 * sysctl::VALUE_WORDS);
 
-/// Who made a socket. What a socket does outside system calls (the kernel receives for it, and sends again what was
-/// lost) is put down to this process.
+/// Who made a socket; for an accepted connection, the socket that listened. What a socket does outside system calls (the
+/// kernel receives for it, and sends again what was lost) is put down to this process.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// The process (thread group) in the initial pid namespace.
+    /// The process (thread group) in the initial pid namespace. 0: the kernel made the socket.
     pub pid: u32,
     /// Its real user id in the initial user namespace.
     pub uid: u32,

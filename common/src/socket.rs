@@ -124,15 +124,27 @@ pub struct Table {
     pub refused: u32,
     /// 1: every socket is marked as the sandbox's own, with the process that makes it.
     pub mark: u32,
+    /// 1: sockets are allowed by name by which the network section could be evaded: what they send is judged packet by
+    /// packet.
+    pub packets: u32,
+    /// Always 0.
+    pub padding: u32,
     /// The rules that name a type or a protocol: what these allow is allowed although it is in `refused`.
     pub naming: RuleSet,
 }
 
-const _: () = assert!(size_of::<Table>() == 80);
+const _: () = assert!(size_of::<Table>() == 88);
 
 impl Table {
     /// No rules, everything denied: what the programs are compiled with.
-    pub const DENY_ALL: Self = Self { verdicts: Verdicts::DENY_ALL, refused: u32::MAX, mark: 0, naming: RuleSet::NONE };
+    pub const DENY_ALL: Self = Self {
+        verdicts: Verdicts::DENY_ALL,
+        refused: u32::MAX,
+        mark: 0,
+        packets: 1,
+        padding: 0,
+        naming: RuleSet::NONE,
+    };
 }
 
 /// The rules of the compiled sockets section; those from [`Verdicts::count`] on are never looked at.

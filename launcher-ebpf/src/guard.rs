@@ -9,7 +9,7 @@ use aya_ebpf::{
         DeviceContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext, SysctlContext,
     },
 };
-use launcher_ebpf::{device, net, own, packet, socket, sockopt, sysctl};
+use launcher_ebpf::{device, flow, net, own, packet, socket, sockopt, sysctl};
 
 /// `BPF_CGROUP_INET4_CONNECT`
 #[cgroup_sock_addr(connect4)]
@@ -50,13 +50,21 @@ pub fn guard_sendmsg6(ctx: SockAddrContext) -> i32 {
 /// `BPF_CGROUP_INET_INGRESS`
 #[cgroup_skb(ingress)]
 pub fn guard_ingress(ctx: SkBuffContext) -> i32 {
-    packet::ingress(&ctx)
+    let verdict = packet::ingress(&ctx);
+    if verdict != 0 {
+        flow::received(&ctx);
+    }
+    verdict
 }
 
 /// `BPF_CGROUP_INET_EGRESS`
 #[cgroup_skb(egress)]
 pub fn guard_egress(ctx: SkBuffContext) -> i32 {
-    packet::egress(&ctx)
+    let verdict = packet::egress(&ctx);
+    if verdict != 0 {
+        flow::sent(&ctx);
+    }
+    verdict
 }
 
 /// `BPF_CGROUP_INET_SOCK_CREATE`
@@ -69,6 +77,7 @@ pub fn guard_socket(ctx: SockContext) -> i32 {
 #[sock_ops]
 pub fn guard_sock_ops(ctx: SockOpsContext) -> u32 {
     own::mark_active(&ctx);
+    flow::sock_ops(&ctx);
     1
 }
 

@@ -15,6 +15,7 @@
 )]
 
 pub mod device;
+pub mod flow;
 pub mod net;
 pub mod own;
 pub mod packet;

@@ -1,20 +1,24 @@
 //! The sandbox's own sockets: each is marked with the process that made it. So it can be told whether the peer of a
 //! request is one of them, and to whom a packet is to be put down that the kernel handles outside any system call.
 
-use core::{cell::UnsafeCell, ffi::c_void};
+use core::{cell::UnsafeCell, ffi::c_void, ptr};
 
 use aya_ebpf::{
     EbpfContext,
     bindings::{
-        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_map_def,
-        bpf_map_type::BPF_MAP_TYPE_SK_STORAGE, bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+        BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_TCP_CONNECT_CB,
+        BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE, bpf_sock, bpf_sock_tuple,
+        bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
+        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
     },
-    helpers::generated::{bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get},
+    helpers::generated::{
+        bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+    },
     macros::map,
     programs::{SockContext, SockOpsContext},
 };
 use common::{
+    flow::Socket,
     net::{Address, Protocol},
     record::Owner,
 };
@@ -25,54 +29,81 @@ use crate::{
     rodata::filled,
 };
 
-/// A map that hangs a value on sockets, for which aya has no type.
+/// 1: the kernel has MPTCP, so a TCP socket may belong to another one, which a process knows it by. Without it, the
+/// verifier refuses to look for that.
+#[unsafe(no_mangle)]
+pub static HAS_MPTCP: u32 = 0;
+
+/// A map that keeps a value with each socket. (aya has one, but only as a map that is described by BTF.)
 #[repr(transparent)]
 pub struct SocketStorage(UnsafeCell<bpf_map_def>);
 
 // SAFETY: a definition that nobody changes; what it stands for, the kernel shares safely.
 unsafe impl Sync for SocketStorage {}
 
-/// Who made each of the sandbox's sockets. What accept(2) makes inherits it from the listener, and all of it goes away
-/// with the socket. Only this run's programs know the map, so the sockets of another sandbox are not in it.
+/// What is known of each of the sandbox's sockets, first of all who made it. What accept(2) makes begins with a copy of what
+/// is known of the listener, and all of it goes away with the socket. Only this run's programs know the map, so the
+/// sockets of another sandbox are not in it.
 #[map]
-static OWNERS: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
+static SOCKETS: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
     type_: BPF_MAP_TYPE_SK_STORAGE,
     key_size: size_of::<u32>() as u32,
-    value_size: size_of::<Owner>() as u32,
+    value_size: size_of::<Socket>() as u32,
     max_entries: 0,
     map_flags: BPF_F_NO_PREALLOC | BPF_F_CLONE,
     id: 0,
     pinning: 0,
 }));
 
-/// `BPF_SK_STORAGE_GET_F_CREATE` (include/uapi/linux/bpf.h).
-const CREATE: u64 = 1;
 /// `BPF_F_CURRENT_NETNS`: the network namespace of the context's socket.
 const CURRENT_NETNS: u64 = u64::MAX;
 
-/// Marks a socket as this process's, unless it is marked already.
+/// What is known of a socket, from now on if nothing has been so far. `socket` may be any pointer to a socket that the
+/// verifier takes. `None` where there is no memory (then it counts as nobody's, and a rule on the sandbox's own doesn't
+/// meet it) or no whole socket.
 #[inline(always)]
-fn mark(socket: *mut c_void) {
-    let mut owner = Current.describe();
-    // SAFETY: the map's static is its address for the kernel, and the value has the size that it was declared with.
-    // Without memory for the mark the socket counts as nobody's, and a rule on the sandbox's own doesn't meet it.
-    unsafe { bpf_sk_storage_get(OWNERS.0.get().cast(), socket, (&raw mut owner).cast(), CREATE) };
+pub fn known(socket: *mut c_void) -> Option<*mut Socket> {
+    let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: a map's static is its address for the kernel; without a first value, the kernel fills in zeroes, which
+    // are a valid one. The verifier checks the socket.
+    let known = unsafe { bpf_sk_storage_get(SOCKETS.0.get().cast(), socket, ptr::null_mut(), flags) };
+    let known = known.cast::<Socket>();
+    (!known.is_null()).then_some(known)
 }
 
-/// Marks a new socket.
+/// Marks a new socket as this process's.
 #[inline(always)]
 pub fn mark_new(ctx: &SockContext) {
-    mark(ctx.as_ptr());
+    if let Some(known) = known(ctx.as_ptr()) {
+        // SAFETY: the value belongs to the socket, which nobody else has yet.
+        unsafe { (*known).owner = Current.describe() };
+    }
 }
 
 /// Marks a socket that begins to listen or to connect, in case the kernel has made it: MPTCP's connections are TCP
-/// sockets of the kernel's, for which no `sock_create` program runs.
+/// sockets of the kernel's, for which no `sock_create` program runs. It belongs to whoever made the MPTCP socket.
 #[inline(always)]
 pub fn mark_active(ctx: &SockOpsContext) {
+    if *filled(&HAS_MPTCP) == 0 {
+        return;
+    }
     // SAFETY: the verifier checks each access to the context.
     let (op, socket) = unsafe { ((*ctx.ops).op, (*ctx.ops).__bindgen_anon_2.sk) };
-    if (op == BPF_SOCK_OPS_TCP_LISTEN_CB || op == BPF_SOCK_OPS_TCP_CONNECT_CB) && !socket.is_null() {
-        mark(socket.cast());
+    if (op != BPF_SOCK_OPS_TCP_LISTEN_CB && op != BPF_SOCK_OPS_TCP_CONNECT_CB) || socket.is_null() {
+        return;
+    }
+    let Some(part) = known(socket.cast()) else { return };
+    // SAFETY: the verifier checks the sockets. The owner was written before anybody else had the socket.
+    unsafe {
+        if (*part).owner.pid != 0 {
+            return;
+        }
+        let whole = bpf_skc_to_mptcp_sock(socket.cast());
+        if !whole.is_null()
+            && let Some(whole) = known(whole.cast())
+        {
+            (*part).owner = (*whole).owner;
+        }
     }
 }
 
@@ -83,9 +114,11 @@ pub fn mark_active(ctx: &SockOpsContext) {
 /// The verifier must know the socket.
 #[inline(always)]
 pub unsafe fn owner(socket: *mut bpf_sock) -> Option<&'static Owner> {
-    // SAFETY: the map's static is its address for the kernel; nothing changes a mark, which lives as long as its socket.
+    // SAFETY: the map's static is its address for the kernel; nothing changes an owner once it is there, and the value lives
+    // as long as its socket.
     unsafe {
-        bpf_sk_storage_get(OWNERS.0.get().cast(), socket.cast(), core::ptr::null_mut(), 0).cast::<Owner>().as_ref()
+        let known = bpf_sk_storage_get(SOCKETS.0.get().cast(), socket.cast(), ptr::null_mut(), 0).cast::<Socket>();
+        known.as_ref().map(|known| &known.owner)
     }
 }
 
@@ -101,7 +134,7 @@ impl Maker {
     #[inline(always)]
     pub unsafe fn of(socket: *mut bpf_sock) -> Self {
         // SAFETY: the caller's promise.
-        Self(unsafe { owner(socket) }.copied().unwrap_or(Owner { pid: 0, uid: 0, comm: [0; 2] }))
+        Self(unsafe { owner(socket) }.copied().unwrap_or_default())
     }
 }
 

@@ -27,6 +27,7 @@ use crate::{
     own::{self, Maker},
     record,
     rodata::{filled, judged},
+    socket::SOCKET_TABLE,
 };
 
 /// `TCP_ESTABLISHED`, which a connected UDP socket is in, too (include/net/tcp_states.h).
@@ -123,6 +124,10 @@ impl Content for Bytes<'_> {
 /// A packet for one of the sandbox's sockets. 1 lets it through, 0 drops it.
 #[inline(always)]
 pub fn ingress(ctx: &SkBuffContext) -> i32 {
+    let table = filled(&NET_TABLE);
+    if !table.judges(Op::BIND) && !table.judges(Op::RECEIVE) {
+        return 1;
+    }
     let Some(socket) = Socket::of(ctx) else {
         return record::deny_unjudged(Hook::Ingress);
     };
@@ -132,7 +137,6 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         return 1;
     }
     judge(ctx, Hook::Ingress, &socket, |packet| {
-        let table = filled(&NET_TABLE);
         let protocol = Protocol::from_ipproto(packet.protocol);
         if listens && table.judges(Op::BIND) {
             // The socket may have come to its port without bind(2).
@@ -154,6 +158,9 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
 /// is in one.
 #[inline(always)]
 pub fn egress(ctx: &SkBuffContext) -> i32 {
+    if !own::matters() && filled(&SOCKET_TABLE).packets == 0 {
+        return 1;
+    }
     let Some(socket) = Socket::of(ctx) else {
         return record::deny_unjudged(Hook::Egress);
     };

@@ -127,15 +127,32 @@ fn tally<S>(tallies: &HashMap<Key<S>, Tally>, key: &Key<S>, process: &impl Proce
     true
 }
 
-/// Adds one to a counter in a map's value, atomically. (`core` has no atomic arithmetic for the BPF target.)
+/// Adds one to a counter in a map's value.
 #[inline(always)]
 fn increment(counter: &u64) {
+    add(counter, 1);
+}
+
+/// Adds to a counter in a map's value, atomically. (`core` has no atomic arithmetic for the BPF target.)
+#[inline(always)]
+pub fn add(counter: &u64, number: u64) {
     // SAFETY: map values are aligned to 8 bytes and writable, and every write to a counter is this one instruction.
     unsafe {
         core::arch::asm!(
-            "lock *(u64 *)({counter} + 0) += {one}",
+            "lock *(u64 *)({counter} + 0) += {number}",
             counter = in(reg) core::ptr::from_ref(counter),
-            one = in(reg) 1_u64,
+            number = in(reg) number,
         );
+    }
+}
+
+/// Tells the launcher something besides denials. Its first byte is the number of a hook that records none.
+#[inline(always)]
+pub fn announce<T: 'static>(hook: Hook, news: &T) {
+    if NEWS.output::<T>(news, 0).is_ok() {
+        return;
+    }
+    if let Some(counters) = counters(hook) {
+        increment(&counters.late);
     }
 }

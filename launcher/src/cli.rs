@@ -49,6 +49,9 @@ struct RunArgs {
     /// Also write events to FILE as JSON lines while the command runs ("-": standard error)
     #[arg(long, value_name = "FILE", value_parser = path())]
     events: Option<PathBuf>,
+    /// Also log what the command reached: peers, connections, datagrams, bytes
+    #[arg(long)]
+    flows: bool,
     /// Run the command as this user, with that user's groups
     #[arg(long, value_name = "NAME|UID[:GROUP]")]
     user: Option<Identity>,
@@ -142,7 +145,7 @@ fn status_of(error: &anyhow::Error) -> u8 {
 impl From<RunArgs> for Options {
     fn from(args: RunArgs) -> Self {
         let verbosity = if args.quiet { -1 } else { i8::from(args.verbose) };
-        let RunArgs { policy, log, events, user, wait, fail_on_deny, command, .. } = args;
-        Self { policy, command, log, events, user, wait, fail_on_deny, verbosity }
+        let RunArgs { policy, log, events, flows, user, wait, fail_on_deny, command, .. } = args;
+        Self { policy, command, log, events, flows, user, wait, fail_on_deny, verbosity }
     }
 }

@@ -18,6 +18,7 @@ use crate::{
 /// A policy that needs every program there is.
 const EVERYTHING: &str = r#"{
     "version": 1,
+    "record": "flows",
     "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24", "sandbox"], "ports": [9]}]},
     "sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw"}]},
     "devices": {"default": "allow", "rules": [{"action": "deny", "major": 4095}]},

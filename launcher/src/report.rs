@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    events::{Event, nanoseconds},
+    events::{Event, Flow, nanoseconds},
     inherited::InheritedSocket,
     policy::Mode,
     sys::{bpf::ProgramIdentity, process::Change},
@@ -49,6 +49,12 @@ pub struct Report {
     pub lost: u64,
     /// What was denied.
     pub events: Vec<Event>,
+    /// What was reached, if that was to be recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flows: Option<Vec<Flow>>,
+    /// Connections and datagrams that are in no flow, because there was no room for another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flows_lost: Option<u64>,
 }
 
 /// A user.

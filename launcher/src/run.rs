@@ -6,6 +6,8 @@ use std::{
     io::{self, Write as _},
     os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -20,11 +22,11 @@ use crate::{
     cgroup::{Hierarchy, Leaf},
     command::Command,
     compile::Tables,
-    events::{Clock, Event, Journal, Verdict},
+    events::{Clock, Event, Journal, Verdict, open},
     exit,
     inherited::inherited_sockets,
-    load::{Loaded, Records},
-    policy::{Mode, Policy},
+    load::{Flows, Loaded, Records},
+    policy::{Mode, Policy, Record},
     report::{Destination, Enforced, Exit, HookReport, LOG_FOLDER, PolicySource, Report, SCHEMA, User},
     supervise::{Signals, Wait, supervise},
     user::{Identity, local_name},
@@ -32,6 +34,9 @@ use crate::{
 
 /// Logs and events are for their owner: they hold command lines.
 const PRIVATE: u32 = 0o600;
+
+/// How long to wait for connections to end after their processes: longer than most round trips.
+const SETTLING: Duration = Duration::from_millis(200);
 
 /// What to run, and how.
 #[derive(Clone, Debug)]
@@ -44,6 +49,8 @@ pub struct Options {
     pub log: Option<PathBuf>,
     /// Where events go as JSON lines.
     pub events: Option<PathBuf>,
+    /// Whether to record what the command reaches, whatever the policy says.
+    pub flows: bool,
     /// Whom to run the command as.
     pub user: Option<Identity>,
     /// What to wait for.
@@ -62,7 +69,10 @@ pub struct Options {
 pub fn run(options: &Options) -> anyhow::Result<u8> {
     let inherited = inherited_sockets();
     // Nothing has been created before the policy and the command are known to be good.
-    let (policy, document) = Policy::read(&options.policy)?;
+    let (mut policy, document) = Policy::read(&options.policy)?;
+    if options.flows {
+        policy.record = Record::Flows;
+    }
     let tables = Tables::compile(&policy).with_context(|| options.policy.display().to_string())?;
     let command = Command::find(&options.command, options.user.clone())?;
     anyhow::ensure!(geteuid().is_root(), "needs root's rights: run guard-run as root");
@@ -100,6 +110,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         },
         lost: 0,
         events: Vec::new(),
+        flows: None,
+        flows_lost: None,
     };
     let outcome = supervise(&mut attached, &child, &signals, &mut journal, options.wait)?;
     // Nobody is left in the leaf, so the counts are final.
@@ -109,6 +121,11 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     report.lost = report.enforced.hooks.iter().map(|hook| hook.unrecorded).sum();
     let Attached { leaf, records, .. } = attached;
     if let Some(mut records) = records {
+        if let Some(flows) = &records.flows {
+            settle(flows)?;
+            report.flows_lost = Some(flows.lost().context("reading the flows")?);
+        }
+        report.flows = journal.flows(&mut records).context("reading the flows")?;
         report.events = finish(journal, &mut records, options.events.as_deref())?;
     }
     let removed = leaf.remove();
@@ -160,6 +177,15 @@ fn finish(journal: Journal, records: &mut Records, live: Option<&Path>) -> anyho
     Ok(events)
 }
 
+/// Waits a little for connections that have no process any more to transfer what they still have to.
+fn settle(flows: &Flows) -> anyhow::Result<()> {
+    let end = Instant::now() + SETTLING;
+    while open(flows).context("reading the flows")? > 0 && Instant::now() < end {
+        sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
 /// Writes the log, says what is to be said, and finds the exit status.
 fn conclude(options: &Options, log: &Destination, report: &Report) -> anyhow::Result<u8> {
     if let Err(error) = log.write(report) {
@@ -172,6 +198,9 @@ fn conclude(options: &Options, log: &Destination, report: &Report) -> anyhow::Re
         Some(summary) if options.verbosity >= 0 => tell(&format!("{summary}; log: {log}")),
         None if options.verbosity > 0 => tell(&format!("nothing was denied; log: {log}")),
         _ => {}
+    }
+    if let Some(lost) = report.flows_lost.filter(|lost| *lost > 0 && options.verbosity >= 0) {
+        tell(&format!("{lost} connections and datagrams are in no flow: there were too many kinds"));
     }
     let refused = report.enforced.hooks.iter().any(|hook| hook.denied + hook.audited > 0);
     Ok(match (&report.exit, options.fail_on_deny) {

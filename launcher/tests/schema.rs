@@ -138,6 +138,14 @@ fn damaged_logs_are_not_valid() {
         ("/events/4/sysctl/access", json!("w")),
         ("/events/4/sysctl", json!({"name": "kernel/hostname", "access": "r", "value": "x"})),
         ("/events/0/last", Value::Null),
+        ("/flows/0/direction", json!("both")),
+        ("/flows/0/process", json!({})),
+        ("/flows/0/connections", json!(-1)),
+        ("/flows/0/duration", json!("1 s")),
+        ("/flows/0/bytes", json!({"sent": 1})),
+        ("/flows/1/datagrams", json!(3)),
+        ("/flows/1/network/address", json!("::ffff:127.0.0.1")),
+        ("/flows_lost", Value::Null),
     ];
     for (pointer, value) in damages {
         let mut copy = log.clone();
@@ -174,6 +182,8 @@ fn good_policies_are_good_for_both() {
     let table = [
         r#"{"version": 1}"#.to_owned(),
         r#"{"version": 1, "mode": "audit", "$schema": ""}"#.to_owned(),
+        r#"{"version": 1, "record": "flows"}"#.to_owned(),
+        r#"{"version": 1, "record": "denials"}"#.to_owned(),
         r#"{"version": 1, "network": {"default": "deny"}}"#.to_owned(),
         r#"{"version": 1, "devices": {"default": "deny", "rules": []}}"#.to_owned(),
         network(r#""hosts": ["any", "127.0.0.1", "10.0.0.0/8", "0.0.0.0/0", "255.255.255.255/32"]"#),
@@ -211,6 +221,9 @@ fn bad_policies_are_bad_for_both() {
         r#"{"version": 2}"#.to_owned(),
         r#"{"version": "1"}"#.to_owned(),
         r#"{"version": 1, "mode": "Audit"}"#.to_owned(),
+        r#"{"version": 1, "record": "all"}"#.to_owned(),
+        r#"{"version": 1, "record": true}"#.to_owned(),
+        r#"{"version": 1, "record": null}"#.to_owned(),
         r#"{"version": 1, "netwrok": {"default": "deny"}}"#.to_owned(),
         r#"{"version": 1, "unix": {"default": "deny"}}"#.to_owned(),
         r#"{"version": 1, "network": null}"#.to_owned(),

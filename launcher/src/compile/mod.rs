@@ -14,7 +14,7 @@ pub use socket::SocketTables;
 pub use sockopt::SockoptTables;
 pub use sysctl::{MAX_STATES, SysctlTables};
 
-use crate::policy::{Mode, Policy};
+use crate::policy::{Mode, Policy, Record};
 
 /// A compiled policy.
 #[derive(Debug)]
@@ -31,6 +31,8 @@ pub struct Tables {
     pub sockets: Option<SocketTables>,
     /// The sockopts section, if there is one or the network section asks for one.
     pub sockopts: Option<SockoptTables>,
+    /// Whether what is reached is recorded, too.
+    pub flows: bool,
 }
 
 /// Why a valid policy can't be compiled.
@@ -51,8 +53,9 @@ impl Tables {
     ///
     /// When the rules need larger tables than the kernel side can have.
     pub fn compile(policy: &Policy) -> Result<Self, CompileError> {
+        let flows = policy.record == Record::Flows;
         let network = policy.network.as_ref().map(NetTables::compile);
-        let sockets = SocketTables::compile(policy.sockets.as_ref(), network.as_ref());
+        let sockets = SocketTables::compile(policy.sockets.as_ref(), network.as_ref(), flows);
         let sockopts = SockoptTables::compile(policy.sockopts.as_ref(), network.as_ref());
         Ok(Self {
             config: Config { abi: ABI_VERSION, audit: u32::from(policy.mode == Mode::Audit) },
@@ -61,10 +64,11 @@ impl Tables {
             sysctls: policy.sysctls.as_ref().map(SysctlTables::compile).transpose()?,
             sockets,
             sockopts,
+            flows,
         })
     }
 
-    /// The hooks at which this policy has to be enforced.
+    /// The hooks at which this policy has to be enforced, and flows counted if they are recorded.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
         let mut hooks = Vec::new();
@@ -80,7 +84,7 @@ impl Tables {
             }
         }
         let own = self.network.as_ref().is_some_and(NetTables::asks_for_own);
-        if own || self.sockets.as_ref().is_some_and(|sockets| sockets.packets) {
+        if own || self.sockets.as_ref().is_some_and(|sockets| sockets.table.packets != 0) {
             hooks.push(Hook::Egress);
         }
         if self.sockets.as_ref().is_some_and(SocketTables::is_needed) {
@@ -98,7 +102,17 @@ impl Tables {
         if let Some(sockopts) = &self.sockopts {
             hooks.extend(sockopts.hooks());
         }
+        if self.flows {
+            let counting = [Hook::SockCreate, Hook::SockOps, Hook::Ingress, Hook::Egress];
+            hooks.extend(counting.into_iter().filter(|hook| !hooks.contains(hook)).collect::<Vec<_>>());
+        }
         hooks
+    }
+
+    /// Whether every socket is marked with the process that makes it.
+    #[must_use]
+    pub fn marks_sockets(&self) -> bool {
+        self.sockets.as_ref().is_some_and(|sockets| sockets.table.mark != 0)
     }
 
     /// The sections that restrict nothing, since the policy leaves them out or they deny nothing.

@@ -155,13 +155,15 @@ fn is_everywhere(rule: &NetRule) -> bool {
 fn resolve_hosts(rules: &[NetRule]) -> Vec<(Prefix, RuleSet)> {
     let mut networks: BTreeMap<Prefix, RuleSet> = BTreeMap::new();
     // The two families are there in any case, so that every address has a longest match. The unspecified addresses are
-    // not looked up but for bind, where they mean every address: a rule that denies any of these denies them.
+    // not looked up but for bind, where they mean every address: a rule that denies to bind any of these denies them.
     for (family, unspecified) in FAMILIES {
         networks.insert(family, RuleSet::NONE);
         let denied = rules.iter().enumerate().filter(|(_, rule)| {
             // An IPv6 socket that is bound to :: may have IPv4's addresses, too.
             let within = |network: &Prefix| family == Prefix::ALL_V6 || Prefix::ALL_V4.covers(*network);
-            rule.action() == Action::Deny && rule.hosts.iter().flatten().flat_map(Host::networks).any(within)
+            let binds = rule.ops.iter().flatten().any(|op| *op == Op::Bind);
+            let denies = rule.action() == Action::Deny && binds;
+            denies && rule.hosts.iter().flatten().flat_map(Host::networks).any(within)
         });
         networks.insert(unspecified, denied.map(|(index, _)| index).collect());
     }

@@ -16,19 +16,21 @@ pub struct SocketTables {
     pub table: Table,
     /// The rules, filled up with some that are never looked at.
     pub rules: Box<Rules>,
-    /// Whether sockets are allowed by name by which the network section could be evaded: what they send is judged packet
-    /// by packet.
-    pub packets: bool,
 }
 
 impl SocketTables {
     /// Compiles the section. `None` where nothing is to be asked about sockets.
-    pub(super) fn compile(section: Option<&Section<SocketRule>>, network: Option<&NetTables>) -> Option<Self> {
+    pub(super) fn compile(
+        section: Option<&Section<SocketRule>>,
+        network: Option<&NetTables>,
+        flows: bool,
+    ) -> Option<Self> {
         let refused = network.map_or(0, |network| network.evasive);
         let given: &[SocketRule] = section.map_or(&[], |section| &section.rules);
         let packets = given.iter().any(|rule| rule.action() == Action::Allow && may_make(rule, refused));
-        // Packets are put down to whoever made their socket.
-        let mark = packets || network.is_some_and(|network| network.asks_for_own() || network.judges_packets());
+        // Packets are put down to whoever made their socket, and so are flows.
+        let mark =
+            flows || packets || network.is_some_and(|network| network.asks_for_own() || network.judges_packets());
         let verdicts = section.map_or_else(|| Verdicts::new(true, []), Section::verdicts);
         if section.is_none() && refused == 0 && !mark {
             return None;
@@ -39,8 +41,15 @@ impl SocketTables {
             *compiled = Rule::new(family, kind, rule.protocol.map(SocketProtocol::number));
         }
         let naming = given.iter().enumerate().filter(|(_, rule)| rule.names_a_kind()).map(|(index, _)| index);
-        let table = Table { verdicts, refused, mark: u32::from(mark), naming: naming.collect() };
-        Some(Self { table, rules, packets })
+        let table = Table {
+            verdicts,
+            refused,
+            mark: u32::from(mark),
+            packets: u32::from(packets),
+            padding: 0,
+            naming: naming.collect(),
+        };
+        Some(Self { table, rules })
     }
 
     /// Whether any socket can be refused.

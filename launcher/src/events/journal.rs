@@ -3,11 +3,14 @@
 use std::{collections::HashMap, fs::File, io, io::Write as _, rc::Rc};
 
 use aya::maps::MapError;
-use common::record::{Hook, Key};
+use common::{
+    flow::{News, Tally},
+    record::{Hook, Key},
+};
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Event, Recorded, Verdict, event};
+use super::{Event, Flow, Recorded, Verdict, event};
 use crate::{
     load::{Records, Tallies},
     process::Details,
@@ -98,6 +101,11 @@ impl Journal {
                 Some(Hook::Device) => self.note(&record, records.device.as_ref()),
                 Some(Hook::Sysctl) => self.note(&record, records.sysctl.as_ref()),
                 Some(Hook::Getsockopt | Hook::Setsockopt) => self.note(&record, records.sockopt.as_ref()),
+                Some(Hook::SockOps) => {
+                    if let Some(News { pid, first, .. }) = from_bytes(&record) {
+                        self.look_at(pid, first);
+                    }
+                }
                 _ => {}
             }
         }
@@ -106,20 +114,26 @@ impl Journal {
     fn note<S: Recorded>(&mut self, record: &[u8], tallies: Option<&Tallies<S>>) {
         let Some(key) = from_bytes::<Key<S>>(record) else { return };
         let Some(Ok(tally)) = tallies.map(|tallies| tallies.of(key)) else { return };
-        let mut details = Rc::new(Details::default());
-        if self.pids_are_ours {
-            details = Rc::new(Details::read(key.pid, tally.first));
-        }
-        // A process that has ended in the meantime may have been seen before.
-        match self.processes.get(&key.pid) {
-            Some(known) if *details == Details::default() || *details == **known => details = Rc::clone(known),
-            _ => {
-                self.processes.insert(key.pid, Rc::clone(&details));
-            }
-        }
+        let details = self.look_at(key.pid, tally.first);
         let event = event(&key, &tally, Rc::clone(&details), &self.clock, self.verdict);
         self.write_live(&event);
         self.seen.insert(record.into(), Seen { details, count: event.count });
+    }
+
+    /// What can be found out about a process that has done something at that time.
+    fn look_at(&mut self, pid: u32, boottime: u64) -> Rc<Details> {
+        let mut details = Rc::new(Details::default());
+        if self.pids_are_ours {
+            details = Rc::new(Details::read(pid, boottime));
+        }
+        // A process that has ended in the meantime may have been seen before.
+        match self.processes.get(&pid) {
+            Some(known) if *details == Details::default() || *details == **known => details = Rc::clone(known),
+            _ => {
+                self.processes.insert(pid, Rc::clone(&details));
+            }
+        }
+        details
     }
 
     fn write_live(&mut self, event: &Event) {
@@ -133,6 +147,21 @@ impl Journal {
             self.failure.get_or_insert(error);
             self.live = None;
         }
+    }
+
+    /// All flows so far, the earliest first. `None` where they aren't recorded.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses to read a map.
+    pub fn flows(&mut self, records: &mut Records) -> Result<Option<Vec<Flow>>, MapError> {
+        self.drain(records);
+        let Some(flows) = &records.flows else { return Ok(None) };
+        let mut flows = flows.all().collect::<Result<Vec<_>, _>>()?;
+        flows.sort_by_key(|(_, tally)| tally.first);
+        let details = |pid| self.processes.get(&pid).cloned().unwrap_or_default();
+        let flow = |(key, tally): &(_, Tally)| Flow::new(key, tally, details(tally.owner.pid), &self.clock);
+        Ok(Some(flows.iter().map(flow).collect()))
     }
 
     /// All events, the earliest first, once nothing can be denied any more. Those that have happened more than once

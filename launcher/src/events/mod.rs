@@ -1,6 +1,7 @@
 //! From the kernel side's records to events: what was denied, to whom, why, and by which rule.
 
 mod device;
+mod flow;
 mod journal;
 mod net;
 mod socket;
@@ -16,6 +17,7 @@ use common::{
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+pub use flow::{Flow, open};
 pub use journal::{Clock, Journal};
 
 use crate::process::Details;
@@ -146,16 +148,21 @@ trait Recorded: crate::sys::plain::Plain {
     fn describe(&self) -> Subject;
 }
 
+/// The name of a thread, as the kernel side records it.
+fn comm(words: [u64; 2]) -> String {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0).collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// An event of a key and its tally.
 fn event<S: Recorded>(key: &Key<S>, tally: &Tally, details: Rc<Details>, clock: &Clock, verdict: Verdict) -> Event {
-    let comm: Vec<u8> = tally.comm.iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0).collect();
     let time = clock.time(tally.first);
     Event {
         time,
         op: key.subject.op(),
         hook: Hook::from_number(key.hook).map_or("unknown", Hook::name),
         verdict,
-        process: Process { pid: key.pid, uid: tally.uid, comm: String::from_utf8_lossy(&comm).into_owned(), details },
+        process: Process { pid: key.pid, uid: tally.uid, comm: comm(tally.comm), details },
         subject: key.subject.describe(),
         cause: Cause::new(S::SECTION, key.rule),
         count: tally.count,

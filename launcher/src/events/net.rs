@@ -2,7 +2,10 @@
 
 use std::{fmt, net::IpAddr};
 
-use common::{net::Op, record::NetSubject};
+use common::{
+    net::{Address, Op},
+    record::NetSubject,
+};
 use serde::Serialize;
 
 use super::{Recorded, Subject};
@@ -19,6 +22,15 @@ pub struct Network {
     pub protocol: String,
     /// The name that the address was found by. Not known yet in this version.
     pub host: Option<String>,
+}
+
+impl Network {
+    /// A peer, by the numbers that the kernel side records.
+    #[must_use]
+    pub fn new(address: Address, port: u16, protocol: u32) -> Self {
+        let protocol = protocol_name(protocol);
+        Self { address: display_address(address), port, protocol, host: None }
+    }
 }
 
 impl fmt::Display for Network {
@@ -39,7 +51,6 @@ impl Recorded for NetSubject {
     }
 
     fn describe(&self) -> Subject {
-        let protocol = protocol_name(self.protocol);
-        Subject::Network(Network { address: display_address(self.address), port: self.port, protocol, host: None })
+        Subject::Network(Network::new(self.address, self.port, self.protocol))
     }
 }

@@ -13,7 +13,7 @@ use aya_obj::{
 };
 
 use super::{LoadError, MapContent};
-use crate::sys::bpf;
+use crate::sys::{bpf, storage::create_socket_storage};
 
 /// BPF_LD | BPF_DW | BPF_IMM: the instruction that loads a map's address.
 const LOAD_IMMEDIATE_64: u64 = 0x18;
@@ -69,7 +69,8 @@ pub struct ProgramImage {
 }
 
 impl Image {
-    /// Begins to load the image, with these values for global variables and these contents for maps.
+    /// Begins to load the image, with these values for global variables and these contents for maps. Maps that
+    /// are `unused` are never made: programs refer to them, but only where they never get.
     ///
     /// # Errors
     ///
@@ -78,6 +79,7 @@ impl Image {
         &'static self,
         globals: &[(&'static str, &[u8])],
         contents: Vec<MapContent>,
+        unused: Vec<&'static str>,
     ) -> Result<LoadedImage, LoadError> {
         let mut contents: HashMap<&str, MapContent> =
             contents.into_iter().map(|content| (content.name, content)).collect();
@@ -96,7 +98,7 @@ impl Image {
             let name = self.maps[number].name;
             contents.insert(name, MapContent::table(name, &value));
         }
-        Ok(LoadedImage { image: self, contents, maps: BTreeMap::new() })
+        Ok(LoadedImage { image: self, contents, unused, maps: BTreeMap::new(), placeholder: None })
     }
 }
 
@@ -123,7 +125,9 @@ impl PreparedProgram {
 pub struct LoadedImage {
     image: &'static Image,
     contents: HashMap<&'static str, MapContent>,
+    unused: Vec<&'static str>,
     maps: BTreeMap<usize, MapData>,
+    placeholder: Option<MapData>,
 }
 
 impl LoadedImage {
@@ -154,8 +158,22 @@ impl LoadedImage {
         Ok(PreparedProgram { name, instructions, license: self.image.license })
     }
 
+    /// Stands for maps that are not used. Of this type, so that the verifier refuses a program that uses it after all.
+    fn placeholder(&mut self) -> Result<&MapData, LoadError> {
+        const NAME: &str = "UNUSED";
+        if self.placeholder.is_none() {
+            let definition = Map::new_from_params(bpf_map_type::BPF_MAP_TYPE_CGROUP_ARRAY as u32, 4, 4, 1, 0);
+            let map = MapData::create(definition, NAME, None).map_err(|error| LoadError::map(NAME, error))?;
+            self.placeholder = Some(map);
+        }
+        Ok(self.placeholder.as_ref().expect("it has just been made"))
+    }
+
     /// The map of that number, made and filled unless it already is.
     fn map(&mut self, number: usize) -> Result<&MapData, LoadError> {
+        if self.unused.contains(&self.image.maps[number].name) {
+            return self.placeholder();
+        }
         if !self.maps.contains_key(&number) {
             let MapImage { name, kind, key_size, mut value_size, mut max_entries, flags, .. } = self.image.maps[number];
             let refused = |source| LoadError::Map { name: name.to_owned(), source };
@@ -164,7 +182,7 @@ impl LoadedImage {
                 (value_size, max_entries) = (content.value_size(), content.count);
             }
             let map = if kind == bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as u32 {
-                let fd = bpf::create_socket_storage(name, value_size, flags).map_err(refused)?;
+                let fd = create_socket_storage(name, value_size, flags).map_err(refused)?;
                 MapData::from_fd(fd)
             } else {
                 MapData::create(Map::new_from_params(kind, key_size, value_size, max_entries, flags), name, None)

@@ -1,16 +1,21 @@
 //! What goes into the maps before the programs run, and what comes out afterwards.
 
+use std::path::Path;
+
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use common::{
-    net::Address,
+    net::{self, Address},
     record::{Counters, DeviceSubject, Hook, Key, NetSubject, SocketSubject, SockoptSubject, SysctlSubject, Tally},
 };
 
-use super::{LoadError, LoadedImage};
+use super::{Flows, LoadError, LoadedImage};
 use crate::{
     compile::Tables,
     sys::plain::{Plain, Wire, bytes_of},
 };
+
+/// There if the kernel has MPTCP.
+const MPTCP: &str = "/proc/sys/net/mptcp";
 
 /// The elements that a map is filled with before it is frozen. They also set its size.
 pub struct MapContent {
@@ -74,13 +79,32 @@ pub fn contents(tables: &Tables) -> Vec<MapContent> {
     contents
 }
 
+/// The maps that programs refer to but have no use for with these tables: the verifier finds that they never get there.
+#[must_use]
+pub fn unused(tables: &Tables) -> Vec<&'static str> {
+    let (network, sysctls) = (tables.network.as_ref(), tables.sysctls.as_ref());
+    let maps = [
+        ("NET_HOSTS", network.is_some_and(|network| !network.hosts.is_empty())),
+        ("NET_PORTS", network.is_some_and(|network| !network.ports.is_empty())),
+        ("SYSCTL_NAMES", sysctls.is_some_and(|sysctls| !sysctls.names.is_empty())),
+        ("SYSCTL_STATES", sysctls.is_some_and(|sysctls| !sysctls.states.is_empty())),
+        ("SOCKETS", tables.marks_sockets()),
+        ("FLOWS", tables.flows),
+        ("FLOWS_LOST", tables.flows),
+    ];
+    maps.iter().filter(|(_, used)| !used).map(|(name, _)| *name).collect()
+}
+
 /// The values of the programs' global variables for these tables.
 #[must_use]
 pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
     let mut globals = vec![("CONFIG", bytes_of(std::slice::from_ref(&tables.config)))];
-    if let Some(network) = &tables.network {
-        globals.push(("NET_TABLE", bytes_of(std::slice::from_ref(&network.table))));
-    }
+    let flag = |set: bool| bytes_of::<u32>(if set { &[1] } else { &[0] });
+    globals.push(("COUNT_FLOWS", flag(tables.flows)));
+    globals.push(("HAS_MPTCP", flag(tables.marks_sockets() && Path::new(MPTCP).exists())));
+    let unrestricted = &net::Table::ALLOW_ALL;
+    let network = tables.network.as_ref().map_or(unrestricted, |network| &network.table);
+    globals.push(("NET_TABLE", bytes_of(std::slice::from_ref(network))));
     if let Some(devices) = &tables.devices {
         globals.push(("DEVICE_VERDICTS", bytes_of(std::slice::from_ref(&devices.verdicts))));
         globals.push(("DEVICE_RULES", bytes_of(std::slice::from_ref(devices.rules.as_ref()))));
@@ -133,6 +157,8 @@ pub struct Records {
     pub socket: Option<Tallies<SocketSubject>>,
     /// Sockopt denials.
     pub sockopt: Option<Tallies<SockoptSubject>>,
+    /// What was reached, if that is recorded.
+    pub flows: Option<Flows>,
 }
 
 impl Records {
@@ -149,6 +175,7 @@ impl Records {
             sysctl: tallies(image, "SYSCTL_TALLIES")?,
             socket: tallies(image, "SOCKET_TALLIES")?,
             sockopt: tallies(image, "SOCKOPT_TALLIES")?,
+            flows: Flows::of(image)?,
         })
     }
 

@@ -1,6 +1,7 @@
 //! From compiled tables to programs and maps in the kernel. Nothing is attached yet, and all of it goes away with this
 //! process if nothing ever is.
 
+mod flow;
 mod hook;
 mod image;
 mod maps;
@@ -20,9 +21,10 @@ use nix::{
     unistd::Pid,
 };
 
+pub use flow::Flows;
 pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, PreparedProgram, ProgramImage, Variable};
-pub use maps::{MapContent, Records, Tallies, contents, globals};
+pub use maps::{MapContent, Records, Tallies, contents, globals, unused};
 
 use crate::{
     compile::Tables,
@@ -180,7 +182,7 @@ impl Loaded {
     ///
     /// When this process may not, or the kernel can't.
     pub fn new(tables: &Tables) -> Result<Self, LoadError> {
-        let mut image = GUARD.begin(&globals(tables), contents(tables))?;
+        let mut image = GUARD.begin(&globals(tables), contents(tables), unused(tables))?;
         let prepared = tables.hooks().into_iter().map(|hook| Ok((hook, image.prepare(spec(hook).program)?)));
         let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
         let programs = load_all(&prepared)?;
@@ -230,6 +232,6 @@ fn processors() -> usize {
 ///
 /// When this process may not, or the kernel can't.
 pub fn load_one(tables: &Tables, hook: Hook) -> Result<(), LoadError> {
-    let mut image = GUARD.begin(&globals(tables), contents(tables))?;
+    let mut image = GUARD.begin(&globals(tables), contents(tables), unused(tables))?;
     LoadedProgram::load(hook, &image.prepare(spec(hook).program)?).map(drop)
 }

@@ -43,6 +43,9 @@ pub struct Policy {
     /// Whether denials are enforced or only recorded.
     #[serde(default)]
     pub mode: Mode,
+    /// What is recorded.
+    #[serde(default, skip_serializing_if = "Record::is_default")]
+    pub record: Record,
     /// Rules on the network.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub network: Option<Section<NetRule>>,
@@ -81,6 +84,26 @@ section::words! {
         Enforce = "enforce",
         /// It goes on, and is recorded as what would have been refused.
         Audit = "audit",
+    }
+}
+
+section::words! {
+    /// What is recorded.
+    #[derive(Default)]
+    pub enum Record {
+        /// What is denied.
+        #[default]
+        Denials = "denials",
+        /// And what is reached: connections and datagrams, counted.
+        Flows = "flows",
+    }
+}
+
+impl Record {
+    // By reference, as serde asks.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

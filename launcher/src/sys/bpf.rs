@@ -11,33 +11,31 @@ use std::{
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
-use aya_obj::generated::{
-    BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, bpf_map_type, bpf_prog_info, bpf_prog_type,
-};
+use aya_obj::generated::{BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type};
 
 /// Room for the verifier's explanation when it refuses a program.
 const VERIFIER_LOG: usize = 1 << 20;
 
-fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<c_long> {
+pub(super) fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<c_long> {
     let size = size_of::<bpf_attr>();
     // SAFETY: the attributes are a bpf_attr of the size said; what their fields point to is the callers' matter.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, &raw mut *attributes, size) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn attributes() -> bpf_attr {
+pub(super) fn attributes() -> bpf_attr {
     // SAFETY: a union of plain integers; the kernel demands that unused bytes be zero.
     unsafe { mem::zeroed() }
 }
 
-fn descriptor(number: c_long) -> OwnedFd {
+pub(super) fn descriptor(number: c_long) -> OwnedFd {
     let number = i32::try_from(number).expect("a file descriptor is an int");
     // SAFETY: the kernel has just made the descriptor, for us alone.
     unsafe { OwnedFd::from_raw_fd(number) }
 }
 
 // Pointers and descriptors are u64 and u32 in bpf_attr.
-fn address<T>(pointer: *const T) -> u64 {
+pub(super) fn address<T>(pointer: *const T) -> u64 {
     pointer as u64
 }
 
@@ -82,56 +80,6 @@ pub fn load_program(
     let _refused_again = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes);
     let log = CStr::from_bytes_until_nul(&log).map(|log| log.to_string_lossy().into_owned()).unwrap_or_default();
     Err((refused, log))
-}
-
-/// Makes a map that hangs values of `value_size` bytes on sockets. The kernel wants to know its types, so that it could
-/// show the values; it is told that they are bytes.
-///
-/// # Errors
-///
-/// As bpf(2) for `BPF_BTF_LOAD` and `BPF_MAP_CREATE`.
-pub fn create_socket_storage(name: &str, value_size: u32, flags: u32) -> io::Result<OwnedFd> {
-    /// The type in the BTF for the key, an int, and for the value, an array of bytes.
-    const INT: u32 = 1;
-    const BYTES: u32 = 3;
-    let types = btf_of_bytes(value_size);
-    let mut load = attributes();
-    // SAFETY: writing a union's field; the others stay zero. The buffer outlives the call.
-    let btf = unsafe { &mut load.__bindgen_anon_7 };
-    btf.btf = address(types.as_ptr());
-    btf.btf_size = u32::try_from(types.len()).expect("a small constant");
-    let types = descriptor(bpf(bpf_cmd::BPF_BTF_LOAD, &mut load)?);
-    let mut create = attributes();
-    // SAFETY: as above.
-    let map = unsafe { &mut create.__bindgen_anon_1 };
-    map.map_type = bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as u32;
-    map.key_size = 4;
-    map.value_size = value_size;
-    map.map_flags = flags;
-    map.btf_fd = number(&types);
-    map.btf_key_type_id = INT;
-    map.btf_value_type_id = BYTES;
-    for (to, from) in map.map_name.iter_mut().take(15).zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
-    bpf(bpf_cmd::BPF_MAP_CREATE, &mut create).map(descriptor)
-}
-
-/// BTF (Documentation/bpf/btf.rst) with three types: int, unsigned char, and an array of so many of these.
-fn btf_of_bytes(count: u32) -> Vec<u8> {
-    const MAGIC_AND_VERSION: u32 = 0x0001_eb9f;
-    const HEADER: u32 = 24;
-    const KIND_INT: u32 = 1 << 24;
-    const KIND_ARRAY: u32 = 3 << 24;
-    let names = b"\0int\0char\0\0\0";
-    // Each type: offset of its name, kind, size; then for an int its encoding and width, for an array the types of its
-    // elements and of its index and how many there are.
-    let types = [1, KIND_INT, 4, 32, 5, KIND_INT, 1, 8, 0, KIND_ARRAY, 0, 2, 1, count];
-    let types_len = u32::try_from(size_of_val(&types)).expect("a small constant");
-    let names_len = u32::try_from(names.len()).expect("a small constant");
-    let header = [MAGIC_AND_VERSION, HEADER, 0, types_len, types_len, names_len];
-    let words = header.iter().chain(&types).flat_map(|word| word.to_ne_bytes());
-    words.chain(names.iter().copied()).collect()
 }
 
 /// Attaches a program to a cgroup, beside others (`BPF_F_ALLOW_MULTI`): it stays until the cgroup is removed, whatever

@@ -4,3 +4,4 @@ pub mod bpf;
 pub mod plain;
 pub mod process;
 pub mod start;
+pub mod storage;

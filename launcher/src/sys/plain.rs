@@ -4,7 +4,7 @@
 use common::{
     Config, RuleSet,
     decision::Verdicts,
-    device, net,
+    device, flow, net,
     record::{Counters, DeviceSubject, Key, NetSubject, SockoptSubject, SysctlSubject, Tally},
     socket, sockopt, sysctl,
 };
@@ -27,6 +27,7 @@ plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally);
 plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, sysctl::Node);
 plain!(socket::Request, socket::Rule, socket::Table, sockopt::Rule, sockopt::Table);
 plain!(NetSubject, DeviceSubject, SysctlSubject, SockoptSubject);
+plain!(flow::Key, flow::Tally, flow::News);
 
 // SAFETY: an array has no padding of its own.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}

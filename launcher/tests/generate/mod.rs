@@ -96,6 +96,7 @@ fn policy_with(rules: usize) -> impl Strategy<Value = Value> {
     let keys = (
         optional("$schema", Just(json!("https://example.org/policy.schema.json"))),
         optional("mode", select(&["enforce", "audit"][..])),
+        optional("record", select(&["denials", "flows"][..])),
         optional("network", section(net::rule(), rules, net::rule())),
         optional("devices", section(device::rule(), rules, device::rule())),
         // Fewer: what wildcards cost is multiplied by every further one.
@@ -103,8 +104,8 @@ fn policy_with(rules: usize) -> impl Strategy<Value = Value> {
         optional("sockets", section(socket::rule(), rules, socket::rule())),
         optional("sockopts", section(sockopt::rule(), rules, sockopt::rule())),
     );
-    keys.prop_map(|(schema, mode, network, devices, sysctls, sockets, sockopts)| {
-        object([Some(("version", json!(1))), schema, mode, network, devices, sysctls, sockets, sockopts])
+    keys.prop_map(|(schema, mode, record, network, devices, sysctls, sockets, sockopts)| {
+        object([Some(("version", json!(1))), schema, mode, record, network, devices, sysctls, sockets, sockopts])
     })
 }
 

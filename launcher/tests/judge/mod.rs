@@ -6,7 +6,7 @@ use aya_obj::generated::bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS;
 use common::{Decision, sysctl::NAME_LEN};
 use launcher::{
     compile::Tables,
-    load::{Image, LoadError, MapImage, ProgramImage, Variable, contents, globals},
+    load::{Image, LoadError, MapImage, ProgramImage, Variable, contents, globals, unused},
     sys::bpf,
 };
 
@@ -29,16 +29,16 @@ pub struct Judge {
 
 impl Judge {
     pub fn of(tables: &Tables) -> Result<Self, LoadError> {
-        Self::load(&globals(tables), tables)
+        Self::load(&globals(tables), unused(tables), tables)
     }
 
     /// The classifiers as they were compiled.
     pub fn unfilled(tables: &Tables) -> Result<Self, LoadError> {
-        Self::load(&[], tables)
+        Self::load(&[], Vec::new(), tables)
     }
 
-    fn load(globals: &[(&'static str, &[u8])], tables: &Tables) -> Result<Self, LoadError> {
-        let mut image = JUDGE.begin(globals, contents(tables))?;
+    fn load(globals: &[(&'static str, &[u8])], unused: Vec<&'static str>, tables: &Tables) -> Result<Self, LoadError> {
+        let mut image = JUDGE.begin(globals, contents(tables), unused)?;
         let mut load = |name| image.prepare(name)?.load(BPF_PROG_TYPE_SCHED_CLS, None);
         Ok(Self {
             net: load("judge_net")?,

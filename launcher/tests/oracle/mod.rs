@@ -66,6 +66,7 @@ pub struct Sockopt {
 
 pub fn net(section: &Section<NetRule>, request: Net) -> Decision {
     first_match(section, |rule| {
+        let names_bind = rule.ops.iter().flatten().any(|op| *op == Op::Bind);
         let op = rule.ops.iter().flatten().any(|op| match op {
             Op::Connect => request.op == 0,
             Op::Bind => request.op == 1,
@@ -87,7 +88,7 @@ pub fn net(section: &Section<NetRule>, request: Net) -> Decision {
                     0xffff_0000_0000 => is_of_v4(*network),
                     _ => false,
                 };
-                covers(*network, request.address) || every && rule.action == Action::Deny
+                covers(*network, request.address) || every && rule.action == Action::Deny && names_bind
             }),
         });
         let mut ports = rule.ports.iter().flatten().map(|range| range.first()..=range.last());

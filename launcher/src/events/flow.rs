@@ -1,0 +1,145 @@
+//! What the command reached.
+
+use std::{rc::Rc, time::Duration};
+
+use aya::maps::MapError;
+use common::flow::{INCOMING, Key, TCP, Tally};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::{Clock, Process, comm, nanoseconds, net::Network};
+use crate::{load::Flows, process::Details};
+
+/// All that one process and one peer had to do with each other by one protocol, port and direction.
+#[derive(Clone, Debug, Serialize)]
+pub struct Flow {
+    /// `outgoing` where the process began, `incoming` where the peer did.
+    pub direction: &'static str,
+    /// The peer. The port is the peer's of an outgoing flow, the process's own of an incoming one.
+    pub network: Network,
+    /// Who made the socket, or the one that listened. `None` where the kernel did.
+    pub process: Option<Process>,
+    /// How much of it there was.
+    #[serde(flatten)]
+    pub extent: Extent,
+    /// Bytes of payload.
+    pub bytes: Transfer,
+    /// The first connection or datagram.
+    #[serde(serialize_with = "nanoseconds")]
+    pub first: Timestamp,
+    /// The last datagram, or when a connection last began or ended.
+    #[serde(serialize_with = "nanoseconds")]
+    pub last: Timestamp,
+}
+
+/// How much there was of a flow.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Extent {
+    /// TCP.
+    Connections {
+        /// Connections that were established.
+        connections: u64,
+        /// Those that had not ended when the log was written, whose last bytes are not counted.
+        open: u64,
+        /// How long those that have ended were established, in seconds, all together.
+        duration: f64,
+    },
+    /// UDP.
+    Datagrams {
+        /// Datagrams.
+        datagrams: Transfer,
+    },
+}
+
+/// What went each way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Transfer {
+    /// To the peer.
+    pub sent: u64,
+    /// From the peer.
+    pub received: u64,
+}
+
+impl Flow {
+    /// A flow, from what the kernel side has counted.
+    #[must_use]
+    pub fn new(key: &Key, tally: &Tally, details: Rc<Details>, clock: &Clock) -> Self {
+        let Tally { owner, begun, ended, .. } = *tally;
+        let process = Process { pid: owner.pid, uid: owner.uid, comm: comm(owner.comm), details };
+        let extent = if key.protocol == TCP {
+            let duration = Duration::from_nanos(tally.duration).as_secs_f64();
+            Extent::Connections { connections: begun, open: begun.saturating_sub(ended), duration }
+        } else {
+            Extent::Datagrams { datagrams: Transfer { sent: begun, received: ended } }
+        };
+        Self {
+            direction: if key.direction == INCOMING { "incoming" } else { "outgoing" },
+            network: Network::new(key.address, key.port, key.protocol.into()),
+            process: (owner.pid != 0).then_some(process),
+            extent,
+            bytes: Transfer { sent: tally.bytes_sent, received: tally.bytes_received },
+            first: clock.time(tally.first),
+            last: clock.time(tally.last),
+        }
+    }
+}
+
+/// How many connections have not ended.
+///
+/// # Errors
+///
+/// When the kernel refuses to read the map.
+pub fn open(flows: &Flows) -> Result<u64, MapError> {
+    let open =
+        |(key, tally): (Key, Tally)| if key.protocol == TCP { tally.begun.saturating_sub(tally.ended) } else { 0 };
+    flows.all().map(|flow| flow.map(open)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use common::{
+        flow::{OUTGOING, UDP},
+        net::Address,
+        record::Owner,
+    };
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn shown(key: Key, tally: Tally) -> Value {
+        let clock = Clock::new().unwrap();
+        serde_json::to_value(Flow::new(&key, &tally, Rc::default(), &clock)).unwrap()
+    }
+
+    const TALLY: Tally = Tally {
+        begun: 5,
+        ended: 3,
+        bytes_sent: 7,
+        bytes_received: 9,
+        duration: 1_500_000_000,
+        first: 1,
+        last: 2,
+        owner: Owner { pid: 77, uid: 8, comm: [u64::from_ne_bytes(*b"a name\0\0"), 0] },
+    };
+
+    #[test]
+    fn connections_and_datagrams_are_shown_as_such() {
+        let key = Key { address: Address::LOOPBACK4, pid: 77, port: 80, direction: OUTGOING, protocol: TCP };
+        let flow = shown(key, TALLY);
+        assert_eq!((&flow["direction"], &flow["network"]["address"]), (&json!("outgoing"), &json!("127.0.0.1")));
+        assert_eq!((&flow["connections"], &flow["open"], &flow["duration"]), (&json!(5), &json!(2), &json!(1.5)));
+        assert_eq!((&flow["process"]["pid"], &flow["process"]["comm"]), (&json!(77), &json!("a name")));
+        assert_eq!((&flow["bytes"], flow.get("datagrams")), (&json!({"sent": 7, "received": 9}), None));
+        let flow = shown(Key { direction: INCOMING, protocol: UDP, ..key }, TALLY);
+        assert_eq!((&flow["direction"], &flow["datagrams"]), (&json!("incoming"), &json!({"sent": 5, "received": 3})));
+        assert_eq!((flow.get("connections"), flow.get("open"), flow.get("duration")), (None, None, None));
+    }
+
+    #[test]
+    fn a_socket_of_the_kernel_has_no_process() {
+        let key = Key { address: Address::LOOPBACK6, pid: 0, port: 80, direction: OUTGOING, protocol: TCP };
+        let flow = shown(key, Tally { owner: Owner::default(), ..TALLY });
+        assert_eq!(flow["process"], Value::Null);
+    }
+}
