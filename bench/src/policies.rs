@@ -49,6 +49,18 @@ pub fn cidrs(setup: &Setup) -> anyhow::Result<PathBuf> {
     write(setup, "cidrs", &policy)
 }
 
+/// Makes guard-run look at every packet that goes out: raw sockets are allowed, and what they send can only be judged there.
+pub fn back_stop(setup: &Setup) -> anyhow::Result<PathBuf> {
+    let network = json!({ "action": "deny", "hosts": ["192.0.2.0/24"] });
+    let socket = json!({ "action": "allow", "type": "raw" });
+    let policy = json!({
+        "version": 1,
+        "network": { "default": "allow", "rules": [network] },
+        "sockets": { "default": "allow", "rules": [socket] },
+    });
+    write(setup, "back-stop", &policy)
+}
+
 /// Denies UDP to the loopback interface.
 pub fn no_udp(setup: &Setup) -> anyhow::Result<PathBuf> {
     let rule = json!({ "action": "deny", "ops": ["connect"], "protocols": ["udp"], "hosts": ["loopback"] });
