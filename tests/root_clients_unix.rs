@@ -1,10 +1,10 @@
 //! Clients that others wrote, of servers at Unix sockets. A network section has no say there; where they try the network
 //! instead, it has.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{ffi::OsStr, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use serde_json::{Value, json};
-use support::{Daemon, Run, denied, fresh_address, works};
+use support::{Daemon, Output, Run, denials, denied, fresh_address, works};
 use tempfile::TempDir;
 
 /// A policy under which nobody may be connected to over the network.
@@ -115,4 +115,75 @@ fn dbus_send_reaches_a_bus_by_the_kind_of_socket_that_it_may_use() {
     assert_eq!(works(&policy, dbus_send(&tcp)).stdout, id);
     let message = format!("Failed to connect to socket \"{address}\" port 7000: Operation not permitted");
     let _ = denied(&no_network(), dbus_send(&tcp), 1, &message, &[event(&address, 7000)]);
+}
+
+/// A policy under which no Unix socket may be connected to.
+fn no_unix() -> Value {
+    json!({"version": 1, "unix": {"default": "deny"}})
+}
+
+/// Runs a command under it. It must end with an exit status and message of its own, and be denied connecting to these
+/// sockets only, once each.
+fn denied_unix<A: AsRef<OsStr>>(
+    command: impl IntoIterator<Item = A>,
+    code: i32,
+    message: &str,
+    paths: &[&str],
+) -> Output {
+    let output = Run::new(no_unix(), command).output().exits(code);
+    assert!(output.stderr.contains(message), "no {message:?}: {output:#?}");
+    let mut events = denials(&output);
+    // The C library asks for a name service cache, whether there is one or not. Where guard-run judges by real paths,
+    // there is nothing to judge if there isn't.
+    events.retain(|event| !event["unix"]["path"].as_str().is_some_and(|path| path.ends_with("/nscd/socket")));
+    let expected = paths.iter().map(|path| {
+        let unix = json!({"path": path, "operation": "connect"});
+        json!({"op": "unix", "verdict": "denied", "unix": unix, "rule": "default", "count": 1})
+    });
+    assert_eq!(events, expected.collect::<Vec<_>>());
+    output
+}
+
+#[test]
+fn socat_relays_unix_sockets_where_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let path = socket.to_str().unwrap();
+    // It answers with what it is told, and ends the connection.
+    let listen = format!("UNIX-LISTEN:{path},fork");
+    let _server = Daemon::start(["socat", &listen, "EXEC:head -n 1"], |_| socket.exists());
+    let connect = format!("UNIX-CONNECT:{path}");
+    let command = ["bash", "-c", "echo hello | socat -t 30 - \"$1\"", "bash", &connect];
+    let allowed = json!({"version": 1, "unix": {"default": "allow"}});
+    assert_eq!(works(&allowed, command).stdout, "hello\n");
+    let message = format!("AF=1 \"{path}\"");
+    let output = denied_unix(["socat", "-u", &connect, "-"], 1, &message, &[path]);
+    assert!(output.stderr.contains("Operation not permitted"), "{output:#?}");
+}
+
+#[test]
+fn ssh_cannot_use_a_unix_socket_where_none_may_be_connected_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let _server = ssh_server(folder.path());
+    let socket = folder.path().join("socket").display().to_string();
+    let proxy = format!("ProxyCommand=socat - UNIX-CONNECT:{socket}");
+    let command = ssh(folder.path(), &["-o", &proxy, "server", "echo hello"]);
+    let allowed = json!({"version": 1, "unix": {"default": "allow"}});
+    assert_eq!(works(&allowed, &command).stdout, "hello\n");
+    // The error is that of the proxy command; ssh finds its connection closed.
+    let output = denied_unix(command, 255, "Connection closed by", &[&socket]);
+    assert!(output.stderr.contains("Operation not permitted"), "{output:#?}");
+}
+
+#[test]
+fn dbus_send_cannot_reach_a_bus_where_no_unix_socket_may_be_connected_to() {
+    let (folder, address) = (tempfile::tempdir().unwrap(), fresh_address());
+    let _server = bus(&folder, &address);
+    let path = format!("{}/bus", folder.path().display());
+    let (unix, tcp) = (format!("unix:path={path}"), format!("tcp:host={address},port=7000,family=ipv4"));
+    let allowed = json!({"version": 1, "unix": {"default": "allow"}});
+    let id = works(&allowed, dbus_send(&unix)).stdout;
+    assert_eq!(denied_unix(dbus_send(&tcp), 0, "", &[]).stdout, id);
+    let message = format!("Failed to connect to socket {path}: Operation not permitted");
+    let _ = denied_unix(dbus_send(&unix), 1, &message, &[&path]);
 }
