@@ -9,21 +9,46 @@ LLVM=22
 
 say() { echo "setup: $*"; }
 
-# packages NAME...: installs those Debian packages that are missing.
-packages() {
-    missing=
+# absent NAME...: those of these Debian packages that are missing.
+absent() {
     for package in "$@"; do
         case $(dpkg-query -W -f '${Status}' "$package" 2>/dev/null) in
         *"ok installed") ;;
-        *) missing="$missing $package" ;;
+        *) printf ' %s' "$package" ;;
         esac
     done
+}
+
+# packages NAME...: installs those Debian packages that are missing.
+packages() {
+    missing=$(absent "$@")
     [ -n "$missing" ] || return 0
     say "installing$missing"
     [ "$(id -u)" = 0 ] || { say "run as root, or install these packages first:$missing"; exit 1; }
     apt-get update -q >/dev/null
     # shellcheck disable=SC2086 # a list of words
     DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends $missing >/dev/null
+}
+
+# dormant NAME...: the same for packages of servers, which must not start, neither now nor with the machine: the tests
+# start their own.
+dormant() {
+    missing=$(absent "$@")
+    [ -n "$missing" ] || return 0
+    # invoke-rc.d(8) asks this program, if there is one, whether a package may start its service.
+    hook=/usr/sbin/policy-rc.d
+    if [ "$(id -u)" = 0 ] && ! [ -e "$hook" ]; then
+        trap 'rm -f "$hook"' EXIT
+        trap 'exit 1' HUP INT TERM
+        printf '#!/bin/sh\nexit 101\n' >"$hook"
+        chmod 755 "$hook"
+    fi
+    # shellcheck disable=SC2086 # a list of words
+    packages $missing
+    # shellcheck disable=SC2086 # a list of words
+    for service in $(dpkg-query -L $missing | sed -n 's|^/etc/init.d/||p'); do
+        update-rc.d "$service" disable
+    done
 }
 
 # tool NAME VERSION ARGUMENTS...: installs a program from crates.io unless that version is there.
@@ -56,7 +81,14 @@ for what in build "$@"; do
         LLVM_PREFIX=/usr/lib/llvm-$LLVM tool bpf-linker "$BPF_LINKER" --no-default-features --features "llvm-$LLVM"
         ;;
     demo) packages curl python3 ;;
-    test) packages curl python3 less util-linux libc-bin procps iproute2 ;;
+    test)
+        packages curl python3 less util-linux libc-bin procps iproute2
+        # CPython's own tests come in a package that is named after Python's version.
+        packages "libpython$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite"
+        # Clients whose behaviour under a policy is tested, and the servers that they talk to.
+        packages bind9-dnsutils dnsmasq-base socat openssh-client iperf3 dbus-bin dbus-daemon
+        dormant nginx nginx-common openssh-server
+        ;;
     bench) packages hyperfine bubblewrap firejail util-linux bpftool ;;
     lint) tool cargo-deny "$CARGO_DENY" ;;
     *) say "unknown: $what"; exit 2 ;;

@@ -42,6 +42,7 @@ pub fn measure(setup: &Setup) -> anyhow::Result<Vec<Figure>> {
     let sides = [
         ("true", command.clone()),
         ("guard-run --policy examples/tutorial.json -- true", guard(&setup.tutorial)),
+        ("guard-run --policy examples/everything-allowed.json -- true", guard(&setup.everything_allowed)),
         ("unshare -n true", format!("unshare -n {command}")),
         ("bwrap --dev-bind / / --unshare-net true", format!("bwrap --dev-bind / / --unshare-net {command}")),
         ("bwrap --unshare-all --dev-bind / / true", format!("bwrap --unshare-all --dev-bind / / {command}")),
@@ -56,9 +57,12 @@ pub fn measure(setup: &Setup) -> anyhow::Result<Vec<Figure>> {
     }
     let mut figures: Vec<Figure> =
         sides.iter().zip(&times).map(|((name, _), times)| Figure::new(*name, median(times), "ms")).collect();
-    let [_, guard, unshare, bwrap, bwrap_all, firejail] = &times[..] else { unreachable!("one for each side") };
+    let [_, guard, every_hook, unshare, bwrap, bwrap_all, firejail] = &times[..] else {
+        unreachable!("one for each side")
+    };
     figures.extend([
         Figure::new("guard-run / bwrap --unshare-net", ratio(guard, bwrap), "").with_goal(Goal::AtMost(1.0)),
+        Figure::new("with every hook / bwrap --unshare-net", ratio(every_hook, bwrap), "").with_goal(Goal::AtMost(1.5)),
         Figure::new("guard-run / unshare -n", ratio(guard, unshare), ""),
         Figure::new("guard-run / bwrap --unshare-all", ratio(guard, bwrap_all), ""),
         Figure::new("guard-run / firejail", ratio(guard, firejail), ""),

@@ -14,8 +14,10 @@ mod operations;
 mod policies;
 mod quiet;
 mod report;
+mod rounds;
 mod setup;
 mod side;
+mod sockets;
 mod stats;
 mod throughput;
 mod worker;
@@ -34,9 +36,10 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 type Measure = fn(&Setup) -> anyhow::Result<Vec<Figure>>;
 
-const SECTIONS: [(&str, Measure); 5] = [
+const SECTIONS: [(&str, Measure); 6] = [
     ("launch", launch::measure),
     ("operations", operations::measure),
+    ("sockets", sockets::measure),
     ("throughput", throughput::measure),
     ("denied", denied::measure),
     ("memory", memory::measure),

@@ -49,6 +49,35 @@ pub fn cidrs(setup: &Setup) -> anyhow::Result<PathBuf> {
     write(setup, "cidrs", &policy)
 }
 
+/// The same of what a socket can do other than connect: each network rule names a host and a port, each Unix rule a path,
+/// each rule on options an option, and none of them matches.
+pub fn socket_rules(setup: &Setup, count: u32) -> anyhow::Result<PathBuf> {
+    let network = |i| {
+        let host = Ipv4Addr::from_bits(Ipv4Addr::new(192, 0, 2, 0).to_bits() + i);
+        json!({ "action": "deny", "ops": ["bind", "send", "receive"], "hosts": [host], "ports": [9000 + i] })
+    };
+    let unix = |i| json!({ "action": "deny", "paths": [format!("/run/guard_bench_{i}")] });
+    let option = |i| json!({ "action": "deny", "level": "SOL_SOCKET", "option": 1000 + i, "access": "set" });
+    let section =
+        |rule: &dyn Fn(u32) -> Value| json!({ "default": "allow", "rules": (0..count).map(rule).collect::<Vec<_>>() });
+    let policy = json!({
+        "version": 1, "network": section(&network), "unix": section(&unix), "sockopts": section(&option),
+    });
+    write(setup, &format!("socket-rules-{count}"), &policy)
+}
+
+/// Makes guard-run look at every packet that goes out: raw sockets are allowed, and what they send can only be judged there.
+pub fn back_stop(setup: &Setup) -> anyhow::Result<PathBuf> {
+    let network = json!({ "action": "deny", "hosts": ["192.0.2.0/24"] });
+    let socket = json!({ "action": "allow", "type": "raw" });
+    let policy = json!({
+        "version": 1,
+        "network": { "default": "allow", "rules": [network] },
+        "sockets": { "default": "allow", "rules": [socket] },
+    });
+    write(setup, "back-stop", &policy)
+}
+
 /// Denies UDP to the loopback interface.
 pub fn no_udp(setup: &Setup) -> anyhow::Result<PathBuf> {
     let rule = json!({ "action": "deny", "ops": ["connect"], "protocols": ["udp"], "hosts": ["loopback"] });

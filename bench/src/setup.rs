@@ -17,6 +17,8 @@ pub struct Setup {
     pub own: PathBuf,
     /// The policy of the tutorial.
     pub tutorial: PathBuf,
+    /// The policy that loads every hook and allows all that anybody does.
+    pub everything_allowed: PathBuf,
     /// Where the table goes as JSON.
     pub results: PathBuf,
     /// For policies and logs; removed at the end.
@@ -33,6 +35,7 @@ impl Setup {
             guard_run,
             own,
             tutorial: workspace.join("examples/tutorial.json"),
+            everything_allowed: workspace.join("examples/everything-allowed.json"),
             results: workspace.join("target/bench/results.json"),
             scratch: tempfile::tempdir()?,
         })

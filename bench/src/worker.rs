@@ -2,8 +2,11 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, Shutdown, TcpStream},
-    os::fd::{AsRawFd as _, OwnedFd},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
     process::Command,
     time::{Duration, Instant},
 };
@@ -14,7 +17,9 @@ use nix::{
     fcntl::{OFlag, open},
     libc::linger,
     sys::{
-        socket::{AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt},
+        socket::{
+            AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, bind, connect, sendto, setsockopt, socket, sockopt,
+        },
         stat::Mode,
     },
     unistd::read,
@@ -41,6 +46,16 @@ pub enum Operation {
     UdpConnectDenied { port: u16 },
     /// Connect a stream socket to a port of 127.0.0.1 and reset the connection.
     TcpConnect { port: u16 },
+    /// Bind a datagram socket to a port of 127.0.0.1, and close it.
+    Bind { port: u16 },
+    /// Send a datagram from a socket that is not connected to one of the worker's own, and receive it.
+    SendTo,
+    /// Connect a stream socket to a path, accept the connection, and close both ends.
+    UnixConnect,
+    /// Connect a stream socket on 127.0.0.1, accept the connection, and reset it.
+    Accept,
+    /// Set `SO_REUSEADDR`.
+    SetSockOpt,
     /// Open and close /dev/zero.
     Open,
     /// Open, read and close /proc/sys/kernel/ostype.
@@ -82,7 +97,43 @@ fn measure(task: Task) -> anyhow::Result<f64> {
             let (socket, peer) = (udp()?, loopback(port));
             in_batches(task, || denied_connect(&socket, &peer))
         }
-        Operation::TcpConnect { port } => in_batches(task, || tcp_connect(&loopback(port))),
+        Operation::TcpConnect { port } => {
+            let peer = loopback(port);
+            in_batches(task, || tcp_connect(&peer).map(drop))
+        }
+        Operation::Bind { port } => in_batches(task, || Ok(bind(udp()?.as_raw_fd(), &loopback(port))?)),
+        Operation::SendTo => {
+            let (sender, receiver) = (udp()?, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?);
+            let peer = loopback(receiver.local_addr()?.port());
+            in_batches(task, || {
+                sendto(sender.as_raw_fd(), b"x", &peer, MsgFlags::empty())?;
+                receiver.recv(&mut [0])?;
+                Ok(())
+            })
+        }
+        Operation::UnixConnect => {
+            let folder = tempfile::tempdir()?;
+            let path = folder.path().join("socket");
+            let listener = UnixListener::bind(&path)?;
+            in_batches(task, || {
+                let _client = UnixStream::connect(&path)?;
+                listener.accept()?;
+                Ok(())
+            })
+        }
+        Operation::Accept => {
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+            let peer = loopback(listener.local_addr()?.port());
+            in_batches(task, || {
+                let _client = tcp_connect(&peer)?;
+                listener.accept()?;
+                Ok(())
+            })
+        }
+        Operation::SetSockOpt => {
+            let socket = udp()?;
+            in_batches(task, || Ok(setsockopt(&socket, sockopt::ReuseAddr, &true)?))
+        }
         Operation::Open => in_batches(task, || {
             open(c"/dev/zero", OFlag::O_RDONLY, Mode::empty())?;
             Ok(())
@@ -124,11 +175,12 @@ fn denied_connect(socket: &OwnedFd, peer: &SockaddrIn) -> anyhow::Result<()> {
     }
 }
 
-/// Connects and closes. Without lingering, since tens of thousands of connections in TIME_WAIT would use up the ports.
-fn tcp_connect(peer: &SockaddrIn) -> anyhow::Result<()> {
+/// Connects. Closing the socket resets the connection, since tens of thousands in TIME_WAIT would use up the ports.
+fn tcp_connect(peer: &SockaddrIn) -> anyhow::Result<OwnedFd> {
     let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, sockopt::Linger, &linger { l_onoff: 1, l_linger: 0 })?;
-    Ok(connect(socket.as_raw_fd(), peer)?)
+    connect(socket.as_raw_fd(), peer)?;
+    Ok(socket)
 }
 
 fn stream(port: u16, duration: Duration) -> anyhow::Result<f64> {

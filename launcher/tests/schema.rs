@@ -35,7 +35,7 @@ fn assert_valid(schema: &Validator, json: &Value, what: &str) {
 #[test]
 fn examples_are_valid() {
     let schema = schema("policy");
-    for name in ["audit", "ci", "loopback-only", "no-private-networks", "sockopts", "tutorial"] {
+    for name in ["audit", "ci", "everything-allowed", "loopback-only", "no-private-networks", "sockopts", "tutorial"] {
         let text = read(&format!("examples/{name}.json"));
         assert_valid(&schema, &serde_json::from_str(&text).unwrap(), name);
         assert_eq!(parses(&text), Ok(()), "{name}");

@@ -35,14 +35,7 @@ pub const HOOKS: [(&str, u32); 14] = [
 ];
 
 /// A policy that needs a program on each of [`HOOKS`], and denies nothing that tests or commands do.
-pub const EVERY_SECTION: &str = r#"{
-    "version": 1,
-    "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24"], "ports": [9]},
-        {"action": "allow", "hosts": ["sandbox"]}]},
-    "devices": {"default": "allow", "rules": [{"action": "deny", "major": 4095}]},
-    "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/none"]}]},
-    "sockopts": {"default": "allow", "rules": [{"action": "deny", "level": 255, "option": 255}]}
-}"#;
+pub const EVERY_SECTION: &str = include_str!("../../examples/everything-allowed.json");
 
 /// The fields of `union bpf_attr` that `BPF_PROG_QUERY` uses.
 #[repr(C)]

@@ -1,5 +1,5 @@
 //! What the tests share: running `guard-run` and looking at what it left ([`Run`]), many attempts at once ([`Probe`]),
-//! servers on loopback addresses ([`TcpServer`], [`UdpServer`]), and the cgroup v2 hierarchy ([`cgroup2_mount`],
+//! servers on loopback addresses ([`TcpServer`], [`UdpServer`], [`Daemon`] for those of others), and the cgroup v2 hierarchy ([`cgroup2_mount`],
 //! [`leaves_of`]).
 //!
 //! A test that can't run fails. Tests run at the same time as others, also of other programs, so each looks only at its
@@ -7,6 +7,8 @@
 
 pub mod bpf;
 mod cgroup;
+mod client;
+mod daemon;
 mod probe;
 mod run;
 mod running;
@@ -20,6 +22,8 @@ use std::{
 };
 
 pub use cgroup::{assert_no_leaf, cgroup2_mount, kill_leaves, leaves_of};
+pub use client::{denials, denied, works};
+pub use daemon::{Daemon, Transport, fresh_address, is_bound, nginx};
 pub use probe::Probe;
 pub use run::{LIMIT, PYTHON, PolicyText, Run, guard_run};
 pub use running::{Output, Running};

@@ -231,7 +231,17 @@ impl Run {
     /// When it can't be run or exceeds its time limit.
     #[must_use]
     pub fn bare(&self) -> Output {
-        self.spawn(&self.command).wait()
+        self.start_bare().wait()
+    }
+
+    /// Starts the control.
+    ///
+    /// # Panics
+    ///
+    /// When it can't be started.
+    #[must_use]
+    pub fn start_bare(&self) -> Running {
+        self.spawn(&self.command)
     }
 
     /// Starts it.

@@ -70,9 +70,18 @@ impl Running {
     ///
     /// When it ends or exceeds its time limit before.
     pub fn wait_for(&mut self, text: &str) {
+        self.wait_until(&format!("it writes {text:?}"), |running| running.stdout().contains(text));
+    }
+
+    /// Waits until something holds, which `what` names.
+    ///
+    /// # Panics
+    ///
+    /// When it ends or exceeds its time limit before.
+    pub fn wait_until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) {
         let mut ended = false;
-        while !self.stdout().contains(text) {
-            assert!(!ended, "it ended without writing {text:?}; it wrote {:?}; {}", self.stdout(), self.stderr());
+        while !holds(self) {
+            assert!(!ended, "it ended before {what}; it wrote {:?}; {}", self.stdout(), self.stderr());
             ended = self.pause().is_some();
         }
     }
