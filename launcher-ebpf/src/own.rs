@@ -58,14 +58,17 @@ static SOCKETS: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
 /// `BPF_F_CURRENT_NETNS`: the network namespace of the context's socket.
 const CURRENT_NETNS: u64 = u64::MAX;
 
-/// What is known of a socket, from now on if nothing has been so far. `socket` may be any pointer to a socket that the
-/// verifier takes. `None` where there is no memory (then it counts as nobody's, and a rule on the sandbox's own doesn't
+/// What is known of a socket, from now on if nothing has been so far. `None` where there is no memory (then it counts as nobody's, and a rule on the sandbox's own doesn't
 /// meet it) or no whole socket.
+///
+/// # Safety
+///
+/// The verifier must take the pointer for one to a socket.
 #[inline(always)]
-pub fn known(socket: *mut c_void) -> Option<*mut Socket> {
+pub unsafe fn known(socket: *mut c_void) -> Option<*mut Socket> {
     let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
     // SAFETY: a map's static is its address for the kernel; without a first value, the kernel fills in zeroes, which
-    // are a valid one. The verifier checks the socket.
+    // are a valid one. The socket is the caller's promise.
     let known = unsafe { bpf_sk_storage_get(SOCKETS.0.get().cast(), socket, ptr::null_mut(), flags) };
     let known = known.cast::<Socket>();
     (!known.is_null()).then_some(known)
@@ -74,9 +77,11 @@ pub fn known(socket: *mut c_void) -> Option<*mut Socket> {
 /// Marks a new socket as this process's.
 #[inline(always)]
 pub fn mark_new(ctx: &SockContext) {
-    if let Some(known) = known(ctx.as_ptr()) {
-        // SAFETY: the value belongs to the socket, which nobody else has yet.
-        unsafe { (*known).owner = Current.describe() };
+    // SAFETY: the context is the socket, and the value belongs to it; nobody else has it yet.
+    unsafe {
+        if let Some(known) = known(ctx.as_ptr()) {
+            (*known).owner = Current.describe();
+        }
     }
 }
 
@@ -92,9 +97,9 @@ pub fn mark_active(ctx: &SockOpsContext) {
     if (op != BPF_SOCK_OPS_TCP_LISTEN_CB && op != BPF_SOCK_OPS_TCP_CONNECT_CB) || socket.is_null() {
         return;
     }
-    let Some(part) = known(socket.cast()) else { return };
     // SAFETY: the verifier checks the sockets. The owner was written before anybody else had the socket.
     unsafe {
+        let Some(part) = known(socket.cast()) else { return };
         if (*part).owner.pid != 0 {
             return;
         }

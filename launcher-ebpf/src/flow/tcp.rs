@@ -63,7 +63,8 @@ pub fn sock_ops(ctx: &SockOpsContext) {
         | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB
         | BPF_SOCK_OPS_STATE_CB
         | BPF_SOCK_OPS_PARSE_HDR_OPT_CB
-        | BPF_SOCK_OPS_HDR_OPT_LEN_CB => own::known(sk),
+        // SAFETY: it is the context's own socket.
+        | BPF_SOCK_OPS_HDR_OPT_LEN_CB => unsafe { own::known(sk) },
         _ => return,
     };
     let Some(known) = known else {

@@ -61,7 +61,9 @@ fn count(ctx: &SkBuffContext, sent: bool) {
     };
     // A packet that is still to be cut, or was put together, is as many datagrams, with one header.
     let datagrams = u64::from(if segments == 0 { 1 } else { segments });
-    let (Some(socket), Some((headers, address, port, own_port))) = (own::known(sk.cast()), endpoints(skb, sent)) else {
+    // SAFETY: it is the context's own socket.
+    let known = unsafe { own::known(sk.cast()) };
+    let (Some(socket), Some((headers, address, port, own_port))) = (known, endpoints(skb, sent)) else {
         return lose(datagrams);
     };
     // SAFETY: the kernel keeps the value as long as the socket; the owner was written before the first packet.
