@@ -11,6 +11,7 @@
 
 pub mod decision;
 pub mod device;
+pub mod glob;
 pub mod net;
 pub mod record;
 pub mod ruleset;

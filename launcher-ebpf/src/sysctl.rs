@@ -9,8 +9,9 @@ use aya_ebpf::{
 };
 use common::{
     Decision, RuleSet, decision,
+    glob::{Node, State},
     record::{Hook, Key, SysctlSubject, Tally},
-    sysctl::{self, Access, Lookup, NAME_LEN, Name, Node, State, Table},
+    sysctl::{self, Access, Lookup, NAME_LEN, Name, Table},
 };
 
 use crate::{

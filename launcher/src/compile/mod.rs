@@ -1,14 +1,16 @@
 //! From a policy to the tables that `decide()` looks things up in: the very tables that go into the kernel. Pure.
 
+mod automaton;
 mod device;
 mod net;
 mod sysctl;
 
 use common::{ABI_VERSION, Config, record::Hook};
 
+pub use automaton::MAX_STATES;
 pub use device::DeviceTables;
 pub use net::NetTables;
-pub use sysctl::{MAX_STATES, SysctlTables};
+pub use sysctl::SysctlTables;
 
 use crate::policy::{Mode, Policy};
 

@@ -6,6 +6,7 @@
 mod device;
 mod document;
 mod error;
+mod glob;
 mod host;
 mod net;
 mod port;
@@ -19,11 +20,12 @@ use serde::{Deserialize, Serialize};
 pub use device::{Access as DeviceAccess, DeviceRule, letters as access_letters};
 pub use document::Document;
 pub use error::PolicyError;
+pub use glob::{Glob, Token};
 pub use host::{Host, Prefix, display_address, shared_space};
 pub use net::{NetRule, Op, Protocol};
 pub use port::PortRange;
 pub use section::{Action, Rule, Section};
-pub use sysctl::{Pattern, SysctlRule, Token, canonical_name};
+pub use sysctl::{Pattern, SysctlRule, canonical_name};
 
 /// A whole policy.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -4,7 +4,7 @@
 use common::{
     Config, RuleSet,
     decision::Verdicts,
-    device, net,
+    device, glob, net,
     record::{Counters, DeviceSubject, Key, NetSubject, SysctlSubject, Tally},
     sysctl,
 };
@@ -24,7 +24,7 @@ macro_rules! plain {
 }
 
 plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally);
-plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, sysctl::Node);
+plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, glob::Node);
 plain!(NetSubject, DeviceSubject, SysctlSubject);
 
 // SAFETY: an array has no padding of its own.
