@@ -154,6 +154,6 @@ fn check_prints_what_names_mean() {
     assert_eq!((&printed["version"], &printed["mode"]), (&json!(1), &json!("enforce")));
     assert_eq!(
         (&printed["hooks"], &printed["unrestricted"]),
-        (&json!(["connect4", "connect6"]), &json!(["devices", "sysctls"]))
+        (&json!(["connect4", "connect6"]), &json!(["unix", "devices", "sysctls"]))
     );
 }

@@ -55,7 +55,7 @@ fn the_top_level_says_what_was_run_and_what_was_enforced() {
     let cgroup = enforced["cgroup"].as_str().unwrap();
     assert!(cgroup.starts_with(support::cgroup2_mount().to_str().unwrap()), "{cgroup}");
     assert!(cgroup.contains(&format!("/guard-run.{}.", output.pid)), "{cgroup}");
-    assert_eq!(enforced["unrestricted"], json!(["devices", "sysctls"]));
+    assert_eq!(enforced["unrestricted"], json!(["unix", "devices", "sysctls"]));
     assert_eq!(enforced["hardening"], json!([]));
 }
 
@@ -86,14 +86,18 @@ fn hooks_are_named_with_the_programs_that_the_kernel_has_attached() {
 #[test]
 fn sections_that_are_left_out_have_no_hooks_and_are_called_unrestricted() {
     let table: [(Value, &[&str], &[&str]); 5] = [
-        (json!({"version": 1}), &[], &["network", "devices", "sysctls"]),
-        (json!({"version": 1, "network": {"default": "allow"}}), &["connect4", "connect6"], &["devices", "sysctls"]),
-        (json!({"version": 1, "devices": {"default": "allow"}}), &["device"], &["network", "sysctls"]),
-        (json!({"version": 1, "sysctls": {"default": "allow"}}), &["sysctl"], &["network", "devices"]),
+        (json!({"version": 1}), &[], &["network", "unix", "devices", "sysctls"]),
+        (
+            json!({"version": 1, "network": {"default": "allow"}}),
+            &["connect4", "connect6"],
+            &["unix", "devices", "sysctls"],
+        ),
+        (json!({"version": 1, "devices": {"default": "allow"}}), &["device"], &["network", "unix", "sysctls"]),
+        (json!({"version": 1, "sysctls": {"default": "allow"}}), &["sysctl"], &["network", "unix", "devices"]),
         (
             json!({"version": 1, "network": {"default": "deny"}, "devices": {"default": "allow"}, "sysctls": {"default": "deny"}}),
             &["connect4", "connect6", "device", "sysctl"],
-            &[],
+            &["unix"],
         ),
     ];
     for (policy, expected, unrestricted) in table {

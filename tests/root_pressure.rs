@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, time::Duration};
 use serde_json::{Value, json};
 use support::{
     Output, Run, Running, Yard,
-    bpf::{EVERY_SECTION, map_exists, program_exists},
+    bpf::{EVERY_SECTION, HOOKS, map_exists, program_exists},
     eventually, is_stopped, status_of,
 };
 
@@ -185,7 +185,7 @@ fn a_thousand_one_after_the_other_all_succeed_and_leave_nothing_behind() {
             hooks.iter().map(|hook| hook["program_id"].as_u64().unwrap()).collect::<Vec<_>>()
         })
         .collect();
-    assert_eq!(programs.len(), 4000);
+    assert_eq!(programs.len(), 1000 * HOOKS.len());
     let programs = programs.iter().map(|program| u32::try_from(*program).unwrap());
     programs.for_each(|program| eventually("its program is gone", || !program_exists(program)));
     assert!(yard.leaves().is_empty(), "{:?}", yard.leaves());

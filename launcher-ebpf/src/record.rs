@@ -1,5 +1,7 @@
 //! Counting verdicts and recording denials.
 
+use core::borrow::Borrow;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::BPF_NOEXIST,
@@ -22,15 +24,16 @@ static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(Hook::ALL
 #[map]
 static NEWS: RingBuf = RingBuf::with_byte_size(128 * 1024, 0);
 
-/// Counts what was decided, and records a denial under its `key`, which is made for denials only. Returns what the hook
+/// Counts what was decided, and records a denial under its `key`, which is made for denials only (or lent, where it is
+/// too large to be moved). Returns what the hook
 /// has to return: 1 to let the request go on, 0 to refuse it.
 #[inline(always)]
-pub fn conclude<S>(
+pub fn conclude<S, K: Borrow<Key<S>>>(
     hook: Hook,
     decision: Decision,
     tallies: &HashMap<Key<S>, Tally>,
     ctx: &impl EbpfContext,
-    key: impl FnOnce() -> Key<S>,
+    key: impl FnOnce() -> K,
 ) -> i32 {
     let Some(counters) = counters(hook) else { return 0 };
     if decision.allow {
@@ -38,7 +41,7 @@ pub fn conclude<S>(
         return 1;
     }
     increment(&counters.denied);
-    if !tally(tallies, &key(), ctx, counters) {
+    if !tally(tallies, key().borrow(), ctx, counters) {
         increment(&counters.unrecorded);
     }
     i32::from(rodata::audit())

@@ -35,7 +35,7 @@ fn assert_valid(schema: &Validator, json: &Value, what: &str) {
 #[test]
 fn examples_are_valid() {
     let schema = schema("policy");
-    for name in ["audit", "ci", "loopback-only", "no-private-networks", "tutorial"] {
+    for name in ["audit", "ci", "loopback-only", "no-daemons", "no-private-networks", "one-daemon", "tutorial"] {
         let text = read(&format!("examples/{name}.json"));
         assert_valid(&schema, &serde_json::from_str(&text).unwrap(), name);
         assert_eq!(parses(&text), Ok(()), "{name}");
@@ -70,7 +70,7 @@ fn damaged_logs_are_not_valid() {
         ("/exit", json!({"code": 0, "signal": 9, "killed": 0})),
         ("/policy/mode", json!("off")),
         ("/enforced/hooks/0/denied", json!(-1)),
-        ("/enforced/unrestricted", json!(["unix"])),
+        ("/enforced/unrestricted", json!(["sockets"])),
         ("/lost", Value::Null),
         ("/events/0/rule", json!("rule 0")),
         ("/events/0/rule", json!("fail-closed")),
@@ -105,6 +105,11 @@ fn sysctls(names: &str) -> String {
     format!(r#"{{"version": 1, "sysctls": {{"default": "allow", "rules": [{rule}]}}}}"#)
 }
 
+fn unix(paths: &str) -> String {
+    let rule = format!(r#"{{"action": "deny", "paths": [{paths}]}}"#);
+    format!(r#"{{"version": 1, "unix": {{"default": "allow", "rules": [{rule}]}}}}"#)
+}
+
 #[test]
 fn good_policies_are_good_for_both() {
     let schema = schema("policy");
@@ -122,6 +127,9 @@ fn good_policies_are_good_for_both() {
         sysctls(r#""kernel.hostname", "kernel/hostname", "*", "net.*", "net/ipv?/conf/eth0.1/x", "hostname""#),
         sysctls(r#""net.ipv4.conf.eth0/100.forwarding", "net.ipv4.conf.ö.tag""#),
         sysctls(&format!("\"{}\"", "k".repeat(127))),
+        r#"{"version": 1, "unix": {"default": "deny", "rules": [{"action": "allow"}]}}"#.to_owned(),
+        unix(r#""/run/dbus/*", "/a", "/...", "/..a/.b", "*", "?x", "*/", "@", "@a b", "@/run/x/", "unnamed", "/ö\n""#),
+        unix(&format!("\"/{}\", \"@{}\"", "k".repeat(254), "k".repeat(107))),
     ];
     for text in table {
         assert_eq!(parses(&text), Ok(()), "{text}");
@@ -140,7 +148,7 @@ fn bad_policies_are_bad_for_both() {
         r#"{"version": "1"}"#.to_owned(),
         r#"{"version": 1, "mode": "Audit"}"#.to_owned(),
         r#"{"version": 1, "netwrok": {"default": "deny"}}"#.to_owned(),
-        r#"{"version": 1, "unix": {"default": "deny"}}"#.to_owned(),
+        r#"{"version": 1, "sockets": {"default": "deny"}}"#.to_owned(),
         r#"{"version": 1, "network": null}"#.to_owned(),
         r#"{"version": 1, "network": {}}"#.to_owned(),
         r#"{"version": 1, "network": {"default": "drop"}}"#.to_owned(),
@@ -202,6 +210,25 @@ fn bad_policies_are_bad_for_both() {
         sysctls(r#""kernel hostname""#),
         sysctls(r#""kernel/[a-z]*""#),
         sysctls(r#""kernel/\u0000""#),
+        unix(""),
+        unix(r#""""#),
+        unix(r#""run/x""#),
+        unix(r#""./x""#),
+        unix(r#""Unnamed""#),
+        unix(r#""/""#),
+        unix(r#""/run/""#),
+        unix(r#""/run//x""#),
+        unix(r#""/run/./x""#),
+        unix(r#""/run/../x""#),
+        unix(r#""/run/..""#),
+        unix(r#""/run/[ab]""#),
+        unix(r#""@{a}""#),
+        unix(r#""@a\\b""#),
+        unix(r#""/a\u0000""#),
+        unix(r#""*\u0000""#),
+        unix(&format!("\"/{}\"", "k".repeat(255))),
+        unix(&format!("\"@{}\"", "k".repeat(108))),
+        unix("\"/run/x\"").replace("paths", "path"),
     ];
     let schema = schema("policy");
     for text in table {
@@ -223,6 +250,7 @@ fn some_mistakes_only_the_parser_finds() {
         ("the second key is gone when a schema looks", network(r#""ports": [80], "ports": [443]"#)),
         ("80.0 is an integer for a schema", network(r#""ports": [80.0]"#)),
         ("1.0 is 1 for a schema", r#"{"version": 1.0}"#.into()),
+        ("a schema counts characters, not bytes", unix(&format!("\"/{}\"", "ö".repeat(128)))),
         ("a schema counts characters, not bytes", sysctls(&format!("\"{}\"", "ö".repeat(64)))),
     ];
     let schema = schema("policy");

@@ -17,12 +17,14 @@ const BPF_PROG_QUERY: libc::c_int = 16;
 const ENOUGH: usize = 64;
 
 /// A hook of a cgroup, by its number in `enum bpf_attach_type`, under the name that the log has for it.
-pub const HOOKS: [(&str, u32); 4] = [("device", 6), ("connect4", 10), ("connect6", 11), ("sysctl", 18)];
+pub const HOOKS: [(&str, u32); 6] =
+    [("device", 6), ("connect4", 10), ("connect6", 11), ("sysctl", 18), ("connect_unix", 49), ("sendmsg_unix", 50)];
 
 /// A policy that needs a program on each of [`HOOKS`], and denies nothing that tests or commands do.
 pub const EVERY_SECTION: &str = r#"{
     "version": 1,
     "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24"], "ports": [9]}]},
+    "unix": {"default": "allow"},
     "devices": {"default": "allow", "rules": [{"action": "deny", "major": 4095}]},
     "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/none"]}]}
 }"#;

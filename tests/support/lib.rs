@@ -7,6 +7,7 @@
 
 pub mod bpf;
 mod cgroup;
+pub mod kernel;
 mod probe;
 mod run;
 mod running;

@@ -85,6 +85,9 @@ impl Journal {
         while let Some(record) = records.news.next() {
             match record.first().copied().and_then(Hook::from_number) {
                 Some(Hook::Connect4 | Hook::Connect6) => self.note(&record, records.net.as_ref()),
+                Some(Hook::ConnectUnix | Hook::SendmsgUnix | Hook::UnixStreamConnect | Hook::UnixMaySend) => {
+                    self.note(&record, records.unix.as_ref());
+                }
                 Some(Hook::Device) => self.note(&record, records.device.as_ref()),
                 Some(Hook::Sysctl) => self.note(&record, records.sysctl.as_ref()),
                 _ => {}
@@ -134,6 +137,7 @@ impl Journal {
         self.drain(records);
         let mut events = Vec::new();
         self.conclude(records.net.as_ref(), &mut events)?;
+        self.conclude(records.unix.as_ref(), &mut events)?;
         self.conclude(records.device.as_ref(), &mut events)?;
         self.conclude(records.sysctl.as_ref(), &mut events)?;
         events.sort_by_key(|(event, _)| event.first);

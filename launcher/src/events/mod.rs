@@ -4,11 +4,12 @@ mod device;
 mod journal;
 mod net;
 mod sysctl;
+mod unix;
 
 use std::{fmt, rc::Rc};
 
 use common::{
-    decision::{DEFAULT, NAME_TOO_LONG},
+    decision::{DEFAULT, NAME_TOO_LONG, NAME_UNKNOWN},
     record::{Hook, Key, Tally},
 };
 use jiff::Timestamp;
@@ -24,7 +25,7 @@ pub struct Event {
     /// When it was denied first.
     #[serde(serialize_with = "nanoseconds")]
     pub time: Timestamp,
-    /// What was asked for: `connect`, `device`, `sysctl`.
+    /// What was asked for: `connect`, `unix`, `device`, `sysctl`.
     pub op: &'static str,
     /// The hook that judged it.
     pub hook: &'static str,
@@ -83,6 +84,8 @@ pub struct Process {
 pub enum Subject {
     /// A peer.
     Network(net::Network),
+    /// A Unix socket.
+    Unix(unix::Unix),
     /// A device.
     Device(device::Device),
     /// A tunable.
@@ -93,6 +96,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(network) => network.fmt(f),
+            Self::Unix(unix) => unix.fmt(f),
             Self::Device(device) => device.fmt(f),
             Self::Sysctl(sysctl) => sysctl.fmt(f),
         }
@@ -116,6 +120,7 @@ impl Cause {
         let reason = match rule {
             DEFAULT => return Self { rule: "default".to_owned(), reason: None },
             NAME_TOO_LONG => "the name is too long to be judged",
+            NAME_UNKNOWN => "it could not be found out whose socket it is",
             rule => return Self { rule: format!("/{section}/rules/{rule}"), reason: None },
         };
         Self { rule: "fail-closed".to_owned(), reason: Some(reason) }

@@ -119,6 +119,21 @@ impl LoadedImage {
         kind: bpf_prog_type,
         attach_type: Option<bpf_attach_type>,
     ) -> Result<OwnedFd, LoadError> {
+        self.load_for(name, kind, attach_type, 0)
+    }
+
+    /// The same for a program that is attached to a function of the kernel, by the number that its BTF has for that.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses a map or the program.
+    pub fn load_for(
+        &mut self,
+        name: &'static str,
+        kind: bpf_prog_type,
+        attach_type: Option<bpf_attach_type>,
+        function: u32,
+    ) -> Result<OwnedFd, LoadError> {
         let program = self.image.programs.iter().find(|program| program.name == name);
         let mut instructions = program.ok_or(LoadError::NotInImage { name })?.instructions.to_vec();
         let mut index = 0;
@@ -136,7 +151,7 @@ impl LoadedImage {
             // The second half of the instruction holds the upper 32 bits.
             index += 2;
         }
-        bpf::load_program(name, kind, attach_type, &instructions, self.image.license)
+        bpf::load_program(name, kind, attach_type, function, &instructions, self.image.license)
             .map_err(|(error, log)| LoadError::program(name, error, log))
     }
 

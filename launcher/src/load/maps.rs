@@ -3,7 +3,7 @@
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use common::{
     net::Address,
-    record::{Counters, DeviceSubject, Hook, Key, NetSubject, SysctlSubject, Tally},
+    record::{Counters, DeviceSubject, Hook, Key, NetSubject, SysctlSubject, Tally, UnixSubject},
 };
 
 use super::{LoadError, LoadedImage};
@@ -62,6 +62,11 @@ pub fn contents(tables: &Tables) -> Vec<MapContent> {
             contents.push(MapContent::table("NET_PORTS", &network.ports));
         }
     }
+    if let Some(unix) = &tables.unix
+        && !unix.states.is_empty()
+    {
+        contents.push(MapContent::table("UNIX_STATES", &unix.states));
+    }
     if let Some(sysctls) = &tables.sysctls {
         if !sysctls.names.is_empty() {
             contents
@@ -80,6 +85,9 @@ pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
     let mut globals = vec![("CONFIG", bytes_of(std::slice::from_ref(&tables.config)))];
     if let Some(network) = &tables.network {
         globals.push(("NET_TABLE", bytes_of(std::slice::from_ref(&network.table))));
+    }
+    if let Some(unix) = &tables.unix {
+        globals.push(("UNIX_TABLE", bytes_of(std::slice::from_ref(&unix.table))));
     }
     if let Some(devices) = &tables.devices {
         globals.push(("DEVICE_VERDICTS", bytes_of(std::slice::from_ref(&devices.verdicts))));
@@ -117,6 +125,8 @@ pub struct Records {
     pub news: RingBuf<MapData>,
     /// Network denials.
     pub net: Option<Tallies<NetSubject>>,
+    /// Unix socket denials.
+    pub unix: Option<Tallies<UnixSubject>>,
     /// Device denials.
     pub device: Option<Tallies<DeviceSubject>>,
     /// Sysctl denials.
@@ -133,6 +143,7 @@ impl Records {
             counters: PerCpuArray::try_from(Map::PerCpuArray(counters)).map_err(unusable("COUNTERS"))?,
             news: RingBuf::try_from(Map::RingBuf(news)).map_err(unusable("NEWS"))?,
             net: tallies(image, "NET_TALLIES")?,
+            unix: tallies(image, "UNIX_TALLIES")?,
             device: tallies(image, "DEVICE_TALLIES")?,
             sysctl: tallies(image, "SYSCTL_TALLIES")?,
         })

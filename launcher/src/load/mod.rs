@@ -1,9 +1,11 @@
 //! From compiled tables to programs and maps in the kernel. Nothing is attached yet, and all of it goes away with this
 //! process if nothing ever is.
 
+mod btf;
 mod hook;
 mod image;
 mod maps;
+mod unix;
 
 use std::{
     io,
@@ -14,10 +16,12 @@ use aya::maps::MapError;
 use common::record::Hook;
 use nix::sys::utsname::uname;
 
+pub use btf::BtfError;
 pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, ProgramImage, Variable};
 pub use maps::{MapContent, Records, Tallies, contents, globals};
 
+use self::unix::{Facts, inactive_lsm, lsm_function};
 use crate::{
     compile::Tables,
     sys::bpf::{self, ProgramIdentity},
@@ -73,6 +77,43 @@ pub enum LoadError {
         /// The kernel's release.
         release: String,
     },
+    /// The kernel has no BPF LSM, or does not let it do anything.
+    #[error(
+        "this policy needs the {} hook of BPF LSM, which this kernel (Linux {release}) does not have to offer: {why}; \
+         the smallest kernel known to have it is {}, with CONFIG_BPF_LSM and \"bpf\" in its lsm= list. {}",
+        .hook.name(),
+        spec(*.hook).since,
+        "Without it, all paths of Unix sockets can only be allowed or denied alike"
+    )]
+    NoLsm {
+        /// The hook.
+        hook: Hook,
+        /// The kernel's release.
+        release: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// A rule names a path that no socket has.
+    #[error("{place}: \"{path}\" leads through a symbolic link, so no socket is known by it; write \"{real}\"")]
+    NotReal {
+        /// JSON pointer.
+        place: String,
+        /// The path in the rule.
+        path: String,
+        /// The path that it leads to.
+        real: String,
+    },
+    /// Neither of two ways to enforce something is to be had.
+    #[error("{first}; nor can it be done in another way: {second}")]
+    Neither {
+        /// Why not in the way that is tried first.
+        first: Box<LoadError>,
+        /// Why not in the other.
+        second: Box<LoadError>,
+    },
+    /// The kernel doesn't say how its structures are laid out.
+    #[error("this policy needs to know the kernel's types")]
+    NoTypes(#[from] BtfError),
     /// The kernel refuses a program.
     #[error("eBPF program {name}: {error}{}", verifier_said(.log))]
     Program {
@@ -98,12 +139,28 @@ impl LoadError {
     /// a place to attach it, that it does not know with `EINVAL`, before its verifier has anything to say.
     fn at(self, hook: Hook) -> Self {
         match self {
+            // With the privileges for any other program, only the kernel itself can be in the way of these.
+            Self::NotPermitted if lsm_function(hook).is_some() => {
+                Self::no_lsm(hook, "it does not permit such programs, or this process lacks CAP_PERFMON".to_owned())
+            }
             Self::Program { error, log, .. } if error.raw_os_error() == Some(libc::EINVAL) && log.is_empty() => {
-                let release = uname().map(|kernel| kernel.release().to_string_lossy().into_owned());
-                Self::NoHook { hook, release: release.unwrap_or_default() }
+                Self::no_hook(hook)
             }
             error => error,
         }
+    }
+
+    fn no_hook(hook: Hook) -> Self {
+        Self::NoHook { hook, release: release() }
+    }
+
+    fn no_lsm(hook: Hook, why: String) -> Self {
+        Self::NoLsm { hook, release: release(), why }
+    }
+
+    /// Whether it is about a hook that this kernel lacks.
+    fn is_missing_hook(&self) -> bool {
+        matches!(self, Self::NoHook { .. })
     }
 
     fn map(name: &str, error: MapError) -> Self {
@@ -116,6 +173,10 @@ impl LoadError {
             source => Self::UnusableMap { name: name.to_owned(), source },
         }
     }
+}
+
+fn release() -> String {
+    uname().map(|kernel| kernel.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The end of the verifier's log, where its reason stands.
@@ -135,9 +196,13 @@ pub struct LoadedProgram {
 }
 
 impl LoadedProgram {
-    fn load(hook: Hook, image: &mut LoadedImage) -> Result<Self, LoadError> {
+    fn load(hook: Hook, image: &mut LoadedImage, facts: &Facts) -> Result<Self, LoadError> {
         let HookSpec { program, kind, attach_type, .. } = spec(hook);
-        let fd = image.load(program, kind, Some(attach_type)).map_err(|error| error.at(hook))?;
+        let fd = image.load_for(program, kind, Some(attach_type), facts.function(hook));
+        let fd = fd.map_err(|error| error.at(hook))?;
+        if let Some(why) = lsm_function(hook).and_then(|_| inactive_lsm()) {
+            return Err(LoadError::no_lsm(hook, why));
+        }
         let identity =
             bpf::identify(fd.as_fd()).map_err(|error| LoadError::program(hook.name(), error, String::new()))?;
         Ok(Self { hook, identity, fd })
@@ -168,8 +233,18 @@ impl Loaded {
     ///
     /// When this process may not, or the kernel can't.
     pub fn new(tables: &Tables) -> Result<Self, LoadError> {
-        let mut image = GUARD.begin(&globals(tables), contents(tables))?;
-        let programs = tables.hooks().into_iter().map(|hook| LoadedProgram::load(hook, &mut image));
+        match (Self::at(tables, &tables.hooks()), tables.other_hooks()) {
+            (Err(first), Some(hooks)) if first.is_missing_hook() => Self::at(tables, &hooks)
+                .map_err(|second| LoadError::Neither { first: Box::new(first), second: Box::new(second) }),
+            (loaded, _) => loaded,
+        }
+    }
+
+    /// Loads the programs for these hooks.
+    fn at(tables: &Tables, hooks: &[Hook]) -> Result<Self, LoadError> {
+        let facts = Facts::of(tables, hooks)?;
+        let mut image = begin(tables, &facts)?;
+        let programs = hooks.iter().map(|hook| LoadedProgram::load(*hook, &mut image, &facts));
         let programs = programs.collect::<Result<Vec<_>, _>>()?;
         let records = if programs.is_empty() { None } else { Some(Records::of(&mut image)?) };
         Ok(Self { programs, records })
@@ -182,6 +257,12 @@ impl Loaded {
 ///
 /// When this process may not, or the kernel can't.
 pub fn load_one(tables: &Tables, hook: Hook) -> Result<(), LoadError> {
-    let mut image = GUARD.begin(&globals(tables), contents(tables))?;
-    LoadedProgram::load(hook, &mut image).map(drop)
+    let facts = Facts::of(tables, &[hook])?;
+    LoadedProgram::load(hook, &mut begin(tables, &facts)?, &facts).map(drop)
+}
+
+/// Begins to load the programs of these tables.
+fn begin(tables: &Tables, facts: &Facts) -> Result<LoadedImage, LoadError> {
+    let globals = globals(tables).into_iter().chain(facts.globals()).collect::<Vec<_>>();
+    GUARD.begin(&globals, contents(tables))
 }

@@ -12,6 +12,7 @@ mod net;
 mod port;
 mod section;
 mod sysctl;
+mod unix;
 
 use std::path::Path;
 
@@ -26,6 +27,7 @@ pub use net::{NetRule, Op, Protocol};
 pub use port::PortRange;
 pub use section::{Action, Rule, Section};
 pub use sysctl::{Pattern, SysctlRule, canonical_name};
+pub use unix::{SocketPattern, UnixRule};
 
 /// A whole policy.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -42,6 +44,9 @@ pub struct Policy {
     /// Rules on the network.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub network: Option<Section<NetRule>>,
+    /// Rules on Unix sockets.
+    #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
+    pub unix: Option<Section<UnixRule>>,
     /// Rules on device nodes.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub devices: Option<Section<DeviceRule>>,
@@ -66,6 +71,7 @@ impl Policy {
     pub fn unrestricted(&self) -> Vec<&'static str> {
         let present = [
             ("network", self.network.is_some()),
+            ("unix", self.unix.is_some()),
             ("devices", self.devices.is_some()),
             ("sysctls", self.sysctls.is_some()),
         ];

@@ -5,8 +5,8 @@ use common::{
     Config, RuleSet,
     decision::Verdicts,
     device, glob, net,
-    record::{Counters, DeviceSubject, Key, NetSubject, SysctlSubject, Tally},
-    sysctl,
+    record::{Counters, DeviceSubject, Key, NetSubject, SysctlSubject, Tally, UnixSubject},
+    sysctl, unix,
 };
 
 /// Types that are nothing but integers: no padding, and valid whatever their bytes are.
@@ -26,6 +26,7 @@ macro_rules! plain {
 plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally);
 plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, glob::Node);
 plain!(NetSubject, DeviceSubject, SysctlSubject);
+plain!(unix::Table, unix::AddressLayout, unix::PeerLayout, UnixSubject);
 
 // SAFETY: an array has no padding of its own.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}

@@ -4,6 +4,7 @@
 mod device;
 mod net;
 pub mod sysctl;
+mod unix;
 
 use std::{fmt, path::Path};
 
@@ -12,15 +13,16 @@ use common::{
     device::Request as DeviceRequest,
     net::{Address, Op, Protocol, Request},
     sysctl::{Access, NAME_LEN},
+    unix::Peer,
 };
 use launcher::{
-    compile::{DeviceTables, NetTables, SysctlTables},
+    compile::{DeviceTables, NetTables, SysctlTables, UnixTables},
     policy::{Document, Policy},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 
-use crate::oracle::{Connect, Device, Sysctl};
+use crate::oracle::{Connect, Device, Sysctl, Unix};
 
 /// How many requests of each kind come with a policy.
 const REQUESTS: usize = 24;
@@ -33,6 +35,7 @@ pub struct Case {
     pub connects: Vec<Connect>,
     pub devices: Vec<Device>,
     pub sysctls: Vec<Sysctl>,
+    pub unix: Vec<Unix>,
 }
 
 /// The policy is enough: which request is judged wrongly, the assertion tells.
@@ -58,13 +61,16 @@ pub fn case() -> impl Strategy<Value = Case> {
             .sysctls
             .as_ref()
             .map_or(Just(vec![]).boxed(), |section| vec(sysctl::request(section), REQUESTS).boxed());
+        let unix =
+            policy.unix.as_ref().map_or(Just(vec![]).boxed(), |section| vec(unix::request(section), REQUESTS).boxed());
         let json = json.to_string();
-        (connects, devices, sysctls).prop_map(move |(connects, devices, sysctls)| Case {
+        (connects, devices, sysctls, unix).prop_map(move |(connects, devices, sysctls, unix)| Case {
             json: json.clone(),
             policy: policy.clone(),
             connects,
             devices,
             sysctls,
+            unix,
         })
     })
 }
@@ -87,9 +93,10 @@ fn policy_with(rules: usize) -> impl Strategy<Value = Value> {
         optional("devices", section(device::rule(), rules, device::rule())),
         // Fewer: what wildcards cost is multiplied by every further one.
         optional("sysctls", section(sysctl::rule(), rules.min(12), sysctl::plain_rule())),
+        optional("unix", section(unix::rule(), rules.min(12), unix::plain_rule())),
     );
-    keys.prop_map(|(schema, mode, network, devices, sysctls)| {
-        object([Some(("version", json!(1))), schema, mode, network, devices, sysctls])
+    keys.prop_map(|(schema, mode, network, devices, sysctls, unix)| {
+        object([Some(("version", json!(1))), schema, mode, network, devices, sysctls, unix])
     })
 }
 
@@ -154,5 +161,12 @@ impl DecidedBy<SysctlTables> for Sysctl {
         let mut name = [0; NAME_LEN];
         name[..self.name.len()].copy_from_slice(&self.name);
         tables.decide(&name, Access::from_write(self.write.into()))
+    }
+}
+
+impl DecidedBy<UnixTables> for Unix {
+    fn decided_by(&self, tables: &UnixTables) -> Decision {
+        let (length, name) = self.padded();
+        tables.decide(&Peer { kind: self.kind, length: length.into(), name: &name })
     }
 }

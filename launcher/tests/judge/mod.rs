@@ -10,7 +10,7 @@ use launcher::{
     sys::bpf,
 };
 
-use crate::oracle::{Connect, Device, Sysctl};
+use crate::oracle::{Connect, Device, Sysctl, Unix};
 
 #[allow(clippy::unreadable_literal)] // written by the build script
 static JUDGE: Image = include!(concat!(env!("OUT_DIR"), "/judge.rs"));
@@ -23,6 +23,7 @@ pub struct Judge {
     net: OwnedFd,
     device: OwnedFd,
     sysctl: OwnedFd,
+    unix: OwnedFd,
 }
 
 impl Judge {
@@ -38,7 +39,12 @@ impl Judge {
     fn load(globals: &[(&'static str, &[u8])], tables: &Tables) -> Result<Self, LoadError> {
         let mut image = JUDGE.begin(globals, contents(tables))?;
         let mut load = |name| image.load(name, BPF_PROG_TYPE_SCHED_CLS, None);
-        Ok(Self { net: load("judge_net")?, device: load("judge_device")?, sysctl: load("judge_sysctl")? })
+        Ok(Self {
+            net: load("judge_net")?,
+            device: load("judge_device")?,
+            sysctl: load("judge_sysctl")?,
+            unix: load("judge_unix")?,
+        })
     }
 }
 
@@ -65,6 +71,14 @@ impl Judged for Sysctl {
     fn judged_by(&self, judge: &Judge) -> Option<Decision> {
         let filler = vec![0; NAME_LEN - self.name.len()];
         run(&judge.sysctl, &[&HEADER, &[self.write.into()], &self.name, &filler])
+    }
+}
+
+impl Judged for Unix {
+    fn judged_by(&self, judge: &Judge) -> Option<Decision> {
+        let kind = u8::try_from(self.kind.index()).unwrap();
+        let (length, name) = self.padded();
+        run(&judge.unix, &[&HEADER, &[kind], &length.to_ne_bytes(), &name])
     }
 }
 

@@ -4,8 +4,12 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use common::{Decision, decision::DEFAULT};
-use launcher::policy::{Action, DeviceRule, Host, NetRule, Prefix, Protocol, Rule, Section, SysctlRule};
+use common::{
+    Decision,
+    decision::DEFAULT,
+    unix::{Kind, NAME_LEN},
+};
+use launcher::policy::{Action, DeviceRule, Host, NetRule, Prefix, Protocol, Rule, Section, SysctlRule, UnixRule};
 
 /// A connection that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,23 @@ pub struct Device {
 pub struct Sysctl {
     pub name: Vec<u8>,
     pub write: bool,
+}
+
+/// A peer that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unix {
+    pub kind: Kind,
+    /// With its `/` or `@`.
+    pub name: Vec<u8>,
+}
+
+impl Unix {
+    /// The name as the programs have it, after its length.
+    pub fn padded(&self) -> (u16, [u8; NAME_LEN]) {
+        let mut name = [0; NAME_LEN];
+        name[..self.name.len()].copy_from_slice(&self.name);
+        (u16::try_from(self.name.len()).unwrap(), name)
+    }
 }
 
 pub fn connect(section: &Section<NetRule>, request: Connect) -> Decision {
@@ -79,6 +100,22 @@ pub fn sysctl(section: &Section<SysctlRule>, request: &Sysctl) -> Decision {
         let access = letters.as_str().unwrap().contains(if request.write { 'w' } else { 'r' });
         access && (rule.names.is_none() || name)
     })
+}
+
+/// A peer without a name concerns only the rules that name such peers.
+pub fn unix(section: &Section<UnixRule>, request: &Unix) -> Decision {
+    let unnamed = request.kind == Kind::UNNAMED;
+    let decision = first_match(section, |rule| match &rule.paths {
+        None => !unnamed,
+        Some(patterns) => {
+            let mut patterns = patterns.iter().map(|pattern| String::from(pattern.clone()));
+            patterns.any(|pattern| match (pattern == "unnamed", unnamed) {
+                (false, false) => glob(pattern.as_bytes(), &request.name),
+                (one, other) => one && other,
+            })
+        }
+    });
+    if unnamed && decision.rule == DEFAULT { Decision { allow: true, ..decision } } else { decision }
 }
 
 fn first_match<R: Rule>(section: &Section<R>, matches: impl Fn(&R) -> bool) -> Decision {
