@@ -6,7 +6,7 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
 
-.PHONY: all setup build demo test bench lint clean
+.PHONY: all setup build demo test test-kernels bench lint clean
 
 all: build
 
@@ -30,6 +30,11 @@ test:
 	tools/setup.sh test
 	$(CARGO) build --locked
 	$(CARGO) test --locked --no-fail-fast
+
+# The tests that enforce, on the kernels of tests/kernels.toml, in virtual machines. KERNELS picks some of them by name.
+test-kernels:
+	tools/setup.sh test kernels
+	tools/vm/test.py target/kernels $(KERNELS)
 
 # Measurements against the peers, with the release build.
 bench: setup

@@ -155,6 +155,6 @@ fn check_prints_what_names_mean() {
     assert_eq!((&printed["version"], &printed["mode"]), (&json!(1), &json!("enforce")));
     assert_eq!(
         (&printed["hooks"], &printed["unrestricted"]),
-        (&json!(["connect4", "connect6", "sock_create"]), &json!(["devices", "sysctls", "sockopts"]))
+        (&json!(["connect4", "connect6", "sock_create"]), &json!(["unix", "devices", "sysctls", "sockopts"]))
     );
 }

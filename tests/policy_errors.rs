@@ -54,6 +54,10 @@ fn sockopt(keys: &Value) -> Value {
     rule("sockopts", &keys)
 }
 
+fn unix(key: &str, value: &Value) -> Value {
+    rule("unix", &json!({"action": "deny", key: value}))
+}
+
 #[test]
 fn what_is_not_json() {
     let deep = "[".repeat(100_000);
@@ -91,14 +95,13 @@ fn keys_that_are_not_known_with_the_one_that_may_be_meant() {
     refused(net("port", &json!([80])), &["/network/rules/0", "\"port\"", "did you mean \"ports\""]);
     refused(device("mayor", &json!(1)), &["/devices/rules/0", "did you mean \"major\""]);
     refused(sysctl("name", &json!("x")), &["/sysctls/rules/0", "did you mean \"names\""]);
+    refused(unix("path", &json!(["/run/x"])), &["/unix/rules/0", "did you mean \"paths\""]);
     refused(json!({"version": 1, "": {}}), &["\"\""]);
 }
 
 #[test]
 fn sections_and_words_that_are_not_enforced_yet_are_told_so() {
-    for section in ["unix", "process"] {
-        refused(json!({"version": 1, section: {"default": "deny"}}), &[section, "does not enforce"]);
-    }
+    refused(json!({"version": 1, "process": {}}), &["process", "does not enforce"]);
     refused(net("hosts", &json!(["api.example.org"])), &["/network/rules/0/hosts/0", "does not enforce", "host names"]);
     refused(net("hosts", &json!(["*.example.org"])), &["/network/rules/0/hosts/0", "does not enforce", "host names"]);
     refused(net("ops", &json!(["connect", "listen"])), &["/network/rules/0/ops/1", "\"listen\"", "connect"]);
@@ -139,6 +142,10 @@ fn wrong_types_and_missing_keys() {
         (sysctl("names", &json!("kernel/hostname")), "/sysctls/rules/0/names"),
         (sysctl("names", &json!([])), "/sysctls/rules/0/names"),
         (sysctl("access", &json!("m")), "/sysctls/rules/0/access"),
+        (unix("paths", &json!("/run/x")), "/unix/rules/0/paths"),
+        (unix("paths", &json!([])), "/unix/rules/0/paths"),
+        (unix("paths", &json!([7])), "/unix/rules/0/paths/0"),
+        (json!({"version": 1, "unix": null}), "/unix"),
         (json!({"version": 1, "mode": "Enforce"}), "/mode"),
         (json!({"version": 1, "record": "flow"}), "/record"),
     ];
@@ -301,6 +308,31 @@ fn socket_options_that_are_none() {
 }
 
 #[test]
+fn sockets_that_would_never_match() {
+    let place = "/unix/rules/0/paths/0";
+    let table = [
+        ("run/x", "write \"/run/x\", or \"@run/x\""),
+        ("./x", "relative"),
+        ("unamed", "did you mean \"unnamed\"?"),
+        ("", "write \"*\""),
+        ("/run/", "never match"),
+        ("/run//x", "never match"),
+        ("/run/../x", "never match"),
+        ("/run/[ab]", "the only wildcards are * and ?"),
+        ("@a{b}", "the only wildcards are * and ?"),
+        ("/a\0", "\\0"),
+    ];
+    for (path, word) in table {
+        refused(unix("paths", &json!([path])), &[place, "line 1", word]);
+    }
+    refused(unix("paths", &json!([format!("/{}", "k".repeat(255))])), &[place, "256 bytes", "255"]);
+    refused(unix("paths", &json!([format!("@{}", "k".repeat(108))])), &[place, "108 bytes", "107"]);
+    refused(unix("paths", &json!(["/ok", "bad"])), &["/unix/rules/0/paths/1"]);
+    let many: Vec<String> = (0..200).map(|i| format!("*{i}*a*b*c*d*{i}*")).collect();
+    refused(unix("paths", &json!(many)), &["/unix/rules", "states"]);
+}
+
+#[test]
 fn another_version() {
     for version in [0, 2, 10_000_000_000_u64] {
         refused(json!({"version": version}), &["/version", &version.to_string()]);
@@ -309,7 +341,7 @@ fn another_version() {
 
 #[test]
 fn more_rules_than_there_may_be() {
-    for section in ["network", "devices", "sysctls", "sockopts"] {
+    for section in ["network", "unix", "devices", "sysctls", "sockopts"] {
         let rules = vec![json!({"action": "deny"}); 257];
         let policy = json!({"version": 1, section: {"default": "allow", "rules": rules}});
         refused(policy, &[&format!("/{section}/rules"), "256"]);
@@ -385,7 +417,7 @@ fn a_good_policy_is_not_refused() {
         printed["hooks"],
         json!(["connect4", "connect6", "sock_create", "device", "sysctl", "getsockopt", "setsockopt"])
     );
-    assert_eq!((&printed["unrestricted"], output.stderr.as_str()), (&json!([]), ""));
+    assert_eq!((&printed["unrestricted"], output.stderr.as_str()), (&json!(["unix"]), ""));
     let _ = run.bare().success();
     assert!(run.folder().join("started").exists(), "and the command would have left its file");
     let all = vec![json!({"action": "deny"}); 256];

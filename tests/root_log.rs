@@ -55,7 +55,7 @@ fn the_top_level_says_what_was_run_and_what_was_enforced() {
     let cgroup = enforced["cgroup"].as_str().unwrap();
     assert!(cgroup.starts_with(support::cgroup2_mount().to_str().unwrap()), "{cgroup}");
     assert!(cgroup.contains(&format!("/guard-run.{}.", output.pid)), "{cgroup}");
-    assert_eq!(enforced["unrestricted"], json!(["devices", "sysctls", "sockopts"]));
+    assert_eq!(enforced["unrestricted"], json!(["unix", "devices", "sysctls", "sockopts"]));
     assert_eq!(enforced["hardening"], json!([]));
 }
 
@@ -90,30 +90,30 @@ fn sections_that_are_left_out_have_no_hooks_and_are_called_unrestricted() {
         ["connect4", "connect6", "bind4", "bind6", "sendmsg4", "sendmsg6", "ingress", "sock_create", "setsockopt"];
     let all = [&network[..8], &["device", "sysctl", "setsockopt"]].concat();
     let table: [(Value, &[&str], &[&str]); 6] = [
-        (json!({"version": 1}), &[], &["network", "devices", "sysctls", "sockets", "sockopts"]),
-        (json!({"version": 1, "network": {"default": "deny"}}), &network, &["devices", "sysctls", "sockopts"]),
+        (json!({"version": 1}), &[], &["network", "unix", "devices", "sysctls", "sockets", "sockopts"]),
+        (json!({"version": 1, "network": {"default": "deny"}}), &network, &["unix", "devices", "sysctls", "sockopts"]),
         (
             json!({"version": 1, "devices": {"default": "deny", "rules": [{"action": "allow"}]}}),
             &["device"],
-            &["network", "sysctls", "sockets", "sockopts"],
+            &["network", "unix", "sysctls", "sockets", "sockopts"],
         ),
         (
             json!({"version": 1, "sysctls": {"default": "deny", "rules": [{"action": "allow"}]}}),
             &["sysctl"],
-            &["network", "devices", "sockets", "sockopts"],
+            &["network", "unix", "devices", "sockets", "sockopts"],
         ),
         // A section that denies nothing is as good as none.
         (
             json!({"version": 1, "network": {"default": "allow"}, "devices": {"default": "allow"}, "sysctls": {"default":
             "allow", "rules": [{"action": "allow"}]}, "sockets": {"default": "allow"}}),
             &[],
-            &["network", "devices", "sysctls", "sockets", "sockopts"],
+            &["network", "unix", "devices", "sysctls", "sockets", "sockopts"],
         ),
         (
             json!({"version": 1, "network": {"default": "deny"}, "devices": {"default": "deny", "rules": [{"action": "allow"}]},
                 "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/none"]}]}}),
             &all,
-            &["sockopts"],
+            &["unix", "sockopts"],
         ),
     ];
     for (policy, expected, unrestricted) in table {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what building (default) or also testing and measuring ("test", "bench", "lint") needs, unless it is there.
+# Installs what building (default) or also testing and measuring ("test", "kernels", "bench", "lint") needs, unless it is there.
 # Packages are Debian's; elsewhere it says what to install.
 set -eu
 
@@ -90,6 +90,8 @@ for what in build "$@"; do
         dormant nginx nginx-common openssh-server
         ;;
     bench) packages hyperfine bubblewrap firejail util-linux bpftool ;;
+    # The kernels themselves are fetched by tools/vm/kernel; none is installed.
+    kernels) packages qemu-system-x86 busybox-static kmod xz-utils zstd python3 util-linux ;;
     lint) tool cargo-deny "$CARGO_DENY" ;;
     *) say "unknown: $what"; exit 2 ;;
     esac

@@ -4,8 +4,11 @@ use crate::{RuleSet, ruleset::WORDS};
 
 /// No rule matched: the section's default decided.
 pub const DEFAULT: u16 = 0xffff;
-/// Denied because the kernel gave a sysctl name that doesn't fit [`crate::sysctl::NAME_LEN`] bytes.
+/// Denied because the kernel gave a name that is longer than its noun's `NAME_LEN`.
 pub const NAME_TOO_LONG: u16 = 0xfffe;
+/// Denied because it could not be found out whose socket a Unix peer is: the kernel's structures were not as expected, or
+/// the peer's file is in no mounted file system any more.
+pub const NAME_UNKNOWN: u16 = 0xffe0;
 
 /// Denied because no hook judges what such a socket sends, and the network section denies some of it.
 pub const UNJUDGED_SOCKET: u16 = 0xfffd;

@@ -1,7 +1,7 @@
 //! What the launcher and its eBPF programs share: requests, rule tables, `decide()` and the records of denials.
 //!
 //! The same `decide()` functions run in the kernel, in `guard-run explain` and in the tests. They are pure: whatever
-//! they need of a map they ask of a small trait ([`net::Lookup`], [`device::Lookup`], [`sysctl::Lookup`]), which the
+//! they need of a map they ask of a small trait ([`net::Lookup`], [`sysctl::Lookup`], [`unix::Lookup`]), which the
 //! eBPF programs implement with kernel maps and the launcher with the compiled tables themselves.
 //!
 //! Everything that crosses the border between user space and the kernel is a *wire type*: `repr(C)`, fixed-width
@@ -12,6 +12,7 @@
 pub mod decision;
 pub mod device;
 pub mod flow;
+pub mod glob;
 pub mod net;
 pub mod packet;
 pub mod record;
@@ -19,6 +20,7 @@ pub mod ruleset;
 pub mod socket;
 pub mod sockopt;
 pub mod sysctl;
+pub mod unix;
 
 pub use decision::Decision;
 pub use ruleset::{MAX_RULES, RuleSet};

@@ -5,7 +5,7 @@
 //! launcher can look at the process while it is there. The first byte of a key, the hook's number, tells its `S`. Per-hook counters ([`Counters`]) stay exact when a
 //! hash map is full.
 
-use crate::{device, net, socket, sysctl};
+use crate::{device, net, socket, sysctl, unix};
 
 /// The hooks of the kernel that guard-run attaches programs to. The numbers index the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -202,11 +202,26 @@ pub struct SysctlSubject {
     pub value: [u64; sysctl::VALUE_WORDS],
 }
 
+/// Subject of a Unix socket denial.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UnixSubject {
+    /// [`unix::Op`], as its number.
+    pub op: u32,
+    /// [`unix::Kind`], as its number.
+    pub kind: u16,
+    /// How many bytes the name has.
+    pub length: u16,
+    /// The name, as in [`unix::Peer`]; empty where it could not be found out.
+    pub name: unix::Name,
+}
+
 const _: () = assert!(size_of::<Key<NetSubject>>() == 32);
 const _: () = assert!(size_of::<Key<DeviceSubject>>() == 24);
 const _: () = assert!(size_of::<Key<SocketSubject>>() == 24);
 const _: () = assert!(size_of::<Key<SockoptSubject>>() == 40);
 const _: () = assert!(size_of::<Key<SysctlSubject>>() == 16 + sysctl::NAME_LEN + 8 * sysctl::VALUE_WORDS);
+const _: () = assert!(size_of::<Key<UnixSubject>>() == 16 + unix::NAME_LEN);
 
 /// Who made a socket; for an accepted connection, the socket that listened. What a socket does outside system calls (the
 /// kernel receives for it, and sends again what was lost) is put down to this process.

@@ -1,6 +1,10 @@
 //! Kernel tunables: who reads or writes which file below /proc/sys.
 
-use crate::{Decision, RuleSet, decision::Verdicts};
+use crate::{
+    Decision, RuleSet,
+    decision::Verdicts,
+    glob::{Node, START, State},
+};
 
 /// Room for a name and its terminating NUL. The longest that kernels have today is about 60 bytes; a longer one is
 /// denied ([`crate::decision::NAME_TOO_LONG`]), not cut.
@@ -75,29 +79,6 @@ impl Table {
         by_access: [RuleSet::NONE; ACCESSES],
         any_name: RuleSet::NONE,
     };
-}
-
-/// Number of a state of the automaton that recognises all names with wildcards at once.
-pub type State = u16;
-
-/// The state in which recognising a name begins.
-pub const START: State = 0;
-
-/// One state of the automaton.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// The state that each byte leads to. A NUL, of which there may be many at a name's end, leads nowhere else.
-    pub next: [State; 256],
-    /// The rules whose names include one that ends here.
-    pub accepted: RuleSet,
-}
-
-const _: () = assert!(size_of::<Node>() == 544);
-
-impl Node {
-    /// A state that is never reached, to fill up with.
-    pub const UNREACHED: Self = Self { next: [START; 256], accepted: RuleSet::NONE };
 }
 
 /// The parts of the compiled sysctls section that are looked up by value.

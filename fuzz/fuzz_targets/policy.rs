@@ -5,7 +5,7 @@
 
 use std::{hint::black_box, path::Path};
 
-use common::{device, net, sockopt, sysctl};
+use common::{device, net, sockopt, sysctl, unix};
 use launcher::{compile::Tables, policy::Document};
 use libfuzzer_sys::fuzz_target;
 
@@ -43,5 +43,11 @@ fuzz_target!(|text: &[u8]| {
         name[sysctl::NAME_LEN - 1] = 0;
         black_box(sysctls.decide(&name, sysctl::Access::READ));
         black_box(sysctls.decide(&[0; sysctl::NAME_LEN], sysctl::Access::WRITE));
+    }
+    if let Some(tables) = tables.unix {
+        for kind in [unix::Kind::UNNAMED, unix::Kind::PATH, unix::Kind::ABSTRACT] {
+            let name = [b'k'; unix::NAME_LEN];
+            black_box(tables.decide(&unix::Peer { kind, length: unix::NAME_LEN as u32, name: &name }));
+        }
     }
 });

@@ -4,12 +4,15 @@
 #![allow(missing_docs)] // aya's macros make functions of their own that have none
 
 use aya_ebpf::{
-    macros::{cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, cgroup_sysctl, sock_ops},
+    macros::{
+        cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, cgroup_sysctl, lsm_cgroup, sock_ops,
+    },
     programs::{
-        DeviceContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext, SysctlContext,
+        DeviceContext, LsmContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, SockoptContext,
+        SysctlContext,
     },
 };
-use launcher_ebpf::{device, flow, net, own, packet, socket, sockopt, sysctl};
+use launcher_ebpf::{device, flow, net, own, packet, socket, sockopt, sysctl, unix};
 
 /// `BPF_CGROUP_INET4_CONNECT`
 #[cgroup_sock_addr(connect4)]
@@ -91,6 +94,30 @@ pub fn guard_getopt(ctx: SockoptContext) -> i32 {
 #[cgroup_sockopt(setsockopt)]
 pub fn guard_setopt(ctx: SockoptContext) -> i32 {
     sockopt::setsockopt(&ctx)
+}
+
+/// `BPF_CGROUP_UNIX_CONNECT`, for which aya has no macro; the launcher tells the kernel where it is attached.
+#[cgroup_sock_addr(connect4)]
+pub fn guard_unix_conn(ctx: SockAddrContext) -> i32 {
+    unix::connect(&ctx)
+}
+
+/// `BPF_CGROUP_UNIX_SENDMSG`, likewise.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn guard_unix_send(ctx: SockAddrContext) -> i32 {
+    unix::sendmsg(&ctx)
+}
+
+/// `BPF_LSM_CGROUP`
+#[lsm_cgroup(hook = "unix_stream_connect")]
+pub fn guard_unix_lsmc(ctx: LsmContext) -> i32 {
+    unix::peer::stream_connect(&ctx)
+}
+
+/// `BPF_LSM_CGROUP`
+#[lsm_cgroup(hook = "unix_may_send")]
+pub fn guard_unix_lsms(ctx: LsmContext) -> i32 {
+    unix::peer::may_send(&ctx)
 }
 
 /// `BPF_CGROUP_DEVICE`

@@ -12,6 +12,7 @@ use common::{
     socket,
     sockopt::Request as SockoptRequest,
     sysctl::{Access, NAME_LEN, Name},
+    unix::{Kind, Peer},
 };
 use launcher_ebpf::{
     device::{DEVICE_RULES, DEVICE_VERDICTS},
@@ -81,4 +82,18 @@ pub fn judge_sockopt(ctx: TcContext) -> i32 {
         return NO_REQUEST;
     };
     encode(Some(launcher_ebpf::sockopt::decide(&SockoptRequest { level, option, access })))
+}
+
+/// Packet: 14 bytes unused, kind (1), length (2, host order), then the name, filled up with NULs.
+#[classifier]
+pub fn judge_unix(ctx: TcContext) -> i32 {
+    let (Ok(kind), Ok(length)) = (ctx.load::<u8>(14), ctx.load::<u16>(15)) else { return NO_REQUEST };
+    let mut name: common::unix::Name = [0; common::unix::NAME_LEN];
+    // SAFETY: as above.
+    let failed = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), 17, name.as_mut_ptr().cast(), name.len() as u32) };
+    if failed != 0 {
+        return NO_REQUEST;
+    }
+    let peer = Peer { kind: Kind::from_number(u32::from(kind)), length: u32::from(length), name: &name };
+    encode(launcher_ebpf::unix::decide(&peer))
 }

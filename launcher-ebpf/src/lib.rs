@@ -1,7 +1,7 @@
 //! The eBPF side of guard-run: from a hook's context to a request, to `common`'s `decide()`, to the record of a
 //! denial. No policy lives here.
 //!
-//! Each noun has its module (`net`, `device`, `sysctl`) with its tables and its records; `guard.rs` holds the entry
+//! Each noun has its module (`net`, `unix`, `device`, `sysctl`) with its tables and its records; `guard.rs` holds the entry
 //! points that are attached to a cgroup.
 #![no_std]
 #![feature(asm_experimental_arch)]
@@ -24,6 +24,7 @@ pub mod rodata;
 pub mod socket;
 pub mod sockopt;
 pub mod sysctl;
+pub mod unix;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

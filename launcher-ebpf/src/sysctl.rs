@@ -11,8 +11,9 @@ use aya_ebpf::{
 };
 use common::{
     Decision, RuleSet, decision,
+    glob::{Node, State},
     record::{Hook, Key, SysctlSubject, Tally},
-    sysctl::{self, Access, Lookup, NAME_LEN, Name, Node, State, Table, VALUE_WORDS},
+    sysctl::{self, Access, Lookup, NAME_LEN, Name, Table, VALUE_WORDS},
 };
 
 use crate::{

@@ -7,7 +7,7 @@ use nix::{sys::utsname::uname, unistd::geteuid};
 use crate::{
     attach::Attached,
     cgroup::{Hierarchy, Leaf},
-    compile::Tables,
+    compile::{Tables, UnixTables},
     exit,
     load::{Loaded, load_one},
     policy::Document,
@@ -21,22 +21,35 @@ const EVERYTHING: &str = r#"{
     "record": "flows",
     "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.0/24", "sandbox"], "ports": [9]}]},
     "sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw"}]},
+    "unix": {"default": "deny", "rules": [{"action": "allow"}]},
     "devices": {"default": "allow", "rules": [{"action": "deny", "major": 4095}]},
     "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["guard-run/*/doctor"]}]},
     "sockopts": {"default": "allow", "rules": [{"action": "deny", "level": 2147483647, "option": 1}]}
 }"#;
+
+/// What only some policies need, and what is good enough for the others.
+const MORE: [(&str, &str); 2] = [
+    ("Unix sockets, all alike, by address (otherwise by BPF LSM)", r#"{"version": 1, "unix": {"default": "deny"}}"#),
+    (
+        "Unix sockets, path by path (only rules on paths need it)",
+        r#"{"version": 1, "unix": {"default": "deny", "rules": [{"action": "allow", "paths": ["*/guard-run/doctor"]}]}}"#,
+    ),
+];
 
 /// What was found out about one thing that guard-run needs.
 struct Finding {
     what: String,
     /// Why it is missing, and how to get it.
     missing: Option<String>,
+    /// Whether only some policies need it.
+    optional: bool,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.missing {
             None => write!(f, "ok       {}", self.what),
+            Some(why) if self.optional => write!(f, "no       {}\n         {why}", self.what),
             Some(why) => write!(f, "MISSING  {}\n         {why}", self.what),
         }
     }
@@ -52,7 +65,7 @@ impl Findings {
             Ok(found) => (Some(found), None),
             Err(error) => (None, Some(format!("{:#}", error.into()))),
         };
-        self.0.push(Finding { what: what.into(), missing });
+        self.0.push(Finding { what: what.into(), missing, optional: false });
         found
     }
 }
@@ -69,8 +82,16 @@ pub fn doctor() -> anyhow::Result<u8> {
     let mut findings = Findings::default();
     let root = if geteuid().is_root() { Ok(()) } else { Err(anyhow::anyhow!("run guard-run as root")) };
     findings.add("root", root);
-    for hook in tables.hooks() {
+    let unix = tables.unix.iter().flat_map(UnixTables::hooks).collect::<Vec<_>>();
+    for hook in tables.hooks().into_iter().filter(|hook| !unix.contains(hook)) {
         findings.add(format!("program for the {} hook", hook.name()), load_one(&tables, hook));
+    }
+    let alike = Document::new(Path::new("doctor"), MORE[0].1.into()).parse()?;
+    findings.add("programs for Unix sockets", Loaded::new(&Tables::compile(&alike)?).map(drop));
+    for (what, policy) in MORE {
+        let tables = Tables::compile(&Document::new(Path::new("doctor"), policy.into()).parse()?)?;
+        findings.add(what, tables.hooks().into_iter().try_for_each(|hook| load_one(&tables, hook)));
+        findings.0.last_mut().expect("it has just been added").optional = true;
     }
     let hierarchy = findings.add("cgroup v2 hierarchy", Hierarchy::find());
     let leaf = hierarchy.and_then(|hierarchy| findings.add("a cgroup below this one", Leaf::create(&hierarchy)));
@@ -82,7 +103,7 @@ pub fn doctor() -> anyhow::Result<u8> {
         }
     }
     findings.add("a place for logs", Destination::open(None, jiff::Timestamp::now()));
-    let missing = findings.0.iter().filter(|finding| finding.missing.is_some()).count();
+    let missing = findings.0.iter().filter(|finding| finding.missing.is_some() && !finding.optional).count();
     for finding in &findings.0 {
         println!("{finding}");
     }

@@ -10,6 +10,7 @@ use common::{
     net::{self, Address},
     socket, sockopt,
     sysctl::{self, NAME_LEN},
+    unix,
 };
 use serde::de::DeserializeOwned;
 
@@ -43,6 +44,13 @@ pub enum Request {
         kind: String,
         /// tcp, udp, icmp and the like, or a number
         protocol: String,
+    },
+    /// Connect or send to a Unix socket, e.g. "unix connect /run/docker.sock" or "unix send @name"
+    Unix {
+        /// connect or send
+        operation: UnixOperation,
+        /// The socket's path, @ and an abstract name, or "unnamed"
+        peer: String,
     },
     /// Use a device, e.g. "device /dev/null r" or "device c 1:3 rw"
     #[command(override_usage = "guard-run explain POLICY device PATH ACCESS\n       \
@@ -91,6 +99,15 @@ pub enum Protocol {
     Udp,
     /// ICMP and `ICMPv6`
     Icmp,
+}
+
+/// What is done to Unix sockets.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum UnixOperation {
+    /// connect(2)
+    Connect,
+    /// Sending a datagram
+    Send,
 }
 
 /// Accesses of sysctl requests.
@@ -156,6 +173,17 @@ pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str
             let decision = tables.sockets.as_ref().map(|sockets| sockets.decide(&request));
             Ok(("sockets", format!("socket {family} {kind} {protocol}"), decision))
         }
+        Request::Unix { operation, peer } => {
+            let operation = match operation {
+                UnixOperation::Connect => "connect",
+                UnixOperation::Send => "send",
+            };
+            let (kind, name) = parse_socket(peer)?;
+            let length = u32::try_from(peer.len()).expect("a name that fits");
+            let peer_of = unix::Peer { kind, length, name: &name };
+            let decision = tables.unix.as_ref().map(|unix| unix.decide(&peer_of));
+            Ok(("unix", format!("unix {operation} {peer}"), decision))
+        }
         Request::Device { words } => {
             let (request, what) = parse_device(words)?;
             let decision = tables.devices.as_ref().map(|devices| devices.decide(&request));
@@ -206,6 +234,20 @@ fn judge_peer(tables: &Tables, op: net::Op, peer: &Peer) -> (&'static str, Strin
 /// A word of the policy language.
 fn word<T: DeserializeOwned>(text: &str) -> anyhow::Result<T> {
     serde_json::from_value(text.into()).map_err(anyhow::Error::from)
+}
+
+/// A Unix socket from its name.
+fn parse_socket(text: &str) -> anyhow::Result<(unix::Kind, unix::Name)> {
+    let kind = match text.as_bytes() {
+        b"unnamed" => unix::Kind::UNNAMED,
+        [b'/', ..] => unix::Kind::PATH,
+        [b'@', ..] => unix::Kind::ABSTRACT,
+        _ => anyhow::bail!("write a socket's absolute path, @ and an abstract name, or \"unnamed\", not \"{text}\""),
+    };
+    let mut name = [0; unix::NAME_LEN];
+    let room = name.get_mut(..text.len()).filter(|_| text.len() < unix::NAME_LEN);
+    room.context("a socket path that long can't be judged and is denied")?.copy_from_slice(text.as_bytes());
+    Ok((kind, name))
 }
 
 /// A device request from its words: `PATH ACCESS` or `TYPE MAJOR:MINOR ACCESS`.

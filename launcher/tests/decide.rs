@@ -12,7 +12,7 @@ use common::{
 };
 use generate::{Case, DecidedBy as _, case, parse, sysctl::names_of_so_many_states};
 use launcher::compile::{CompileError, MAX_STATES, Tables};
-use oracle::{Device, Net, Socket, Sockopt, Sysctl};
+use oracle::{Device, Net, Socket, Sockopt, Sysctl, Unix};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -21,10 +21,10 @@ proptest! {
 
     #[test]
     fn tables_decide_as_the_rules_read(case in case()) {
-        let Case { policy, nets, devices, sysctls, sockets, sockopts, .. } = case;
+        let Case { policy, nets, devices, sysctls, sockets, sockopts, unix, .. } = case;
         let tables = match Tables::compile(&policy) {
             Ok(tables) => tables,
-            Err(CompileError::TooManyNames) => return Err(TestCaseError::reject("too many names")),
+            Err(CompileError::TooManyNames | CompileError::TooManyPaths) => return Err(TestCaseError::reject("too many names")),
         };
         for request in nets {
             let expected = oracle::net(policy.network.as_ref().unwrap(), request);
@@ -37,6 +37,15 @@ proptest! {
         for request in sysctls {
             let expected = oracle::sysctl(policy.sysctls.as_ref().unwrap(), &request);
             prop_assert_eq!(request.decided_by(tables.sysctls.as_ref().unwrap()), expected, "{:?}", request);
+        }
+        for request in unix {
+            let (section, tables) = (policy.unix.as_ref().unwrap(), tables.unix.as_ref().unwrap());
+            let (decision, expected) = (request.decided_by(tables), oracle::unix(section, &request));
+            prop_assert_eq!(decision.allow, expected.allow, "{:?}", request);
+            // Where no verdict depends on a path, which of the rules on some paths would have matched isn't found out.
+            if tables.needs_peer {
+                prop_assert_eq!(decision, expected, "{:?}", request);
+            }
         }
         for request in sockets {
             let decision = request.decided_by(tables.sockets.as_ref().unwrap());
@@ -364,4 +373,60 @@ fn too_many_states_are_refused_not_cut() {
     }
     let policy = parse(&names_of_so_many_states(MAX_STATES + 1).to_string());
     assert!(matches!(Tables::compile(&policy), Err(CompileError::TooManyNames)));
+}
+
+fn unix_section(default: &str, rules: &Value) -> launcher::compile::UnixTables {
+    let policy = json!({"version": 1, "unix": {"default": default, "rules": rules}});
+    Tables::compile(&parse(&policy.to_string())).unwrap().unix.unwrap()
+}
+
+/// Whether a policy can be enforced by hooks that see how a path is spelled, and no more.
+#[test]
+fn only_verdicts_that_depend_on_a_path_need_the_peer() {
+    let rule = |action: &str, paths: &[&str]| json!({"action": action, "paths": paths});
+    let table = [
+        ("deny", json!([]), false),
+        ("allow", json!([]), false),
+        ("deny", json!([rule("allow", &["@x"])]), false),
+        ("allow", json!([rule("deny", &["@x*"])]), false),
+        ("deny", json!([rule("allow", &["@*"])]), false),
+        ("deny", json!([rule("allow", &["unnamed"])]), false),
+        ("deny", json!([rule("deny", &["/run/x"])]), false),
+        ("deny", json!([rule("allow", &["/*"])]), false),
+        ("deny", json!([rule("allow", &["/run/x"]), rule("allow", &["*"])]), false),
+        ("allow", json!([rule("deny", &["?*"]), rule("allow", &["/run/x"])]), false),
+        ("allow", json!([{"action": "deny"}, rule("allow", &["/run/x"])]), false),
+        ("deny", json!([rule("allow", &["/run/x"])]), true),
+        ("allow", json!([rule("deny", &["/run/x"])]), true),
+        ("deny", json!([rule("allow", &["*x"])]), true),
+        ("deny", json!([rule("allow", &["?run/x"])]), true),
+        ("allow", json!([rule("allow", &["/run/x"]), rule("deny", &["/*"])]), true),
+        ("allow", json!([rule("deny", &["unnamed"])]), true),
+        ("allow", json!([rule("allow", &["unnamed"]), rule("deny", &["unnamed"])]), false),
+    ];
+    for (default, rules, needs_peer) in table {
+        let tables = unix_section(default, &rules);
+        assert_eq!(tables.needs_peer, needs_peer, "{default} {rules}");
+        assert_eq!(tables.hooks()[0].name() == "unix_stream_connect", needs_peer);
+    }
+}
+
+#[test]
+fn a_nul_in_an_abstract_name_is_a_byte_of_it() {
+    let tables = unix_section("allow", &json!([{"action": "deny", "paths": ["@a", "@b?", "@c*d"]}]));
+    let table: [(&[u8], Decision); 9] = [
+        (b"@a", DENIED),
+        (b"@a\0", ALLOWED),
+        (b"@\0a", ALLOWED),
+        (b"@b\0", DENIED),
+        (b"@b\0\0", ALLOWED),
+        (b"@b", ALLOWED),
+        (b"@c\0\0d", DENIED),
+        (b"@cd\0", ALLOWED),
+        (b"@", ALLOWED),
+    ];
+    for (name, expected) in table {
+        let request = Unix { kind: common::unix::Kind::ABSTRACT, name: name.into() };
+        assert_eq!(request.decided_by(&tables), expected, "{name:?}");
+    }
 }

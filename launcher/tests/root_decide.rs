@@ -7,14 +7,14 @@ mod oracle;
 
 use std::{env, net::Ipv6Addr};
 
-use common::{Decision, decision::DEFAULT};
+use common::{Decision, decision::DEFAULT, unix::Kind};
 use generate::{Case, DecidedBy, case, parse, sysctl::names_of_so_many_states};
 use judge::{Judge, Judged};
 use launcher::{
     compile::{CompileError, MAX_STATES, Tables},
-    load::Loaded,
+    load::{LoadError, Loaded},
 };
-use oracle::{Device, Net, Socket, Sockopt, Sysctl};
+use oracle::{Device, Net, Socket, Sockopt, Sysctl, Unix};
 use proptest::{
     strategy::{Strategy as _, ValueTree as _},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
@@ -34,6 +34,15 @@ fn runner() -> TestRunner {
     TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
+/// Loads the shipped programs of these tables. Those for Unix sockets by peer are `None` where the kernel has no BPF LSM;
+/// tests/root_unix_paths.rs loads them on kernels that do.
+fn shipped(tables: &Tables) -> Result<Option<Loaded>, LoadError> {
+    match Loaded::new(tables) {
+        Err(LoadError::NoLsm { .. }) if tables.unix.as_ref().is_some_and(|unix| unix.needs_peer) => Ok(None),
+        loaded => loaded.map(Some),
+    }
+}
+
 /// Loads the shipped programs of these tables, and the judges.
 fn load(tables: &Tables) -> Judge {
     let shipped = Loaded::new(tables).unwrap_or_else(|error| panic!("{error}"));
@@ -46,21 +55,22 @@ fn the_kernel_decides_as_user_space_does() {
     let mut runner = runner();
     let mut compiled = 0;
     for number in 0..POLICIES {
-        let Case { json, policy, nets, devices, sysctls, sockets, sockopts } =
+        let Case { json, policy, nets, devices, sysctls, sockets, sockopts, unix } =
             case().new_tree(&mut runner).unwrap().current();
         let tables = match Tables::compile(&policy) {
             Ok(tables) => tables,
-            Err(CompileError::TooManyNames) => continue,
+            Err(CompileError::TooManyNames | CompileError::TooManyPaths) => continue,
         };
         compiled += 1;
         let told = || format!("GUARD_SEED={}, policy {number}:\n{json}", seed());
-        let loaded = Loaded::new(&tables).map(drop).and_then(|()| Judge::of(&tables));
+        let loaded = shipped(&tables).and_then(|_| Judge::of(&tables));
         let judge = loaded.unwrap_or_else(|error| panic!("{error}\n{}", told()));
         compare(&judge, tables.network.as_ref(), &nets, told);
         compare(&judge, tables.devices.as_ref(), &devices, told);
         compare(&judge, tables.sysctls.as_ref(), &sysctls, told);
         compare(&judge, tables.sockets.as_ref(), &sockets, told);
         compare(&judge, tables.sockopts.as_ref(), &sockopts, told);
+        compare(&judge, tables.unix.as_ref(), &unix, told);
     }
     assert!(compiled > POLICIES * 9 / 10, "only {compiled} of {POLICIES} policies could be compiled");
 }
@@ -100,6 +110,7 @@ fn programs_without_tables_deny() {
     assert_eq!(Sysctl { name: b"kernel/hostname".into(), write: false }.judged_by(&judge), denied);
     assert_eq!(Socket { family: 2, kind: 1, protocol: 6 }.judged_by(&judge), denied);
     assert_eq!(Sockopt { level: 6, option: 1, set: false }.judged_by(&judge), denied);
+    assert_eq!(Unix { kind: Kind::PATH, name: b"/run/x".into() }.judged_by(&judge), denied);
 }
 
 /// Each rule is the first to match one request of each kind.
@@ -237,4 +248,36 @@ fn ten_thousand_sysctl_names() {
     }
     let other = Sysctl { name: b"net/ipv4/conf/eth10000/forwarding".into(), write: true };
     assert_eq!(other.judged_by(&judge), Some(Decision { allow: false, rule: 1 }));
+}
+
+/// Each path is the first that one rule is about.
+#[test]
+fn as_many_unix_rules_and_states_as_there_can_be() {
+    let rules: Vec<Value> = (0..256)
+        .map(|index| {
+            json!({
+                "action": if index % 2 == 0 { "allow" } else { "deny" },
+                "paths": [format!("/run/{index}/*"), format!("@{index}")],
+            })
+        })
+        .collect();
+    let tables = compile(&json!({"version": 1, "unix": {"default": "deny", "rules": rules}}));
+    let _ = shipped(&tables).unwrap_or_else(|error| panic!("{error}"));
+    let judge = Judge::of(&tables).unwrap();
+    for rule in 0..256_u16 {
+        let expected = Some(Decision { allow: rule % 2 == 0, rule });
+        let request = |kind, name: String| Unix { kind, name: name.into() };
+        assert_eq!(request(Kind::PATH, format!("/run/{rule}/x")).judged_by(&judge), expected, "{rule}");
+        assert_eq!(request(Kind::ABSTRACT, format!("@{rule}")).judged_by(&judge), expected, "{rule}");
+        let none = Some(Decision { allow: false, rule: DEFAULT });
+        assert_eq!(request(Kind::ABSTRACT, format!("@{rule}\0")).judged_by(&judge), none, "{rule}");
+    }
+    // The longest path there can be, of which every byte is another state.
+    let long = format!("/{}", "k".repeat(254));
+    let tables =
+        compile(&json!({"version": 1, "unix": {"default": "deny", "rules": [{"action": "allow", "paths": [long]}]}}));
+    let _ = shipped(&tables).unwrap_or_else(|error| panic!("{error}"));
+    let judge = Judge::of(&tables).unwrap();
+    let decided = |name: &str| Unix { kind: Kind::PATH, name: name.into() }.judged_by(&judge).unwrap().allow;
+    assert!(decided(&long) && !decided(&long[..254]));
 }

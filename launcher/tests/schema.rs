@@ -35,7 +35,9 @@ fn assert_valid(schema: &Validator, json: &Value, what: &str) {
 #[test]
 fn examples_are_valid() {
     let schema = schema("policy");
-    for name in ["audit", "ci", "everything-allowed", "loopback-only", "no-private-networks", "sockopts", "tutorial"] {
+    for file in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples")).unwrap() {
+        let file = file.unwrap().file_name().into_string().unwrap();
+        let Some(name) = file.strip_suffix(".json").filter(|name| !name.ends_with(".resolved")) else { continue };
         let text = read(&format!("examples/{name}.json"));
         assert_valid(&schema, &serde_json::from_str(&text).unwrap(), name);
         assert_eq!(parses(&text), Ok(()), "{name}");
@@ -127,7 +129,7 @@ fn damaged_logs_are_not_valid() {
         ("/exit", json!({"code": 0, "signal": 9, "killed": 0})),
         ("/policy/mode", json!("off")),
         ("/enforced/hooks/0/denied", json!(-1)),
-        ("/enforced/unrestricted", json!(["unix"])),
+        ("/enforced/unrestricted", json!(["process"])),
         ("/lost", Value::Null),
         ("/events/0/rule", json!("rule 0")),
         ("/events/0/rule", json!("fail-closed")),
@@ -176,6 +178,11 @@ fn sysctls(names: &str) -> String {
     format!(r#"{{"version": 1, "sysctls": {{"default": "allow", "rules": [{rule}]}}}}"#)
 }
 
+fn unix(paths: &str) -> String {
+    let rule = format!(r#"{{"action": "deny", "paths": [{paths}]}}"#);
+    format!(r#"{{"version": 1, "unix": {{"default": "allow", "rules": [{rule}]}}}}"#)
+}
+
 #[test]
 fn good_policies_are_good_for_both() {
     let schema = schema("policy");
@@ -204,6 +211,9 @@ fn good_policies_are_good_for_both() {
         sockopts(r#", "level": 2147483647"#),
         sockopts(r#", "option": "TCP_NODELAY""#),
         sockopts(r#", "level": 41, "option": "MCAST_JOIN_GROUP""#),
+        r#"{"version": 1, "unix": {"default": "deny", "rules": [{"action": "allow"}]}}"#.to_owned(),
+        unix(r#""/run/dbus/*", "/a", "/...", "/..a/.b", "*", "?x", "*/", "@", "@a b", "@/run/x/", "unnamed", "/ö\n""#),
+        unix(&format!("\"/{}\", \"@{}\"", "k".repeat(254), "k".repeat(107))),
     ];
     for text in table {
         assert_eq!(parses(&text), Ok(()), "{text}");
@@ -235,7 +245,6 @@ fn bad_policies() -> Vec<String> {
         r#"{"version": 1, "record": true}"#.to_owned(),
         r#"{"version": 1, "record": null}"#.to_owned(),
         r#"{"version": 1, "netwrok": {"default": "deny"}}"#.to_owned(),
-        r#"{"version": 1, "unix": {"default": "deny"}}"#.to_owned(),
         r#"{"version": 1, "network": null}"#.to_owned(),
         r#"{"version": 1, "network": {}}"#.to_owned(),
         r#"{"version": 1, "network": {"default": "drop"}}"#.to_owned(),
@@ -319,6 +328,25 @@ fn bad_policies() -> Vec<String> {
         sysctls(r#""kernel hostname""#),
         sysctls(r#""kernel/[a-z]*""#),
         sysctls(r#""kernel/\u0000""#),
+        unix(""),
+        unix(r#""""#),
+        unix(r#""run/x""#),
+        unix(r#""./x""#),
+        unix(r#""Unnamed""#),
+        unix(r#""/""#),
+        unix(r#""/run/""#),
+        unix(r#""/run//x""#),
+        unix(r#""/run/./x""#),
+        unix(r#""/run/../x""#),
+        unix(r#""/run/..""#),
+        unix(r#""/run/[ab]""#),
+        unix(r#""@{a}""#),
+        unix(r#""@a\\b""#),
+        unix(r#""/a\u0000""#),
+        unix(r#""*\u0000""#),
+        unix(&format!("\"/{}\"", "k".repeat(255))),
+        unix(&format!("\"@{}\"", "k".repeat(108))),
+        unix("\"/run/x\"").replace("paths", "path"),
     ]
 }
 
@@ -342,6 +370,7 @@ fn some_mistakes_only_the_parser_finds() {
         ),
         ("which option is whose is more than a schema should say", sockopts(r#", "option": "MCAST_JOIN_GROUP""#)),
         ("1.0 is 1 for a schema", r#"{"version": 1.0}"#.into()),
+        ("a schema counts characters, not bytes", unix(&format!("\"/{}\"", "ö".repeat(128)))),
         ("a schema counts characters, not bytes", sysctls(&format!("\"{}\"", "ö".repeat(64)))),
     ];
     let schema = schema("policy");

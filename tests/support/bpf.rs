@@ -17,7 +17,7 @@ const BPF_PROG_QUERY: libc::c_int = 16;
 const ENOUGH: usize = 64;
 
 /// A hook of a cgroup, by its number in `enum bpf_attach_type`, under the name that the log has for it.
-pub const HOOKS: [(&str, u32); 14] = [
+pub const HOOKS: [(&str, u32); 16] = [
     ("connect4", 10),
     ("connect6", 11),
     ("bind4", 8),
@@ -28,6 +28,8 @@ pub const HOOKS: [(&str, u32); 14] = [
     ("egress", 1),
     ("sock_create", 2),
     ("sock_ops", 3),
+    ("connect_unix", 49),
+    ("sendmsg_unix", 50),
     ("device", 6),
     ("sysctl", 18),
     ("getsockopt", 21),

@@ -9,6 +9,7 @@ pub mod bpf;
 mod cgroup;
 mod client;
 mod daemon;
+pub mod kernel;
 mod probe;
 mod run;
 mod running;

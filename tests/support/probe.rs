@@ -52,6 +52,12 @@ impl Probe {
         Self::new(include_str!("../probes/sockopt.py"))
     }
 
+    /// Attempts to reach Unix sockets (tests/probes/unix.py).
+    #[must_use]
+    pub fn unix() -> Self {
+        Self::new(include_str!("../probes/unix.py"))
+    }
+
     /// Adds an argument that is no attempt.
     #[must_use]
     pub fn argument(mut self, argument: impl Into<String>) -> Self {

@@ -1,18 +1,22 @@
 //! From a policy to the tables that `decide()` looks things up in: the very tables that go into the kernel. Pure.
 
+mod automaton;
 mod device;
 mod net;
 mod socket;
 mod sockopt;
 mod sysctl;
+mod unix;
 
 use common::{ABI_VERSION, Config, net::Op, record::Hook};
 
+pub use automaton::MAX_STATES;
 pub use device::DeviceTables;
 pub use net::NetTables;
 pub use socket::SocketTables;
 pub use sockopt::SockoptTables;
-pub use sysctl::{MAX_STATES, SysctlTables};
+pub use sysctl::SysctlTables;
+pub use unix::UnixTables;
 
 use crate::policy::{Mode, Policy, Record};
 
@@ -23,6 +27,8 @@ pub struct Tables {
     pub config: Config,
     /// The network section, if there is one.
     pub network: Option<NetTables>,
+    /// The unix section, if there is one.
+    pub unix: Option<UnixTables>,
     /// The devices section, if there is one.
     pub devices: Option<DeviceTables>,
     /// The sysctls section, if there is one.
@@ -44,6 +50,12 @@ pub enum CompileError {
          use fewer wildcards in the middle of names"
     )]
     TooManyNames,
+    /// Too many paths.
+    #[error(
+        "/unix/rules: these paths need more than {MAX_STATES} states to be told apart; \
+         use fewer paths, or fewer wildcards in the middle of them"
+    )]
+    TooManyPaths,
 }
 
 impl Tables {
@@ -60,6 +72,7 @@ impl Tables {
         Ok(Self {
             config: Config { abi: ABI_VERSION, audit: u32::from(policy.mode == Mode::Audit) },
             network,
+            unix: policy.unix.as_ref().map(UnixTables::compile).transpose()?,
             devices: policy.devices.as_ref().map(DeviceTables::compile),
             sysctls: policy.sysctls.as_ref().map(SysctlTables::compile).transpose()?,
             sockets,
@@ -68,7 +81,8 @@ impl Tables {
         })
     }
 
-    /// The hooks at which this policy has to be enforced, and flows counted if they are recorded.
+    /// The hooks at which this policy is enforced, on a kernel that has all of them, and flows counted if they are
+    /// recorded.
     #[must_use]
     pub fn hooks(&self) -> Vec<Hook> {
         let mut hooks = Vec::new();
@@ -93,6 +107,9 @@ impl Tables {
         if own {
             hooks.push(Hook::SockOps);
         }
+        if let Some(unix) = self.unix.as_ref().filter(|unix| unix.restricts()) {
+            hooks.extend(unix.hooks());
+        }
         if self.devices.as_ref().is_some_and(|devices| devices.verdicts.can_deny()) {
             hooks.push(Hook::Device);
         }
@@ -115,11 +132,21 @@ impl Tables {
         self.sockets.as_ref().is_some_and(|sockets| sockets.table.mark != 0)
     }
 
+    /// The hooks at which it can be enforced on a kernel that lacks some of those, if there are others.
+    #[must_use]
+    pub fn other_hooks(&self) -> Option<Vec<Hook>> {
+        let unix = self.unix.as_ref()?;
+        let (first, others) = (unix.hooks(), unix.other_hooks()?);
+        let other = |hook: Hook| first.iter().position(|one| *one == hook).map_or(hook, |index| others[index]);
+        Some(self.hooks().into_iter().map(other).collect())
+    }
+
     /// The sections that restrict nothing, since the policy leaves them out or they deny nothing.
     #[must_use]
     pub fn unrestricted(&self) -> Vec<&'static str> {
         let sections = [
             ("network", self.network.as_ref().is_some_and(|network| network.table.judged != 0)),
+            ("unix", self.unix.as_ref().is_some_and(UnixTables::restricts)),
             ("devices", self.devices.as_ref().is_some_and(|devices| devices.verdicts.can_deny())),
             ("sysctls", self.sysctls.as_ref().is_some_and(|sysctls| sysctls.table.verdicts.can_deny())),
             ("sockets", self.sockets.as_ref().is_some_and(SocketTables::restricts)),

@@ -1,17 +1,18 @@
 //! Compiling the sysctls section: names become a table, and all names with wildcards one automaton.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
 use common::{
     Decision, RuleSet,
-    sysctl::{self, ACCESSES, Access, Lookup, NAME_LEN, Name, Node, State, Table},
+    glob::{Node, State},
+    sysctl::{self, ACCESSES, Access, Lookup, NAME_LEN, Name, Table},
 };
 
-use super::CompileError;
-use crate::policy::{Pattern, Section, SysctlRule, Token};
-
-/// The most states that the automaton can have (2 MiB of kernel memory).
-pub const MAX_STATES: usize = 4096;
+use super::{
+    CompileError,
+    automaton::{Globs, TooManyStates},
+};
+use crate::policy::{Section, SysctlRule};
 
 /// The compiled sysctls section.
 #[derive(Debug)]
@@ -29,23 +30,16 @@ impl SysctlTables {
         let rules = &section.rules;
         let any_name = indices(rules, |rule| rule.names.is_none());
         let mut names = BTreeMap::new();
-        let mut patterns = Patterns::default();
+        let mut globs = Globs::default();
         for (index, rule) in rules.iter().enumerate() {
             for pattern in rule.names.iter().flatten() {
-                match pattern.exact() {
+                match pattern.glob().exact() {
                     Some(name) => names.entry(terminated(name)).or_insert(any_name).insert(index),
-                    None => patterns.add(index, pattern),
+                    None => globs.add(index, pattern.glob()),
                 }
             }
         }
-        let (mut states, mut steps) = (Vec::new(), 0);
-        if !patterns.starts.is_empty() {
-            states = automaton(&patterns)?;
-            // None are needed for "*" alone, but 0 would mean that there is no automaton.
-            steps = steps_of(&states).max(1);
-            // A power of two, so that the kernel side can keep a state's number in bounds with a mask.
-            states.resize(states.len().next_power_of_two(), Node::UNREACHED);
-        }
+        let automaton = globs.automaton(NAME_LEN).map_err(|TooManyStates| CompileError::TooManyNames)?;
         let mut by_access = [RuleSet::NONE; ACCESSES];
         for access in [Access::READ, Access::WRITE] {
             by_access[access.index()] = indices(rules, |rule| rule.access.includes(access));
@@ -53,13 +47,13 @@ impl SysctlTables {
         let table = Table {
             verdicts: section.verdicts(),
             by_exact_name: u32::from(!names.is_empty()),
-            steps,
-            state_mask: u32::try_from(states.len().saturating_sub(1)).expect("MAX_STATES fits"),
+            steps: automaton.steps,
+            state_mask: automaton.state_mask(),
             padding: 0,
             by_access,
             any_name,
         };
-        Ok(Self { table, names, states })
+        Ok(Self { table, names, states: automaton.states })
     }
 
     /// Judges a request, as the kernel would.
@@ -88,123 +82,4 @@ fn terminated(name: &str) -> Name {
 
 fn indices(rules: &[SysctlRule], holds: impl Fn(&SysctlRule) -> bool) -> RuleSet {
     rules.iter().enumerate().filter(|(_, rule)| holds(rule)).map(|(index, _)| index).collect()
-}
-
-/// How far a pattern has been read: all positions of all patterns are numbered through.
-type Position = usize;
-
-/// Patterns, their positions numbered through: a position stands before its token; the one before `None` is a pattern's
-/// end.
-#[derive(Default)]
-struct Patterns {
-    tokens: Vec<Option<Token>>,
-    rules: Vec<usize>,
-    starts: Vec<Position>,
-}
-
-impl Patterns {
-    fn add(&mut self, rule: usize, pattern: &Pattern) {
-        self.starts.push(self.tokens.len());
-        self.tokens.extend(pattern.tokens().map(Some));
-        self.tokens.push(None);
-        self.rules.resize(self.tokens.len(), rule);
-    }
-
-    /// The bytes that the patterns name, some of them more than once.
-    fn bytes(&self) -> impl Iterator<Item = u8> + '_ {
-        self.tokens.iter().filter_map(|token| match token {
-            Some(Token::Byte(byte)) => Some(*byte),
-            _ => None,
-        })
-    }
-
-    /// The rules of the patterns whose end is among these positions.
-    fn ended(&self, positions: &BTreeSet<Position>) -> RuleSet {
-        let ends = positions.iter().filter(|position| self.tokens[**position].is_none());
-        ends.map(|position| self.rules[*position]).collect()
-    }
-
-    /// Adds a position, and those that are reached from it without reading a byte.
-    fn reach(&self, mut position: Position, reached: &mut BTreeSet<Position>) {
-        reached.insert(position);
-        while self.tokens[position] == Some(Token::AnyRun) {
-            position += 1;
-            reached.insert(position);
-        }
-    }
-
-    /// The positions after reading a byte.
-    fn step(&self, positions: &BTreeSet<Position>, byte: u8) -> BTreeSet<Position> {
-        let mut reached = BTreeSet::new();
-        for position in positions {
-            match self.tokens[*position] {
-                Some(Token::AnyRun) => self.reach(*position, &mut reached),
-                Some(Token::AnyByte) => self.reach(position + 1, &mut reached),
-                Some(Token::Byte(expected)) if expected == byte => self.reach(position + 1, &mut reached),
-                Some(Token::Byte(_)) | None => {}
-            }
-        }
-        reached
-    }
-}
-
-/// Builds the automaton that recognises all patterns at once, by the subset construction: each of its states is a set of
-/// positions in the patterns.
-fn automaton(patterns: &Patterns) -> Result<Vec<Node>, CompileError> {
-    // Bytes that no pattern names all lead the same way; 0xff, which is in no name, stands for them.
-    let mut named: Vec<u8> = patterns.bytes().collect();
-    named.sort_unstable();
-    named.dedup();
-    let mut start = BTreeSet::new();
-    for position in &patterns.starts {
-        patterns.reach(*position, &mut start);
-    }
-    let mut numbers: HashMap<BTreeSet<Position>, State> = HashMap::from([(start.clone(), sysctl::START)]);
-    let mut positions_of = vec![start];
-    let mut states: Vec<Node> = Vec::new();
-    while let Some(positions) = positions_of.get(states.len()).cloned() {
-        let mut number_after = |byte: u8| {
-            let reached = patterns.step(&positions, byte);
-            if let Some(number) = numbers.get(&reached) {
-                return Ok(*number);
-            }
-            if positions_of.len() == MAX_STATES {
-                return Err(CompileError::TooManyNames);
-            }
-            let number = State::try_from(positions_of.len()).expect("MAX_STATES fits");
-            numbers.insert(reached.clone(), number);
-            positions_of.push(reached);
-            Ok(number)
-        };
-        let mut next = [number_after(0xff)?; 256];
-        for byte in &named {
-            next[usize::from(*byte)] = number_after(*byte)?;
-        }
-        // The NULs after a name change nothing.
-        next[0] = State::try_from(states.len()).expect("MAX_STATES fits");
-        states.push(Node { next, accepted: patterns.ended(&positions) });
-    }
-    Ok(states)
-}
-
-/// How many bytes have to be read until the state can't change any more, [`NAME_LEN`] if there is no such number.
-fn steps_of(states: &[Node]) -> u32 {
-    // Where the bytes lead from each state, but for a NUL, which is no step: few places, found once.
-    let next = |node: &Node| {
-        let mut next = node.next[1..].to_vec();
-        next.sort_unstable();
-        next.dedup();
-        next
-    };
-    let next: Vec<Vec<State>> = states.iter().map(next).collect();
-    let mut reached = BTreeSet::from([sysctl::START]);
-    for steps in 0..NAME_LEN {
-        // A state that only leads to itself is final.
-        reached.retain(|state| next[usize::from(*state)] != [*state]);
-        if reached.is_empty() {
-            return u32::try_from(steps).expect("NAME_LEN fits");
-        }
-        reached = reached.iter().flat_map(|state| &next[usize::from(*state)]).copied().collect();
-    }
-    u32::try_from(NAME_LEN).expect("a constant that fits")
 }

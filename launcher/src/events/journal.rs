@@ -97,6 +97,9 @@ impl Journal {
                     | Hook::Ingress
                     | Hook::Egress,
                 ) => self.note(&record, records.net.as_ref()),
+                Some(Hook::ConnectUnix | Hook::SendmsgUnix | Hook::UnixStreamConnect | Hook::UnixMaySend) => {
+                    self.note(&record, records.unix.as_ref());
+                }
                 Some(Hook::SockCreate) => self.note(&record, records.socket.as_ref()),
                 Some(Hook::Device) => self.note(&record, records.device.as_ref()),
                 Some(Hook::Sysctl) => self.note(&record, records.sysctl.as_ref()),
@@ -174,6 +177,7 @@ impl Journal {
         self.drain(records);
         let mut events = Vec::new();
         self.conclude(records.net.as_ref(), &mut events)?;
+        self.conclude(records.unix.as_ref(), &mut events)?;
         self.conclude(records.device.as_ref(), &mut events)?;
         self.conclude(records.sysctl.as_ref(), &mut events)?;
         self.conclude(records.socket.as_ref(), &mut events)?;

@@ -7,11 +7,12 @@ mod net;
 mod socket;
 mod sockopt;
 mod sysctl;
+mod unix;
 
 use std::{fmt, rc::Rc};
 
 use common::{
-    decision::{DEFAULT, NAME_TOO_LONG, PORT_RANGE, UNJUDGED_SOCKET, UNPARSED_PACKET},
+    decision::{DEFAULT, NAME_TOO_LONG, NAME_UNKNOWN, PORT_RANGE, UNJUDGED_SOCKET, UNPARSED_PACKET},
     record::{Hook, Key, Tally},
 };
 use jiff::Timestamp;
@@ -28,7 +29,7 @@ pub struct Event {
     /// When it was denied first.
     #[serde(serialize_with = "nanoseconds")]
     pub time: Timestamp,
-    /// What was asked for: `connect`, `bind`, `send`, `receive`, `socket`, `sockopt`, `device`, `sysctl`.
+    /// What was asked for: `connect`, `bind`, `send`, `receive`, `unix`, `socket`, `sockopt`, `device`, `sysctl`.
     pub op: &'static str,
     /// The hook that judged it.
     pub hook: &'static str,
@@ -87,6 +88,8 @@ pub struct Process {
 pub enum Subject {
     /// A peer.
     Network(net::Network),
+    /// A Unix socket.
+    Unix(unix::Unix),
     /// A device.
     Device(device::Device),
     /// A tunable.
@@ -101,6 +104,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(network) => network.fmt(f),
+            Self::Unix(unix) => unix.fmt(f),
             Self::Device(device) => device.fmt(f),
             Self::Sysctl(sysctl) => sysctl.fmt(f),
             Self::Socket(socket) => socket.fmt(f),
@@ -132,6 +136,7 @@ impl Cause {
             }
             PORT_RANGE => "the network section restricts bind, and this option chooses ports without it",
             UNPARSED_PACKET => "the packet's headers don't tell all that rules may ask for",
+            NAME_UNKNOWN => "it could not be found out whose socket it is",
             rule => return Self { rule: format!("/{section}/rules/{rule}"), reason: None },
         };
         Self { rule: "fail-closed".to_owned(), reason: Some(reason) }

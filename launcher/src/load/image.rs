@@ -116,7 +116,21 @@ impl PreparedProgram {
     ///
     /// When the kernel refuses it.
     pub fn load(&self, kind: bpf_prog_type, attach_type: Option<bpf_attach_type>) -> Result<OwnedFd, LoadError> {
-        bpf::load_program(self.name, kind, attach_type, &self.instructions, self.license)
+        self.load_for(kind, attach_type, 0)
+    }
+
+    /// The same for a program that is attached to a function of the kernel, by the number that its BTF has for that.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses it.
+    pub fn load_for(
+        &self,
+        kind: bpf_prog_type,
+        attach_type: Option<bpf_attach_type>,
+        function: u32,
+    ) -> Result<OwnedFd, LoadError> {
+        bpf::load_program(self.name, kind, attach_type, function, &self.instructions, self.license)
             .map_err(|(error, log)| LoadError::program(self.name, error, log))
     }
 }

@@ -5,7 +5,10 @@ use std::path::Path;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use common::{
     net::{self, Address},
-    record::{Counters, DeviceSubject, Hook, Key, NetSubject, SocketSubject, SockoptSubject, SysctlSubject, Tally},
+    record::{
+        Counters, DeviceSubject, Hook, Key, NetSubject, SocketSubject, SockoptSubject, SysctlSubject, Tally,
+        UnixSubject,
+    },
 };
 
 use super::{Flows, LoadError, LoadedImage};
@@ -67,6 +70,11 @@ pub fn contents(tables: &Tables) -> Vec<MapContent> {
             contents.push(MapContent::table("NET_PORTS", &network.ports));
         }
     }
+    if let Some(unix) = &tables.unix
+        && !unix.states.is_empty()
+    {
+        contents.push(MapContent::table("UNIX_STATES", &unix.states));
+    }
     if let Some(sysctls) = &tables.sysctls {
         if !sysctls.names.is_empty() {
             contents
@@ -88,6 +96,7 @@ pub fn unused(tables: &Tables) -> Vec<&'static str> {
         ("NET_PORTS", network.is_some_and(|network| !network.ports.is_empty())),
         ("SYSCTL_NAMES", sysctls.is_some_and(|sysctls| !sysctls.names.is_empty())),
         ("SYSCTL_STATES", sysctls.is_some_and(|sysctls| !sysctls.states.is_empty())),
+        ("UNIX_STATES", tables.unix.as_ref().is_some_and(|unix| !unix.states.is_empty())),
         ("SOCKETS", tables.marks_sockets()),
         ("FLOWS", tables.flows),
         ("FLOWS_LOST", tables.flows),
@@ -105,6 +114,9 @@ pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
     let unrestricted = &net::Table::ALLOW_ALL;
     let network = tables.network.as_ref().map_or(unrestricted, |network| &network.table);
     globals.push(("NET_TABLE", bytes_of(std::slice::from_ref(network))));
+    if let Some(unix) = &tables.unix {
+        globals.push(("UNIX_TABLE", bytes_of(std::slice::from_ref(&unix.table))));
+    }
     if let Some(devices) = &tables.devices {
         globals.push(("DEVICE_VERDICTS", bytes_of(std::slice::from_ref(&devices.verdicts))));
         globals.push(("DEVICE_RULES", bytes_of(std::slice::from_ref(devices.rules.as_ref()))));
@@ -149,6 +161,8 @@ pub struct Records {
     pub news: RingBuf<MapData>,
     /// Network denials.
     pub net: Option<Tallies<NetSubject>>,
+    /// Unix socket denials.
+    pub unix: Option<Tallies<UnixSubject>>,
     /// Device denials.
     pub device: Option<Tallies<DeviceSubject>>,
     /// Sysctl denials.
@@ -171,6 +185,7 @@ impl Records {
             counters: PerCpuArray::try_from(Map::PerCpuArray(counters)).map_err(unusable("COUNTERS"))?,
             news: RingBuf::try_from(Map::RingBuf(news)).map_err(unusable("NEWS"))?,
             net: tallies(image, "NET_TALLIES")?,
+            unix: tallies(image, "UNIX_TALLIES")?,
             device: tallies(image, "DEVICE_TALLIES")?,
             sysctl: tallies(image, "SYSCTL_TALLIES")?,
             socket: tallies(image, "SOCKET_TALLIES")?,

@@ -1,10 +1,12 @@
 //! From compiled tables to programs and maps in the kernel. Nothing is attached yet, and all of it goes away with this
 //! process if nothing ever is.
 
+mod btf;
 mod flow;
 mod hook;
 mod image;
 mod maps;
+mod unix;
 
 use std::{
     io,
@@ -21,11 +23,13 @@ use nix::{
     unistd::Pid,
 };
 
+pub use btf::BtfError;
 pub use flow::Flows;
 pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, PreparedProgram, ProgramImage, Variable};
 pub use maps::{MapContent, Records, Tallies, contents, globals, unused};
 
+use self::unix::{Facts, inactive_lsm, lsm_function};
 use crate::{
     compile::Tables,
     sys::bpf::{self, ProgramIdentity},
@@ -81,6 +85,43 @@ pub enum LoadError {
         /// The kernel's release.
         release: String,
     },
+    /// The kernel has no BPF LSM, or does not let it do anything.
+    #[error(
+        "this policy needs the {} hook of BPF LSM, which this kernel (Linux {release}) does not have to offer: {why}; \
+         the smallest kernel known to have it is {}, with CONFIG_BPF_LSM and \"bpf\" in its lsm= list. {}",
+        .hook.name(),
+        spec(*.hook).since,
+        "Without it, all paths of Unix sockets can only be allowed or denied alike"
+    )]
+    NoLsm {
+        /// The hook.
+        hook: Hook,
+        /// The kernel's release.
+        release: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// A rule names a path that no socket has.
+    #[error("{place}: \"{path}\" leads through a symbolic link, so no socket is known by it; write \"{real}\"")]
+    NotReal {
+        /// JSON pointer.
+        place: String,
+        /// The path in the rule.
+        path: String,
+        /// The path that it leads to.
+        real: String,
+    },
+    /// Neither of two ways to enforce something is to be had.
+    #[error("{first}; nor can it be done in another way: {second}")]
+    Neither {
+        /// Why not in the way that is tried first.
+        first: Box<LoadError>,
+        /// Why not in the other.
+        second: Box<LoadError>,
+    },
+    /// The kernel doesn't say how its structures are laid out.
+    #[error("this policy needs to know the kernel's types")]
+    NoTypes(#[from] BtfError),
     /// The kernel refuses a program.
     #[error("eBPF program {name}: {error}{}", verifier_said(.log))]
     Program {
@@ -106,12 +147,28 @@ impl LoadError {
     /// a place to attach it, that it does not know with `EINVAL`, before its verifier has anything to say.
     fn at(self, hook: Hook) -> Self {
         match self {
+            // With the privileges for any other program, only the kernel itself can be in the way of these.
+            Self::NotPermitted if lsm_function(hook).is_some() => {
+                Self::no_lsm(hook, "it does not permit such programs, or this process lacks CAP_PERFMON".to_owned())
+            }
             Self::Program { error, log, .. } if error.raw_os_error() == Some(libc::EINVAL) && log.is_empty() => {
-                let release = uname().map(|kernel| kernel.release().to_string_lossy().into_owned());
-                Self::NoHook { hook, release: release.unwrap_or_default() }
+                Self::no_hook(hook)
             }
             error => error,
         }
+    }
+
+    fn no_hook(hook: Hook) -> Self {
+        Self::NoHook { hook, release: release() }
+    }
+
+    fn no_lsm(hook: Hook, why: String) -> Self {
+        Self::NoLsm { hook, release: release(), why }
+    }
+
+    /// Whether it is about a hook that this kernel lacks.
+    fn is_missing_hook(&self) -> bool {
+        matches!(self, Self::NoHook { .. })
     }
 
     fn map(name: &str, error: MapError) -> Self {
@@ -124,6 +181,10 @@ impl LoadError {
             source => Self::UnusableMap { name: name.to_owned(), source },
         }
     }
+}
+
+fn release() -> String {
+    uname().map(|kernel| kernel.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The end of the verifier's log, where its reason stands.
@@ -142,9 +203,12 @@ pub struct LoadedProgram {
 }
 
 impl LoadedProgram {
-    fn load(hook: Hook, program: &PreparedProgram) -> Result<Self, LoadError> {
+    fn load(hook: Hook, program: &PreparedProgram, facts: &Facts) -> Result<Self, LoadError> {
         let HookSpec { kind, attach_type, .. } = spec(hook);
-        let fd = program.load(kind, Some(attach_type)).map_err(|error| error.at(hook))?;
+        let fd = program.load_for(kind, Some(attach_type), facts.function(hook)).map_err(|error| error.at(hook))?;
+        if let Some(why) = lsm_function(hook).and_then(|_| inactive_lsm()) {
+            return Err(LoadError::no_lsm(hook, why));
+        }
         Ok(Self { hook, fd })
     }
 
@@ -182,10 +246,20 @@ impl Loaded {
     ///
     /// When this process may not, or the kernel can't.
     pub fn new(tables: &Tables) -> Result<Self, LoadError> {
-        let mut image = GUARD.begin(&globals(tables), contents(tables), unused(tables))?;
-        let prepared = tables.hooks().into_iter().map(|hook| Ok((hook, image.prepare(spec(hook).program)?)));
-        let prepared = prepared.collect::<Result<Vec<_>, _>>()?;
-        let programs = load_all(&prepared)?;
+        match (Self::at(tables, &tables.hooks()), tables.other_hooks()) {
+            (Err(first), Some(hooks)) if first.is_missing_hook() => Self::at(tables, &hooks)
+                .map_err(|second| LoadError::Neither { first: Box::new(first), second: Box::new(second) }),
+            (loaded, _) => loaded,
+        }
+    }
+
+    /// Loads the programs for these hooks.
+    fn at(tables: &Tables, hooks: &[Hook]) -> Result<Self, LoadError> {
+        let facts = Facts::of(tables, hooks)?;
+        let mut image = begin(tables, &facts)?;
+        let prepared = hooks.iter().map(|hook| Ok((*hook, image.prepare(spec(*hook).program)?)));
+        let prepared = prepared.collect::<Result<Vec<_>, LoadError>>()?;
+        let programs = load_all(&prepared, &facts)?;
         let records = if programs.is_empty() { None } else { Some(Records::of(&mut image)?) };
         Ok(Self { programs, records })
     }
@@ -193,13 +267,13 @@ impl Loaded {
 
 /// Loads programs, on two processors if there are: the kernel's verifier takes its time for each, and that is the largest
 /// part of launching. The other thread is gone when this returns.
-fn load_all(prepared: &[(Hook, PreparedProgram)]) -> Result<Vec<LoadedProgram>, LoadError> {
+fn load_all(prepared: &[(Hook, PreparedProgram)], facts: &Facts) -> Result<Vec<LoadedProgram>, LoadError> {
     let next = AtomicUsize::new(0);
-    let load = || {
+    let load = || -> Result<Vec<LoadedProgram>, LoadError> {
         let mut loaded = Vec::new();
         // Each takes the next that nobody has taken.
         while let Some((hook, program)) = prepared.get(next.fetch_add(1, Ordering::Relaxed)) {
-            loaded.push(LoadedProgram::load(*hook, program)?);
+            loaded.push(LoadedProgram::load(*hook, program, facts)?);
         }
         Ok(loaded)
     };
@@ -210,7 +284,7 @@ fn load_all(prepared: &[(Hook, PreparedProgram)]) -> Result<Vec<LoadedProgram>, 
             let other = scope.spawn(load);
             let own = load();
             let other = other.join().expect("loading does not panic");
-            Ok([own?, other?].into_iter().flatten().collect::<Vec<_>>())
+            own.and_then(|own| Ok(own.into_iter().chain(other?).collect()))
         })?
     };
     loaded.sort_by_key(|program| prepared.iter().position(|(hook, _)| *hook == program.hook));
@@ -232,6 +306,13 @@ fn processors() -> usize {
 ///
 /// When this process may not, or the kernel can't.
 pub fn load_one(tables: &Tables, hook: Hook) -> Result<(), LoadError> {
-    let mut image = GUARD.begin(&globals(tables), contents(tables), unused(tables))?;
-    LoadedProgram::load(hook, &image.prepare(spec(hook).program)?).map(drop)
+    let facts = Facts::of(tables, &[hook])?;
+    let mut image = begin(tables, &facts)?;
+    LoadedProgram::load(hook, &image.prepare(spec(hook).program)?, &facts).map(drop)
+}
+
+/// Begins to load the programs of these tables.
+fn begin(tables: &Tables, facts: &Facts) -> Result<LoadedImage, LoadError> {
+    let globals = globals(tables).into_iter().chain(facts.globals()).collect::<Vec<_>>();
+    GUARD.begin(&globals, contents(tables), unused(tables))
 }

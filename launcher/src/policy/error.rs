@@ -10,7 +10,7 @@ use serde_path_to_error::Segment;
 
 /// Parts of the policy language that this version does not enforce. A policy that uses them is refused, and told so
 /// rather than that the word is unknown.
-const NOT_ENFORCED: [&str; 2] = ["unix", "process"];
+const NOT_ENFORCED: [&str; 1] = ["process"];
 
 /// How alike two words must be (Jaro-Winkler, 0 to 1) for one to be suggested for the other.
 const ALIKE: f64 = 0.8;

@@ -6,6 +6,7 @@
 mod device;
 mod document;
 mod error;
+mod glob;
 mod host;
 mod net;
 mod option;
@@ -14,6 +15,7 @@ mod section;
 mod socket;
 mod sockopt;
 mod sysctl;
+mod unix;
 
 use std::path::Path;
 
@@ -22,6 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use device::{Access as DeviceAccess, DeviceRule, Node as DeviceNode, letters as access_letters};
 pub use document::Document;
 pub use error::PolicyError;
+pub use glob::{Glob, Token};
 pub use host::{Host, Prefix, display_address, shared_space};
 pub use net::{NetRule, Op, Protocol};
 pub use option::{level_names, option_names};
@@ -29,7 +32,8 @@ pub use port::PortRange;
 pub use section::{Action, Rule, Section};
 pub use socket::{Family, SocketProtocol, SocketRule, SocketType, protocol_name};
 pub use sockopt::{Level, LevelOption, SockoptRule, parse_sockopt};
-pub use sysctl::{Pattern, SysctlRule, Token, canonical_name};
+pub use sysctl::{Pattern, SysctlRule, canonical_name};
+pub use unix::{SocketPattern, UnixRule};
 
 /// A whole policy.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -49,6 +53,9 @@ pub struct Policy {
     /// Rules on the network.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub network: Option<Section<NetRule>>,
+    /// Rules on Unix sockets.
+    #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
+    pub unix: Option<Section<UnixRule>>,
     /// Rules on device nodes.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub devices: Option<Section<DeviceRule>>,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Action, Rule,
+    glob::Glob,
     section::{non_empty, words},
 };
 
@@ -54,38 +55,16 @@ impl Access {
     }
 }
 
-/// The names of one or more tunables: a name in which `*` stands for any run of characters, also over `/`, and `?` for
-/// one byte.
+/// The names of one or more tunables.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Pattern(String);
-
-/// One element of a [`Pattern`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Token {
-    /// This byte.
-    Byte(u8),
-    /// Any one byte.
-    AnyByte,
-    /// Any number of bytes.
-    AnyRun,
-}
+pub struct Pattern(Glob);
 
 impl Pattern {
-    /// The one name that is meant, if there are no wildcards.
+    /// The glob in the kernel's spelling.
     #[must_use]
-    pub fn exact(&self) -> Option<&str> {
-        let wild = self.tokens().any(|token| !matches!(token, Token::Byte(_)));
-        (!wild).then_some(&self.0)
-    }
-
-    /// The pattern, element by element.
-    pub fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
-        self.0.bytes().map(|byte| match byte {
-            b'*' => Token::AnyRun,
-            b'?' => Token::AnyByte,
-            byte => Token::Byte(byte),
-        })
+    pub fn glob(&self) -> &Glob {
+        &self.0
     }
 }
 
@@ -120,21 +99,16 @@ impl TryFrom<String> for Pattern {
         if name.len() >= NAME_LEN {
             return Err(format!("sysctl name of {} bytes; the longest possible has {}", name.len(), NAME_LEN - 1));
         }
-        if let Some(strange) = name.chars().find(|c| c.is_whitespace() || c.is_control() || "[]{}\\".contains(*c)) {
-            return Err(format!(
-                "sysctl name \"{text}\" has the character {strange:?}; the only wildcards are * and ?"
-            ));
-        }
         if name.starts_with('/') || name.ends_with('/') || name.contains("//") {
             return Err(format!("sysctl name \"{text}\" has an empty part, so it would never match"));
         }
-        Ok(Self(name))
+        Glob::new(name, "sysctl name", |c| !c.is_whitespace() && !c.is_control()).map(Self)
     }
 }
 
 impl From<Pattern> for String {
     fn from(pattern: Pattern) -> Self {
-        pattern.0
+        pattern.0.into()
     }
 }
 
@@ -153,7 +127,8 @@ mod tests {
             ("*", "*"),
         ];
         for (text, expected) in table {
-            assert_eq!(Pattern::try_from(text.to_owned()), Ok(Pattern(expected.to_owned())), "{text}");
+            let pattern = Pattern::try_from(text.to_owned()).unwrap();
+            assert_eq!(pattern.glob().as_str(), expected, "{text}");
         }
     }
 

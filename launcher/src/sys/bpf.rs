@@ -43,7 +43,8 @@ fn number(fd: &impl AsFd) -> u32 {
     u32::try_from(fd.as_fd().as_raw_fd()).expect("an open descriptor is not negative")
 }
 
-/// Loads a program. When the verifier refuses it, the error is accompanied by what the verifier said.
+/// Loads a program; one for an LSM hook with the BTF number of the hook's function, any other with 0. When the verifier
+/// refuses it, the error is accompanied by what the verifier said.
 ///
 /// # Errors
 ///
@@ -52,6 +53,7 @@ pub fn load_program(
     name: &str,
     kind: bpf_prog_type,
     attach_type: Option<bpf_attach_type>,
+    function: u32,
     instructions: &[u64],
     license: &CStr,
 ) -> Result<OwnedFd, (io::Error, String)> {
@@ -60,6 +62,7 @@ pub fn load_program(
     let load = unsafe { &mut attributes.__bindgen_anon_3 };
     load.prog_type = kind as u32;
     load.expected_attach_type = attach_type.map_or(0, |attach_type| attach_type as u32);
+    load.attach_btf_id = function;
     load.insns = address(instructions.as_ptr());
     load.insn_cnt = u32::try_from(instructions.len()).expect("a program is short");
     load.license = address(license.as_ptr());

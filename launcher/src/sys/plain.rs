@@ -4,9 +4,9 @@
 use common::{
     Config, RuleSet,
     decision::Verdicts,
-    device, flow, net,
-    record::{Counters, DeviceSubject, Key, NetSubject, SockoptSubject, SysctlSubject, Tally},
-    socket, sockopt, sysctl,
+    device, flow, glob, net,
+    record::{Counters, DeviceSubject, Key, NetSubject, SockoptSubject, SysctlSubject, Tally, UnixSubject},
+    socket, sockopt, sysctl, unix,
 };
 
 /// Types that are nothing but integers: no padding, and valid whatever their bytes are.
@@ -24,9 +24,10 @@ macro_rules! plain {
 }
 
 plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally);
-plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, sysctl::Node);
+plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, glob::Node);
 plain!(socket::Request, socket::Rule, socket::Table, sockopt::Rule, sockopt::Table);
 plain!(NetSubject, DeviceSubject, SysctlSubject, SockoptSubject);
+plain!(unix::Table, unix::AddressLayout, unix::PeerLayout, UnixSubject);
 plain!(flow::Key, flow::Tally, flow::News);
 
 // SAFETY: an array has no padding of its own.

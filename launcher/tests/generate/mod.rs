@@ -6,6 +6,7 @@ mod net;
 mod socket;
 mod sockopt;
 pub mod sysctl;
+mod unix;
 
 use std::{fmt, path::Path};
 
@@ -16,15 +17,16 @@ use common::{
     socket::Request as SocketRequest,
     sockopt::{Request as SockoptRequest, access},
     sysctl::{Access, NAME_LEN},
+    unix::Peer,
 };
 use launcher::{
-    compile::{DeviceTables, NetTables, SocketTables, SockoptTables, SysctlTables},
+    compile::{DeviceTables, NetTables, SocketTables, SockoptTables, SysctlTables, UnixTables},
     policy::{Document, Policy},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
 
-use crate::oracle::{Device, Net, Socket, Sockopt, Sysctl};
+use crate::oracle::{Device, Net, Socket, Sockopt, Sysctl, Unix};
 
 /// How many requests of each kind come with a policy.
 const REQUESTS: usize = 24;
@@ -39,6 +41,7 @@ pub struct Case {
     pub sysctls: Vec<Sysctl>,
     pub sockets: Vec<Socket>,
     pub sockopts: Vec<Sockopt>,
+    pub unix: Vec<Unix>,
 }
 
 /// The policy is enough: which request is judged wrongly, the assertion tells.
@@ -68,9 +71,12 @@ pub fn case() -> impl Strategy<Value = Case> {
             .sockopts
             .as_ref()
             .map_or(Just(vec![]).boxed(), |section| vec(sockopt::request(section), REQUESTS).boxed());
+        let unix =
+            policy.unix.as_ref().map_or(Just(vec![]).boxed(), |section| vec(unix::request(section), REQUESTS).boxed());
         let json = json.to_string();
         let sockets = vec(socket::request(), if policy.sockets.is_some() { REQUESTS } else { 0 });
-        (nets, devices, sysctls, sockets, sockopts).prop_map(move |(nets, devices, sysctls, sockets, sockopts)| Case {
+        let requests = (nets, devices, sysctls, sockets, sockopts, unix);
+        requests.prop_map(move |(nets, devices, sysctls, sockets, sockopts, unix)| Case {
             json: json.clone(),
             policy: policy.clone(),
             nets,
@@ -78,6 +84,7 @@ pub fn case() -> impl Strategy<Value = Case> {
             sysctls,
             sockets,
             sockopts,
+            unix,
         })
     })
 }
@@ -103,9 +110,10 @@ fn policy_with(rules: usize) -> impl Strategy<Value = Value> {
         optional("sysctls", section(sysctl::rule(), rules.min(12), sysctl::plain_rule())),
         optional("sockets", section(socket::rule(), rules, socket::rule())),
         optional("sockopts", section(sockopt::rule(), rules, sockopt::rule())),
+        optional("unix", section(unix::rule(), rules.min(12), unix::plain_rule())),
     );
-    keys.prop_map(|(schema, mode, record, network, devices, sysctls, sockets, sockopts)| {
-        object([Some(("version", json!(1))), schema, mode, record, network, devices, sysctls, sockets, sockopts])
+    keys.prop_map(|(schema, mode, record, network, devices, sysctls, sockets, sockopts, unix)| {
+        object([Some(("version", json!(1))), schema, mode, record, network, devices, sysctls, sockets, sockopts, unix])
     })
 }
 
@@ -185,5 +193,12 @@ impl DecidedBy<SockoptTables> for Sockopt {
     fn decided_by(&self, tables: &SockoptTables) -> Decision {
         let Self { level, option, set } = *self;
         tables.decide(&SockoptRequest { level, option, access: if set { access::SET } else { access::GET } })
+    }
+}
+
+impl DecidedBy<UnixTables> for Unix {
+    fn decided_by(&self, tables: &UnixTables) -> Decision {
+        let (length, name) = self.padded();
+        tables.decide(&Peer { kind: self.kind, length: length.into(), name: &name })
     }
 }

@@ -10,7 +10,7 @@ use launcher::{
     sys::bpf,
 };
 
-use crate::oracle::{Device, Net, Socket, Sockopt, Sysctl};
+use crate::oracle::{Device, Net, Socket, Sockopt, Sysctl, Unix};
 
 #[allow(clippy::unreadable_literal)] // written by the build script
 static JUDGE: Image = include!(concat!(env!("OUT_DIR"), "/judge.rs"));
@@ -25,6 +25,7 @@ pub struct Judge {
     sysctl: OwnedFd,
     socket: OwnedFd,
     sockopt: OwnedFd,
+    unix: OwnedFd,
 }
 
 impl Judge {
@@ -46,6 +47,7 @@ impl Judge {
             sysctl: load("judge_sysctl")?,
             socket: load("judge_socket")?,
             sockopt: load("judge_sockopt")?,
+            unix: load("judge_unix")?,
         })
     }
 }
@@ -87,6 +89,14 @@ impl Judged for Sockopt {
     fn judged_by(&self, judge: &Judge) -> Option<Decision> {
         let access: u32 = if self.set { 2 } else { 1 };
         run(&judge.sockopt, &[&HEADER, &self.level.to_ne_bytes(), &self.option.to_ne_bytes(), &access.to_ne_bytes()])
+    }
+}
+
+impl Judged for Unix {
+    fn judged_by(&self, judge: &Judge) -> Option<Decision> {
+        let kind = u8::try_from(self.kind.index()).unwrap();
+        let (length, name) = self.padded();
+        run(&judge.unix, &[&HEADER, &[kind], &length.to_ne_bytes(), &name])
     }
 }
 

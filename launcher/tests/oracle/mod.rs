@@ -4,9 +4,14 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use common::{Decision, decision::DEFAULT};
+use common::{
+    Decision,
+    decision::DEFAULT,
+    unix::{Kind, NAME_LEN},
+};
 use launcher::policy::{
     Action, DeviceRule, Host, NetRule, Op, Prefix, Protocol, Rule, Section, SocketRule, SockoptRule, SysctlRule,
+    UnixRule,
 };
 
 /// Something that is asked of the network.
@@ -62,6 +67,23 @@ pub struct Sockopt {
     pub level: i32,
     pub option: i32,
     pub set: bool,
+}
+
+/// A peer that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unix {
+    pub kind: Kind,
+    /// With its `/` or `@`.
+    pub name: Vec<u8>,
+}
+
+impl Unix {
+    /// The name as the programs have it, after its length.
+    pub fn padded(&self) -> (u16, [u8; NAME_LEN]) {
+        let mut name = [0; NAME_LEN];
+        name[..self.name.len()].copy_from_slice(&self.name);
+        (u16::try_from(self.name.len()).unwrap(), name)
+    }
 }
 
 pub fn net(section: &Section<NetRule>, request: Net) -> Decision {
@@ -148,6 +170,22 @@ pub fn sockopt(section: &Section<SockoptRule>, request: Sockopt) -> Decision {
         let access = rule.get("access").is_none_or(|access| access == if request.set { "set" } else { "get" });
         level && option && access
     })
+}
+
+/// A peer without a name concerns only the rules that name such peers.
+pub fn unix(section: &Section<UnixRule>, request: &Unix) -> Decision {
+    let unnamed = request.kind == Kind::UNNAMED;
+    let decision = first_match(section, |rule| match &rule.paths {
+        None => !unnamed,
+        Some(patterns) => {
+            let mut patterns = patterns.iter().map(|pattern| String::from(pattern.clone()));
+            patterns.any(|pattern| match (pattern == "unnamed", unnamed) {
+                (false, false) => glob(pattern.as_bytes(), &request.name),
+                (one, other) => one && other,
+            })
+        }
+    });
+    if unnamed && decision.rule == DEFAULT { Decision { allow: true, ..decision } } else { decision }
 }
 
 fn first_match<R: Rule>(section: &Section<R>, matches: impl Fn(&R) -> bool) -> Decision {

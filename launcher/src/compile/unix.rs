@@ -1,0 +1,165 @@
+//! Compiling the unix section: all names become one automaton, where a verdict depends on a name at all.
+
+use common::{
+    Decision, RuleSet,
+    glob::{Node, State},
+    record::Hook,
+    unix::{self, KINDS, Kind, Lookup, NAME_LEN, Peer, Table},
+};
+
+use super::{
+    CompileError,
+    automaton::{Globs, TooManyStates},
+};
+use crate::policy::{Action, Glob, Section, SocketPattern, Token, UnixRule};
+
+/// The hooks that see an address as it is spelled.
+const SPELLED: [Hook; 2] = [Hook::ConnectUnix, Hook::SendmsgUnix];
+
+/// The hooks that see the peer itself.
+const PEER: [Hook; 2] = [Hook::UnixStreamConnect, Hook::UnixMaySend];
+
+/// The compiled unix section.
+#[derive(Debug)]
+pub struct UnixTables {
+    /// What goes into read-only data.
+    pub table: Table,
+    /// The states of the automaton: none, or a power of two of them.
+    pub states: Vec<Node>,
+    /// Whether a verdict depends on which peer it is, and not on how its address is spelled alone: a path has many
+    /// spellings, and a peer without a name none.
+    pub needs_peer: bool,
+    /// The paths that rules name, each with its place in the policy, where a verdict depends on them.
+    pub paths: Vec<(String, Glob)>,
+}
+
+impl UnixTables {
+    pub(super) fn compile(section: &Section<UnixRule>) -> Result<Self, CompileError> {
+        let unnamed = section.rules.iter().find(|rule| rule.is_about_unnamed());
+        let needs_peer = !is_settled(section, Kind::PATH) || unnamed.is_some_and(|rule| rule.action == Action::Deny);
+        // Whoever sees the peer can say which rule it was, too; whoever doesn't has no use for more than the verdict.
+        let named = [Kind::PATH, Kind::ABSTRACT].map(|kind| (kind, !needs_peer && is_settled(section, kind)));
+        let mut whole = [RuleSet::NONE; KINDS];
+        let (mut globs, mut paths) = (Globs::default(), Vec::new());
+        for (index, rule) in section.rules.iter().enumerate() {
+            for (kind, settled) in named {
+                match reach(rule, kind) {
+                    Reach::All => whole[kind.index()].insert(index),
+                    Reach::Some if !settled => {
+                        for (number, glob) in rule.globs().filter(|(_, glob)| reach_of(glob, kind) == Reach::Some) {
+                            globs.add(index, glob);
+                            if kind == Kind::PATH {
+                                paths.push((format!("/unix/rules/{index}/paths/{number}"), glob.clone()));
+                            }
+                        }
+                    }
+                    Reach::Some | Reach::None => {}
+                }
+            }
+            if rule.is_about_unnamed() {
+                whole[Kind::UNNAMED.index()].insert(index);
+            }
+        }
+        let automaton = globs.automaton(NAME_LEN).map_err(|TooManyStates| CompileError::TooManyPaths)?;
+        let mut by_name = [0; KINDS];
+        for (kind, settled) in named {
+            by_name[kind.index()] = u32::from(!settled);
+        }
+        let same = whole[Kind::PATH.index()] == whole[Kind::ABSTRACT.index()];
+        let table = Table {
+            verdicts: section.verdicts(),
+            steps: automaton.steps,
+            state_mask: automaton.state_mask(),
+            by_kind: u32::from(!same || automaton.steps != 0),
+            padding: 0,
+            by_name,
+            whole,
+        };
+        Ok(Self { table, states: automaton.states, needs_peer, paths })
+    }
+
+    /// Whether anything can be denied.
+    #[must_use]
+    pub fn restricts(&self) -> bool {
+        self.table.verdicts.can_deny()
+    }
+
+    /// The hooks at which it is best enforced.
+    #[must_use]
+    pub fn hooks(&self) -> [Hook; 2] {
+        if self.needs_peer { PEER } else { SPELLED }
+    }
+
+    /// The hooks at which it can be enforced on kernels that don't have those, if there are others.
+    #[must_use]
+    pub fn other_hooks(&self) -> Option<[Hook; 2]> {
+        (!self.needs_peer).then_some(PEER)
+    }
+
+    /// Judges a request, as the kernel would.
+    #[must_use]
+    pub fn decide(&self, peer: &Peer) -> Decision {
+        unix::decide(&self.table, self, peer)
+    }
+}
+
+impl Lookup for UnixTables {
+    fn node(&self, number: State) -> &Node {
+        &self.states[usize::from(number)]
+    }
+
+    fn next(&self, number: State, byte: u32) -> State {
+        self.node(number).next[byte as usize]
+    }
+}
+
+/// Which peers of a kind a rule is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reach {
+    None,
+    Some,
+    All,
+}
+
+fn reach(rule: &UnixRule, kind: Kind) -> Reach {
+    match rule.paths {
+        None => Reach::All,
+        Some(_) => rule.globs().map(|(_, glob)| reach_of(glob, kind)).max().unwrap_or(Reach::None),
+    }
+}
+
+/// The same of one glob. Every path begins with `/`, every abstract name with `@`, and the rest can be anything.
+fn reach_of(glob: &Glob, kind: Kind) -> Reach {
+    let first = if kind == Kind::PATH { b'/' } else { b'@' };
+    let mut tokens = glob.tokens().peekable();
+    match tokens.peek() {
+        Some(Token::Byte(byte)) if *byte != first => return Reach::None,
+        Some(Token::Byte(_) | Token::AnyByte) => drop(tokens.next()),
+        Some(Token::AnyRun) | None => {}
+    }
+    let anything = tokens.peek().is_some() && tokens.all(|token| token == Token::AnyRun);
+    if anything { Reach::All } else { Reach::Some }
+}
+
+/// Whether all peers of a kind have one verdict, by whichever rule: that of the first rule that is about all of them, or
+/// the default, and no rule before it says otherwise about some.
+fn is_settled(section: &Section<UnixRule>, kind: Kind) -> bool {
+    let all = section.rules.iter().position(|rule| reach(rule, kind) == Reach::All);
+    let verdict = all.map_or(section.default, |rule| section.rules[rule].action);
+    let before = &section.rules[..all.unwrap_or(section.rules.len())];
+    before.iter().all(|rule| reach(rule, kind) == Reach::None || rule.action == verdict)
+}
+
+impl UnixRule {
+    fn is_about_unnamed(&self) -> bool {
+        self.paths.iter().flatten().any(|pattern| *pattern == SocketPattern::Unnamed)
+    }
+
+    /// The names in this rule, each with its position in the list.
+    fn globs(&self) -> impl Iterator<Item = (usize, &Glob)> {
+        self.paths.iter().flatten().enumerate().filter_map(|(number, pattern)| match pattern {
+            SocketPattern::Named(glob) => Some((number, glob)),
+            SocketPattern::Unnamed => None,
+        })
+    }
+}

@@ -1,0 +1,150 @@
+//! What the programs for Unix sockets need to know of the running kernel, and whether it has what they need.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use common::{
+    record::Hook,
+    unix::{AddressLayout, PeerLayout},
+};
+
+use super::{
+    LoadError,
+    btf::{Btf, BtfError},
+};
+use crate::{compile::Tables, policy::Glob, sys::plain::bytes_of};
+
+/// The security modules that are active. That a program can be loaded and attached says nothing about it: without the BPF
+/// module, it is never called.
+const ACTIVE: &str = "/sys/kernel/security/lsm";
+
+/// The hooks that see an address as it is spelled.
+pub(super) const SPELLED: [Hook; 2] = [Hook::ConnectUnix, Hook::SendmsgUnix];
+
+/// The function that the kernel has for an LSM hook, so that programs can be attached there.
+pub(super) fn lsm_function(hook: Hook) -> Option<&'static str> {
+    match hook {
+        Hook::UnixStreamConnect => Some("bpf_lsm_unix_stream_connect"),
+        Hook::UnixMaySend => Some("bpf_lsm_unix_may_send"),
+        _ => None,
+    }
+}
+
+/// What was found out for the programs of some hooks.
+#[derive(Default)]
+pub(super) struct Facts {
+    address: Option<AddressLayout>,
+    peer: Option<PeerLayout>,
+    functions: Vec<(Hook, u32)>,
+}
+
+impl Facts {
+    /// Asks the kernel what the programs of these hooks need to know. It is only asked where a verdict depends on it:
+    /// reading its types takes longer than anything else of a launch.
+    pub(super) fn of(tables: &Tables, hooks: &[Hook]) -> Result<Self, LoadError> {
+        let mut facts = Self::default();
+        let by_kind = tables.unix.as_ref().is_some_and(|unix| unix.table.by_kind != 0);
+        if by_kind && hooks.iter().any(|hook| SPELLED.contains(hook)) {
+            facts.address = Some(address_layout().map_err(|error| match error {
+                // The length came together with the hooks.
+                BtfError::Missing(_) => LoadError::no_hook(Hook::ConnectUnix),
+                error => error.into(),
+            })?);
+        }
+        let functions = hooks.iter().filter_map(|hook| Some((*hook, lsm_function(*hook)?)));
+        let functions: Vec<(Hook, &str)> = functions.collect();
+        if !functions.is_empty() {
+            for (place, glob) in tables.unix.iter().flat_map(|unix| &unix.paths) {
+                if let Some(real) = really(glob) {
+                    let (place, path) = (place.clone(), glob.as_str().to_owned());
+                    return Err(LoadError::NotReal { place, path, real });
+                }
+            }
+            let btf = Btf::of_kernel(&PEER_TYPES)?;
+            facts.peer = Some(peer_layout(&btf)?);
+            for (hook, name) in functions {
+                facts.functions.push((hook, btf.function(name)?));
+            }
+        }
+        Ok(facts)
+    }
+
+    /// The values of the programs' global variables.
+    pub(super) fn globals(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
+        let address = self.address.iter().map(|layout| ("UNIX_ADDRESS", bytes_of(std::slice::from_ref(layout))));
+        address.chain(self.peer.iter().map(|layout| ("UNIX_PEER", bytes_of(std::slice::from_ref(layout)))))
+    }
+
+    /// The number by which the kernel knows the function that a hook's program is attached to; 0 for hooks that are none.
+    pub(super) fn function(&self, hook: Hook) -> u32 {
+        self.functions.iter().find(|(other, _)| *other == hook).map_or(0, |(_, number)| *number)
+    }
+}
+
+/// Why programs at LSM hooks would never be called, if they wouldn't.
+pub(super) fn inactive_lsm() -> Option<String> {
+    match fs::read_to_string(ACTIVE) {
+        Ok(modules) if modules.trim().split(',').any(|module| module == "bpf") => None,
+        Ok(modules) => {
+            Some(format!("its security modules are {}; boot it with lsm={},bpf", modules.trim(), modules.trim()))
+        }
+        Err(error) => Some(format!(
+            "which security modules are active can't be read from {ACTIVE} ({error}); \
+             mount -t securityfs securityfs /sys/kernel/security"
+        )),
+    }
+}
+
+/// What a rule would have to say instead, if the path in it leads through a symbolic link: sockets are known by their
+/// real paths, so it would never match. Only folders before the first wildcard can be looked at, and only those that are
+/// there.
+fn really(glob: &Glob) -> Option<String> {
+    let text = glob.as_str();
+    let wild = text.find(['*', '?']).unwrap_or(text.len());
+    let folder = Path::new(text.get(..=text[..wild].rfind('/')?)?);
+    let known = folder.ancestors().find_map(|known| Some((known, known.canonicalize().ok()?)));
+    let (known, real) = known.filter(|(known, real)| known != real)?;
+    let rest: PathBuf = Path::new(text).strip_prefix(known).ok()?.into();
+    Some(real.join(rest).display().to_string())
+}
+
+fn address_layout() -> Result<AddressLayout, BtfError> {
+    const CONTEXT: &str = "bpf_sock_addr_kern";
+    let btf = Btf::of_kernel(&[CONTEXT])?;
+    Ok(AddressLayout { address: btf.offset(CONTEXT, "uaddr")?, length: btf.offset(CONTEXT, "uaddrlen")? })
+}
+
+const PEER_TYPES: [&str; 10] = [
+    "socket",
+    "unix_sock",
+    "path",
+    "unix_address",
+    "dentry",
+    "qstr",
+    "vfsmount",
+    "mount",
+    "bpf_lsm_unix_stream_connect",
+    "bpf_lsm_unix_may_send",
+];
+
+fn peer_layout(btf: &Btf) -> Result<PeerLayout, BtfError> {
+    let (path, name) = (btf.offset("unix_sock", "path")?, btf.offset("dentry", "d_name")?);
+    Ok(PeerLayout {
+        socket_sk: btf.offset("socket", "sk")?,
+        sock_address: btf.offset("unix_sock", "addr")?,
+        sock_mount: path + btf.offset("path", "mnt")?,
+        sock_dentry: path + btf.offset("path", "dentry")?,
+        address_length: btf.offset("unix_address", "len")?,
+        address_name: btf.offset("unix_address", "name")?,
+        dentry_parent: btf.offset("dentry", "d_parent")?,
+        dentry_length: name + btf.offset("qstr", "len")?,
+        dentry_name: name + btf.offset("qstr", "name")?,
+        vfsmount_root: btf.offset("vfsmount", "mnt_root")?,
+        mount_vfsmount: btf.offset("mount", "mnt")?,
+        mount_parent: btf.offset("mount", "mnt_parent")?,
+        mount_point: btf.offset("mount", "mnt_mountpoint")?,
+        mount_namespace: btf.offset("mount", "mnt_ns")?,
+    })
+}
