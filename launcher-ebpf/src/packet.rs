@@ -174,11 +174,22 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     })
 }
 
+/// The loopback device, in every network namespace (`LOOPBACK_IFINDEX`, include/net/net_namespace.h).
+const LOOPBACK_DEVICE: u32 = 1;
+
 /// 1 if what is sent from `source` to `destination` is received by one of the sandbox's own sockets, where the policy
 /// asks for that.
 #[inline(always)]
 fn is_own(ctx: &SkBuffContext, protocol: Protocol, source: (Address, u16), destination: (Address, u16)) -> u32 {
-    if own::matters() && destination.0.is_loopback() { own::receives(ctx, protocol, source, destination) } else { 0 }
+    if !own::matters() || !destination.0.is_loopback() {
+        return 0;
+    }
+    // A socket that is bound to another device (SO_BINDTODEVICE) sends even this over the wire.
+    // SAFETY: the verifier checks the access to the context.
+    if unsafe { (*ctx.skb.skb).ifindex } != LOOPBACK_DEVICE {
+        return 0;
+    }
+    own::receives(ctx, protocol, source, destination)
 }
 
 /// Parses a packet, has it judged and concludes. One that can't be parsed is denied.
