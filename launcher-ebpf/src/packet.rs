@@ -127,8 +127,11 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         return record::deny_unjudged(Hook::Ingress);
     };
     let listens = socket.state == LISTEN;
+    // Only the answer to a connection tells for certain which socket accepts it: another one may have joined or left the
+    // port meanwhile, or a program of a SO_REUSEPORT group may have chosen.
+    let answered = own::matters() && socket.state == SYN_SENT;
     // What belongs to a connection has been judged when that was made; likewise a connected UDP socket.
-    if socket.is_tcp() && !listens || socket.is_udp() && socket.state == ESTABLISHED {
+    if socket.is_tcp() && !listens && !answered || socket.is_udp() && socket.state == ESTABLISHED {
         return 1;
     }
     judge(ctx, Hook::Ingress, &socket, |packet| {
@@ -145,7 +148,8 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         }
         let (address, port) = (packet.source, packet.source_port);
         let own = is_own(ctx, protocol, (packet.destination, packet.destination_port), (address, port));
-        let request = Request { op: Op::RECEIVE, protocol, address, port, own };
+        let op = if answered { Op::CONNECT } else { Op::RECEIVE };
+        let request = Request { op, protocol, address, port, own };
         Some((net::decide(table, &KernelTables, &request)?, request))
     })
 }
