@@ -83,6 +83,19 @@ impl Socket {
         self.kind == kind_of(kind::DGRAM, protocol::UDP)
     }
 
+    /// The address that the socket is connected or connecting to.
+    #[inline(always)]
+    fn peer(&self) -> Address {
+        // SAFETY: as above.
+        unsafe {
+            if self.family == socket::INET {
+                Address::v4((*self.pointer).dst_ip4)
+            } else {
+                Address::v6(words(&raw const (*self.pointer).dst_ip6))
+            }
+        }
+    }
+
     /// The address and port that the socket is bound to.
     #[inline(always)]
     fn bound(&self) -> (Address, u16) {
@@ -161,8 +174,11 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let Some(socket) = Socket::of(ctx) else {
         return record::deny_unjudged(Hook::Egress);
     };
-    // The address hooks have judged these, but for who receives it: that may have changed since.
-    if socket.is_tcp() && (socket.state != SYN_SENT || !own::matters()) || socket.is_udp() && !own::matters() {
+    // The address hooks have judged these, but for who receives it: that may have changed since. It does not matter for
+    // who isn't reached by loopback, and must not: the packet may be on its way to another address (NAT).
+    if socket.is_tcp() && (socket.state != SYN_SENT || !own::matters() || !socket.peer().is_loopback())
+        || socket.is_udp() && !own::matters()
+    {
         return 1;
     }
     judge(ctx, Hook::Egress, &socket, |packet| {
