@@ -213,10 +213,16 @@ fn hooks_follow_from_the_rules() {
         ),
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["bind"]}))}),
-            vec!["bind4", "bind6", "ingress", "sock_create", "setsockopt"],
+            vec!["bind4", "bind6", "ingress", "sock_create", "sock_ops", "setsockopt"],
         ),
-        (json!({"network": deny(json!({"action": "deny", "ops": ["receive"]}))}), vec!["ingress", "sock_create"]),
-        (json!({"network": {"default": "deny"}}), [&addresses[..], &["ingress", "sock_create", "setsockopt"]].concat()),
+        (
+            json!({"network": deny(json!({"action": "deny", "ops": ["receive"]}))}),
+            vec!["ingress", "sock_create", "sock_ops"],
+        ),
+        (
+            json!({"network": {"default": "deny"}}),
+            [&addresses[..], &["ingress", "sock_create", "sock_ops", "setsockopt"]].concat(),
+        ),
         (
             json!({"network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["sandbox"]}]}}),
             [&addresses[..], &["ingress", "egress", "sock_create", "sock_ops", "setsockopt"]].concat(),
