@@ -56,7 +56,7 @@ for what in build "$@"; do
         LLVM_PREFIX=/usr/lib/llvm-$LLVM tool bpf-linker "$BPF_LINKER" --no-default-features --features "llvm-$LLVM"
         ;;
     demo) packages curl python3 ;;
-    test) packages curl python3 less util-linux libc-bin procps iproute2 ;;
+    test) packages curl python3 less util-linux libc-bin procps iproute2 bpftool ;;
     bench) packages hyperfine bubblewrap firejail util-linux bpftool ;;
     lint) tool cargo-deny "$CARGO_DENY" ;;
     *) say "unknown: $what"; exit 2 ;;
