@@ -51,7 +51,8 @@ impl Address {
     #[must_use]
     pub fn is_loopback(self) -> bool {
         let last = u32::from_be(self.0[3]);
-        self.is(Self::LOOPBACK6) | (self.is_v4() & (last >> 24 == 127) & (last & 0xff != 0xff))
+        let other = last >> 24 ^ 127 | u32::from(last & 0xff == 0xff);
+        self.is(Self::LOOPBACK6) | ((other == 0) & self.is_v4())
     }
 
     /// Whether this is that address, with a single branch.

@@ -117,6 +117,19 @@ impl Socket {
     }
 }
 
+/// The version of IP that a packet is sent as, whatever it says itself; 0 if it is none.
+#[inline(always)]
+fn version(ctx: &SkBuffContext) -> u32 {
+    const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+    const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+    // SAFETY: the verifier checks the access to the context.
+    match unsafe { (*ctx.skb.skb).protocol } {
+        ETH_P_IP => 4,
+        ETH_P_IPV6 => 6,
+        _ => 0,
+    }
+}
+
 struct Bytes<'a>(&'a SkBuffContext);
 
 impl Content for Bytes<'_> {
@@ -222,7 +235,7 @@ fn judge(
 ) -> i32 {
     let mut number = socket.protocol;
     let outcome = judged(|| {
-        if let Some(packet) = parse(&Bytes(ctx)) {
+        if let Some(packet) = parse(&Bytes(ctx), version(ctx)) {
             number = packet.protocol;
             return decide(&packet);
         }

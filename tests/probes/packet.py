@@ -26,6 +26,13 @@ def header4(address, protocol, payload, options=b"", fragment=0, version=4):
     return fixed + socket.inet_aton("127.0.0.1") + socket.inet_aton(address) + options + payload
 
 
+def as_version6(packet):
+    """What the kernel sends as IPv4, and looks like IPv6's UDP to fd00::7."""
+    packet = bytearray(packet)
+    packet[0], packet[6], packet[24:40] = 0x65, 17, socket.inet_pton(socket.AF_INET6, "fd00::7")
+    return bytes(packet)
+
+
 def send(how, address, port):
     kind, v6 = how[:-1], how.endswith("6")
     family = socket.AF_INET6 if v6 else socket.AF_INET
@@ -73,7 +80,7 @@ def send(how, address, port):
             "hdrincl_more": lambda: header4(address, 17, payload[:8], fragment=0x2000),
             "hdrincl_later": lambda: header4(address, 17, payload, fragment=1),
             "hdrincl_short": lambda: header4(address, 17, payload[:3]),
-            "hdrincl_version": lambda: header4(address, 17, payload + bytes(40), version=6),
+            "hdrincl_version": lambda: as_version6(header4(address, 17, bytes(40))),
         }[kind]()
         # Where it says that it goes is not where the call says.
         sock.sendto(packet, (address, 0))
