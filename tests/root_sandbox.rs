@@ -250,16 +250,47 @@ print(any(b'question' in frame or 6 in (frame[20], frame[23]) for frame in frame
 }
 
 #[test]
-fn sockets_that_come_from_outside_stay_outside() {
-    // Its maker counts, not who has it.
-    let program = format!(
-        "{SHARED}\nlistener = socket.socket(fileno=0)
-print(ask('tcp4', '127.0.0.1', listener.getsockname()[1]), listener.getsockname()[1], flush=True)"
+fn a_sockets_maker_counts_and_not_who_has_it() {
+    let (bare, guarded, _) = scenario(
+        &[],
+        &["tcp4:127.0.0.1"],
+        "
+keeper = socket.socket(socket.AF_UNIX); keeper.connect(b'\\0' + os.environ['KEEPER'].encode())
+def keep(word, sock):
+    socket.send_fds(keeper, [word], [sock.fileno()])
+    return keeper.recv(100).decode()
+# Made inside, and used outside.
+print(keep(b'connect', make('tcp4')))
+mine = bound('tcp4', '127.0.0.1'); port = mine.getsockname()[1]
+print(keep(b'answer', mine)); mine.close()
+print(ask('tcp4', '127.0.0.1', port))
+# Made outside, and used inside.
+keeper.sendall(b'give')
+given = socket.socket(fileno=socket.recv_fds(keeper, 1, 1)[1][0])
+print(ask('tcp4', '127.0.0.1', given.getsockname()[1]))
+",
     );
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let run = Run::python(policy(), &program, &[]).stdin(std::os::fd::OwnedFd::from(listener));
-    assert!(run.bare().success().stdout.starts_with("timeout "));
-    assert!(run.output().success().stdout.starts_with("EPERM "));
+    assert_eq!(bare, "done\ndone\nkept\ngiven\n");
+    assert_eq!(guarded.stdout, "EPERM\ndone\nkept\nEPERM\n");
+}
+
+#[test]
+fn audit_mode_reaches_everybody_and_records() {
+    let mut policy = policy();
+    policy["mode"] = json!("audit");
+    let (tcp, udp) = (support::TcpServer::start("127.0.0.1"), support::UdpServer::start("::1"));
+    let program = format!(
+        "{SHARED}\nprint(ask('udp6', '::1', int(sys.argv[2])))
+socket.create_connection(('127.0.0.1', int(sys.argv[1])))"
+    );
+    let output = Run::python(&policy, &program, &[&tcp.port().to_string(), &udp.port().to_string()]).output().success();
+    assert_eq!((output.stdout.as_str(), tcp.accepted()), ("question\n", 1));
+    // Each at the system call, and once more when the packet leaves or the answer comes.
+    assert!(
+        output.sum("audited") >= 4 && output.events().iter().all(|event| event["op"] == "connect"),
+        "{:#}",
+        output.log
+    );
 }
 
 #[test]
