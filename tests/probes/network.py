@@ -34,7 +34,8 @@ def attempt(how, address, port, bound=None):
         if family == socket.AF_INET:
             sockaddr = sockaddr_in(family, address, int(port))
         else:
-            sockaddr = struct.pack("=H", family) + struct.pack(">HI", int(port), 0) + socket.inet_pton(family, address) + bytes(4)
+            packed = socket.inet_pton(family, address)
+            sockaddr = struct.pack("=H", family) + struct.pack(">HI", int(port), 0) + packed + bytes(4)
         sock = socket.socket(family, socket.SOCK_DGRAM) if kind == "uring_udp" else sock
         buffer = ctypes.create_string_buffer(sockaddr, len(sockaddr))
         uring(URING_CONNECT, sock.fileno(), ctypes.addressof(buffer), 0, second=len(sockaddr))

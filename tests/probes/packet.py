@@ -9,6 +9,7 @@ Failures print the name of the error.
 import errno, os, socket, struct, sys
 
 IP_OPTIONS, IPV6_HOPOPTS, IPV6_DSTOPTS, IPV6_RTHDR = 4, 54, 59, 57
+FD00_1 = socket.inet_pton(socket.AF_INET6, "fd00::1")
 PADDING = bytes([0, 0, 1, 4, 0, 0, 0, 0])  # an extension header of eight bytes that says nothing
 
 
@@ -61,7 +62,7 @@ def send(how, address, port):
             "forged_lsrr": (0, IP_OPTIONS, bytes([131, 7, 4, 10, 0, 0, 1, 0])),
             "forged_hop": (41, IPV6_HOPOPTS, PADDING),
             "forged_dst": (41, IPV6_DSTOPTS, PADDING),
-            "forged_routing": (41, IPV6_RTHDR, bytes([0, 2, 4, 0, 0, 0, 0, 0]) + socket.inet_pton(socket.AF_INET6, "fd00::1")),
+            "forged_routing": (41, IPV6_RTHDR, bytes([0, 2, 4, 0, 0, 0, 0, 0]) + FD00_1),
         }
         if kind in options:
             sock.setsockopt(*options[kind])

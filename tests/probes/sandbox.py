@@ -17,7 +17,8 @@ OPTIONS = {
 def make(kind, options=()):
     """A socket, e.g. of kind tcp4, mptcp6, udp4 or udp_to6."""
     family = socket.AF_INET6 if kind.endswith("6") else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM if kind.startswith("udp") else socket.SOCK_STREAM, PROTOCOLS.get(kind[:-1], 0))
+    udp = kind.startswith("udp")
+    sock = socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM, PROTOCOLS.get(kind[:-1], 0))
     for option in options:
         if option == "first":
             choose_first(sock)
