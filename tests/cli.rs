@@ -57,6 +57,62 @@ fn explain_answers_with_verdict_rule_and_exit_status() {
 }
 
 #[test]
+fn explain_answers_on_every_network_operation_and_on_sockets() {
+    let policy = json!({"version": 1,
+        "network": {"default": "deny", "rules": [
+            {"action": "allow", "hosts": ["sandbox"], "ops": ["connect", "send", "receive"]},
+            {"action": "deny", "ops": ["bind"], "hosts": ["10.0.0.1"]},
+            {"action": "allow", "ops": ["bind"], "ports": ["ephemeral", "8000-8999"]},
+            {"action": "allow", "ops": ["send"], "protocols": ["udp"], "ports": [53]},
+            {"action": "allow", "ops": ["receive"], "hosts": ["private"]}
+        ]},
+        "sockets": {"default": "allow", "rules": [
+            {"action": "allow", "type": "dgram", "protocol": "icmp"}, {"action": "deny", "family": "inet6"}
+        ]}
+    });
+    let table: [(&[&str], i32, &str); 22] = [
+        (&["connect", "tcp", "127.0.0.1:80"], 1, "denied by default"),
+        (&["connect", "--sandbox", "tcp", "127.0.0.1:80"], 0, "allowed by /network/rules/0"),
+        (&["send", "--sandbox", "udp", "[::1]:80"], 0, "allowed by /network/rules/0"),
+        (&["receive", "--sandbox", "udp", "127.0.0.1:80"], 0, "allowed by /network/rules/0"),
+        (&["bind", "tcp", "127.0.0.1:8080"], 0, "allowed by /network/rules/2"),
+        (&["bind", "tcp", "10.0.0.1:8080"], 1, "denied by /network/rules/1"),
+        (&["bind", "tcp", "0.0.0.0:8080"], 1, "denied by /network/rules/1"),
+        (&["bind", "udp", "[::]:8080"], 1, "denied by /network/rules/1"),
+        (&["bind", "udp", "[::1]:0"], 0, "allowed by /network/rules/2"),
+        (&["bind", "udp", "[::1]:80"], 1, "denied by default"),
+        (&["send", "udp", "9.9.9.9:53"], 0, "allowed by /network/rules/3"),
+        (&["send", "udp", "9.9.9.9:54"], 1, "denied by default"),
+        (&["connect", "udp", "9.9.9.9:53"], 1, "denied by default"),
+        (&["receive", "tcp", "10.1.2.3:40000"], 0, "allowed by /network/rules/4"),
+        (&["receive", "tcp", "11.1.2.3:40000"], 1, "denied by default"),
+        (&["socket", "inet", "stream", "tcp"], 0, "allowed by default"),
+        (&["socket", "inet6", "stream", "tcp"], 1, "denied by /sockets/rules/1"),
+        (&["socket", "inet", "dgram", "icmp"], 0, "allowed by /sockets/rules/0"),
+        (&["socket", "inet6", "dgram", "icmp"], 0, "allowed by /sockets/rules/0"),
+        (&["socket", "inet", "raw", "icmp"], 1, "denied by fail-closed"),
+        (&["socket", "inet", "dgram", "udplite"], 1, "denied by fail-closed"),
+        (&["socket", "inet", "raw", "255"], 1, "denied by fail-closed"),
+    ];
+    let run = Run::new(policy, ["true"]);
+    for (request, status, answer) in table {
+        let output = run.subcommand("explain", request).exits(status);
+        assert!(output.stdout.contains(answer) && output.stdout.lines().count() == 1, "{request:?}: {output:?}");
+    }
+    for request in [
+        &["socket", "unix", "stream", "tcp"][..],
+        &["socket", "inet", "stream"],
+        &["socket", "inet", "packet", "tcp"],
+        &["socket", "inet", "raw", "no-such"],
+        &["bind", "tcp", "8080"],
+        &["send", "--sandbox"],
+    ] {
+        let output = run.subcommand("explain", request).exits(125);
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{request:?}: {output:?}");
+    }
+}
+
+#[test]
 fn explain_says_so_where_nothing_is_enforced() {
     let run = Run::new(json!({"version": 1}), ["true"]);
     let output = run.subcommand("explain", &["connect", "tcp", "10.0.0.1:80"]).success();

@@ -333,6 +333,49 @@ fn sockets_that_would_never_match() {
 }
 
 #[test]
+fn sockets_that_are_none() {
+    let table = [
+        ("family", json!("inet4"), "/sockets/rules/0/family", "did you mean \"inet\""),
+        ("family", json!("unix"), "/sockets/rules/0/family", "inet and inet6 only"),
+        ("family", json!(2), "/sockets/rules/0/family", ""),
+        ("family", json!(null), "/sockets/rules/0/family", ""),
+        ("type", json!("streem"), "/sockets/rules/0/type", "did you mean \"stream\""),
+        ("type", json!(1), "/sockets/rules/0/type", ""),
+        ("type", json!(["raw"]), "/sockets/rules/0/type", ""),
+        ("protocol", json!("udp-lite"), "/sockets/rules/0/protocol", "did you mean \"udplite\""),
+        ("protocol", json!("http"), "/sockets/rules/0/protocol", "known: tcp, udp"),
+        ("protocol", json!(65536), "/sockets/rules/0/protocol", "out of range (0 to 65535)"),
+        ("protocol", json!(-1), "/sockets/rules/0/protocol", ""),
+        ("protocol", json!(["udp"]), "/sockets/rules/0/protocol", "a protocol's name or number"),
+        ("kind", json!("raw"), "/sockets/rules/0/kind", "unknown key"),
+    ];
+    for (key, value, place, words) in table {
+        refused(rule("sockets", &json!({"action": "deny", key: value})), &[place, words]);
+    }
+    refused(rule("sockets", &json!({"type": "raw"})), &["/sockets/rules/0", "action"]);
+    refused(json!({"version": 1, "sockets": {"rules": []}}), &["/sockets", "default"]);
+    refused(json!({"version": 1, "socket": {"default": "deny"}}), &["did you mean \"sockets\""]);
+}
+
+#[test]
+fn words_of_network_rules() {
+    let table = [
+        (net("ops", &json!(["conect"])), "/network/rules/0/ops/0", "did you mean \"connect\""),
+        (net("ops", &json!(["recieve"])), "/network/rules/0/ops/0", "did you mean \"receive\""),
+        (net("ops", &json!(["listen"])), "/network/rules/0/ops/0", "bind"),
+        (net("ops", &json!([])), "/network/rules/0/ops", ""),
+        (net("ops", &json!("bind")), "/network/rules/0/ops", ""),
+        (net("hosts", &json!(["sanbox"])), "/network/rules/0/hosts/0", "did you mean \"sandbox\""),
+        (net("ports", &json!(["ephemral"])), "/network/rules/0/ports/0", "\"ephemeral\""),
+        (net("ports", &json!(["ephemeral-80"])), "/network/rules/0/ports/0", "no port"),
+        (net("protocols", &json!(["udplite"])), "/network/rules/0/protocols/0", "udp"),
+    ];
+    for (policy, place, words) in table {
+        refused(policy, &[place, words]);
+    }
+}
+
+#[test]
 fn another_version() {
     for version in [0, 2, 10_000_000_000_u64] {
         refused(json!({"version": version}), &["/version", &version.to_string()]);

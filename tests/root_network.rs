@@ -11,7 +11,7 @@ fn deny(hosts: &[&str]) -> Value {
 
 /// Attempts to reach an address and port with every kind of socket of the family.
 fn all_sockets(address: &str, family: u8, port: u16) -> impl Iterator<Item = String> + '_ {
-    let kinds = ["tcp", "udp", "mptcp", "fastopen", "fastopen_connect", "tcp_nonblocking"];
+    let kinds = ["tcp", "udp", "mptcp", "fastopen", "fastopen_connect", "tcp_nonblocking", "uring", "uring_udp"];
     kinds.into_iter().map(move |kind| format!("{kind}{family} {address} {port}"))
 }
 
@@ -79,7 +79,11 @@ fn a_denied_server_never_hears_of_the_attempts() {
     let [v4, v6] = TcpServer::start_pair();
     let attempts = spellings(v4.port()).concat();
     let words: Vec<&str> = attempts.iter().map(String::as_str).collect();
-    let run = Run::python(deny(&["loopback"]), include_str!("probes/network.py"), &words);
+    let run = Run::python(
+        deny(&["loopback"]),
+        concat!(include_str!("probes/uring.py"), include_str!("probes/network.py")),
+        &words,
+    );
     let output = run.output().success();
     assert!(output.stdout.lines().all(|line| line.ends_with(": EPERM")), "{}", output.stdout);
     assert_eq!((v4.accepted(), v6.accepted()), (0, 0));

@@ -17,6 +17,8 @@ pub const UNPARSED_PACKET: u16 = 0xfffc;
 
 /// Denied because the option lets the kernel choose ports that the network section may not allow to bind.
 pub const PORT_RANGE: u16 = 0xfffb;
+/// Denied because the option has a program choose who of those that share a port receives what is sent there.
+pub const RECEIVER_CHOICE: u16 = 0xfffa;
 
 /// The verdict on a request, and what decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

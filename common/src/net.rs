@@ -44,12 +44,15 @@ impl Address {
         a | b | (c ^ 0xffff_u32.to_be()) == 0
     }
 
-    /// Whether this is an address of this host's loopback network, by which nothing leaves it: 127.0.0.0/8 or `::1`.
+    /// Whether this is an address of this host's loopback network for a single receiver: `::1`, or one of 127.0.0.0/8
+    /// that doesn't end with 255. What is sent to 127.255.255.255, or the like where the network is divided, is received
+    /// by all who listen there.
     #[inline(always)]
     #[must_use]
     pub fn is_loopback(self) -> bool {
-        let [_, _, _, last] = self.0;
-        self.is(Self::LOOPBACK6) | (self.is_v4() & (u32::from_be(last) >> 24 == 127))
+        let last = u32::from_be(self.0[3]);
+        let other = last >> 24 ^ 127 | u32::from(last & 0xff == 0xff);
+        self.is(Self::LOOPBACK6) | ((other == 0) & self.is_v4())
     }
 
     /// Whether this is that address, with a single branch.
@@ -380,6 +383,24 @@ mod tests {
         for (destination, bound, expected) in table {
             assert_eq!(effective_destination(destination, bound), expected, "{destination:?} from {bound:?}");
         }
+    }
+
+    #[test]
+    fn loopback_addresses_have_a_single_receiver() {
+        let table = [
+            (0x7f00_0001, true),
+            (0x7f00_0000, true),
+            (0x7fff_fffe, true),
+            (0x7fff_ffff, false),
+            (0x7f00_00ff, false),
+            (0x7eff_fffe, false),
+            (0x8000_0001, false),
+        ];
+        for (address, expected) in table {
+            assert_eq!(Address::from_bits(0xffff_0000_0000 | address).is_loopback(), expected, "{address:x}");
+            assert!(!Address::from_bits(address).is_loopback(), "not mapped");
+        }
+        assert!(Address::LOOPBACK6.is_loopback() && !Address::UNSPECIFIED6.is_loopback());
     }
 
     #[test]

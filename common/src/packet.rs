@@ -39,16 +39,20 @@ mod extension {
     pub const REFUSED: [u32; 2] = [43, 44];
 }
 
-/// Reads a packet's headers. `None` if they are incomplete, if the packet is a fragment, so that its ports may be
+/// Reads the headers of a packet that is sent as one of this version of IP: a raw socket can write another version into
+/// it. `None` if they contradict that, if they are incomplete, if the packet is a fragment, so that its ports may be
 /// elsewhere, or if it has a route of its own, so that the destination isn't where it finally goes.
 ///
 /// There are few branches, and none in the loops: the kernel's verifier would follow all that comes after them once for
 /// each. Black boxes keep the compiler from making some of what is arithmetic here.
 #[inline(always)]
 #[must_use]
-pub fn parse(content: &impl Content) -> Option<Packet> {
+pub fn parse(content: &impl Content, version: u32) -> Option<Packet> {
     let ([first], _) = content.load(0);
-    let Header { source, destination, protocol, end, refused } = match u32::from_be(first) >> 28 {
+    if u32::from_be(first) >> 28 != version {
+        return None;
+    }
+    let Header { source, destination, protocol, end, refused } = match version {
         4 => header4(content),
         6 => header6(content),
         _ => return None,
@@ -185,7 +189,9 @@ mod tests {
     }
 
     fn parsed((bytes, length): ([u8; 128], usize)) -> Option<(u32, u16, u16)> {
-        let packet = parse(&&bytes[..length])?;
+        let version = u32::from(bytes[0] >> 4);
+        assert_eq!(parse(&&bytes[..length], 10 - version), None, "sent as the other version");
+        let packet = parse(&&bytes[..length], version)?;
         let v4 = (Address::from_bits(0xffff_0a00_0001), Address::from_bits(0xffff_0a00_0002));
         let v6 = (Address::from_bits(1), Address::from_bits(2));
         assert!([v4, v6].contains(&(packet.source, packet.destination)), "{packet:?}");
@@ -215,7 +221,7 @@ mod tests {
         let (mut short, length) = packet4(&[], 0, 17, &PORTS);
         short[0] = 0x44;
         assert_eq!(parsed((short, length)), None, "a header of 16 bytes");
-        assert_eq!(parse(&[0x45_u8; 19].as_slice()), None);
+        assert_eq!(parse(&[0x45_u8; 19].as_slice(), 4), None);
     }
 
     #[test]
@@ -246,7 +252,7 @@ mod tests {
     #[test]
     fn other_versions() {
         for version in [0_u8, 1, 2, 3, 5, 7, 8, 15] {
-            assert_eq!(parse(&[version << 4; 64].as_slice()), None, "{version}");
+            assert_eq!(parse(&[version << 4; 64].as_slice(), version.into()), None, "{version}");
         }
     }
 }

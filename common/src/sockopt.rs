@@ -2,7 +2,7 @@
 
 use crate::{
     Decision, MAX_RULES,
-    decision::{PORT_RANGE, Verdicts},
+    decision::{PORT_RANGE, RECEIVER_CHOICE, Verdicts},
 };
 
 /// Ways to use an option, as bits.
@@ -69,6 +69,8 @@ pub type Rules = [Rule; MAX_RULES];
 /// `IPPROTO_IP`, `IP_LOCAL_PORT_RANGE` (include/uapi/linux/in.h): from which ports the kernel chooses for a socket that is
 /// not bound, be it IPv4's or IPv6's.
 const LOCAL_PORT_RANGE: (i32, i32) = (0, 51);
+/// `SOL_SOCKET`, `SO_ATTACH_REUSEPORT_CBPF` and `SO_ATTACH_REUSEPORT_EBPF` (include/uapi/asm-generic/socket.h).
+const ATTACH_REUSEPORT: [(i32, i32); 2] = [(1, 51), (1, 52)];
 
 /// The compiled sockopts section but for its rules, and what the network section adds to it.
 #[repr(C)]
@@ -78,15 +80,16 @@ pub struct Table {
     pub verdicts: Verdicts,
     /// 1: nobody may say from which ports the kernel chooses, since bind(2) is restricted.
     pub keep_port_range: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// 1: nobody may have a program choose among the sockets of a port, since a rule is about the sandbox's own, and a
+    /// guard's search for the receiver does not ask such a program (`inet_lookup_reuseport` without a packet).
+    pub keep_receivers: u32,
 }
 
 const _: () = assert!(size_of::<Table>() == 48);
 
 impl Table {
     /// No rules, everything denied: what the programs are compiled with.
-    pub const DENY_ALL: Self = Self { verdicts: Verdicts::DENY_ALL, keep_port_range: 1, padding: 0 };
+    pub const DENY_ALL: Self = Self { verdicts: Verdicts::DENY_ALL, keep_port_range: 1, keep_receivers: 1 };
 }
 
 /// Judges a request: the first rule that matches decides, else the default.
@@ -100,6 +103,10 @@ pub fn decide(table: &Table, rules: &Rules, request: &Request) -> Decision {
         && key == self::key(LOCAL_PORT_RANGE.0, LOCAL_PORT_RANGE.1)
     {
         return Decision::fail_closed(PORT_RANGE);
+    }
+    let attaches = || ATTACH_REUSEPORT.iter().any(|(level, option)| key == self::key(*level, *option));
+    if table.keep_receivers != 0 && request.access == access::SET && attaches() {
+        return Decision::fail_closed(RECEIVER_CHOICE);
     }
     for (index, rule) in (0_u16..).zip(rules) {
         if u32::from(index) >= verdicts.count() {

@@ -195,11 +195,21 @@ pub fn receives(
     let (ctx, size) = (ctx.as_ptr(), size as u32);
     // SAFETY: the tuple has the size said. The socket that is found is held until it is released, whatever it is.
     unsafe {
-        let found = match protocol {
+        let mut found = match protocol {
             Protocol::TCP => bpf_sk_lookup_tcp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0),
             Protocol::UDP => bpf_sk_lookup_udp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0),
             _ => return 0,
         };
+        if found.is_null() && protocol == Protocol::TCP {
+            // What is left of an earlier connection from the same port (TIME_WAIT) hides the listener, which will get the
+            // new one. Without the port, the search passes it by.
+            if daddr.is_v4() {
+                tuple.__bindgen_anon_1.ipv4.sport = 0;
+            } else {
+                tuple.__bindgen_anon_1.ipv6.sport = 0;
+            }
+            found = bpf_sk_lookup_tcp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0);
+        }
         if found.is_null() {
             return 0;
         }

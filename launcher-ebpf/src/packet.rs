@@ -84,6 +84,19 @@ impl Socket {
         self.kind == kind_of(kind::DGRAM, protocol::UDP)
     }
 
+    /// The address that the socket is connected or connecting to.
+    #[inline(always)]
+    fn peer(&self) -> Address {
+        // SAFETY: as above.
+        unsafe {
+            if self.family == socket::INET {
+                Address::v4((*self.pointer).dst_ip4)
+            } else {
+                Address::v6(words(&raw const (*self.pointer).dst_ip6))
+            }
+        }
+    }
+
     /// The address and port that the socket is bound to.
     #[inline(always)]
     fn bound(&self) -> (Address, u16) {
@@ -102,6 +115,19 @@ impl Socket {
     fn maker(&self) -> Maker {
         // SAFETY: the verifier knows the socket from `of`.
         unsafe { Maker::of(self.pointer) }
+    }
+}
+
+/// The version of IP that a packet is sent as, whatever it says itself; 0 if it is none.
+#[inline(always)]
+fn version(ctx: &SkBuffContext) -> u32 {
+    const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+    const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+    // SAFETY: the verifier checks the access to the context.
+    match unsafe { (*ctx.skb.skb).protocol } {
+        ETH_P_IP => 4,
+        ETH_P_IPV6 => 6,
+        _ => 0,
     }
 }
 
@@ -132,8 +158,11 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         return record::deny_unjudged(Hook::Ingress);
     };
     let listens = socket.state == LISTEN;
+    // Only the answer to a connection tells for certain which socket accepts it: another one may have joined or left the
+    // port meanwhile, or a program of a SO_REUSEPORT group may have chosen.
+    let answered = own::matters() && socket.state == SYN_SENT;
     // What belongs to a connection has been judged when that was made; likewise a connected UDP socket.
-    if socket.is_tcp() && !listens || socket.is_udp() && socket.state == ESTABLISHED {
+    if socket.is_tcp() && !listens && !answered || socket.is_udp() && socket.state == ESTABLISHED {
         return 1;
     }
     judge(ctx, Hook::Ingress, &socket, |packet| {
@@ -149,7 +178,8 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         }
         let (address, port) = (packet.source, packet.source_port);
         let own = is_own(ctx, protocol, (packet.destination, packet.destination_port), (address, port));
-        let request = Request { op: Op::RECEIVE, protocol, address, port, own };
+        let op = if answered { Op::CONNECT } else { Op::RECEIVE };
+        let request = Request { op, protocol, address, port, own };
         Some((net::decide(table, &KernelTables, &request)?, request))
     })
 }
@@ -164,8 +194,11 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let Some(socket) = Socket::of(ctx) else {
         return record::deny_unjudged(Hook::Egress);
     };
-    // The address hooks have judged these, but for who receives it: that may have changed since.
-    if socket.is_tcp() && (socket.state != SYN_SENT || !own::matters()) || socket.is_udp() && !own::matters() {
+    // The address hooks have judged these, but for who receives it: that may have changed since. It does not matter for
+    // who isn't reached by loopback, and must not: the packet may be on its way to another address (NAT).
+    if socket.is_tcp() && (socket.state != SYN_SENT || !own::matters() || !socket.peer().is_loopback())
+        || socket.is_udp() && !own::matters()
+    {
         return 1;
     }
     judge(ctx, Hook::Egress, &socket, |packet| {
@@ -181,11 +214,22 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     })
 }
 
+/// The loopback device, in every network namespace (`LOOPBACK_IFINDEX`, include/net/net_namespace.h).
+const LOOPBACK_DEVICE: u32 = 1;
+
 /// 1 if what is sent from `source` to `destination` is received by one of the sandbox's own sockets, where the policy
 /// asks for that.
 #[inline(always)]
 fn is_own(ctx: &SkBuffContext, protocol: Protocol, source: (Address, u16), destination: (Address, u16)) -> u32 {
-    if own::matters() && destination.0.is_loopback() { own::receives(ctx, protocol, source, destination) } else { 0 }
+    if !own::matters() || !destination.0.is_loopback() {
+        return 0;
+    }
+    // A socket that is bound to another device (SO_BINDTODEVICE) sends even this over the wire.
+    // SAFETY: the verifier checks the access to the context.
+    if unsafe { (*ctx.skb.skb).ifindex } != LOOPBACK_DEVICE {
+        return 0;
+    }
+    own::receives(ctx, protocol, source, destination)
 }
 
 /// Parses a packet, has it judged and concludes. One that can't be parsed is denied.
@@ -198,7 +242,7 @@ fn judge(
 ) -> i32 {
     let mut number = socket.protocol;
     let outcome = judged(|| {
-        if let Some(packet) = parse(&Bytes(ctx)) {
+        if let Some(packet) = parse(&Bytes(ctx), version(ctx)) {
             number = packet.protocol;
             return decide(&packet);
         }

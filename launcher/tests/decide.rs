@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 
 use common::{
     Decision,
-    decision::{DEFAULT, PORT_RANGE, UNJUDGED_SOCKET},
+    decision::{DEFAULT, PORT_RANGE, RECEIVER_CHOICE, UNJUDGED_SOCKET},
     record::Hook,
 };
 use generate::{Case, DecidedBy as _, case, parse, sysctl::names_of_so_many_states};
@@ -56,7 +56,7 @@ proptest! {
         }
         for request in sockopts {
             let decision = request.decided_by(tables.sockopts.as_ref().unwrap());
-            if decision.rule != PORT_RANGE {
+            if ![PORT_RANGE, RECEIVER_CHOICE].contains(&decision.rule) {
                 let expected = oracle::sockopt(policy.sockopts.as_ref().unwrap(), request);
                 prop_assert_eq!(decision, expected, "{:?}", request);
             }
@@ -222,10 +222,16 @@ fn hooks_follow_from_the_rules() {
         ),
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["bind"]}))}),
-            vec!["bind4", "bind6", "ingress", "sock_create", "setsockopt"],
+            vec!["bind4", "bind6", "ingress", "sock_create", "sock_ops", "setsockopt"],
         ),
-        (json!({"network": deny(json!({"action": "deny", "ops": ["receive"]}))}), vec!["ingress", "sock_create"]),
-        (json!({"network": {"default": "deny"}}), [&addresses[..], &["ingress", "sock_create", "setsockopt"]].concat()),
+        (
+            json!({"network": deny(json!({"action": "deny", "ops": ["receive"]}))}),
+            vec!["ingress", "sock_create", "sock_ops"],
+        ),
+        (
+            json!({"network": {"default": "deny"}}),
+            [&addresses[..], &["ingress", "sock_create", "sock_ops", "setsockopt"]].concat(),
+        ),
         (
             json!({"network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["sandbox"]}]}}),
             [&addresses[..], &["ingress", "egress", "sock_create", "sock_ops", "setsockopt"]].concat(),
@@ -274,6 +280,25 @@ fn the_range_of_ports_is_kept_where_bind_is_restricted() {
         assert_eq!(range.decided_by(&tables).rule, expected, "{policy}");
         assert!(Sockopt { set: false, ..range }.decided_by(&tables).allow, "{policy}");
         assert!(Sockopt { level: 41, ..range }.decided_by(&tables).allow, "{policy}");
+    }
+}
+
+/// Where a rule is about the sandbox's own sockets, no program may choose who receives.
+#[test]
+fn nobody_chooses_among_receivers_where_the_sandboxs_own_are_told_apart() {
+    let (cbpf, ebpf) = (Sockopt { level: 1, option: 51, set: true }, Sockopt { level: 1, option: 52, set: true });
+    let table = [
+        (json!([{"action": "deny", "hosts": ["sandbox"]}]), RECEIVER_CHOICE),
+        (json!([{"action": "deny", "ops": ["bind"], "ports": [80]}]), DEFAULT),
+    ];
+    for (rules, expected) in table {
+        let policy = json!({"version": 1, "network": {"default": "allow", "rules": rules}});
+        let tables = tables(&policy).sockopts.unwrap();
+        for option in [cbpf, ebpf] {
+            assert_eq!(option.decided_by(&tables).rule, expected, "{policy}");
+            assert!(Sockopt { set: false, ..option }.decided_by(&tables).allow, "{policy}");
+            assert!(Sockopt { level: 0, option: 50, ..option }.decided_by(&tables).allow, "{policy}");
+        }
     }
 }
 

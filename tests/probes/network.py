@@ -29,7 +29,17 @@ def attempt(how, address, port, bound=None):
     peer = (address, int(port)) + scope
     if bound:
         sock.bind((bound, 0))
-    if kind == "fastopen":
+    if kind in ("uring", "uring_udp"):
+        # An address of the socket's own family, and io_uring's own system calls.
+        if family == socket.AF_INET:
+            sockaddr = sockaddr_in(family, address, int(port))
+        else:
+            packed = socket.inet_pton(family, address)
+            sockaddr = struct.pack("=H", family) + struct.pack(">HI", int(port), 0) + packed + bytes(4)
+        sock = socket.socket(family, socket.SOCK_DGRAM) if kind == "uring_udp" else sock
+        buffer = ctypes.create_string_buffer(sockaddr, len(sockaddr))
+        uring(URING_CONNECT, sock.fileno(), ctypes.addressof(buffer), 0, second=len(sockaddr))
+    elif kind == "fastopen":
         sock.sendto(b"x", MSG_FASTOPEN, peer)
     elif kind == "fastopen_connect":
         # The connection begins with the first data; whether it may is asked before.

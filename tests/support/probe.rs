@@ -31,7 +31,25 @@ impl Probe {
     /// Attempts to connect (tests/probes/network.py).
     #[must_use]
     pub fn network() -> Self {
-        Self::new(include_str!("../probes/network.py"))
+        Self::new(concat!(include_str!("../probes/uring.py"), include_str!("../probes/network.py")))
+    }
+
+    /// Attempts to bind sockets (tests/probes/bind.py).
+    #[must_use]
+    pub fn bind() -> Self {
+        Self::new(concat!(include_str!("../probes/uring.py"), include_str!("../probes/bind.py")))
+    }
+
+    /// Attempts to send datagrams (tests/probes/send.py).
+    #[must_use]
+    pub fn send() -> Self {
+        Self::new(concat!(include_str!("../probes/uring.py"), include_str!("../probes/send.py")))
+    }
+
+    /// Attempts to make sockets and send packets by them (tests/probes/packet.py).
+    #[must_use]
+    pub fn packet() -> Self {
+        Self::new(include_str!("../probes/packet.py"))
     }
 
     /// Attempts to use device nodes (tests/probes/device.py).

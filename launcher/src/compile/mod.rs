@@ -104,7 +104,8 @@ impl Tables {
         if self.sockets.as_ref().is_some_and(SocketTables::is_needed) {
             hooks.push(Hook::SockCreate);
         }
-        if own {
+        // MPTCP's listeners can be marked only there.
+        if own || hooks.contains(&Hook::Ingress) {
             hooks.push(Hook::SockOps);
         }
         if let Some(unix) = self.unix.as_ref().filter(|unix| unix.restricts()) {

@@ -73,8 +73,8 @@ impl NetTables {
     /// Whether packets that arrive have to be judged.
     #[must_use]
     pub fn judges_packets(&self) -> bool {
-        // Whoever listens may have come to his port without bind(2).
-        self.table.judges(net::Op::RECEIVE) || self.table.judges(net::Op::BIND)
+        // Whoever listens may have come to his port without bind(2), and whoever answers may not be the sandbox's own.
+        self.table.judges(net::Op::RECEIVE) || self.table.judges(net::Op::BIND) || self.asks_for_own()
     }
 
     /// Judges a request, as the kernel would.

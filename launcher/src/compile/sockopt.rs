@@ -26,12 +26,13 @@ impl SockoptTables {
     /// Compiles the section. `None` where nothing is to be asked about socket options.
     pub(super) fn compile(section: Option<&Section<SockoptRule>>, network: Option<&NetTables>) -> Option<Self> {
         let keep_port_range = network.is_some_and(|network| network.table.judges(Op::BIND));
-        if section.is_none() && !keep_port_range {
+        let keep_receivers = network.is_some_and(NetTables::asks_for_own);
+        if section.is_none() && !keep_port_range && !keep_receivers {
             return None;
         }
         let given: &[SockoptRule] = section.map_or(&[], |section| &section.rules);
         let mut rules = Box::new([Rule::NONE; MAX_RULES]);
-        let mut denied = if keep_port_range { access::SET } else { 0 };
+        let mut denied = if keep_port_range || keep_receivers { access::SET } else { 0 };
         if section.is_some_and(|section| section.default == Action::Deny) {
             denied = access::ALL;
         }
@@ -42,7 +43,8 @@ impl SockoptTables {
             }
         }
         let verdicts = section.map_or_else(|| Verdicts::new(true, []), Section::verdicts);
-        let table = Table { verdicts, keep_port_range: u32::from(keep_port_range), padding: 0 };
+        let table =
+            Table { verdicts, keep_port_range: u32::from(keep_port_range), keep_receivers: u32::from(keep_receivers) };
         Some(Self { table, rules, denied })
     }
 

@@ -12,7 +12,7 @@ mod unix;
 use std::{fmt, rc::Rc};
 
 use common::{
-    decision::{DEFAULT, NAME_TOO_LONG, NAME_UNKNOWN, PORT_RANGE, UNJUDGED_SOCKET, UNPARSED_PACKET},
+    decision::{DEFAULT, NAME_TOO_LONG, NAME_UNKNOWN, PORT_RANGE, RECEIVER_CHOICE, UNJUDGED_SOCKET, UNPARSED_PACKET},
     record::{Hook, Key, Tally},
 };
 use jiff::Timestamp;
@@ -135,6 +135,10 @@ impl Cause {
                  name its type or protocol in a rule of the sockets section: its packets are judged then"
             }
             PORT_RANGE => "the network section restricts bind, and this option chooses ports without it",
+            RECEIVER_CHOICE => {
+                "a rule of the network section is about the sandbox's own sockets, and a program that this option sets \
+                 could choose another one's at the same port"
+            }
             UNPARSED_PACKET => "the packet's headers don't tell all that rules may ask for",
             NAME_UNKNOWN => "it could not be found out whose socket it is",
             rule => return Self { rule: format!("/{section}/rules/{rule}"), reason: None },
