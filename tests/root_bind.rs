@@ -149,11 +149,26 @@ fn who_listens_without_bind_is_judged_by_the_port_that_he_got() {
             assert_eq!(output.stdout, expected, "{policy} {family} {protocol}");
             assert_eq!(output.events().len(), usize::from(*denied), "{:#}", output.log);
             for event in output.events() {
-                assert_eq!((&event["op"], &event["hook"]), (&json!("bind"), &json!("ingress")), "{event:#}");
+                assert_eq!((&event["op"], &event["hook"]), (&json!("bind"), &json!("sock_ops")), "{event:#}");
                 assert_eq!(event["network"]["port"], 40001);
                 assert_eq!(event["process"]["comm"], "python3", "whoever made the socket");
             }
         }
+    }
+}
+
+#[test]
+fn who_was_bound_to_an_allowed_port_is_reached_there() {
+    const BOUND: &str = "import socket, sys
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, int(sys.argv[1]))
+listener.bind(('127.0.0.1', 18080))
+listener.listen()
+with socket.create_connection(listener.getsockname(), timeout=10): print('connected')";
+    let rules = json!([{"action": "deny", "ports": ["ephemeral"]}, {"action": "allow", "ports": [18080]}]);
+    for protocol in ["0", "262"] {
+        let run = Run::python(bind("deny", &rules), BOUND, &[protocol]).through(ALONE);
+        let output = run.output().success();
+        assert_eq!((output.stdout.as_str(), output.events().len()), ("connected\n", 0), "{:#}", output.log);
     }
 }
 
@@ -177,7 +192,7 @@ fn order_and_default_decide() {
 fn audit_mode_binds_and_records() {
     let mut policy = bind("deny", &json!([]));
     policy["mode"] = json!("audit");
-    let output = alone().allowed(["tcp4 127.0.0.1 80", "udp6 :: 0", "range4 127.0.0.1 90"]).audited(3).check(&policy);
+    let output = alone().allowed(["tcp4 127.0.0.1 80", "udp6 :: 0", "range4 127.0.0.1 90"]).audited(4).check(&policy);
     assert!(output.events().iter().all(|event| event["verdict"] == "audited"));
     let run = Run::python(policy, UNBOUND, &["4", "0"]).through(ALONE);
     let output = run.output().success();
@@ -195,7 +210,9 @@ fn bpftool_shows_readable_names() {
     let shown = std::process::Command::new("bpftool").args(["cgroup", "show"]).arg(&leaf).output().unwrap();
     let shown = String::from_utf8(shown.stdout).unwrap();
     let names: Vec<&str> = shown.lines().skip(1).filter_map(|line| line.split_whitespace().last()).collect();
-    assert_eq!(names.len(), bpf::HOOKS.len(), "{shown}");
+    // Older bpftools don't know the hooks of Unix sockets, and pass them over.
+    let known = bpf::HOOKS.iter().filter(|(hook, _)| !hook.ends_with("_unix")).count();
+    assert!((known..=bpf::HOOKS.len()).contains(&names.len()), "{shown}");
     assert!(names.iter().all(|name| name.starts_with("guard_")), "{shown}");
     for name in ["guard_connect4", "guard_bind6", "guard_sendmsg4", "guard_ingress", "guard_socket", "guard_device"] {
         assert!(names.contains(&name), "{name}: {shown}");

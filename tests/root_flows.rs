@@ -12,6 +12,7 @@ use support::{
     bpf::{map_exists, maps_of, program_exists, programs_on},
     cgroup_of, eventually, processes_with_argument,
 };
+use tempfile::NamedTempFile;
 
 const PROBE: &str = include_str!("probes/flow.py");
 
@@ -145,9 +146,16 @@ fn a_multicast_datagram_that_is_looped_back_too_was_sent_once() {
 fn peers_outside_are_shown_with_the_process_and_its_details() {
     let (tcp, udp) = (TcpServer::start("127.0.0.1"), UdpServer::start("127.0.0.1"));
     let script = r"exec 3<>/dev/tcp/127.0.0.1/$1; printf 'GET\r\n\r\n' >&3; cat <&3 >/dev/null; exec 3>&-
-        exec 4<>/dev/udp/127.0.0.1/$2; echo -n datagram >&4; read -r -N 8 -u 4; echo $$";
+        exec 4<>/dev/udp/127.0.0.1/$2; echo -n datagram >&4; read -r -N 8 -u 4; echo $$
+        # A denial comes after the flows in guard-run's queue: once it is written, the process has been looked at.
+        (: <>/dev/udp/127.0.0.1/9) 2>/dev/null; until test -s $3; do :; done";
+    let mut policy = policy();
+    policy["network"] = json!({"default": "allow", "rules": [{"action": "deny", "ports": [9]}]});
+    let live = NamedTempFile::new().unwrap();
+    let live = live.path().to_str().unwrap();
     let ports = [tcp.port(), udp.port()].map(|port| port.to_string());
-    let output = Run::shell(policy(), script, &[&ports[0], &ports[1]]).output().success();
+    let run = Run::shell(policy, script, &[&ports[0], &ports[1], live]).flags(["--events", live]);
+    let output = run.output().success();
     let [connection, datagrams] = &flows(&output)[..] else { panic!("{:#?}", output.log["flows"]) };
     let pid: u64 = output.stdout.trim().parse().unwrap();
     for (flow, protocol) in [(connection, "tcp"), (datagrams, "udp")] {

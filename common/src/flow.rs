@@ -81,9 +81,18 @@ pub struct Socket {
     pub syn_counted: u8,
     /// 1: the socket connects; 0: it listens, or was accepted.
     pub connects: u8,
+    /// 1: bind(2) gave it its port. 0: the kernel chose one, if it has any.
+    pub bound: u8,
+    /// 1: it listens at a port that it may not have, so nobody gets through to it.
+    pub closed: u8,
+    /// Always 0.
+    pub padding: [u8; 2],
+    /// 1: it is one of the sandbox's own. Read rather than implied, since the verifier would follow everything that comes
+    /// after once for each value that it knows.
+    pub own: u32,
 }
 
-const _: () = assert!(size_of::<Socket>() == 32 + size_of::<Owner>());
+const _: () = assert!(size_of::<Socket>() == 40 + size_of::<Owner>());
 
 /// Tells the launcher of a new flow, so that it can look at the process while it is there.
 #[repr(C)]

@@ -142,6 +142,14 @@ impl Op {
         Self(Self::SEND.0 * (1 - is_tcp))
     }
 
+    /// [`Op::CONNECT`] where all bits of `mask` are set, else `self`, which is the same where none is.
+    #[inline(always)]
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // all bits of a mask are the same
+    pub const fn or_connect(self, mask: u32) -> Self {
+        Self(self.0 & !(mask as u8) | Self::CONNECT.0 & mask as u8)
+    }
+
     /// The operation as an index below [`OPS`].
     #[inline(always)]
     #[must_use]

@@ -25,10 +25,30 @@ pub trait Content {
     fn load<const N: usize>(&self, offset: u32) -> ([u32; N], u32);
 }
 
-/// The longest IPv4 header is 60 bytes, the one without options 20.
-const MAX_OPTION_WORDS: u32 = 10;
-/// Extension headers that are followed. The kernel itself sends no more than four kinds, each once.
-const MAX_EXTENSIONS: u32 = 6;
+/// How much of a packet's headers is looked at. The kernel's verifier follows each step.
+pub trait Effort {
+    /// Words of options in an IPv4 header that are searched for a route of the packet's own.
+    const OPTION_WORDS: u32;
+    /// Extension headers that are followed. The kernel itself sends no more than four kinds, each once.
+    const EXTENSIONS: u32;
+}
+
+/// For packets that somebody may have made himself: all there can be. The longest IPv4 header is 60 bytes, the one without
+/// options 20.
+pub struct Thorough;
+
+impl Effort for Thorough {
+    const OPTION_WORDS: u32 = 10;
+    const EXTENSIONS: u32 = 6;
+}
+
+/// For packets whose headers the kernel has made or acted on already.
+pub struct Quick;
+
+impl Effort for Quick {
+    const OPTION_WORDS: u32 = 0;
+    const EXTENSIONS: u32 = 2;
+}
 
 /// Extension headers of IPv6 (RFC 8200) that are followed: those that only add something.
 mod extension {
@@ -47,14 +67,14 @@ mod extension {
 /// each. Black boxes keep the compiler from making some of what is arithmetic here.
 #[inline(always)]
 #[must_use]
-pub fn parse(content: &impl Content, version: u32) -> Option<Packet> {
+pub fn parse<E: Effort>(content: &impl Content, version: u32) -> Option<Packet> {
     let ([first], _) = content.load(0);
     if u32::from_be(first) >> 28 != version {
         return None;
     }
     let Header { source, destination, protocol, end, refused } = match version {
-        4 => header4(content),
-        6 => header6(content),
+        4 => header4::<E>(content),
+        6 => header6::<E>(content),
         _ => return None,
     };
     // Where there are no ports, there may be nothing to load either.
@@ -85,7 +105,7 @@ struct Header {
 }
 
 #[inline(always)]
-fn header4(content: &impl Content) -> Header {
+fn header4<E: Effort>(content: &impl Content) -> Header {
     /// More fragments, or an offset: bits 0 to 13 of the word.
     const FRAGMENT: u32 = 0x3fff;
     let ([first, fragment, protocol, source, destination], missing) = content.load(0);
@@ -93,7 +113,7 @@ fn header4(content: &impl Content) -> Header {
     let mut refused = missing | u32::from_be(fragment) & FRAGMENT;
     // A header can't be shorter than 20 bytes.
     refused |= end.wrapping_sub(20) >> 31;
-    for word in 0..MAX_OPTION_WORDS {
+    for word in 0..E::OPTION_WORDS {
         let offset = 20 + 4 * word;
         // What isn't there is no option. A header that is cut off has no ports behind it either.
         let ([options], _) = content.load(offset);
@@ -119,10 +139,10 @@ const fn has_byte(word: u32, bytes: u32) -> u32 {
 }
 
 #[inline(always)]
-fn header6(content: &impl Content) -> Header {
+fn header6<E: Effort>(content: &impl Content) -> Header {
     let ([_, next, a, b, c, d, e, f, g, h], missing) = content.load(0);
     let (mut protocol, mut end) = (u32::from_be(next) >> 8 & 0xff, 40_u32);
-    for _ in 0..MAX_EXTENSIONS {
+    for _ in 0..E::EXTENSIONS {
         // None is shorter than 8 bytes, of which the first two are the next header's kind and this one's length.
         let ([extension], _) = content.load(end);
         let (following, length) = (u32::from_be(extension) >> 24, u32::from_be(extension) >> 16 & 0xff);
@@ -145,7 +165,8 @@ fn header6(content: &impl Content) -> Header {
 
 /// All ones if the numbers are the same, else 0, without a branch.
 #[inline(always)]
-fn is(one: u32, other: u32) -> u32 {
+#[must_use]
+pub fn is(one: u32, other: u32) -> u32 {
     // Only where there is no difference, it borrows from the upper half.
     (black_box(u64::from(one ^ other).wrapping_sub(1)) >> 32) as u32
 }
@@ -190,8 +211,8 @@ mod tests {
 
     fn parsed((bytes, length): ([u8; 128], usize)) -> Option<(u32, u16, u16)> {
         let version = u32::from(bytes[0] >> 4);
-        assert_eq!(parse(&&bytes[..length], 10 - version), None, "sent as the other version");
-        let packet = parse(&&bytes[..length], version)?;
+        assert_eq!(parse::<Thorough>(&&bytes[..length], 10 - version), None, "sent as the other version");
+        let packet = parse::<Thorough>(&&bytes[..length], version)?;
         let v4 = (Address::from_bits(0xffff_0a00_0001), Address::from_bits(0xffff_0a00_0002));
         let v6 = (Address::from_bits(1), Address::from_bits(2));
         assert!([v4, v6].contains(&(packet.source, packet.destination)), "{packet:?}");
@@ -221,7 +242,7 @@ mod tests {
         let (mut short, length) = packet4(&[], 0, 17, &PORTS);
         short[0] = 0x44;
         assert_eq!(parsed((short, length)), None, "a header of 16 bytes");
-        assert_eq!(parse(&[0x45_u8; 19].as_slice(), 4), None);
+        assert_eq!(parse::<Thorough>(&[0x45_u8; 19].as_slice(), 4), None);
     }
 
     #[test]
@@ -250,9 +271,32 @@ mod tests {
     }
 
     #[test]
+    fn a_quick_look_follows_what_is_usual() {
+        let quick = |(bytes, length): ([u8; 128], usize)| parse::<Quick>(&&bytes[..length], u32::from(bytes[0] >> 4));
+        let behind = |extensions: &[u8]| [extensions, &PORTS].concat();
+        let extension = |next: u8| [[next, 0].as_slice(), &[0; 6]].concat();
+        for packet in [
+            packet4(&[], 0, 17, &PORTS),
+            packet4(&[1; 40], 0, 17, &PORTS),
+            packet6(17, &PORTS),
+            packet6(0, &behind(&[extension(60), extension(17)].concat())),
+        ] {
+            assert_eq!(quick(packet), parse::<Thorough>(&&packet.0[..packet.1], u32::from(packet.0[0] >> 4)));
+            assert!(quick(packet).is_some_and(|packet| packet.destination_port == 53));
+        }
+        for packet in [
+            packet4(&[], 0x2000, 17, &PORTS),
+            packet6(44, &behind(&extension(17))),
+            packet6(0, &behind(&[extension(60), extension(60), extension(17)].concat())),
+        ] {
+            assert_eq!(quick(packet), None);
+        }
+    }
+
+    #[test]
     fn other_versions() {
         for version in [0_u8, 1, 2, 3, 5, 7, 8, 15] {
-            assert_eq!(parse(&[version << 4; 64].as_slice(), version.into()), None, "{version}");
+            assert_eq!(parse::<Thorough>(&[version << 4; 64].as_slice(), version.into()), None, "{version}");
         }
     }
 }

@@ -1,20 +1,21 @@
 //! Network hooks: addresses and ports.
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, bpf_sock},
+    bindings::{BPF_F_NO_PREALLOC, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock},
     helpers::bpf_map_lookup_elem,
     macros::map,
     maps::{Array, HashMap, LpmTrie},
-    programs::SockAddrContext,
+    programs::{SockAddrContext, SockOpsContext},
 };
 use common::{
     RuleSet,
     net::{self, Address, Lookup, Op, PortInterval, Protocol, Request, Table},
     record::{Hook, Key, NetSubject, Tally},
+    socket::{self, protocol},
 };
 
 use crate::{
-    own,
+    own::{self, Maker},
     record::{self, Current},
     rodata::{filled, judged},
 };
@@ -126,13 +127,60 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, address: Address) -> i32 {
     let Some(decision) = judged(|| net::decide(filled(&NET_TABLE), &KernelTables, &request)) else {
         return record::deny_unjudged(hook);
     };
-    record::conclude(
+    let verdict = record::conclude(
         hook,
         decision,
         &NET_TALLIES,
         || Current,
         |process| record::key(hook, decision, process, subject(&request, number)),
-    )
+    );
+    if op == Op::BIND
+        && verdict != 0
+        && let Some(socket) = socket(ctx)
+    {
+        // SAFETY: it is the context's own socket.
+        unsafe { own::mark_bound(socket.cast_mut().cast()) };
+    }
+    verdict
+}
+
+/// listen(2) by TCP: a socket that was never bound has a port now that no bind hook has seen. Nothing can be refused here,
+/// but nobody gets through to a socket that is closed ([`crate::packet::ingress`]).
+#[inline(always)]
+pub fn listen(ctx: &SockOpsContext) {
+    let table = filled(&NET_TABLE);
+    if !table.judges(Op::BIND) {
+        return;
+    }
+    let ops = ctx.ops;
+    // SAFETY: the verifier checks each access to the context. Volatile, since the context allows no access wider than a
+    // field, and no choice between two of them. The kernel calls this with the socket locked.
+    unsafe {
+        let (op, socket) = ((&raw const (*ops).op).read_volatile(), (*ops).__bindgen_anon_2.sk);
+        if op != BPF_SOCK_OPS_TCP_LISTEN_CB || socket.is_null() {
+            return;
+        }
+        let Some(known) = own::known(socket.cast()) else { return };
+        if (*known).bound != 0 {
+            return;
+        }
+        let (v4, v6) = ((&raw const (*ops).local_ip4).read_volatile(), words(&raw const (*ops).local_ip6));
+        let family = (&raw const (*ops).family).read_volatile();
+        let address = if family == socket::INET { Address::v4(v4) } else { Address::v6(v6) };
+        let port = (&raw const (*ops).local_port).read_volatile() as u16;
+        let request = Request { op: Op::BIND, protocol: Protocol::TCP, address, port, own: 1 };
+        let verdict = match judged(|| net::decide_listener(table, &KernelTables, &request)) {
+            None => record::deny_unjudged(Hook::SockOps),
+            Some(decision) => record::conclude(
+                Hook::SockOps,
+                decision,
+                &NET_TALLIES,
+                || Maker((*known).owner),
+                |process| record::key(Hook::SockOps, decision, process, subject(&request, protocol::TCP)),
+            ),
+        };
+        (*known).closed = u8::from(verdict == 0);
+    }
 }
 
 /// What is recorded of a request by a protocol of this number.

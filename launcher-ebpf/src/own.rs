@@ -81,6 +81,7 @@ pub fn mark_new(ctx: &SockContext) {
     unsafe {
         if let Some(known) = known(ctx.as_ptr()) {
             (*known).owner = Current.describe();
+            (*known).own = 1;
         }
     }
 }
@@ -108,27 +109,51 @@ pub fn mark_active(ctx: &SockOpsContext) {
             && let Some(whole) = known(whole.cast())
         {
             (*part).owner = (*whole).owner;
+            (*part).bound |= (*whole).bound;
+            (*part).own = (*whole).own;
         }
     }
 }
 
-/// Who made a socket, if it is one of the sandbox's.
+/// Notes that a socket has its port from bind(2), where that was judged.
+///
+/// # Safety
+///
+/// The verifier must take the pointer for one to a socket.
+#[inline(always)]
+pub unsafe fn mark_bound(socket: *mut c_void) {
+    // SAFETY: the caller's promise; the kernel calls this with the socket locked.
+    unsafe {
+        if let Some(known) = known(socket) {
+            (*known).bound = 1;
+        }
+    }
+}
+
+/// What is known of a socket, if anything is.
 ///
 /// # Safety
 ///
 /// The verifier must know the socket.
 #[inline(always)]
-pub unsafe fn owner(socket: *mut bpf_sock) -> Option<&'static Owner> {
-    // SAFETY: the map's static is its address for the kernel; nothing changes an owner once it is there, and the value lives
-    // as long as its socket.
-    unsafe {
-        let known = bpf_sk_storage_get(SOCKETS.0.get().cast(), socket.cast(), ptr::null_mut(), 0).cast::<Socket>();
-        known.as_ref().map(|known| &known.owner)
-    }
+unsafe fn storage(socket: *mut bpf_sock) -> Option<&'static Socket> {
+    // SAFETY: a map's static is its address for the kernel; the value lives as long as its socket.
+    unsafe { bpf_sk_storage_get(SOCKETS.0.get().cast(), socket.cast(), ptr::null_mut(), 0).cast::<Socket>().as_ref() }
+}
+
+/// Whether a socket listens at a port that it may not have.
+///
+/// # Safety
+///
+/// The verifier must know the socket.
+#[inline(always)]
+pub unsafe fn is_closed(socket: *mut bpf_sock) -> bool {
+    // SAFETY: the caller's promise. What nothing is known of is a listener that was never judged: nobody gets through.
+    unsafe { storage(socket) }.is_none_or(|known| known.closed != 0)
 }
 
 /// Whoever made a socket, where the process that runs has nothing to do with it.
-pub struct Maker(Owner);
+pub struct Maker(pub Owner);
 
 impl Maker {
     /// The maker of a socket; all zero if nobody knows.
@@ -139,7 +164,7 @@ impl Maker {
     #[inline(always)]
     pub unsafe fn of(socket: *mut bpf_sock) -> Self {
         // SAFETY: the caller's promise.
-        Self(unsafe { owner(socket) }.copied().unwrap_or_default())
+        Self(unsafe { storage(socket) }.map_or_else(Owner::default, |known| known.owner))
     }
 }
 
@@ -213,8 +238,8 @@ pub fn receives(
         if found.is_null() {
             return 0;
         }
-        let own = owner(found).is_some();
+        let own = storage(found).map_or(0, |known| known.own);
         bpf_sk_release(found.cast());
-        u32::from(own)
+        own
     }
 }

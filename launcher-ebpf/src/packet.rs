@@ -17,7 +17,7 @@ use common::{
     Decision,
     decision::UNPARSED_PACKET,
     net::{self, Address, Op, Protocol, Request},
-    packet::{Content, Packet, parse},
+    packet::{Content, Packet, Quick, Thorough, is, parse},
     record::Hook,
     socket::{self, kind, protocol},
 };
@@ -97,20 +97,6 @@ impl Socket {
         }
     }
 
-    /// The address and port that the socket is bound to.
-    #[inline(always)]
-    fn bound(&self) -> (Address, u16) {
-        // SAFETY: as above.
-        unsafe {
-            let address = if self.family == socket::INET {
-                Address::v4((*self.pointer).src_ip4)
-            } else {
-                Address::v6(words(&raw const (*self.pointer).src_ip6))
-            };
-            (address, (*self.pointer).src_port as u16)
-        }
-    }
-
     #[inline(always)]
     fn maker(&self) -> Maker {
         // SAFETY: the verifier knows the socket from `of`.
@@ -157,28 +143,26 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     let Some(socket) = Socket::of(ctx) else {
         return record::deny_unjudged(Hook::Ingress);
     };
-    let listens = socket.state == LISTEN;
+    let listens = is(socket.state, LISTEN);
     // Only the answer to a connection tells for certain which socket accepts it: another one may have joined or left the
     // port meanwhile, or a program of a SO_REUSEPORT group may have chosen.
-    let answered = own::matters() && socket.state == SYN_SENT;
+    let answered = if own::matters() { is(socket.state, SYN_SENT) } else { 0 };
     // What belongs to a connection has been judged when that was made; likewise a connected UDP socket.
-    if socket.is_tcp() && !listens && !answered || socket.is_udp() && socket.state == ESTABLISHED {
+    if socket.is_tcp() && listens | answered == 0 || socket.is_udp() && socket.state == ESTABLISHED {
+        return 1;
+    }
+    // SAFETY: the verifier knows the socket from `of`.
+    if table.judges(Op::BIND) && listens != 0 && unsafe { own::is_closed(socket.pointer) } {
+        return 0;
+    }
+    if !table.judges(Op::RECEIVE) && answered == 0 {
         return 1;
     }
     judge(ctx, Hook::Ingress, &socket, |packet| {
         let protocol = Protocol::from_ipproto(packet.protocol);
-        if listens && table.judges(Op::BIND) {
-            // The socket may have come to its port without bind(2).
-            let (address, port) = socket.bound();
-            let request = Request { op: Op::BIND, protocol, address, port, own: 1 };
-            let decision = net::decide_listener(table, &KernelTables, &request)?;
-            if !decision.allow || !table.judges(Op::RECEIVE) {
-                return Some((decision, request));
-            }
-        }
         let (address, port) = (packet.source, packet.source_port);
         let own = is_own(ctx, protocol, (packet.destination, packet.destination_port), (address, port));
-        let op = if answered { Op::CONNECT } else { Op::RECEIVE };
+        let op = Op::RECEIVE.or_connect(answered);
         let request = Request { op, protocol, address, port, own };
         Some((net::decide(table, &KernelTables, &request)?, request))
     })
@@ -206,8 +190,9 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         let (address, port) = (packet.destination, packet.destination_port);
         let own = is_own(ctx, protocol, (packet.source, packet.source_port), (address, port));
         let mut op = Op::of_sent(protocol);
-        if own::matters() && socket.is_udp() && socket.state == ESTABLISHED {
-            op = Op::CONNECT;
+        if own::matters() {
+            // A connected UDP socket was judged as that.
+            op = op.or_connect(is(socket.protocol, protocol::UDP) & is(socket.state, ESTABLISHED));
         }
         let request = Request { op, protocol, address, port, own };
         Some((net::decide(filled(&NET_TABLE), &KernelTables, &request)?, request))
@@ -242,7 +227,13 @@ fn judge(
 ) -> i32 {
     let mut number = socket.protocol;
     let outcome = judged(|| {
-        if let Some(packet) = parse(&Bytes(ctx), version(ctx)) {
+        // Where no socket is allowed that makes its own headers, the kernel has made or acted on all that matters.
+        let packet = if filled(&SOCKET_TABLE).packets != 0 {
+            parse::<Thorough>(&Bytes(ctx), version(ctx))
+        } else {
+            parse::<Quick>(&Bytes(ctx), version(ctx))
+        };
+        if let Some(packet) = packet {
             number = packet.protocol;
             return decide(&packet);
         }

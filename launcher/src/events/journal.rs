@@ -107,6 +107,8 @@ impl Journal {
                 Some(Hook::SockOps) => {
                     if let Some(News { pid, first, .. }) = from_bytes(&record) {
                         self.look_at(pid, first);
+                    } else {
+                        self.note(&record, records.net.as_ref());
                     }
                 }
                 _ => {}

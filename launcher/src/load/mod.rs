@@ -292,7 +292,7 @@ fn load_all(prepared: &[(Hook, PreparedProgram)], facts: &Facts) -> Result<Vec<L
 }
 
 /// From this many programs on, a second thread makes up for the time that it takes to start one.
-const WORTH_A_THREAD: usize = 3;
+const WORTH_A_THREAD: usize = 6;
 
 /// How many processors this process may run on.
 fn processors() -> usize {
