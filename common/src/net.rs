@@ -198,7 +198,8 @@ impl Protocol {
             protocols[58] = Protocol::ICMP;
             protocols
         };
-        PROTOCOLS[(number & 0xff) as usize]
+        // Where the compiler knows that the number is a byte it would leave out the mask; the verifier of Linux 6.1 needs it.
+        PROTOCOLS[(black_box(number) & 0xff) as usize]
     }
 
     /// The protocol as an index below [`PROTOCOLS`].
