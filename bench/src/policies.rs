@@ -56,7 +56,7 @@ pub fn socket_rules(setup: &Setup, count: u32) -> anyhow::Result<PathBuf> {
         let host = Ipv4Addr::from_bits(Ipv4Addr::new(192, 0, 2, 0).to_bits() + i);
         json!({ "action": "deny", "ops": ["bind", "send", "receive"], "hosts": [host], "ports": [9000 + i] })
     };
-    let unix = |i| json!({ "action": "deny", "paths": [format!("/run/guard_bench_{i}")] });
+    let unix = |i| json!({ "action": "deny", "paths": [format!("@guard_bench_{i}")] });
     let option = |i| json!({ "action": "deny", "level": "SOL_SOCKET", "option": 1000 + i, "access": "set" });
     let section =
         |rule: &dyn Fn(u32) -> Value| json!({ "default": "allow", "rules": (0..count).map(rule).collect::<Vec<_>>() });
