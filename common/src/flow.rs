@@ -81,7 +81,7 @@ pub struct Socket {
     pub syn_counted: u8,
     /// 1: the socket connects; 0: it listens, or was accepted.
     pub connects: u8,
-    /// 1: bind(2) gave it its port. 0: the kernel chose one, if it has any.
+    /// 1: it has the port that bind(2) named. 0: the kernel chose one, if it has any.
     pub bound: u8,
     /// 1: it listens at a port that it may not have, so nobody gets through to it.
     pub closed: u8,

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use common::{
     RuleSet,
-    net::{self, Address, Lookup, Op, PortInterval, Protocol, Request, Table},
+    net::{self, Address, EPHEMERAL, Lookup, Op, PortInterval, Protocol, Request, Table},
     record::{Hook, Key, NetSubject, Tally},
     socket::{self, protocol},
 };
@@ -134,7 +134,9 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, address: Address) -> i32 {
         || Current,
         |process| record::key(hook, decision, process, subject(&request, number)),
     );
+    // Where the kernel chooses the port, it is judged when it is known: when the socket listens.
     if op == Op::BIND
+        && port != EPHEMERAL
         && verdict != 0
         && let Some(socket) = socket(ctx)
     {

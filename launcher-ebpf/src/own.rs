@@ -58,8 +58,8 @@ static SOCKETS: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
 /// `BPF_F_CURRENT_NETNS`: the network namespace of the context's socket.
 const CURRENT_NETNS: u64 = u64::MAX;
 
-/// What is known of a socket, from now on if nothing has been so far. `None` where there is no memory (then it counts as nobody's, and a rule on the sandbox's own doesn't
-/// meet it) or no whole socket.
+/// What is known of a socket, from now on if nothing has been so far. `None` where there is no memory (then it counts as
+/// nobody's, and a rule on the sandbox's own doesn't meet it) or no whole socket.
 ///
 /// # Safety
 ///
