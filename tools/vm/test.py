@@ -6,6 +6,7 @@ import json, os, re, subprocess, sys, tomllib
 here = os.path.dirname(os.path.abspath(__file__))
 root = os.path.dirname(os.path.dirname(here))
 folder, *chosen = sys.argv[1:]
+folder = os.path.abspath(folder)
 with open(f"{root}/tests/kernels.toml", "rb") as file:
     declared = tomllib.load(file)
 kernels = declared["kernels"]
