@@ -10,27 +10,9 @@ use serde_json::{Value, json};
 use support::{
     Output, Probe, Run,
     kernel::{self, Feature},
+    unix::{SPELLINGS, WAYS},
 };
 use tempfile::TempDir;
-
-/// Every way to use a socket's path.
-const SPELLINGS: [&str; 12] = [
-    "path",
-    "relative",
-    "dots",
-    "symlink",
-    "folderlink",
-    "hardlink",
-    "bindmount",
-    "folderfd",
-    "fd",
-    "procroot",
-    "long",
-    "chroot",
-];
-
-/// Every kind of socket and system call.
-const WAYS: [&str; 6] = ["stream", "stream_uring", "seqpacket", "dgram", "dgram_connect", "dgram_sendmmsg"];
 
 /// What no default concerns.
 const PAIRS: [&str; 3] = ["stream pair -", "seqpacket pair -", "dgram pair -"];

@@ -7,24 +7,9 @@ use serde_json::{Value, json};
 use support::{
     Output, Probe, Run, Yard, eventually,
     kernel::{self, Feature},
+    unix::{SPELLINGS, WAYS},
 };
 use tempfile::TempDir;
-
-const SPELLINGS: [&str; 12] = [
-    "path",
-    "relative",
-    "dots",
-    "symlink",
-    "folderlink",
-    "hardlink",
-    "bindmount",
-    "folderfd",
-    "fd",
-    "procroot",
-    "long",
-    "chroot",
-];
-const WAYS: [&str; 6] = ["stream", "stream_uring", "seqpacket", "dgram", "dgram_connect", "dgram_sendmmsg"];
 
 fn policy(default: &str, rules: &Value) -> Value {
     json!({"version": 1, "unix": {"default": default, "rules": rules}})

@@ -29,8 +29,6 @@ pub enum Hook {
     Egress,
     /// `BPF_CGROUP_INET_SOCK_CREATE`
     SockCreate,
-    /// `BPF_CGROUP_INET_SOCK_RELEASE`
-    SockRelease,
     /// `BPF_CGROUP_SOCK_OPS`
     SockOps,
     /// `BPF_CGROUP_GETSOCKOPT`
@@ -53,7 +51,7 @@ pub enum Hook {
 
 impl Hook {
     /// Every hook, in the order of its number.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 18] = [
         Self::Connect4,
         Self::Connect6,
         Self::Bind4,
@@ -63,7 +61,6 @@ impl Hook {
         Self::Ingress,
         Self::Egress,
         Self::SockCreate,
-        Self::SockRelease,
         Self::SockOps,
         Self::Getsockopt,
         Self::Setsockopt,
@@ -88,7 +85,6 @@ impl Hook {
             Self::Ingress => "ingress",
             Self::Egress => "egress",
             Self::SockCreate => "sock_create",
-            Self::SockRelease => "sock_release",
             Self::SockOps => "sock_ops",
             Self::Getsockopt => "getsockopt",
             Self::Setsockopt => "setsockopt",

@@ -15,6 +15,7 @@ mod run;
 mod running;
 mod server;
 pub mod terminal;
+pub mod unix;
 mod yard;
 
 use std::{

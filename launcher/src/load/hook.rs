@@ -41,9 +41,6 @@ pub const fn spec(hook: Hook) -> HookSpec {
         Hook::SockCreate => {
             ("guard_socket", prog::BPF_PROG_TYPE_CGROUP_SOCK, attach::BPF_CGROUP_INET_SOCK_CREATE, "4.10")
         }
-        Hook::SockRelease => {
-            ("guard_release", prog::BPF_PROG_TYPE_CGROUP_SOCK, attach::BPF_CGROUP_INET_SOCK_RELEASE, "5.9")
-        }
         Hook::SockOps => ("guard_sock_ops", prog::BPF_PROG_TYPE_SOCK_OPS, attach::BPF_CGROUP_SOCK_OPS, "4.13"),
         Hook::Getsockopt => ("guard_getopt", prog::BPF_PROG_TYPE_CGROUP_SOCKOPT, attach::BPF_CGROUP_GETSOCKOPT, "5.3"),
         Hook::Setsockopt => ("guard_setopt", prog::BPF_PROG_TYPE_CGROUP_SOCKOPT, attach::BPF_CGROUP_SETSOCKOPT, "5.3"),

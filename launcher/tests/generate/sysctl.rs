@@ -107,7 +107,7 @@ pub(super) fn request(section: &Section<SysctlRule>) -> impl Strategy<Value = Sy
 }
 
 /// A name that the pattern matches.
-fn expand(pattern: &str, run: &str, byte: u8) -> Vec<u8> {
+pub(super) fn expand(pattern: &str, run: &str, byte: u8) -> Vec<u8> {
     let mut name = Vec::new();
     for token in pattern.bytes() {
         match token {

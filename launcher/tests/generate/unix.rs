@@ -5,7 +5,7 @@ use launcher::policy::{Section, UnixRule};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::Value;
 
-use super::{action, object, optional};
+use super::{action, object, optional, sysctl::expand};
 use crate::oracle::Unix;
 
 /// Names of which many begin or end alike.
@@ -67,14 +67,7 @@ pub(super) fn request(section: &Section<UnixRule>) -> impl Strategy<Value = Unix
     let first = select(&b"/@"[..]);
     let name = (select(patterns), runs, 1..=255_u8, first, vec(any::<u8>(), 0..3)).prop_map(
         |(pattern, run, byte, first, more)| {
-            let mut name = Vec::new();
-            for token in pattern.bytes() {
-                match token {
-                    b'*' => name.extend_from_slice(run.as_bytes()),
-                    b'?' => name.push(byte),
-                    other => name.push(other),
-                }
-            }
+            let mut name = expand(&pattern, run, byte);
             name.extend(more);
             // Every name begins with one of these.
             if !name.starts_with(b"/") && !name.starts_with(b"@") {
