@@ -5,6 +5,7 @@ use std::io;
 use crate::{
     cgroup::Leaf,
     load::{Loaded, LoadedProgram, Records},
+    privilege::{self, Operation},
 };
 
 /// A program can't be attached.
@@ -42,6 +43,7 @@ impl Attached {
     pub fn new(loaded: Loaded, leaf: Leaf) -> Result<Self, AttachError> {
         let Loaded { programs, records } = loaded;
         for program in &programs {
+            let _raised = privilege::raise(Operation::Attach);
             program.attach(leaf.folder()).map_err(|source| AttachError {
                 hook: program.hook.name(),
                 cgroup: leaf.path().display().to_string(),

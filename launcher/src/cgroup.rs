@@ -1,26 +1,39 @@
 //! The cgroup v2 leaf of a run: where to make it, making it, and reaping those whose launcher is gone.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io,
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::{ffi::OsStringExt as _, fs::FileExt as _},
+        unix::{
+            ffi::OsStringExt as _,
+            fs::{FileExt as _, MetadataExt as _},
+        },
     },
     path::{Path, PathBuf},
 };
 
 use nix::{
-    fcntl::{Flock, FlockArg, OFlag},
+    errno::Errno,
+    fcntl::{AtFlags, Flock, FlockArg, OFlag, openat},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::stat::{Mode, fstat, stat},
+    sys::{
+        stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat, mkdirat},
+        statfs::{CGROUP2_SUPER_MAGIC, fstatfs},
+    },
+    unistd::{UnlinkatFlags, geteuid, unlinkat},
 };
+
+use crate::privilege::{self, Operation};
 
 /// What the names of all leaves begin with.
 const PREFIX: &str = "guard-run.";
 
 /// How often another name is tried because somebody took the new leaf for an abandoned one.
 const ATTEMPTS: u32 = 16;
+
+/// How folders are opened.
+const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// What can go wrong with cgroups.
 #[derive(Debug, thiserror::Error)]
@@ -120,8 +133,113 @@ fn unescape(field: &[u8]) -> PathBuf {
 #[derive(Debug)]
 pub struct Leaf {
     path: PathBuf,
+    name: OsString,
+    parent: Parent,
     folder: Flock<OwnedFd>,
     events: Events,
+}
+
+/// A cgroup in which leaves are made and removed. For an ordinary user this is done with more than the user's rights, so
+/// it is done by a descriptor of what is known to be a cgroup, not by a path that may come to mean something else.
+#[derive(Debug)]
+struct Parent {
+    path: PathBuf,
+    folder: OwnedFd,
+}
+
+impl Parent {
+    fn open(path: &Path) -> Result<Self, CgroupError> {
+        let open = || -> io::Result<OwnedFd> {
+            let folder = nix::fcntl::open(path, FOLDER, Mode::empty())?;
+            if fstatfs(&folder)?.filesystem_type() != CGROUP2_SUPER_MAGIC {
+                return Err(io::Error::other("is no cgroup"));
+            }
+            Ok(folder)
+        };
+        Ok(Self { path: path.to_owned(), folder: open().map_err(on(path))? })
+    }
+
+    /// Whether this is the cgroup of this process, by the kernel's own account.
+    fn is_own(&self) -> Result<bool, CgroupError> {
+        let read = || -> io::Result<String> {
+            let file = openat(&self.folder, "cgroup.procs", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+            io::read_to_string(fs::File::from(file))
+        };
+        let own = std::process::id().to_string();
+        Ok(read().map_err(on(&self.path.join("cgroup.procs")))?.lines().any(|pid| pid == own))
+    }
+
+    /// Makes a leaf, unless its name is taken; whether it did.
+    fn make(&self, name: &OsStr) -> Result<bool, CgroupError> {
+        // An ordinary user's leaf is nobody else's business.
+        let mode = if privilege::is_root() { 0o777 } else { 0o700 };
+        let mode = Mode::from_bits_truncate(mode);
+        let result = {
+            let _raised = privilege::raise(Operation::Leaf);
+            mkdirat(&self.folder, name, mode)
+        };
+        match result {
+            Err(Errno::EEXIST) => return Ok(false),
+            result => result.map_err(self.on(name))?,
+        }
+        if !privilege::is_root() {
+            // The umask may have taken the user's own rights to it.
+            fchmodat(&self.folder, name, mode, FchmodatFlags::FollowSymlink).map_err(self.on(name))?;
+        }
+        Ok(true)
+    }
+
+    /// Opens and locks a leaf. `None` if somebody holds it, or it is gone.
+    fn lock(&self, name: &OsStr) -> Option<Flock<OwnedFd>> {
+        let folder = openat(&self.folder, name, FOLDER | OFlag::O_NOFOLLOW, Mode::empty()).ok()?;
+        let folder = Flock::lock(folder, FlockArg::LockExclusiveNonblock).ok()?;
+        // It may have been removed, and even made anew, before it was locked.
+        let there = fstatat(&self.folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        let (locked, parent) = (fstat(&*folder).ok()?, fstat(&self.folder).ok()?);
+        // Programs are attached to it: for an ordinary user, to nothing but a cgroup of that user's.
+        let is_ours = privilege::is_root() || locked.st_uid == geteuid().as_raw();
+        (is_ours && (locked.st_dev, locked.st_ino) == (parent.st_dev, there.st_ino)).then_some(folder)
+    }
+
+    /// Removes a leaf and the cgroups below it, which must all be without processes.
+    fn remove(&self, name: &OsStr) -> Result<(), CgroupError> {
+        // What is below belongs to whom the leaf belongs to.
+        for cgroup in descendants(&self.path.join(name)).iter().skip(1).rev() {
+            fs::remove_dir(cgroup).map_err(on(cgroup))?;
+        }
+        self.remove_one(name)
+    }
+
+    /// Removes a leaf without any below it.
+    fn remove_one(&self, name: &OsStr) -> Result<(), CgroupError> {
+        let _raised = privilege::raise(Operation::Leaf);
+        unlinkat(&self.folder, name, UnlinkatFlags::RemoveDir).map_err(self.on(name))
+    }
+
+    /// Kills what is in a leaf, and removes it.
+    fn kill_and_remove(&self, name: &OsStr) -> Result<(), CgroupError> {
+        let path = self.path.join(name);
+        let events = Events::open(&path)?;
+        if events.is_populated()? {
+            kill(&path)?;
+            // The kernel says so when the last one is gone. A process can't be killed while it is in the kernel, so there
+            // is a limit to waiting; removing then fails with EBUSY.
+            for _ in 0..50 {
+                if !events.is_populated()? {
+                    break;
+                }
+                let mut files = [PollFd::new(events.file.as_fd(), PollFlags::POLLPRI)];
+                let _ = poll(&mut files, PollTimeout::from(100_u8));
+            }
+        }
+        self.remove(name)
+    }
+
+    /// Says on which leaf something failed.
+    fn on(&self, name: &OsStr) -> impl FnOnce(Errno) -> CgroupError {
+        let path = self.path.join(name);
+        move |error| CgroupError::File { path, source: error.into() }
+    }
 }
 
 /// The file that says whether there are processes in a cgroup. poll(2) reports `POLLPRI` on it from a change until it
@@ -148,7 +266,8 @@ impl Events {
 
 impl Leaf {
     /// Makes a fresh leaf below this process's own cgroup, or else below the root of the hierarchy. Before that, it
-    /// removes empty leaves that dead launchers left there.
+    /// removes empty leaves that dead launchers left there. An ordinary user's is below the user's own cgroup in any case:
+    /// what limits and guards the user limits and guards what runs in it.
     ///
     /// # Errors
     ///
@@ -156,24 +275,31 @@ impl Leaf {
     pub fn create(hierarchy: &Hierarchy) -> Result<Self, CgroupError> {
         reap_empty(&hierarchy.own);
         Self::create_in(&hierarchy.own).or_else(|error| {
-            if hierarchy.own == hierarchy.mount { Err(error) } else { Self::create_in(&hierarchy.mount) }
+            if hierarchy.own == hierarchy.mount || !privilege::is_root() {
+                Err(error)
+            } else {
+                Self::create_in(&hierarchy.mount)
+            }
         })
     }
 
-    fn create_in(parent: &Path) -> Result<Self, CgroupError> {
+    fn create_in(path: &Path) -> Result<Self, CgroupError> {
+        let parent = Parent::open(path)?;
+        if !privilege::is_root() && !parent.is_own()? {
+            return Err(on(path)(io::Error::other("is not this process's own cgroup, which is not to be seen")));
+        }
         for attempt in 0..ATTEMPTS {
-            let path = parent.join(format!("{PREFIX}{}.{attempt}", std::process::id()));
-            match fs::create_dir(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                made => made.map_err(on(&path))?,
-            }
+            let name = OsString::from(format!("{PREFIX}{}.{attempt}", std::process::id()));
             // Between these two, somebody else may take the leaf for an abandoned one and remove it.
-            if let Some(folder) = lock(&path) {
+            if parent.make(&name)?
+                && let Some(folder) = parent.lock(&name)
+            {
+                let path = path.join(&name);
                 let events = Events::open(&path)?;
-                return Ok(Self { path, folder, events });
+                return Ok(Self { path, name, parent, folder, events });
             }
         }
-        Err(on(parent)(io::Error::other("can't make a cgroup here: every name is taken")))
+        Err(on(path)(io::Error::other("can't make a cgroup here: every name is taken")))
     }
 
     /// The leaf's folder.
@@ -228,7 +354,7 @@ impl Leaf {
     ///
     /// When it isn't.
     pub fn remove(self) -> Result<(), CgroupError> {
-        remove(&self.path)
+        self.parent.remove(&self.name)
     }
 }
 
@@ -237,19 +363,22 @@ impl Drop for Leaf {
         // Only where something failed on the way is it still there. Nobody is left to tell about a second failure, and
         // the next run reaps what stays behind.
         if self.path.exists() {
-            let _ = kill_and_remove(&self.path);
+            let _ = self.parent.kill_and_remove(&self.name);
         }
     }
 }
 
-/// Reaps every leaf in the hierarchy whose launcher is gone: what still runs in it is killed. Returns those that were
-/// removed, and those that could not be.
+/// Reaps every leaf in the hierarchy whose launcher is gone: what still runs in it is killed. For an ordinary user, only
+/// the user's own. Returns those that were removed, and those that could not be.
 #[must_use]
 pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
     for path in descendants(&hierarchy.mount).into_iter().filter(|path| is_leaf(path)) {
-        if let Some(_lock) = lock(&path) {
-            match kill_and_remove(&path) {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        // What is gone in the meantime needs no reaping.
+        let Ok(parent) = Parent::open(parent) else { continue };
+        if let Some(_lock) = parent.lock(name) {
+            match parent.kill_and_remove(name) {
                 Ok(()) => removed.push(path),
                 Err(error) => failed.push(error),
             }
@@ -260,57 +389,28 @@ pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
 
 /// Removes abandoned leaves without processes in one folder. Errors don't matter: a leaf that can't be removed is no
 /// obstacle to making another.
-fn reap_empty(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_leaf(path)) {
-        if let Some(_lock) = lock(&path) {
-            let _ = fs::remove_dir(&path);
+fn reap_empty(path: &Path) {
+    let (Ok(entries), Ok(parent)) = (fs::read_dir(path), Parent::open(path)) else { return };
+    for entry in entries.filter_map(Result::ok).filter(|entry| is_leaf(&entry.path())) {
+        let name = entry.file_name();
+        if let Some(_lock) = parent.lock(&name) {
+            let _ = parent.remove_one(&name);
         }
     }
 }
 
+/// Whether this is a leaf that this process may reap: by its name, which has two numbers, so that a service's cgroup is
+/// none (guard-run.service), and by its owner.
 fn is_leaf(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
-}
-
-/// Opens and locks a leaf's folder. `None` if somebody holds it, or it is gone.
-fn lock(path: &Path) -> Option<Flock<OwnedFd>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let folder = nix::fcntl::open(path, flags, Mode::empty()).ok()?;
-    let folder = Flock::lock(folder, FlockArg::LockExclusiveNonblock).ok()?;
-    // It may have been removed, and even made anew, before it was locked.
-    let (locked, there) = (fstat(&*folder).ok()?, stat(path).ok()?);
-    (locked.st_ino == there.st_ino).then_some(folder)
+    let numbers = path.file_name().and_then(|name| name.to_str()?.strip_prefix(PREFIX)?.split_once('.'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.is_some_and(|(pid, attempt)| is_number(pid) && is_number(attempt))
+        && (privilege::is_root() || path.symlink_metadata().is_ok_and(|leaf| leaf.uid() == geteuid().as_raw()))
 }
 
 fn kill(path: &Path) -> Result<(), CgroupError> {
     let file = path.join("cgroup.kill");
     fs::write(&file, "1").map_err(on(&file))
-}
-
-fn kill_and_remove(path: &Path) -> Result<(), CgroupError> {
-    let events = Events::open(path)?;
-    if events.is_populated()? {
-        kill(path)?;
-        // The kernel says so when the last one is gone. A process can't be killed while it is in the kernel, so there
-        // is a limit to waiting; removing then fails with EBUSY.
-        for _ in 0..50 {
-            if !events.is_populated()? {
-                break;
-            }
-            let mut files = [PollFd::new(events.file.as_fd(), PollFlags::POLLPRI)];
-            let _ = poll(&mut files, PollTimeout::from(100_u8));
-        }
-    }
-    remove(path)
-}
-
-/// Removes a cgroup and those below it.
-fn remove(path: &Path) -> Result<(), CgroupError> {
-    for cgroup in descendants(path).iter().rev() {
-        fs::remove_dir(cgroup).map_err(on(cgroup))?;
-    }
-    Ok(())
 }
 
 /// A cgroup and all below it, each after the one that it is in. What vanishes in the meantime is left out.

@@ -19,6 +19,7 @@ use nix::{
 use crate::{
     attach::Attached,
     command::Command,
+    privilege::{self, Operation},
     sys::{
         process::{Change, Side, exit_now, fork_into, poll_change, send_signal},
         start,
@@ -53,8 +54,15 @@ pub enum ChildError {
 }
 
 /// What the process does before it is the command. The position in this list is how it tells its parent what failed.
-const STEPS: [&str; 6] =
-    ["arranging for its end", "signals and standard streams", "signal mask", "setgroups", "setresgid", "setresuid"];
+const STEPS: [&str; 7] = [
+    "arranging for its end",
+    "signals and standard streams",
+    "signal mask",
+    "setgroups",
+    "setresgid",
+    "setresuid",
+    "giving up capabilities",
+];
 /// And the last thing.
 const EXECUTE: usize = STEPS.len();
 
@@ -75,7 +83,12 @@ impl Attached {
     pub fn spawn(&self, command: &Command, mask: &SigSet) -> Result<Child, ChildError> {
         let (mut reader, writer) = io::pipe().map_err(ChildError::Fork)?;
         let parent = nix::unistd::getpid();
-        match fork_into(self.leaf.folder()).map_err(ChildError::Fork)? {
+        let born = {
+            // In effect for the birth alone, on both sides.
+            let _raised = privilege::raise(Operation::Leaf);
+            fork_into(self.leaf.folder())
+        };
+        match born.map_err(ChildError::Fork)? {
             Side::Child => {
                 let (step, error) = become_command(command, mask, parent);
                 // Both fit into a byte each, and a write so small to an empty pipe can't fail or be cut.
@@ -125,6 +138,8 @@ fn set_up(command: &Command, mask: &SigSet, parent: Pid) -> Result<(), (usize, E
         setresgid(user.gid, user.gid, user.gid).map_err(step(4))?;
         setresuid(user.uid, user.uid, user.uid).map_err(step(5))?;
     }
+    // An ordinary user's command has no more than its user.
+    privilege::renounce().map_err(|_| (6, Errno::EPERM))?;
     // Whoever kills guard-run means the command. After the change of user, which clears this.
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(step(0))?;
     if getppid() == parent { Ok(()) } else { Err((0, Errno::ESRCH)) }
@@ -145,7 +160,7 @@ fn execute(command: &Command) -> Errno {
 impl Child {
     /// Sends it a signal. One that comes too late is none.
     pub fn signal(&self, signal: Signal) {
-        // ESRCH: it has ended. EPERM can't be: it is our child, and we are root.
+        // ESRCH: it has ended. EPERM can't be: it is our child, and we are root or it is of the same user.
         let _ = send_signal(&self.pidfd, signal);
     }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, path::Path};
 
-use nix::{sys::utsname::uname, unistd::geteuid};
+use nix::sys::utsname::uname;
 
 use crate::{
     attach::Attached,
@@ -11,6 +11,7 @@ use crate::{
     exit,
     load::{Loaded, load_one},
     policy::Document,
+    privilege::{self, Operation},
     report::Destination,
     sys::process::{Side, exit_now, fork_into},
 };
@@ -68,6 +69,23 @@ impl Findings {
         self.0.push(Finding { what: what.into(), missing, optional: false });
         found
     }
+
+    /// Prints them, and what follows.
+    fn conclude(&self) -> u8 {
+        let missing = self.0.iter().filter(|finding| finding.missing.is_some() && !finding.optional).count();
+        for finding in &self.0 {
+            println!("{finding}");
+        }
+        if missing > 0 {
+            println!("guard-run can't work here: {missing} missing.");
+            return exit::NO;
+        }
+        println!("guard-run can work here.");
+        if privilege::is_root() {
+            println!("For ordinary users, too, after: {}", privilege::set_up());
+        }
+        exit::OK
+    }
 }
 
 /// Tries everything that a run needs and prints what works. Leaves nothing behind.
@@ -80,8 +98,11 @@ pub fn doctor() -> anyhow::Result<u8> {
     let policy = Document::new(Path::new("doctor"), EVERYTHING.into()).parse()?;
     let tables = Tables::compile(&policy)?;
     let mut findings = Findings::default();
-    let root = if geteuid().is_root() { Ok(()) } else { Err(anyhow::anyhow!("run guard-run as root")) };
-    findings.add("root", root);
+    let rights = if privilege::is_root() { "root" } else { "an ordinary user with capabilities of guard-run's file" };
+    if findings.add(rights, privilege::require()).is_none() {
+        // All that could be tried would fail for this reason.
+        return Ok(findings.conclude());
+    }
     let unix = tables.unix.iter().flat_map(UnixTables::hooks).collect::<Vec<_>>();
     for hook in tables.hooks().into_iter().filter(|hook| !unix.contains(hook)) {
         findings.add(format!("program for the {} hook", hook.name()), load_one(&tables, hook));
@@ -103,22 +124,16 @@ pub fn doctor() -> anyhow::Result<u8> {
         }
     }
     findings.add("a place for logs", Destination::open(None, jiff::Timestamp::now()));
-    let missing = findings.0.iter().filter(|finding| finding.missing.is_some() && !finding.optional).count();
-    for finding in &findings.0 {
-        println!("{finding}");
-    }
-    if missing == 0 {
-        println!("guard-run can work here.");
-        Ok(exit::OK)
-    } else {
-        println!("guard-run can't work here: {missing} missing.");
-        Ok(exit::NO)
-    }
+    Ok(findings.conclude())
 }
 
 /// Has a process born in the leaf, which does nothing.
 fn born_in(attached: &Attached) -> anyhow::Result<()> {
-    match fork_into(attached.leaf.folder())? {
+    let born = {
+        let _raised = privilege::raise(Operation::Leaf);
+        fork_into(attached.leaf.folder())
+    };
+    match born? {
         Side::Child => exit_now(0),
         Side::Parent { pid, .. } => Ok(nix::sys::wait::waitpid(pid, None).map(drop)?),
     }

@@ -20,6 +20,7 @@ pub mod gc;
 pub mod inherited;
 pub mod load;
 pub mod policy;
+pub mod privilege;
 pub mod process;
 pub mod report;
 pub mod run;
