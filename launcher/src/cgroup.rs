@@ -217,11 +217,9 @@ impl Parent {
     }
 
     /// Kills what is in a leaf, and removes it.
-    fn kill_and_remove(&self, name: &OsStr) -> Result<(), CgroupError> {
-        let path = self.path.join(name);
-        let events = Events::open(&path)?;
+    fn kill_and_remove(&self, name: &OsStr, events: &Events) -> Result<(), CgroupError> {
         if events.is_populated()? {
-            kill(&path)?;
+            kill(&self.path.join(name))?;
             // The kernel says so when the last one is gone. A process can't be killed while it is in the kernel, so there
             // is a limit to waiting; removing then fails with EBUSY.
             for _ in 0..50 {
@@ -290,14 +288,17 @@ impl Leaf {
         }
         for attempt in 0..ATTEMPTS {
             let name = OsString::from(format!("{PREFIX}{}.{attempt}", std::process::id()));
+            if !parent.make(&name)? {
+                continue;
+            }
             // Between these two, somebody else may take the leaf for an abandoned one and remove it.
-            if parent.make(&name)?
-                && let Some(folder) = parent.lock(&name)
-            {
+            if let Some(folder) = parent.lock(&name) {
                 let path = path.join(&name);
-                let events = Events::open(&path)?;
+                let events = Events::open(&path).inspect_err(|_| drop(parent.remove_one(&name)))?;
                 return Ok(Self { path, name, parent, folder, events });
             }
+            // Where it was for want of descriptors, it is still there.
+            let _ = parent.remove_one(&name);
         }
         Err(on(path)(io::Error::other("can't make a cgroup here: every name is taken")))
     }
@@ -363,7 +364,7 @@ impl Drop for Leaf {
         // Only where something failed on the way is it still there. Nobody is left to tell about a second failure, and
         // the next run reaps what stays behind.
         if self.path.exists() {
-            let _ = self.parent.kill_and_remove(&self.name);
+            let _ = self.parent.kill_and_remove(&self.name, &self.events);
         }
     }
 }
@@ -378,7 +379,7 @@ pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
         // What is gone in the meantime needs no reaping.
         let Ok(parent) = Parent::open(parent) else { continue };
         if let Some(_lock) = parent.lock(name) {
-            match parent.kill_and_remove(name) {
+            match Events::open(&path).and_then(|events| parent.kill_and_remove(name, &events)) {
                 Ok(()) => removed.push(path),
                 Err(error) => failed.push(error),
             }

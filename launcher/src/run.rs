@@ -75,8 +75,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         policy.record = Record::Flows;
     }
     let tables = Tables::compile(&policy).with_context(|| options.policy.display().to_string())?;
-    let command = Command::find(&options.command, options.user.clone())?;
     privilege::require()?;
+    let command = Command::find(&options.command, options.user.clone())?;
     anyhow::ensure!(
         privilege::is_root() || options.user.as_ref().is_none_or(Identity::is_own),
         "--user: only root can run a command as somebody else, or with other groups"
