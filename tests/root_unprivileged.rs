@@ -9,8 +9,9 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    Output, PYTHON, Run, Yard, become_user, cgroup_of, eventually, file_capabilities, give_capabilities, is_alive,
-    status_of,
+    Output, PYTHON, Run, Yard, become_user,
+    bpf::{Beside, forbid_sysctls},
+    cgroup_of, eventually, file_capabilities, give_capabilities, is_alive, status_of,
 };
 
 /// Two users whom nobody knows.
@@ -545,5 +546,20 @@ fn neither_a_umask_nor_closed_streams_disturb_it() {
         let run = alice("cat /proc/sys/kernel/hostname; echo $?").through(words.collect::<Vec<_>>());
         let output = run.output().success();
         assert_eq!((output.stdout.as_str(), output.events().len()), ("1\n", 1), "{wrapper}");
+    }
+}
+
+/// A program further up that was attached with `BPF_F_ALLOW_OVERRIDE` is not asked any more once there is another on a cgroup
+/// below: without a check, any policy with a `sysctls` section would take an administrator's off the user.
+#[test]
+fn no_program_further_up_is_put_out_of_force() {
+    for (beside, refused) in [(Beside::Joins, false), (Beside::Yields, true)] {
+        let yard = Yard::new();
+        forbid_sysctls(yard.path(), beside);
+        let run = alice("cat /proc/sys/kernel/ostype; true").through(in_yard(&yard, ALICE));
+        assert_eq!(run.bare().success().stdout, "", "{beside:?}: the control is forbidden it");
+        let output = run.output();
+        assert_eq!((output.code(), output.stdout.as_str()), (Some(if refused { 125 } else { 0 }), ""), "{output:?}");
+        assert_eq!(output.stderr.contains("would put out of force"), refused, "{output:?}");
     }
 }

@@ -32,6 +32,10 @@ const PREFIX: &str = "guard-run.";
 /// How often another name is tried because somebody took the new leaf for an abandoned one.
 const ATTEMPTS: u32 = 16;
 
+/// The controllers by whose files a cgroup can only have less. By those of the others it can also have more than its
+/// siblings: processor time, protected memory, processors of its own.
+const ONLY_LIMITS: [&str; 4] = ["hugetlb", "misc", "pids", "rdma"];
+
 /// How folders are opened.
 const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
@@ -159,14 +163,34 @@ impl Parent {
         Ok(Self { path: path.to_owned(), folder: open().map_err(on(path))? })
     }
 
-    /// Whether this is the cgroup of this process, by the kernel's own account.
-    fn is_own(&self) -> Result<bool, CgroupError> {
+    /// Makes sure that an ordinary user may have a leaf here: the user gets nothing by it but a smaller part of what the
+    /// user's processes have now.
+    fn check_for_user(&self) -> Result<(), CgroupError> {
+        let refused = |what: String| Err(on(&self.path)(io::Error::other(what)));
+        let own = std::process::id().to_string();
+        if !self.read("cgroup.procs")?.lines().any(|pid| pid == own) {
+            return refused("is not this process's own cgroup, which is not to be seen".to_owned());
+        }
+        // The leaf's files are its user's, so these would be the user's to set.
+        let controllers = self.read("cgroup.subtree_control")?;
+        let shares: Vec<&str> = controllers.split_whitespace().filter(|name| !ONLY_LIMITS.contains(name)).collect();
+        if shares.is_empty() {
+            return Ok(());
+        }
+        refused(format!(
+            "hands the {} {} on to cgroups in it, which a user is not to set; start guard-run in a cgroup without, as in a \
+             session of systemd's",
+            shares.join(", "),
+            if shares.len() == 1 { "controller" } else { "controllers" }
+        ))
+    }
+
+    fn read(&self, name: &str) -> Result<String, CgroupError> {
         let read = || -> io::Result<String> {
-            let file = openat(&self.folder, "cgroup.procs", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+            let file = openat(&self.folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
             io::read_to_string(fs::File::from(file))
         };
-        let own = std::process::id().to_string();
-        Ok(read().map_err(on(&self.path.join("cgroup.procs")))?.lines().any(|pid| pid == own))
+        read().map_err(on(&self.path.join(name)))
     }
 
     /// Makes a leaf, unless its name is taken; whether it did.
@@ -283,8 +307,8 @@ impl Leaf {
 
     fn create_in(path: &Path) -> Result<Self, CgroupError> {
         let parent = Parent::open(path)?;
-        if !privilege::is_root() && !parent.is_own()? {
-            return Err(on(path)(io::Error::other("is not this process's own cgroup, which is not to be seen")));
+        if !privilege::is_root() {
+            parent.check_for_user()?;
         }
         for attempt in 0..ATTEMPTS {
             let name = OsString::from(format!("{PREFIX}{}.{attempt}", std::process::id()));

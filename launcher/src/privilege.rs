@@ -5,7 +5,7 @@
 //! user's own rights; it is raised for one [`Operation`] at a time, and no operation reads or writes anything that the
 //! user has named. For root, nothing of this changes anything.
 
-use std::{env, fmt, path::PathBuf};
+use std::{env, fmt, path::PathBuf, sync::LazyLock};
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use nix::{
@@ -82,10 +82,12 @@ fn capabilities(operations: &[Operation]) -> CapsHashSet {
     operations.iter().flat_map(|operation| operation.capabilities()).copied().collect()
 }
 
-/// Whether this process is root's, whose rights are not touched.
+/// Whether guard-run was started by root, whose rights are not touched. Also in a process that is the command of another
+/// user soon.
 #[must_use]
 pub fn is_root() -> bool {
-    geteuid().is_root()
+    static STARTED_BY_ROOT: LazyLock<bool> = LazyLock::new(|| geteuid().is_root());
+    *STARTED_BY_ROOT
 }
 
 /// Begins a program that may have file capabilities, before it does anything else: none is in effect, nobody can look

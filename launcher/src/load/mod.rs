@@ -222,6 +222,15 @@ impl LoadedProgram {
         bpf::attach(&self.fd, cgroup, spec(self.hook).attach_type)
     }
 
+    /// The ids of the programs that this cgroup has at the program's hook, those of cgroups further up included.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel doesn't say.
+    pub fn effective(&self, cgroup: &OwnedFd) -> io::Result<Vec<u32>> {
+        bpf::effective(cgroup, spec(self.hook).attach_type)
+    }
+
     /// What the kernel knows the program by.
     ///
     /// # Errors
