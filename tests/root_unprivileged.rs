@@ -563,3 +563,13 @@ fn no_program_further_up_is_put_out_of_force() {
         assert_eq!(output.stderr.contains("would put out of force"), refused, "{output:?}");
     }
 }
+
+/// The kernel gives capabilities there, too, but they count for nothing outside.
+#[test]
+fn in_a_user_namespace_it_gains_nothing() {
+    for namespace in [&["-U"][..], &["-Ur"], &["-Urm"], &["-UrC"]] {
+        let words = become_user(ALICE).into_iter().chain(["unshare".into()]).chain(namespace.iter().map(Into::into));
+        let output = alice("echo ran").through(words.collect::<Vec<_>>()).output().exits(125);
+        assert!(output.stdout.is_empty() && output.stderr.contains("not permitted to load"), "{output:?}");
+    }
+}

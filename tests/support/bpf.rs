@@ -74,9 +74,9 @@ struct Load {
 #[repr(C)]
 struct Attach {
     target_fd: u32,
-    attach_bpf_fd: u32,
-    attach_type: u32,
-    attach_flags: u32,
+    program_fd: u32,
+    hook: u32,
+    flags: u32,
 }
 
 /// Those of `BPF_*_GET_FD_BY_ID`.
@@ -215,7 +215,7 @@ pub fn forbid_sysctls(cgroup: &Path, beside: Beside) {
     // SAFETY: the kernel has just made the descriptor, for us alone.
     let program = unsafe { OwnedFd::from_raw_fd(RawFd::try_from(program).expect("a descriptor is an int")) };
     let folder = File::open(cgroup).expect("the cgroup is there");
-    let (target_fd, attach_bpf_fd) = (number(folder.as_raw_fd()), number(program.as_raw_fd()));
-    let mut attach = Attach { target_fd, attach_bpf_fd, attach_type: BPF_CGROUP_SYSCTL, attach_flags: beside as u32 };
+    let (target_fd, program_fd) = (number(folder.as_raw_fd()), number(program.as_raw_fd()));
+    let mut attach = Attach { target_fd, program_fd, hook: BPF_CGROUP_SYSCTL, flags: beside as u32 };
     bpf(BPF_PROG_ATTACH, &mut attach).expect("tests run as root");
 }
