@@ -5,7 +5,7 @@
 //! user's own rights; it is raised for one [`Operation`] at a time, and no operation reads or writes anything that the
 //! user has named. For root, nothing of this changes anything.
 
-use std::{env, fmt, path::PathBuf, sync::LazyLock};
+use std::{env, fmt, fs, path::PathBuf, sync::LazyLock};
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use nix::{
@@ -122,13 +122,27 @@ pub fn require() -> Result<(), PrivilegeError> {
     if is_root() {
         return Ok(());
     }
-    let permitted = caps::read(None, CapSet::Permitted)?;
+    let mut permitted = caps::read(None, CapSet::Permitted)?;
+    let why = if permitted.is_empty() { ineffective() } else { in_user_namespace() };
+    if why.is_some() {
+        permitted.clear();
+    }
     let mut missing: Vec<Capability> = capabilities(&Operation::ALL).difference(&permitted).copied().collect();
     if missing.is_empty() {
         return Ok(());
     }
     missing.sort_unstable_by_key(Capability::index);
-    Err(PrivilegeError::Missing { missing, why: if permitted.is_empty() { ineffective() } else { None } })
+    Err(PrivilegeError::Missing { missing, why })
+}
+
+/// The initial user namespace (`PROC_USER_INIT_INO`, include/linux/proc_ns.h).
+const INITIAL_USER_NAMESPACE: &str = "user:[4026531837]";
+
+/// Why capabilities that the kernel does give there are worth nothing.
+fn in_user_namespace() -> Option<&'static str> {
+    let namespace = fs::read_link("/proc/self/ns/user").ok()?;
+    let other = namespace.as_os_str() != INITIAL_USER_NAMESPACE;
+    other.then_some("in a user namespace, capabilities count for nothing outside it")
 }
 
 /// Why a file's capabilities would not count for this process.
