@@ -202,8 +202,8 @@ fn a_log_goes_only_where_the_user_may_write() {
     for option in ["--log", "--events"] {
         for path in &paths {
             let path = path.to_str().unwrap();
-            let run = alice("echo ran").without_log().flags([option, path]).flags(["--quiet"]);
-            let output = run.through(become_user(ALICE)).output();
+            let run = Run::new(policy(), ["echo", "ran"]).with_program(run.program()).through(become_user(ALICE));
+            let output = run.without_log().flags([option, path]).output();
             assert_eq!((output.code(), output.stdout.as_str()), (Some(125), ""), "{option} {path}: {output:?}");
         }
     }
@@ -520,16 +520,14 @@ fn a_leaf_is_made_nowhere_but_below_the_users_own_cgroup() {
 
 #[test]
 fn whatever_the_user_takes_from_guard_run_the_command_never_runs_unguarded() {
-    let read = |limit: &str| {
-        let words = become_user(ALICE).into_iter().chain(["prlimit".into(), limit.into()]);
-        Run::new(policy(), ["cat", SECRET]).as_ordinary(ALICE).through(words.collect::<Vec<_>>()).output()
-    };
+    let mut run = Run::new(policy(), ["cat", SECRET]).as_ordinary(ALICE);
     let (mut refused, mut denied) = (0, 0);
     let descriptors = (3..32).map(|limit| format!("--nofile={limit}"));
     let memory = (1..40).map(|limit| format!("--as={}", limit * 250_000));
     let others = ["--fsize=0", "--nproc=0", "--nproc=1", "--stack=8192", "--memlock=0", "--core=0"].map(String::from);
     for limit in descriptors.chain(memory).chain(others) {
-        let output = read(&limit);
+        run = run.through(become_user(ALICE).into_iter().chain(["prlimit".into(), limit.clone().into()]));
+        let output = run.output();
         assert_eq!(output.stdout, "", "{limit}: {output:?}");
         match output.code() {
             Some(1) => denied += 1,
