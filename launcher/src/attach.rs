@@ -6,6 +6,7 @@ use crate::{
     cgroup::Leaf,
     load::{Loaded, LoadedProgram, Records},
     privilege::{self, Operation},
+    sys::process::{Side, fork_into},
 };
 
 /// A program can't be attached.
@@ -68,6 +69,17 @@ impl Attached {
             attach(program, &leaf)?;
         }
         Ok(Self { leaf, programs, records })
+    }
+
+    /// Forks. The child is in the leaf from its first instruction. What that takes is in effect for the birth alone, on
+    /// both sides.
+    ///
+    /// # Errors
+    ///
+    /// As [`fork_into`].
+    pub fn fork(&self) -> io::Result<Side> {
+        let _raised = privilege::raise(Operation::Leaf);
+        fork_into(self.leaf.folder())
     }
 }
 

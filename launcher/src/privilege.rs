@@ -5,13 +5,15 @@
 //! user's own rights; it is raised for one [`Operation`] at a time, and no operation reads or writes anything that the
 //! user has named. For root, nothing of this changes anything.
 
-use std::{env, fmt, fs, path::PathBuf, sync::LazyLock};
+use std::{collections::BTreeSet, env, fmt, fs, path::PathBuf, sync::LazyLock};
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use nix::{
     sys::{prctl, statvfs::FsFlags},
     unistd::{getegid, geteuid, getgid, getuid},
 };
+
+use crate::sys::confine::reduce_bounding_set;
 
 /// Why this process can't have, or mustn't use, what it needs.
 #[derive(Debug, thiserror::Error)]
@@ -208,7 +210,7 @@ pub fn renounce() -> Result<(), PrivilegeError> {
     }
     {
         let _raised = raise(Operation::Bound);
-        caps::clear(None, CapSet::Bounding)?;
+        reduce_bounding_set(&BTreeSet::new())?;
     }
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;

@@ -1,6 +1,7 @@
 //! System calls and memory layouts that need `unsafe`: the only modules of this crate that may use it.
 
 pub mod bpf;
+pub mod confine;
 pub mod plain;
 pub mod process;
 pub mod start;
