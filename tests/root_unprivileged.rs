@@ -572,3 +572,62 @@ fn in_a_user_namespace_it_gains_nothing() {
         assert!(output.stdout.is_empty() && output.stderr.contains(said), "{output:?}");
     }
 }
+
+#[test]
+fn no_policy_lets_an_ordinary_users_command_gain_privileges() {
+    let parts = json!(["privileges", "namespaces", "bpf", "io_uring", "keys", "kernel-files", "delegation", "ipc"]);
+    for process in [json!({"isolation": "cgroup-only"}), json!({"allow": parts, "capabilities": ["CAP_NET_ADMIN"]})] {
+        let policy = json!({"version": 1, "process": process});
+        let script = "grep -E '^(Cap|NoNewPrivs)' /proc/self/status | cut -f2 | uniq";
+        let output = Run::shell(policy, script, &[]).as_ordinary(ALICE).output().success();
+        assert_eq!(output.stdout, "0000000000000000\n1\n", "{process}");
+        // And that is what the log says.
+        let hardening = &output.log["enforced"]["hardening"];
+        let has = |list: &str| hardening[list].as_array().unwrap().contains(&json!("privileges"));
+        assert_eq!((has("parts"), has("loosened"), &hardening["capabilities"]), (true, false, &json!([])), "{process}");
+    }
+    let output = Run::new(json!({"version": 1, "mode": "audit"}), ["grep", "NoNewPrivs", "/proc/self/status"]);
+    assert_eq!(output.as_ordinary(ALICE).output().success().stdout, "NoNewPrivs:\t1\n");
+}
+
+#[test]
+fn the_command_is_kept_from_its_users_processes_outside() {
+    let mut outside = Run::shell(policy(), "echo ready; exec sleep 1000", &[]).through(become_user(ALICE)).start_bare();
+    outside.wait_for("ready");
+    let pid = outside.pid().to_string();
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/probes/look.py");
+    let run = Run::python(policy(), &fs::read_to_string(program).unwrap(), &[&pid]).as_ordinary(ALICE);
+    assert!(run.bare().success().stdout.starts_with("attach\n"));
+    let output = run.output().success();
+    assert!(!["attach", "seize", "mem"].iter().any(|way| output.stdout.lines().any(|line| line == *way)), "{output:?}");
+    let run = Run::shell(policy(), r#"kill -0 "$1" && echo reached"#, &[&pid]).as_ordinary(ALICE);
+    assert_eq!(run.bare().success().stdout, "reached\n");
+    assert_eq!(run.output().exits(1).stdout, "");
+    // Nor can it get out of its cgroup, be the cgroup its user's own.
+    let yard = Yard::new();
+    for file in ["", "cgroup.procs"] {
+        chown(yard.path().join(file), Some(ALICE), None).unwrap();
+    }
+    let script = r#"sh -c 'echo $$ > "$0/cgroup.procs" && grep ^0:: /proc/self/cgroup' "$1""#;
+    let run = Run::shell(policy(), script, &[yard.path().to_str().unwrap()]).as_ordinary(ALICE);
+    let run = run.through(in_yard(&yard, ALICE));
+    assert!(run.bare().success().stdout.contains(yard.path().file_name().unwrap().to_str().unwrap()));
+    assert_eq!(run.output().exits(2).stdout, "");
+}
+
+/// The command can't get there either.
+#[test]
+fn mounts_that_the_user_cant_reach_are_no_obstacle() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let script = r#"mkdir "$0/sys" && mount -t sysfs none "$0/sys" && exec "$@""#;
+    let words = ["unshare", "--mount", "sh", "-c", script].map(std::ffi::OsString::from);
+    let words = words.into_iter().chain([folder.path().into()]).chain(become_user(ALICE));
+    let run =
+        Run::shell(policy(), r#"ls "$1"; touch /sys/kernel/mm/x"#, &[folder.path().join("sys").to_str().unwrap()]);
+    let output = run.as_ordinary(ALICE).through(words.collect::<Vec<_>>()).output().exits(1);
+    assert!(
+        output.stderr.contains("Permission denied") && output.stderr.contains("Read-only file system"),
+        "{output:?}"
+    );
+}
