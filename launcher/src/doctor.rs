@@ -83,14 +83,14 @@ impl Findings {
         for finding in &self.0 {
             println!("{finding}");
         }
+        if privilege::is_root() {
+            println!("To let ordinary users run it, too: {}", privilege::set_up());
+        }
         if missing > 0 {
             println!("guard-run can't work here: {missing} missing.");
             return exit::NO;
         }
         println!("guard-run can work here.");
-        if privilege::is_root() {
-            println!("For ordinary users, too, after: {}", privilege::set_up());
-        }
         exit::OK
     }
 }
