@@ -78,7 +78,15 @@ fn table() -> Vec<(&'static str, &'static str, Value)> {
     vec![
         ("new_user_namespace", "EPERM", allow(&["namespaces"])),
         ("clone3", "ENOSYS", allow(&["namespaces"])),
-        ("mount", "EPERM", with(&["namespaces"], "CAP_SYS_ADMIN")),
+        // A Landlock without scopes can't keep a domain apart without refusing to mount, too.
+        (
+            "mount",
+            "EPERM",
+            with(
+                if lacks(Feature::LandlockScopes) { &["namespaces", "tracing"] } else { &["namespaces"] },
+                "CAP_SYS_ADMIN",
+            ),
+        ),
         ("bpf_map", "EPERM", with(&["bpf"], "CAP_BPF")),
         ("io_uring", "ENOSYS", allow(&["io_uring"])),
         ("keyring", "EPERM", allow(&["keys"])),
