@@ -6,10 +6,7 @@ use std::{
     fs::{self, File},
     os::{
         fd::OwnedFd,
-        unix::{
-            fs::{PermissionsExt as _, chown},
-            process::CommandExt as _,
-        },
+        unix::{fs::PermissionsExt as _, process::CommandExt as _},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -46,46 +43,17 @@ pub fn guard_run() -> PathBuf {
     program
 }
 
-/// What makes a command an ordinary user's, of that user's group alone: for [`Run::through`].
-#[must_use]
-pub fn become_user(uid: u32) -> Vec<OsString> {
-    let ids = [format!("--reuid={uid}"), format!("--regid={uid}")];
-    ["setpriv".into(), "--clear-groups".into()].into_iter().chain(ids.map(OsString::from)).collect()
-}
-
-/// The capabilities that `guard-run doctor` tells the administrator to give to its file.
-///
-/// # Panics
-///
-/// When it doesn't.
-#[must_use]
-pub fn file_capabilities() -> String {
-    let output = Command::new(guard_run()).arg("doctor").output().expect("guard-run doctor can be run");
-    let said = String::from_utf8(output.stdout).expect("doctor writes text");
-    let line = said.lines().find_map(|line| line.split_once("sudo setcap ")).unwrap_or_else(|| panic!("{said}"));
-    line.1.split(' ').next().expect("there is always a first").to_owned()
-}
-
-/// Gives capabilities to a file, as setcap(8) writes them.
-///
-/// # Panics
-///
-/// When that can't be done.
-pub fn give_capabilities(file: &Path, capabilities: &str) {
-    let status = Command::new("setcap").arg(capabilities).arg(file).status().expect("setcap is there");
-    assert!(status.success(), "setcap {capabilities} {}", file.display());
-}
-
-/// A policy file's content: JSON, or any text. A JSON policy that does not say otherwise does without what this kernel
-/// is declared to lack for keeping a command inside.
+/// A policy file's content: JSON, or any text. A JSON policy does without what this kernel is declared to lack for keeping a
+/// command inside.
 pub struct PolicyText(String);
 
 impl From<Value> for PolicyText {
     fn from(mut json: Value) -> Self {
-        if let Some(policy) = json.as_object_mut().filter(|policy| !policy.contains_key("process"))
-            && lacks(Feature::LandlockScopes)
-        {
-            policy.insert("process".to_owned(), json!({"allow": ["signals", "abstract-sockets"]}));
+        if json.is_object() && json["process"]["isolation"] != "cgroup-only" && lacks(Feature::LandlockScopes) {
+            let given = json["process"]["allow"].as_array().cloned().unwrap_or_default();
+            let lacking = ["signals", "abstract-sockets"].map(Value::from);
+            let others = given.into_iter().filter(|part| !lacking.contains(part));
+            json["process"]["allow"] = others.chain(lacking.clone()).collect();
         }
         Self(json.to_string())
     }
@@ -214,20 +182,6 @@ impl Run {
         assert!(status.success(), "the folder is writable");
         self.program = copy;
         self
-    }
-
-    /// Runs a copy of `guard-run` as the administrator has installed it for ordinary users, as the user of this number, to
-    /// whom the folder of this run belongs then.
-    ///
-    /// # Panics
-    ///
-    /// When that can't be done.
-    #[must_use]
-    pub fn as_ordinary(self, uid: u32) -> Self {
-        let run = self.for_everyone();
-        give_capabilities(&run.program, &file_capabilities());
-        chown(run.folder(), Some(uid), Some(uid)).expect("tests run as root");
-        run.through(become_user(uid))
     }
 
     /// The `guard-run` that is run.
