@@ -6,6 +6,9 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
 
+# What the program's file needs for ordinary users, as setcap(8) takes it; `guard-run doctor` says the same.
+FILE_CAPABILITIES = cap_dac_override,cap_setpcap,cap_net_admin,cap_sys_admin,cap_perfmon,cap_bpf=p
+
 .PHONY: all setup build demo test test-kernels bench lint clean
 
 all: build

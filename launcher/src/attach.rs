@@ -5,22 +5,45 @@ use std::io;
 use crate::{
     cgroup::Leaf,
     load::{Loaded, LoadedProgram, Records},
+    privilege::{self, Operation},
+    sys::process::{Side, fork_into},
 };
 
 /// A program can't be attached.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "can't attach the {hook} program to {cgroup}{}",
-    if source.raw_os_error() == Some(libc::EPERM) {
-        " (a cgroup further up may have a program that allows none below it: bpftool cgroup tree)"
-    } else {
-        ""
-    }
-)]
-pub struct AttachError {
-    hook: &'static str,
-    cgroup: String,
-    source: io::Error,
+pub enum AttachError {
+    /// The kernel refuses it.
+    #[error(
+        "can't attach the {hook} program to {cgroup}{}",
+        if source.raw_os_error() == Some(libc::EPERM) {
+            " (a cgroup further up may have a program that allows none below it: bpftool cgroup tree)"
+        } else {
+            ""
+        }
+    )]
+    Refused {
+        /// The hook.
+        hook: &'static str,
+        /// The leaf.
+        cgroup: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// Programs of cgroups further up, by which somebody may have restricted the user, would not be asked any more.
+    #[error(
+        "the {hook} program on {cgroup} would put out of force {} on a cgroup further up (bpftool prog show id {}), \
+         attached with BPF_F_ALLOW_OVERRIDE: only root may do that",
+        if programs.len() == 1 { "a program" } else { "programs" },
+        programs[0]
+    )]
+    Displaces {
+        /// The hook.
+        hook: &'static str,
+        /// The leaf.
+        cgroup: String,
+        /// The programs' ids.
+        programs: Vec<u32>,
+    },
 }
 
 /// A leaf with all of a policy's programs on it. Only this can start a command: nothing can run unguarded by mistake.
@@ -42,12 +65,39 @@ impl Attached {
     pub fn new(loaded: Loaded, leaf: Leaf) -> Result<Self, AttachError> {
         let Loaded { programs, records } = loaded;
         for program in &programs {
-            program.attach(leaf.folder()).map_err(|source| AttachError {
-                hook: program.hook.name(),
-                cgroup: leaf.path().display().to_string(),
-                source,
-            })?;
+            let _raised = privilege::raise(Operation::Attach);
+            attach(program, &leaf)?;
         }
         Ok(Self { leaf, programs, records })
+    }
+
+    /// Forks. The child is in the leaf from its first instruction. What that takes is in effect for the birth alone, on
+    /// both sides.
+    ///
+    /// # Errors
+    ///
+    /// As [`fork_into`].
+    pub fn fork(&self) -> io::Result<Side> {
+        let _raised = privilege::raise(Operation::Leaf);
+        fork_into(self.leaf.folder())
+    }
+}
+
+fn attach(program: &LoadedProgram, leaf: &Leaf) -> Result<(), AttachError> {
+    let (hook, cgroup) = (program.hook.name(), || leaf.path().display().to_string());
+    let refused = |source| AttachError::Refused { hook, cgroup: cgroup(), source };
+    if privilege::is_root() {
+        return program.attach(leaf.folder()).map_err(refused);
+    }
+    // The kernel asks a program with BPF_F_ALLOW_OVERRIDE only where there is none further down (compute_effective_progs).
+    let effective = || program.effective(leaf.folder()).map_err(refused);
+    let before = effective()?;
+    program.attach(leaf.folder()).map_err(refused)?;
+    let after = effective()?;
+    let displaced: Vec<u32> = before.into_iter().filter(|id| !after.contains(id)).collect();
+    if displaced.is_empty() {
+        Ok(())
+    } else {
+        Err(AttachError::Displaces { hook, cgroup: cgroup(), programs: displaced })
     }
 }

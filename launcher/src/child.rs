@@ -20,8 +20,9 @@ use crate::{
     attach::Attached,
     command::Command,
     harden::{Hardening, Step},
+    privilege::{self, Operation},
     sys::{
-        process::{Change, Side, exit_now, fork_into, poll_change, send_signal},
+        process::{Change, Side, exit_now, poll_change, send_signal},
         start,
     },
     user::Identity,
@@ -70,13 +71,17 @@ impl Attached {
     /// When there is no process to be had, or it can't be set up, or the command can't be executed.
     pub fn spawn(&self, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Child, ChildError> {
         let (mut reader, writer) = io::pipe().map_err(ChildError::Fork)?;
-        let mut steps = vec![Step::new("signals and standard streams", start::restore), signal_mask(mask)];
+        // An ordinary user's command has no more than its user, and until then no more than it needs.
+        let keep = || privilege::keep(&[Operation::View, Operation::Bound]).map_err(|_| Errno::EPERM);
+        let mut steps = vec![Step::new("giving up guard-run's capabilities", keep)];
+        steps.extend([Step::new("signals and standard streams", start::restore), signal_mask(mask)]);
         steps.extend(hardening.steps_before_user(self.leaf.path()));
         steps.extend(command.user.as_ref().into_iter().flat_map(become_user));
         steps.extend(hardening.steps_after_user());
+        steps.push(Step::new("giving up capabilities", || privilege::renounce().map_err(|_| Errno::EPERM)));
         // After the change of user, which clears this.
         steps.push(end_with(nix::unistd::getpid()));
-        match fork_into(self.leaf.folder()).map_err(ChildError::Fork)? {
+        match self.fork().map_err(ChildError::Fork)? {
             Side::Child => {
                 let (step, error) = become_command(&steps, command);
                 let mut message = [0; MESSAGE];
@@ -157,7 +162,7 @@ fn execute(command: &Command) -> Errno {
 impl Child {
     /// Sends it a signal. One that comes too late is none.
     pub fn signal(&self, signal: Signal) {
-        // ESRCH: it has ended. EPERM can't be: it is our child, and we are root.
+        // ESRCH: it has ended. EPERM can't be: it is our child, and we are root or it is of the same user.
         let _ = send_signal(&self.pidfd, signal);
     }
 

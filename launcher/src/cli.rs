@@ -12,7 +12,7 @@ use crate::{
     check,
     child::ChildError,
     command::CommandError,
-    doctor, exit, explain, gc,
+    doctor, exit, explain, gc, privilege,
     run::{self, Options, tell},
     supervise::Wait,
     user::Identity,
@@ -43,7 +43,8 @@ struct RunArgs {
     /// The policy to enforce
     #[arg(short, long, value_name = "FILE")]
     policy: PathBuf,
-    /// Write the log to FILE ("-": standard error) [default: a new file in /var/log/guard-run]
+    /// Write the log to FILE ("-": standard error) [default: a new file in /var/log/guard-run, for
+    /// ordinary users in ~/.local/state/guard-run]
     #[arg(long, value_name = "FILE", value_parser = path())]
     log: Option<PathBuf>,
     /// Also write events to FILE as JSON lines while the command runs ("-": standard error)
@@ -99,6 +100,11 @@ enum Sub {
 /// Parses the command line, does what it says and returns the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Before anything else, and the command line's own parser may ask getent(1) for a user.
+    if let Err(error) = privilege::begin() {
+        tell(&format!("{:#}", anyhow::Error::from(error)));
+        return ExitCode::from(exit::FAILURE);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -135,7 +141,7 @@ fn status_of(error: &anyhow::Error) -> u8 {
         return match error {
             CommandError::NotFound(_) => exit::NOT_FOUND,
             CommandError::NotExecutable { .. } => exit::NOT_EXECUTABLE,
-            CommandError::Nul(_) => exit::FAILURE,
+            CommandError::Nul(_) | CommandError::Environment(_) => exit::FAILURE,
         };
     }
     match error.downcast_ref::<ChildError>() {

@@ -3,16 +3,23 @@
 use std::{
     env,
     ffi::{CString, NulError, OsStr, OsString},
+    fs, io,
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
     path::{Path, PathBuf},
 };
 
 use nix::unistd::{AccessFlags, access};
 
-use crate::user::Identity;
+use crate::{
+    privilege::{self, Operation},
+    user::Identity,
+};
 
 /// Where to look when there is no PATH, as the C library does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
+
+/// The environment that this process was started with: variables, each with a NUL after it.
+const ENVIRONMENT: &str = "/proc/self/environ";
 
 /// Why a command can't be run.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +38,9 @@ pub enum CommandError {
     /// A NUL byte, which can't be passed on.
     #[error("an argument or environment variable contains a NUL byte")]
     Nul(#[from] NulError),
+    /// The environment can't be read.
+    #[error("{ENVIRONMENT}")]
+    Environment(#[source] io::Error),
 }
 
 /// A command, ready to be executed.
@@ -60,7 +70,8 @@ impl Command {
             program: CString::new(program.into_os_string().into_vec())?,
             arguments,
             environment: environment(user.as_ref())?,
-            user,
+            // Anybody else's is the caller already.
+            user: user.filter(|_| privilege::is_root()),
         })
     }
 }
@@ -97,18 +108,32 @@ fn executable(path: &Path) -> Result<PathBuf, CommandError> {
 }
 
 /// This process's environment; for another user with that user's HOME, USER and LOGNAME, as su(1) does.
-fn environment(user: Option<&Identity>) -> Result<Vec<CString>, NulError> {
+fn environment(user: Option<&Identity>) -> Result<Vec<CString>, CommandError> {
     let account = user.and_then(|user| user.account.as_ref());
     let changed: Vec<(&str, &str)> = account.map_or_else(Vec::new, |account| {
         vec![("HOME", account.home.as_str()), ("USER", account.name.as_str()), ("LOGNAME", account.name.as_str())]
     });
-    let kept = env::vars_os().filter(|(name, _)| !changed.iter().any(|(changed, _)| name == changed));
-    let changed = changed.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    kept.chain(changed)
-        .map(|(mut variable, value)| {
-            variable.push("=");
-            variable.push(value);
-            CString::new(variable.into_vec())
-        })
-        .collect()
+    let kept = variables()?.into_iter();
+    let kept = kept.filter(|variable| !changed.iter().any(|(name, _)| name_of(variable) == name.as_bytes()));
+    let changed = changed.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
+    Ok(kept.chain(changed).map(CString::new).collect::<Result<_, _>>()?)
+}
+
+/// The variables that this process was started with, as NAME=VALUE. Where it has capabilities from its file, the C library
+/// has taken out of the environment what could have influenced it, like LD_PRELOAD and TMPDIR. The command is to have
+/// these: it has no such capabilities.
+fn variables() -> Result<Vec<Vec<u8>>, CommandError> {
+    if privilege::is_root() {
+        let variables = env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+        return Ok(variables.collect());
+    }
+    let text = {
+        let _raised = privilege::raise(Operation::Environment);
+        fs::read(ENVIRONMENT).map_err(CommandError::Environment)?
+    };
+    Ok(text.split(|byte| *byte == 0).filter(|variable| !variable.is_empty()).map(<[u8]>::to_vec).collect())
+}
+
+fn name_of(variable: &[u8]) -> &[u8] {
+    variable.split(|byte| *byte == b'=').next().unwrap_or_default()
 }

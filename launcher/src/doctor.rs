@@ -2,12 +2,9 @@
 
 use std::{fmt, path::Path};
 
-use nix::{
-    sys::{
-        utsname::uname,
-        wait::{WaitStatus, waitpid},
-    },
-    unistd::geteuid,
+use nix::sys::{
+    utsname::uname,
+    wait::{WaitStatus, waitpid},
 };
 
 use crate::{
@@ -18,8 +15,9 @@ use crate::{
     harden::{Hardening, Step},
     load::{Loaded, load_one},
     policy::Document,
+    privilege,
     report::Destination,
-    sys::process::{Side, exit_now, fork_into},
+    sys::process::{Side, exit_now},
 };
 
 /// A policy that needs every program there is.
@@ -81,6 +79,23 @@ impl Findings {
         self.0.push(Finding { what: what.into(), missing, optional: false });
         found
     }
+
+    /// Prints them, and what follows.
+    fn conclude(&self) -> u8 {
+        let missing = self.0.iter().filter(|finding| finding.missing.is_some() && !finding.optional).count();
+        for finding in &self.0 {
+            println!("{finding}");
+        }
+        if privilege::is_root() {
+            println!("To let ordinary users run it, too: {}", privilege::set_up());
+        }
+        if missing > 0 {
+            println!("guard-run can't work here: {missing} missing.");
+            return exit::NO;
+        }
+        println!("guard-run can work here.");
+        exit::OK
+    }
 }
 
 /// Tries everything that a run needs and prints what works. Leaves nothing behind.
@@ -93,8 +108,11 @@ pub fn doctor() -> anyhow::Result<u8> {
     let policy = Document::new(Path::new("doctor"), EVERYTHING.into()).parse()?;
     let tables = Tables::compile(&policy)?;
     let mut findings = Findings::default();
-    let root = if geteuid().is_root() { Ok(()) } else { Err(anyhow::anyhow!("run guard-run as root")) };
-    findings.add("root", root);
+    let rights = if privilege::is_root() { "root" } else { "an ordinary user with capabilities of guard-run's file" };
+    if findings.add(rights, privilege::require()).is_none() {
+        // All that could be tried would fail for this reason.
+        return Ok(findings.conclude());
+    }
     let unix = tables.unix.iter().flat_map(UnixTables::hooks).collect::<Vec<_>>();
     for hook in tables.hooks().into_iter().filter(|hook| !unix.contains(hook)) {
         findings.add(format!("program for the {} hook", hook.name()), load_one(&tables, hook));
@@ -122,17 +140,7 @@ pub fn doctor() -> anyhow::Result<u8> {
         }
     }
     findings.add("a place for logs", Destination::open(None, jiff::Timestamp::now()));
-    let missing = findings.0.iter().filter(|finding| finding.missing.is_some() && !finding.optional).count();
-    for finding in &findings.0 {
-        println!("{finding}");
-    }
-    if missing == 0 {
-        println!("guard-run can work here.");
-        Ok(exit::OK)
-    } else {
-        println!("guard-run can't work here: {missing} missing.");
-        Ok(exit::NO)
-    }
+    Ok(findings.conclude())
 }
 
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.
@@ -141,7 +149,7 @@ fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
     let hardening = Hardening::new(&policy, 0)?;
     let steps: Vec<Step> =
         hardening.steps_before_user(attached.leaf.path()).into_iter().chain(hardening.steps_after_user()).collect();
-    match fork_into(attached.leaf.folder())? {
+    match attached.fork()? {
         Side::Child => {
             let failed = steps.iter().position(|step| (step.run)().is_err());
             exit_now(failed.map_or(0, |step| i32::try_from(step + 1).unwrap_or(i32::MAX)));
@@ -159,7 +167,7 @@ fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
 
 /// Has a process born in the leaf, which does nothing.
 fn born_in(attached: &Attached) -> anyhow::Result<()> {
-    match fork_into(attached.leaf.folder())? {
+    match attached.fork()? {
         Side::Child => exit_now(0),
         Side::Parent { pid, .. } => Ok(waitpid(pid, None).map(drop)?),
     }

@@ -22,6 +22,7 @@ pub mod inherited;
 pub mod load;
 pub mod mounts;
 pub mod policy;
+pub mod privilege;
 pub mod process;
 pub mod report;
 pub mod run;

@@ -1,9 +1,11 @@
 //! The log of a run: one JSON document.
 
 use std::{
+    env,
     fmt::{self, Write as _},
     fs::{File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +18,7 @@ use crate::{
     harden::HardeningReport,
     inherited::Inherited,
     policy::Mode,
+    privilege,
     sys::{bpf::ProgramIdentity, process::Change},
 };
 
@@ -208,8 +211,8 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// Makes sure that the log can be written at the end, by beginning to: to `given`, or to a new file in
-    /// [`LOG_FOLDER`]. What is begun has no name yet, so nothing stays behind if there is no end.
+    /// Makes sure that the log can be written at the end, by beginning to: to `given`, or to a new file in the folder for
+    /// logs. What is begun has no name yet, so nothing stays behind if there is no end.
     ///
     /// # Errors
     ///
@@ -217,8 +220,7 @@ impl Destination {
     pub fn open(given: Option<&Path>, started: Timestamp) -> io::Result<Self> {
         let Some(path) = given else {
             let name = format!("{}-{}.json", started.strftime("%Y%m%dT%H%M%S.%9fZ"), std::process::id());
-            std::fs::create_dir_all(LOG_FOLDER)?;
-            return Self::open_file(Path::new(LOG_FOLDER).join(name));
+            return Self::open_file(log_folder()?.join(name));
         };
         if path == Path::new("-") {
             return Ok(Self::Stderr);
@@ -268,6 +270,22 @@ impl fmt::Display for Destination {
             Self::File(path) | Self::Stream(path, _) => path.display().fmt(f),
         }
     }
+}
+
+/// The folder for logs for which nobody has said where they go: [`LOG_FOLDER`] for root; for an ordinary user the one
+/// where programs keep what they note down (`guard-run` in XDG_STATE_HOME, which is ~/.local/state unless set). It is made
+/// if need be, with the user's own rights.
+fn log_folder() -> io::Result<PathBuf> {
+    if privilege::is_root() {
+        std::fs::create_dir_all(LOG_FOLDER)?;
+        return Ok(LOG_FOLDER.into());
+    }
+    let variable = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
+    let folder = state.ok_or_else(|| io::Error::other("neither XDG_STATE_HOME nor HOME is set"))?.join("guard-run");
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+    made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
+    Ok(folder)
 }
 
 fn folder_of(path: &Path) -> &Path {

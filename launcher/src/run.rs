@@ -28,7 +28,8 @@ use crate::{
     inherited::inherited,
     load::{Flows, Loaded, Records},
     policy::{Mode, Policy, Record},
-    report::{Destination, Enforced, Exit, HookReport, LOG_FOLDER, PolicySource, Report, SCHEMA, User},
+    privilege::{self, Operation},
+    report::{Destination, Enforced, Exit, HookReport, PolicySource, Report, SCHEMA, User},
     supervise::{Signals, Wait, supervise},
     user::{Identity, local_name},
 };
@@ -79,8 +80,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         policy.record = Record::Flows;
     }
     let tables = Tables::compile(&policy).with_context(|| options.policy.display().to_string())?;
+    privilege::require()?;
     let command = Command::find(&options.command, options.user.clone())?;
-    anyhow::ensure!(geteuid().is_root(), "needs root's rights: run guard-run as root");
+    anyhow::ensure!(
+        privilege::is_root() || options.user.as_ref().is_none_or(Identity::is_own),
+        "--user: only root can run a command as somebody else, or with other groups"
+    );
     let hardening = Hardening::new(&policy, options.preserve_fds)?;
     // The programs have passed the kernel's verifier before there is anything to guard.
     let loaded = Loaded::new(&tables)?;
@@ -88,14 +93,16 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let log = Destination::open(options.log.as_deref(), started);
     let log = log.with_context(|| match &options.log {
         Some(path) => format!("can't write the log {}", path.display()),
-        None => format!("can't write a log in {LOG_FOLDER}"),
+        None => "can't write a log in a folder for logs; say where: --log FILE".to_owned(),
     })?;
     let live = options.events.as_deref().map(open_events).transpose()?;
     let signals = Signals::hold().context("signals")?;
     // All programs are attached before the leaf has its first process, which is born in it.
     let mut attached = Attached::new(loaded, Leaf::create(&Hierarchy::find()?)?)?;
     let child = attached.spawn(&command, &hardening, signals.before())?;
-    // From here on the leaf owns the guard: it holds whatever becomes of this process.
+    // From here on the leaf owns the guard: it holds whatever becomes of this process. All that is left to do is to remove
+    // the leaf.
+    privilege::keep(&[Operation::Leaf])?;
     let mut journal = Journal::new(Clock::new()?, verdict(policy.mode), live);
     // What takes time to find out is found out while the command runs.
     let mut report = Report {

@@ -1,8 +1,8 @@
 //! The user that a command runs as (`--user NAME|UID[:GID]`).
 
-use std::{process::Command, str::FromStr};
+use std::{collections::BTreeSet, process::Command, str::FromStr};
 
-use nix::unistd::{Gid, Uid};
+use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups};
 
 /// An identity to take on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,16 @@ pub struct Account {
     pub name: String,
     /// Home folder.
     pub home: String,
+}
+
+impl Identity {
+    /// Whether it is this process's own, all groups included.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        let set = |groups: &[Gid]| groups.iter().map(|gid| gid.as_raw()).chain([self.gid.as_raw()]).collect();
+        let (groups, own): (BTreeSet<u32>, BTreeSet<u32>) = (set(&self.groups), set(&getgroups().unwrap_or_default()));
+        (self.uid, self.gid) == (geteuid(), getegid()) && groups == own
+    }
 }
 
 impl FromStr for Identity {

@@ -12,6 +12,8 @@ use serde_json::Value;
 use crate::cgroup_only;
 
 // include/uapi/linux/bpf.h
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
@@ -64,6 +66,31 @@ struct Query {
     prog_ids: u64,
     prog_cnt: u32,
     padding: u32,
+}
+
+/// Those of `BPF_PROG_LOAD`, up to what is needed here.
+#[repr(C)]
+#[derive(Default)]
+struct Load {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log: [u64; 2],
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; 16],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+}
+
+/// Those of `BPF_PROG_ATTACH`.
+#[repr(C)]
+struct Attach {
+    target_fd: u32,
+    program_fd: u32,
+    hook: u32,
+    flags: u32,
 }
 
 /// Those of `BPF_*_GET_FD_BY_ID`.
@@ -168,4 +195,41 @@ pub fn maps_of(program: u32) -> Vec<u32> {
     let mut attributes = Info { fd: number(program.as_raw_fd()), length, address: &raw mut info as u64 };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes).expect("the program is there");
     ids[..info.nr_map_ids as usize].to_vec()
+}
+
+/// How a program on a cgroup goes together with those on cgroups further down.
+#[derive(Clone, Copy, Debug)]
+pub enum Beside {
+    /// `BPF_F_ALLOW_OVERRIDE`: it yields to them.
+    Yields = 1,
+    /// `BPF_F_ALLOW_MULTI`: all of them have to allow.
+    Joins = 2,
+}
+
+/// Puts a program on a cgroup that forbids all there is below /proc/sys.
+///
+/// # Panics
+///
+/// When that can't be done.
+pub fn forbid_sysctls(cgroup: &Path, beside: Beside) {
+    const BPF_PROG_TYPE_CGROUP_SYSCTL: u32 = 23;
+    const BPF_CGROUP_SYSCTL: u32 = 18;
+    // r0 = 0; exit
+    let instructions: [u64; 2] = [0xb7, 0x95];
+    let license = c"GPL";
+    let mut load = Load {
+        prog_type: BPF_PROG_TYPE_CGROUP_SYSCTL,
+        insn_cnt: 2,
+        insns: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        expected_attach_type: BPF_CGROUP_SYSCTL,
+        ..Load::default()
+    };
+    let program = bpf(BPF_PROG_LOAD, &mut load).expect("tests run as root");
+    // SAFETY: the kernel has just made the descriptor, for us alone.
+    let program = unsafe { OwnedFd::from_raw_fd(RawFd::try_from(program).expect("a descriptor is an int")) };
+    let folder = File::open(cgroup).expect("the cgroup is there");
+    let (target_fd, program_fd) = (number(folder.as_raw_fd()), number(program.as_raw_fd()));
+    let mut attach = Attach { target_fd, program_fd, hook: BPF_CGROUP_SYSCTL, flags: beside as u32 };
+    bpf(BPF_PROG_ATTACH, &mut attach).expect("tests run as root");
 }

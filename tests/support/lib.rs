@@ -10,6 +10,7 @@ mod cgroup;
 mod client;
 mod daemon;
 pub mod kernel;
+mod ordinary;
 mod probe;
 mod run;
 mod running;
@@ -26,6 +27,7 @@ use std::{
 pub use cgroup::{assert_no_leaf, cgroup2_mount, kill_leaves, leaves_of};
 pub use client::{denials, denied, works};
 pub use daemon::{Daemon, Transport, fresh_address, is_bound, nginx};
+pub use ordinary::{become_user, file_capabilities, give_capabilities};
 pub use probe::Probe;
 pub use run::{LIMIT, PYTHON, PolicyText, Run, cgroup_only, guard_run};
 pub use running::{Output, Running};

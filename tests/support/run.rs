@@ -176,8 +176,24 @@ impl Run {
     #[must_use]
     pub fn for_everyone(mut self) -> Self {
         let copy = self.folder().join("guard-run");
-        fs::copy(&self.program, &copy).expect("the folder is writable");
+        // By another process: what this one has open for writing, its other children have, too, for a moment, and nobody
+        // can execute it meanwhile.
+        let status = Command::new("cp").arg(&self.program).arg(&copy).status().expect("cp is there");
+        assert!(status.success(), "the folder is writable");
         self.program = copy;
+        self
+    }
+
+    /// The `guard-run` that is run.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Runs another `guard-run`.
+    #[must_use]
+    pub fn with_program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = program.into();
         self
     }
 

@@ -8,23 +8,13 @@ use nix::errno::Errno;
 use super::Step;
 use crate::{
     policy::{ProcessSection, kept_capabilities},
-    sys::confine::drop_from_bounding_set,
+    sys::confine::reduce_bounding_set,
 };
-
-/// More capabilities than any kernel has: its sets have 64 bits.
-const MAX: u8 = 64;
 
 /// Takes all others from what the process, and what it becomes, can ever have. Needs `CAP_SETPCAP`.
 pub(super) fn bounding_step(section: &ProcessSection) -> Step {
     let kept = kept_capabilities(section);
-    Step::new("capabilities that may be gained", move || {
-        for capability in (0..MAX).filter(|capability| !kept.contains(capability)) {
-            if !drop_from_bounding_set(capability)? {
-                break;
-            }
-        }
-        Ok(())
-    })
+    Step::new("capabilities that may be gained", move || reduce_bounding_set(&kept))
 }
 
 /// Takes all others from the four sets that the process has.

@@ -21,6 +21,7 @@ pub use delegation::{Doors, delegation_sockets};
 use crate::{
     mounts::Mount,
     policy::{Architecture, Isolation, Mode, Part, Policy, ProcessSection, SocketFamily},
+    privilege::{self, Operation},
     sys::confine::{close_on_exec_from, install_filter},
 };
 use scope::Scope;
@@ -66,6 +67,15 @@ impl Step {
     /// A step.
     pub fn new(what: impl Into<Cow<'static, str>>, run: impl Fn() -> nix::Result<()> + 'static) -> Self {
         Self { what: what.into(), run: Box::new(run) }
+    }
+
+    /// The same with what an operation takes in effect meanwhile.
+    fn raised(self, operation: Operation) -> Self {
+        let Self { what, run } = self;
+        Self::new(what, move || {
+            let _raised = privilege::raise(operation);
+            run()
+        })
     }
 }
 
@@ -163,7 +173,7 @@ impl Hardening {
         if self.isolation != InForce::Full {
             return Vec::new();
         }
-        let mut steps = self.view.steps(leaf);
+        let mut steps: Vec<Step> = self.view.steps(leaf).into_iter().map(|step| step.raised(Operation::View)).collect();
         if !self.section.allows(Part::Privileges) {
             steps.push(Step::new("no_new_privs", prctl::set_no_new_privs));
         }
@@ -174,7 +184,10 @@ impl Hardening {
                 .cloned()
                 .map(|filter| Step::new("a filter of system calls", move || install_filter(&filter))),
         );
-        steps.push(capability::bounding_step(&self.section));
+        // An ordinary user's command has none anyway (privilege::renounce).
+        if privilege::is_root() {
+            steps.push(capability::bounding_step(&self.section));
+        }
         steps
     }
 
@@ -184,7 +197,10 @@ impl Hardening {
         if self.isolation != InForce::Full {
             return Vec::new();
         }
-        let mut steps = vec![capability::step(&self.section)];
+        let mut steps = Vec::new();
+        if privilege::is_root() {
+            steps.push(capability::step(&self.section));
+        }
         steps
             .extend(self.first_closed.map(|first| Step::new("closing descriptors", move || close_on_exec_from(first))));
         steps
@@ -194,12 +210,15 @@ impl Hardening {
     #[must_use]
     pub fn report(&self) -> HardeningReport {
         let full = self.isolation == InForce::Full;
-        let (loosened, parts) = Part::ALL.iter().partition(|part| !full || self.section.allows(**part));
+        // An ordinary user's command can't gain privileges, whatever the policy says (privilege::begin).
+        let always = |part| part == Part::Privileges && !privilege::is_root();
+        let loosened = |part| !always(part) && (!full || self.section.allows(part));
+        let (loosened, parts) = Part::ALL.iter().partition(|part| loosened(**part));
         HardeningReport {
             isolation: self.isolation,
             parts,
             loosened,
-            capabilities: if full { capability::names(&self.section) } else { Vec::new() },
+            capabilities: if full && privilege::is_root() { capability::names(&self.section) } else { Vec::new() },
             families: self.section.families.clone(),
             architectures: self.section.architectures.clone(),
             covered: self.view.covered().iter().map(|path| path.to_string_lossy().into_owned()).collect(),

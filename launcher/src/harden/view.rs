@@ -3,6 +3,7 @@
 
 use std::{
     ffi::CString,
+    io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
@@ -18,6 +19,7 @@ use crate::{
     cgroup::CGROUP2,
     mounts::Mount,
     policy::{Part, ProcessSection},
+    privilege,
     sys::confine::make_read_only,
 };
 
@@ -57,9 +59,10 @@ pub(super) struct View {
 impl View {
     /// What is to be done, given what is mounted. `sockets` are those to be covered.
     pub(super) fn new(section: &ProcessSection, mounts: &[Mount], sockets: Vec<PathBuf>) -> Self {
+        let mounts = || mounts.iter().filter(|mount| !is_out_of_reach(&mount.point));
         let of = |kinds: &[&str]| -> Vec<PathBuf> {
             let mut points = Vec::<PathBuf>::new();
-            for mount in mounts.iter().filter(|mount| kinds.contains(&mount.kind.as_str())) {
+            for mount in mounts().filter(|mount| kinds.contains(&mount.kind.as_str())) {
                 // What is below another one is dealt with when that one is.
                 if !points.iter().any(|point| mount.is_in(point)) {
                     points.push(mount.point.clone());
@@ -67,7 +70,7 @@ impl View {
             }
             points
         };
-        let cgroups = mounts.iter().filter(|mount| mount.kind == CGROUP2).map(|mount| mount.point.clone()).collect();
+        let cgroups = mounts().filter(|mount| mount.kind == CGROUP2).map(|mount| mount.point.clone()).collect();
         let mut view = Self { ipc: !section.allows(Part::Ipc), cgroups, covered: sockets, ..Self::default() };
         if section.allows(Part::KernelFiles) {
             // Cgroups stay out of reach all the same.
@@ -110,6 +113,12 @@ impl View {
         steps.extend(self.covered.iter().map(|socket| on("covering", socket, bind(Path::new(NO_FILE), socket))));
         steps
     }
+}
+
+/// Whether an ordinary user can't get there, for want of rights to a folder on the way. Neither can the user's command.
+fn is_out_of_reach(point: &Path) -> bool {
+    !privilege::is_root()
+        && point.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn on(what: &str, path: &Path, run: impl Fn() -> nix::Result<()> + 'static) -> Step {

@@ -32,6 +32,7 @@ pub use maps::{MapContent, Records, Tallies, contents, globals, unused};
 use self::unix::{Facts, inactive_lsm, lsm_function};
 use crate::{
     compile::Tables,
+    privilege::{self, Operation},
     sys::bpf::{self, ProgramIdentity},
 };
 
@@ -51,7 +52,7 @@ pub enum LoadError {
     /// This process may not use bpf(2).
     #[error(
         "not permitted to load eBPF programs: run guard-run as root (it needs CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and \
-         CAP_SYS_ADMIN, also inside a container)"
+         CAP_SYS_ADMIN, also inside a container), or see `guard-run doctor`"
     )]
     NotPermitted,
     /// The kernel has no bpf(2).
@@ -221,6 +222,15 @@ impl LoadedProgram {
         bpf::attach(&self.fd, cgroup, spec(self.hook).attach_type)
     }
 
+    /// The ids of the programs that this cgroup has at the program's hook, those of cgroups further up included.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel doesn't say.
+    pub fn effective(&self, cgroup: &OwnedFd) -> io::Result<Vec<u32>> {
+        bpf::effective(cgroup, spec(self.hook).attach_type)
+    }
+
     /// What the kernel knows the program by.
     ///
     /// # Errors
@@ -256,6 +266,7 @@ impl Loaded {
     /// Loads the programs for these hooks.
     fn at(tables: &Tables, hooks: &[Hook]) -> Result<Self, LoadError> {
         let facts = Facts::of(tables, hooks)?;
+        let _raised = privilege::raise(Operation::Load);
         let mut image = begin(tables, &facts)?;
         let prepared = hooks.iter().map(|hook| Ok((*hook, image.prepare(spec(*hook).program)?)));
         let prepared = prepared.collect::<Result<Vec<_>, LoadError>>()?;
@@ -307,6 +318,7 @@ fn processors() -> usize {
 /// When this process may not, or the kernel can't.
 pub fn load_one(tables: &Tables, hook: Hook) -> Result<(), LoadError> {
     let facts = Facts::of(tables, &[hook])?;
+    let _raised = privilege::raise(Operation::Load);
     let mut image = begin(tables, &facts)?;
     LoadedProgram::load(hook, &image.prepare(spec(hook).program)?, &facts).map(drop)
 }

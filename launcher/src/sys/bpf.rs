@@ -11,7 +11,9 @@ use std::{
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
-use aya_obj::generated::{BPF_F_ALLOW_MULTI, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type};
+use aya_obj::generated::{
+    BPF_F_ALLOW_MULTI, BPF_F_QUERY_EFFECTIVE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type,
+};
 
 /// Room for the verifier's explanation when it refuses a program.
 const VERIFIER_LOG: usize = 1 << 20;
@@ -98,6 +100,25 @@ pub fn attach(program: &impl AsFd, cgroup: &impl AsFd, attach_type: bpf_attach_t
     attributes.__bindgen_anon_5.attach_type = attach_type as u32;
     attributes.__bindgen_anon_5.attach_flags = BPF_F_ALLOW_MULTI;
     bpf(bpf_cmd::BPF_PROG_ATTACH, &mut attributes).map(drop)
+}
+
+/// The ids of the programs that are asked about what is done in a cgroup, those of cgroups further up included.
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_PROG_QUERY`: `EPERM` without `CAP_NET_ADMIN`, `ENOSPC` if there are more than anybody attaches.
+pub fn effective(cgroup: &impl AsFd, attach_type: bpf_attach_type) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; 256];
+    let mut attributes = attributes();
+    attributes.query.__bindgen_anon_1.target_fd = number(cgroup);
+    attributes.query.attach_type = attach_type as u32;
+    attributes.query.query_flags = BPF_F_QUERY_EFFECTIVE;
+    attributes.query.prog_ids = address(ids.as_mut_ptr());
+    attributes.query.__bindgen_anon_2.prog_cnt = u32::try_from(ids.len()).expect("a small constant");
+    bpf(bpf_cmd::BPF_PROG_QUERY, &mut attributes)?;
+    // SAFETY: the kernel has filled in how many there are.
+    let count = unsafe { attributes.query.__bindgen_anon_2.prog_cnt };
+    Ok(ids.into_iter().take(count as usize).collect())
 }
 
 /// What the kernel knows a program by.

@@ -1,7 +1,7 @@
 //! System calls by which a process gives something up for good, as far as no crate has them.
 #![allow(unsafe_code)]
 
-use std::{ffi::CString, os::fd::RawFd};
+use std::{collections::BTreeSet, ffi::CString, os::fd::RawFd};
 
 use nix::errno::Errno;
 use seccompiler::sock_filter;
@@ -55,20 +55,26 @@ pub fn close_on_exec_from(first: RawFd) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Takes a capability, by its number, from what this process can ever have. `false` if the kernel knows none of that
-/// number. (The caps crate has only those that it knows by name.)
+/// More capabilities than any kernel has: its sets have 64 bits.
+const MAX_CAPABILITIES: u8 = 64;
+
+/// Takes all capabilities but these from what this process, and what it becomes, can ever have; also those that have no
+/// name yet.
 ///
 /// # Errors
 ///
-/// As prctl(2): `EPERM` without `CAP_SETPCAP`.
-pub fn drop_from_bounding_set(capability: u8) -> nix::Result<bool> {
-    // SAFETY: takes integers.
-    let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
-    match Errno::result(result) {
-        Ok(_) => Ok(true),
-        Err(Errno::EINVAL) => Ok(false),
-        Err(error) => Err(error),
+/// `EPERM` without `CAP_SETPCAP`.
+pub fn reduce_bounding_set(kept: &BTreeSet<u8>) -> nix::Result<()> {
+    for capability in (0..MAX_CAPABILITIES).filter(|capability| !kept.contains(capability)) {
+        // SAFETY: takes integers.
+        let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+        match Errno::result(result) {
+            // There is none of that number, nor of higher ones.
+            Err(Errno::EINVAL) => break,
+            result => result?,
+        };
     }
+    Ok(())
 }
 
 /// Whether the kernel offers system calls of the x32 kind: those of x86-64 with another number, which a filter of

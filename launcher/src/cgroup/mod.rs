@@ -1,22 +1,27 @@
 //! The cgroup v2 leaf of a run: where to make it, making it, and reaping those whose launcher is gone.
 
+mod parent;
+
 use std::{
     ffi::OsString,
     fs, io,
     os::{
-        fd::{AsFd as _, OwnedFd},
-        unix::{ffi::OsStringExt as _, fs::FileExt as _},
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStringExt as _,
+            fs::{FileExt as _, MetadataExt as _},
+        },
     },
     path::{Path, PathBuf},
 };
 
-use nix::{
-    fcntl::{Flock, FlockArg, OFlag},
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::stat::{Mode, fstat, stat},
-};
+use nix::{fcntl::Flock, unistd::geteuid};
 
-use crate::mounts::{MOUNTINFO, Mount};
+use self::parent::Parent;
+use crate::{
+    mounts::{MOUNTINFO, Mount},
+    privilege,
+};
 
 /// The type of the hierarchy's file system.
 pub const CGROUP2: &str = "cgroup2";
@@ -102,6 +107,8 @@ impl Hierarchy {
 #[derive(Debug)]
 pub struct Leaf {
     path: PathBuf,
+    name: OsString,
+    parent: Parent,
     folder: Flock<OwnedFd>,
     events: Events,
 }
@@ -130,7 +137,8 @@ impl Events {
 
 impl Leaf {
     /// Makes a fresh leaf below this process's own cgroup, or else below the root of the hierarchy. Before that, it
-    /// removes empty leaves that dead launchers left there.
+    /// removes empty leaves that dead launchers left there. An ordinary user's is below the user's own cgroup in any case:
+    /// what limits and guards the user limits and guards what runs in it.
     ///
     /// # Errors
     ///
@@ -138,24 +146,34 @@ impl Leaf {
     pub fn create(hierarchy: &Hierarchy) -> Result<Self, CgroupError> {
         reap_empty(&hierarchy.own);
         Self::create_in(&hierarchy.own).or_else(|error| {
-            if hierarchy.own == hierarchy.mount { Err(error) } else { Self::create_in(&hierarchy.mount) }
+            if hierarchy.own == hierarchy.mount || !privilege::is_root() {
+                Err(error)
+            } else {
+                Self::create_in(&hierarchy.mount)
+            }
         })
     }
 
-    fn create_in(parent: &Path) -> Result<Self, CgroupError> {
+    fn create_in(path: &Path) -> Result<Self, CgroupError> {
+        let parent = Parent::open(path)?;
+        if !privilege::is_root() {
+            parent.check_for_user()?;
+        }
         for attempt in 0..ATTEMPTS {
-            let path = parent.join(format!("{PREFIX}{}.{attempt}", std::process::id()));
-            match fs::create_dir(&path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                made => made.map_err(on(&path))?,
+            let name = OsString::from(format!("{PREFIX}{}.{attempt}", std::process::id()));
+            if !parent.make(&name)? {
+                continue;
             }
             // Between these two, somebody else may take the leaf for an abandoned one and remove it.
-            if let Some(folder) = lock(&path) {
-                let events = Events::open(&path)?;
-                return Ok(Self { path, folder, events });
+            if let Some(folder) = parent.lock(&name) {
+                let path = path.join(&name);
+                let events = Events::open(&path).inspect_err(|_| drop(parent.remove_one(&name)))?;
+                return Ok(Self { path, name, parent, folder, events });
             }
+            // Where it was for want of descriptors, it is still there.
+            let _ = parent.remove_one(&name);
         }
-        Err(on(parent)(io::Error::other("can't make a cgroup here: every name is taken")))
+        Err(on(path)(io::Error::other("can't make a cgroup here: every name is taken")))
     }
 
     /// The leaf's folder.
@@ -210,7 +228,7 @@ impl Leaf {
     ///
     /// When it isn't.
     pub fn remove(self) -> Result<(), CgroupError> {
-        remove(&self.path)
+        self.parent.remove(&self.name)
     }
 }
 
@@ -219,19 +237,22 @@ impl Drop for Leaf {
         // Only where something failed on the way is it still there. Nobody is left to tell about a second failure, and
         // the next run reaps what stays behind.
         if self.path.exists() {
-            let _ = kill_and_remove(&self.path);
+            let _ = self.parent.kill_and_remove(&self.name, &self.events);
         }
     }
 }
 
-/// Reaps every leaf in the hierarchy whose launcher is gone: what still runs in it is killed. Returns those that were
-/// removed, and those that could not be.
+/// Reaps every leaf in the hierarchy whose launcher is gone: what still runs in it is killed. For an ordinary user, only
+/// the user's own. Returns those that were removed, and those that could not be.
 #[must_use]
 pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
     for path in descendants(&hierarchy.mount).into_iter().filter(|path| is_leaf(path)) {
-        if let Some(_lock) = lock(&path) {
-            match kill_and_remove(&path) {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        // What is gone in the meantime needs no reaping.
+        let Ok(parent) = Parent::open(parent) else { continue };
+        if let Some(_lock) = parent.lock(name) {
+            match Events::open(&path).and_then(|events| parent.kill_and_remove(name, &events)) {
                 Ok(()) => removed.push(path),
                 Err(error) => failed.push(error),
             }
@@ -242,57 +263,28 @@ pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
 
 /// Removes abandoned leaves without processes in one folder. Errors don't matter: a leaf that can't be removed is no
 /// obstacle to making another.
-fn reap_empty(parent: &Path) {
-    let Ok(entries) = fs::read_dir(parent) else { return };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| is_leaf(path)) {
-        if let Some(_lock) = lock(&path) {
-            let _ = fs::remove_dir(&path);
+fn reap_empty(path: &Path) {
+    let (Ok(entries), Ok(parent)) = (fs::read_dir(path), Parent::open(path)) else { return };
+    for entry in entries.filter_map(Result::ok).filter(|entry| is_leaf(&entry.path())) {
+        let name = entry.file_name();
+        if let Some(_lock) = parent.lock(&name) {
+            let _ = parent.remove_one(&name);
         }
     }
 }
 
+/// Whether this is a leaf that this process may reap: by its name, which has two numbers, so that a service's cgroup is
+/// none (guard-run.service), and by its owner.
 fn is_leaf(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()))
-}
-
-/// Opens and locks a leaf's folder. `None` if somebody holds it, or it is gone.
-fn lock(path: &Path) -> Option<Flock<OwnedFd>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let folder = nix::fcntl::open(path, flags, Mode::empty()).ok()?;
-    let folder = Flock::lock(folder, FlockArg::LockExclusiveNonblock).ok()?;
-    // It may have been removed, and even made anew, before it was locked.
-    let (locked, there) = (fstat(&*folder).ok()?, stat(path).ok()?);
-    (locked.st_ino == there.st_ino).then_some(folder)
+    let numbers = path.file_name().and_then(|name| name.to_str()?.strip_prefix(PREFIX)?.split_once('.'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.is_some_and(|(pid, attempt)| is_number(pid) && is_number(attempt))
+        && (privilege::is_root() || path.symlink_metadata().is_ok_and(|leaf| leaf.uid() == geteuid().as_raw()))
 }
 
 fn kill(path: &Path) -> Result<(), CgroupError> {
     let file = path.join("cgroup.kill");
     fs::write(&file, "1").map_err(on(&file))
-}
-
-fn kill_and_remove(path: &Path) -> Result<(), CgroupError> {
-    let events = Events::open(path)?;
-    if events.is_populated()? {
-        kill(path)?;
-        // The kernel says so when the last one is gone. A process can't be killed while it is in the kernel, so there
-        // is a limit to waiting; removing then fails with EBUSY.
-        for _ in 0..50 {
-            if !events.is_populated()? {
-                break;
-            }
-            let mut files = [PollFd::new(events.file.as_fd(), PollFlags::POLLPRI)];
-            let _ = poll(&mut files, PollTimeout::from(100_u8));
-        }
-    }
-    remove(path)
-}
-
-/// Removes a cgroup and those below it.
-fn remove(path: &Path) -> Result<(), CgroupError> {
-    for cgroup in descendants(path).iter().rev() {
-        fs::remove_dir(cgroup).map_err(on(cgroup))?;
-    }
-    Ok(())
 }
 
 /// A cgroup and all below it, each after the one that it is in. What vanishes in the meantime is left out.

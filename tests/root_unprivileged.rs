@@ -1,0 +1,642 @@
+//! `guard-run` for ordinary users, by capabilities of its file: it works, and nobody gets more by it than they had.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+use support::{
+    Output, PYTHON, Run, Yard, become_user,
+    bpf::{Beside, forbid_sysctls},
+    cgroup_of, eventually, file_capabilities, give_capabilities, is_alive, status_of,
+};
+
+/// Two users whom nobody knows.
+const ALICE: u32 = 54_321;
+const BOB: u32 = 54_322;
+
+const SECRET: &str = "/proc/sys/kernel/hostname";
+
+/// Forbids to read [`SECRET`].
+fn policy() -> Value {
+    let rules = json!([{"action": "deny", "names": ["kernel/hostname"], "access": "r"}]);
+    json!({"version": 1, "sysctls": {"default": "allow", "rules": rules}})
+}
+
+/// Alice's run of a shell script.
+fn alice(script: &str) -> Run {
+    Run::shell(policy(), script, &[]).as_ordinary(ALICE)
+}
+
+/// The same in a yard.
+fn alice_in(yard: &Yard, script: &str) -> Run {
+    alice(script).through(in_yard(yard, ALICE))
+}
+
+fn in_yard(yard: &Yard, uid: u32) -> Vec<std::ffi::OsString> {
+    [yard.wrapper(), become_user(uid)].concat()
+}
+
+fn line(output: &Output) -> &str {
+    let mut lines = output.stderr.lines();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => line,
+        _ => panic!("not one line: {output:?}"),
+    }
+}
+
+/// Runs a command as a user to its end; what it writes to standard output.
+fn as_user<A: AsRef<std::ffi::OsStr>>(uid: u32, command: impl IntoIterator<Item = A>) -> String {
+    let words: Vec<_> =
+        become_user(uid).into_iter().chain(command.into_iter().map(|word| word.as_ref().into())).collect();
+    let output = Command::new(&words[0]).args(&words[1..]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn an_ordinary_user_runs_a_command_under_a_policy_and_owns_the_log() {
+    let yard = Yard::new();
+    // It waits for its denial to be noticed, so that it can be looked at.
+    let script = format!("read -r _ <{SECRET}; echo $?; until [ -s $EVENTS ]; do sleep 0.01; done");
+    let run = alice_in(&yard, &script);
+    let events = run.folder().join("events.jsonl");
+    let run = run.environment("EVENTS", &events).flags(["--events".as_ref(), events.as_os_str()]);
+    let output = run.output().success();
+    assert_eq!(output.stdout, "1\n");
+    assert!(output.stderr.contains("denied 1: sysctl kernel/hostname r"), "{output:?}");
+    let [event] = output.events() else { panic!("{:#}", output.log) };
+    assert_eq!((&event["process"]["uid"], &event["process"]["comm"]), (&json!(ALICE), &json!("bash")));
+    // What /proc tells of the command's processes is found out, too.
+    assert_eq!(event["process"]["argv"], json!(["bash", "-c", script, "bash"]));
+    assert!(event["process"]["exe"].as_str().unwrap().ends_with("bash"), "{event:#}");
+    assert_eq!(output.log["user"], json!({"uid": ALICE, "gid": ALICE, "name": null}));
+    let log = fs::metadata(run.log()).unwrap();
+    assert_eq!((log.uid(), log.gid(), log.mode() & 0o7777), (ALICE, ALICE, 0o600));
+    assert_eq!(Path::new(output.log["enforced"]["cgroup"].as_str().unwrap()).parent(), Some(yard.path()));
+    assert!(yard.leaves().is_empty());
+}
+
+#[test]
+fn the_command_has_no_capabilities_and_can_gain_nothing() {
+    let run = alice("grep -E '^(Cap|NoNewPrivs|Uid|Gid|Groups)' /proc/self/status");
+    let expected = "Uid:\t54321\t54321\t54321\t54321\nGid:\t54321\t54321\t54321\t54321\nGroups:\t \n\
+                    CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
+                    CapBnd:\t0000000000000000\nCapAmb:\t0000000000000000\nNoNewPrivs:\t1\n";
+    assert_eq!(run.output().success().stdout, expected);
+    assert!(run.bare().success().stdout.contains("NoNewPrivs:\t0"), "the control can gain something");
+    // Nor does it have what its user has been given.
+    let ambient = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"].map(Into::into).into_iter();
+    let ambient = ambient.chain(["--inh-caps=+net_raw", "--ambient-caps=+net_raw"].map(Into::into));
+    let run = run.through(ambient.collect::<Vec<std::ffi::OsString>>());
+    assert!(run.bare().success().stdout.contains("CapAmb:\t0000000000002000"));
+    assert_eq!(run.output().success().stdout, expected);
+}
+
+#[test]
+fn a_set_user_id_program_gains_nothing_inside() {
+    let run = alice(r#""$0" -u"#);
+    let program = run.folder().join("id");
+    fs::copy("/usr/bin/id", &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    let run = Run::new(policy(), [program.to_str().unwrap(), "-u"]).as_ordinary(ALICE);
+    assert_eq!(run.bare().success().stdout, "0\n");
+    assert_eq!(run.output().success().stdout, "54321\n");
+}
+
+#[test]
+fn guard_run_inside_gains_nothing_and_says_why() {
+    let run = alice("true");
+    let (program, policy) = (run.program().to_str().unwrap(), run.policy());
+    let nested = [program, "--policy", policy.to_str().unwrap(), "--log", "-", "--", "echo", "ran"];
+    let inside = Run::new(self::policy(), nested).as_ordinary(ALICE);
+    assert_eq!(inside.bare().success().stdout, "ran\n");
+    let output = inside.output().exits(125);
+    assert!(output.stdout.is_empty() && output.stderr.contains("no_new_privs is set"), "{output:?}");
+}
+
+#[test]
+fn without_capabilities_of_its_file_it_says_what_to_type() {
+    let run = alice("echo ran");
+    let needed = file_capabilities();
+    let typed = format!("sudo setcap {needed} {}", run.program().display());
+    // None, and one too few.
+    let (first, rest) = needed.split_once(',').unwrap();
+    for (given, missing) in [("=", needed.strip_suffix("=p").unwrap()), (rest, first)] {
+        give_capabilities(run.program(), given);
+        let output = run.output().exits(125);
+        let missing = missing.replace(',', ", ");
+        assert!(output.stdout.is_empty() && line(&output).contains(&format!("or {missing}: run")), "{output:?}");
+        assert!(line(&output).ends_with(&typed), "{output:?}");
+        let doctor = as_user(ALICE, [run.program().as_os_str(), "doctor".as_ref()]);
+        assert!(doctor.contains("MISSING") && doctor.contains(&typed), "{doctor}");
+    }
+    // In effect, or inheritable, too, as somebody might set them by mistake: no harm done.
+    give_capabilities(run.program(), &needed.replace("=p", "=eip"));
+    assert_eq!(run.output().success().stdout, "ran\n");
+}
+
+#[test]
+fn doctor_finds_for_ordinary_users_what_it_finds_for_root() {
+    let run = alice("true");
+    let home = run.folder().join("home");
+    let arguments = ["env", &format!("HOME={}", home.display()), run.program().to_str().unwrap(), "doctor"];
+    let said = as_user(ALICE, arguments);
+    // After the lines on this kernel and on who asks.
+    let findings = |said: &str| {
+        let lines =
+            said.lines().skip(2).filter(|line| ["ok", "no", "MISSING"].iter().any(|word| line.starts_with(word)));
+        lines.map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    let root = Command::new(run.program()).arg("doctor").output().unwrap();
+    let root = findings(&String::from_utf8(root.stdout).unwrap());
+    assert!(said.lines().nth(1).is_some_and(|line| line.starts_with("ok ")) && root.len() > 10, "{said}");
+    assert_eq!(findings(&said), root);
+}
+
+#[test]
+fn a_set_user_id_guard_run_refuses_to_do_anything() {
+    for mode in [0o4755, 0o2755] {
+        let run = alice("echo ran");
+        chown(run.program(), Some(0), Some(0)).unwrap();
+        fs::set_permissions(run.program(), fs::Permissions::from_mode(mode)).unwrap();
+        let output = run.output().exits(125);
+        assert!(output.stdout.is_empty() && line(&output).contains("must not be set-user-ID"), "{output:?}");
+        let output = run.subcommand("check", &[]).exits(125);
+        assert!(output.stdout.is_empty() && line(&output).contains("must not be set-user-ID"), "{output:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_the_user_cant_read_is_refused() {
+    let run = alice("echo ran");
+    fs::set_permissions(run.policy(), fs::Permissions::from_mode(0o600)).unwrap();
+    for output in [run.output().exits(125), run.subcommand("check", &[]).exits(125)] {
+        assert!(output.stdout.is_empty() && line(&output).ends_with("Permission denied (os error 13)"), "{output:?}");
+    }
+    chown(run.policy(), Some(ALICE), None).unwrap();
+    assert_eq!(run.output().success().stdout, "ran\n");
+}
+
+/// Where only root, or only a process with the capabilities that guard-run has, may write.
+#[test]
+fn a_log_goes_only_where_the_user_may_write() {
+    let roots = tempfile::tempdir().unwrap();
+    let target = roots.path().join("target");
+    fs::write(&target, "root's").unwrap();
+    let run = alice("echo ran").without_log();
+    let link = run.folder().join("link");
+    symlink(&target, &link).unwrap();
+    // The second folder can be read, but not written.
+    let open = tempfile::tempdir().unwrap();
+    fs::set_permissions(open.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let forwarding = "/proc/sys/net/ipv4/ip_forward";
+    let before = fs::read(forwarding).unwrap();
+    let own = cgroup_of(std::process::id()).unwrap();
+    let paths: Vec<PathBuf> = vec![
+        roots.path().join("log.json"),
+        open.path().join("log.json"),
+        target.clone(),
+        link,
+        // CAP_NET_ADMIN would be enough to write it.
+        forwarding.into(),
+        own.join("cgroup.procs"),
+        // Its own memory.
+        "/proc/self/mem".into(),
+        "/proc/self/oom_score_adj".into(),
+        "/dev/mem".into(),
+    ];
+    for option in ["--log", "--events"] {
+        for path in &paths {
+            let path = path.to_str().unwrap();
+            let run = Run::new(policy(), ["echo", "ran"]).with_program(run.program()).through(become_user(ALICE));
+            let output = run.without_log().flags([option, path]).output();
+            assert_eq!((output.code(), output.stdout.as_str()), (Some(125), ""), "{option} {path}: {output:?}");
+        }
+    }
+    assert_eq!(fs::read_to_string(&target).unwrap(), "root's");
+    assert_eq!(fs::read(forwarding).unwrap(), before);
+    assert_eq!(fs::read_dir(roots.path()).unwrap().count(), 1);
+    assert_eq!(run.flags(["--log", "-"]).output().success().stdout, "ran\n");
+}
+
+#[test]
+fn without_an_option_the_log_is_private_in_the_users_own_folder() {
+    for (variable, below) in [("HOME", ".local/state/guard-run"), ("XDG_STATE_HOME", "guard-run")] {
+        let run = alice("cat /proc/sys/kernel/hostname").without_log();
+        let home = run.folder().join("home");
+        fs::create_dir(&home).unwrap();
+        chown(&home, Some(ALICE), Some(ALICE)).unwrap();
+        let run = run.environment("HOME", "/nonexistent").environment(variable, &home);
+        let output = run.output().exits(1);
+        let folder = home.join(below);
+        let [log] = &fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>()[..] else {
+            panic!("not one log")
+        };
+        assert!(output.stderr.contains(&format!("log: {}", log.display())), "{output:?}");
+        for (path, mode) in [(log.as_path(), 0o600), (&folder, 0o700)] {
+            let found = fs::metadata(path).unwrap();
+            assert_eq!((found.uid(), found.mode() & 0o777), (ALICE, mode), "{}", path.display());
+        }
+    }
+    // A place where the user may not write, one that is relative and so none, and no place.
+    for (variable, place) in [("HOME", "/root"), ("HOME", "home"), ("HOME", "")] {
+        let run = alice("echo ran").without_log().environment("XDG_STATE_HOME", "").environment(variable, place);
+        let output = run.output().exits(125);
+        assert!(output.stdout.is_empty() && line(&output).contains("--log"), "{output:?}");
+    }
+}
+
+#[test]
+fn the_command_has_the_environment_that_guard_run_was_started_with() {
+    // The C library takes all of these out of the environment of a program with capabilities.
+    let variables =
+        ["LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "TMPDIR", "MALLOC_TRACE", "GLIBC_TUNABLES", "LOCPATH"];
+    let mut run = Run::new(policy(), ["env", "-0"]).as_ordinary(ALICE);
+    for variable in variables.into_iter().chain(["GCONV_PATH", "TZDIR", "HOSTALIASES", "OTHER"]) {
+        run = run.environment(variable, "/nonexistent/none");
+    }
+    let (bare, guarded) = (run.bare().success(), run.output().success());
+    assert!(bare.stdout.contains("\0LD_PRELOAD=/nonexistent/none\0"), "{bare:?}");
+    assert_eq!(guarded.stdout, bare.stdout);
+}
+
+#[test]
+fn only_root_runs_commands_as_somebody_else() {
+    for user in ["root", "0:0", "nobody", "54322:54322", "54321:0", "54322:54321"] {
+        let output = alice("echo ran").flags(["--user", user]).output().exits(125);
+        assert!(output.stdout.is_empty() && line(&output).contains("only root"), "{user}: {output:?}");
+    }
+    assert_eq!(alice("id -u").flags(["--user", "54321:54321"]).output().success().stdout, "54321\n");
+    // Groups that the user has can't be left either.
+    let keeps = ["setpriv", "--reuid=54321", "--regid=54321", "--groups=54321,54399"];
+    let run = alice("id -G").through(keeps);
+    assert_eq!(run.output().success().stdout, "54321 54399\n");
+    let output = run.flags(["--user", "54321:54321"]).output().exits(125);
+    assert!(line(&output).contains("only root"), "{output:?}");
+}
+
+/// Runs the program that tries to look into a process as a user; what worked.
+fn look(uid: u32, pid: u32) -> String {
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/probes/look.py");
+    // Where the sources are, not everybody may read.
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.path().join("look.py");
+    fs::copy(program, &copy).unwrap();
+    as_user(uid, [PYTHON.as_ref(), copy.as_os_str(), pid.to_string().as_ref()])
+}
+
+#[test]
+fn nobody_can_look_into_guard_run_or_take_what_it_has() {
+    let mut running = alice("echo $$; exec sleep 1000").start();
+    running.wait_for("\n");
+    assert_eq!(look(ALICE, running.pid()), "");
+    // The control: the command is the user's own.
+    let command = running.stdout().trim().parse().unwrap();
+    let ways = "attach\ndescriptor\nmemory\nmem\nenviron\nmaps\nfd\nexe\nroot\nkcmp\nseize\n";
+    assert_eq!(look(ALICE, command), ways);
+    running.signal(libc::SIGTERM);
+    assert_eq!(running.wait().code(), Some(128 + 15));
+}
+
+#[test]
+fn guard_run_keeps_no_more_than_it_needs_to_clean_up() {
+    let mut running = alice("echo ready; exec sleep 1000").start();
+    running.wait_for("ready");
+    let status = |field| status_of(running.pid(), field).unwrap();
+    // CAP_DAC_OVERRIDE, to remove the leaf.
+    eventually("it has given up the rest", || status("CapPrm") == "0000000000000002");
+    for field in ["CapEff", "CapInh", "CapAmb"] {
+        assert_eq!(status(field), "0000000000000000", "{field}");
+    }
+    assert_eq!((status("NoNewPrivs").as_str(), status("Uid").as_str()), ("1", "54321\t54321\t54321\t54321"));
+    running.signal(libc::SIGTERM);
+    let _ = running.wait();
+}
+
+/// Starts a program again and again, and traces it from a moment that is a little later each time.
+const TRACER: &str = r#"
+import ctypes, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+TRACEME, CONT, DETACH, SEIZE = 0, 7, 17, 0x4206
+
+def status(pid):
+    fields = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status"))
+    return int(fields["CapPrm"], 16)
+
+# From its very start: the kernel gives it no capabilities.
+child = os.fork()
+if child == 0:
+    libc.ptrace(TRACEME, 0, None, None)
+    os.execv(sys.argv[1], sys.argv[1:])
+os.waitpid(child, 0)
+print("from the start", status(child), flush=True)
+libc.ptrace(DETACH, child, None, None)
+print("it ends with", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+seized, refused, gained = 0, 0, 0
+for step in range(150):
+    child = os.fork()
+    if child == 0:
+        os.execv(sys.argv[1], sys.argv[1:])
+    end = time.monotonic() + step * 0.0001
+    while time.monotonic() < end:
+        pass
+    # Until it is seized, or ends. Before it has become the program, it can be, but then it gains nothing.
+    while os.waitpid(child, os.WNOHANG)[0] == 0:
+        if libc.ptrace(SEIZE, child, None, None) == 0:
+            seized += 1
+            before = step
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            gained += code != 125
+            break
+        refused += 1
+print("seized", seized > 0, "refused", refused > 0, "gained", gained)
+"#;
+
+#[test]
+fn whoever_traces_guard_run_gains_nothing_by_it() {
+    let run = alice("true");
+    let tracer = run.folder().join("tracer.py");
+    fs::write(&tracer, TRACER).unwrap();
+    let policy = run.policy();
+    let words =
+        [PYTHON.as_ref(), tracer.as_os_str(), run.program().as_os_str(), "--quiet".as_ref(), "--policy".as_ref()];
+    let words = words.into_iter().chain([policy.as_os_str()]);
+    let said = as_user(ALICE, words.chain(["--log", "-", "--", "true"].map(AsRef::as_ref)));
+    assert_eq!(said, "from the start 0\nit ends with 125\nseized True refused True gained 0\n");
+}
+
+/// Starts a daemon that reads [`SECRET`] once there is a file `go` in $WHERE, and lives on itself.
+const WITH_DAEMON: &str = r#"
+    setsid --fork bash -c '
+        echo daemon $$
+        until [ -e "$WHERE/go" ]; do sleep 0.01; done
+        cat /proc/sys/kernel/hostname > "$WHERE/read"
+        echo $? > "$WHERE/report.new"; mv "$WHERE/report.new" "$WHERE/report"
+        exec sleep 1000
+    '
+    echo command $$
+    exec sleep 1000
+"#;
+
+/// A user's run whose guard-run the user kills. Only what the script leaves in the background survives.
+struct Abandoned {
+    run: Run,
+    daemon: u32,
+}
+
+impl Abandoned {
+    fn new(yard: &Yard, uid: u32) -> Self {
+        let run = Run::shell(policy(), WITH_DAEMON, &[]).as_ordinary(uid).through(in_yard(yard, uid));
+        let folder = run.folder().to_owned();
+        let run = run.environment("WHERE", folder);
+        let mut running = run.start();
+        running.wait_for("daemon ");
+        running.wait_for("command ");
+        let stdout = running.stdout();
+        let pid = |word: &str| stdout.lines().find_map(|line| line.strip_prefix(word)?.trim().parse().ok()).unwrap();
+        let _ = as_user(uid, ["kill", "-9", &running.pid().to_string()]);
+        assert_eq!(running.wait().code(), None, "users may kill what is theirs");
+        eventually("the command is dead", || !is_alive(pid("command")));
+        Self { run, daemon: pid("daemon") }
+    }
+
+    /// Has the daemon try what is forbidden; whether it could.
+    fn is_free(&self) -> bool {
+        fs::write(self.run.folder().join("go"), "").unwrap();
+        let report = self.run.folder().join("report");
+        eventually("the daemon has tried", || report.exists());
+        fs::read_to_string(report).unwrap() != "1\n" || !fs::read(self.run.folder().join("read")).unwrap().is_empty()
+    }
+}
+
+/// What `guard-run gc` says to a user.
+fn gc(uid: u32) -> String {
+    let run = Run::new(policy(), ["true"]).as_ordinary(uid);
+    as_user(uid, [run.program().as_os_str(), "gc".as_ref()])
+}
+
+#[test]
+fn after_kill_9_what_is_left_stays_guarded_until_its_user_or_root_reaps_it() {
+    // Users of this test alone: gc is for all that are left of a user's.
+    let (carol, dave) = (54_323, 54_324);
+    let (carols, daves) = (Yard::new(), Yard::new());
+    let (first, second) = (Abandoned::new(&carols, carol), Abandoned::new(&daves, dave));
+    assert!(!first.is_free() && !second.is_free());
+    let leaves = carols.leaves();
+    assert_eq!((leaves.len(), daves.leaves().len()), (1, 1));
+    let said = gc(dave);
+    assert_eq!(said, format!("removed {}\n1 abandoned leaf removed\n", daves.path().join(said_leaf(&said)).display()));
+    assert!(daves.leaves().is_empty() && !is_alive(second.daemon));
+    assert_eq!((carols.leaves(), is_alive(first.daemon)), (leaves, true));
+    let said = carols.gc();
+    assert!(said.status.success() && carols.leaves().is_empty() && !is_alive(first.daemon), "{said:?}");
+}
+
+/// The name of the leaf that gc says it has removed.
+fn said_leaf(said: &str) -> String {
+    said.lines().next().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn an_ordinary_run_removes_only_its_users_empty_leaves() {
+    let yard = Yard::new();
+    let orphan = |run: Run| {
+        let mut running = run.start();
+        running.wait_for("ready");
+        running.signal(libc::SIGKILL);
+        assert_eq!(running.wait().code(), None);
+    };
+    let script = "echo ready; exec sleep 1000";
+    orphan(Run::shell(policy(), script, &[]).through(yard.wrapper()));
+    orphan(alice_in(&yard, script));
+    // Neither is one, by its name: one is a service's.
+    for name in ["guard-run.service", "guard-run.1"] {
+        fs::create_dir(yard.path().join(name)).unwrap();
+        chown(yard.path().join(name), Some(ALICE), None).unwrap();
+    }
+    let owners = || {
+        let leaves = yard.leaves().into_iter().filter(|leaf| !leaf.ends_with("guard-run.service"));
+        let mut owners: Vec<u32> = leaves.map(|leaf| fs::metadata(leaf).unwrap().uid()).collect();
+        owners.sort_unstable();
+        owners
+    };
+    eventually("both are empty", || yard.leaves().iter().all(|leaf| support::processes_in(leaf).is_empty()));
+    assert_eq!(owners(), [0, ALICE, ALICE]);
+    let _ = Run::new(policy(), ["true"]).as_ordinary(BOB).through(in_yard(&yard, BOB)).output().success();
+    assert_eq!(owners(), [0, ALICE, ALICE]);
+    let _ = alice_in(&yard, "true").output().success();
+    assert_eq!(owners(), [0, ALICE]);
+    let _ = Run::new(policy(), ["true"]).through(yard.wrapper()).output().success();
+    assert_eq!(owners(), [ALICE]);
+    assert!(yard.path().join("guard-run.service").exists());
+}
+
+#[test]
+fn two_users_at_once_are_each_guarded_and_see_nothing_of_each_other() {
+    let yard = Yard::new();
+    let runs = [ALICE, BOB].map(|uid| {
+        let script = "echo ready; read; cat /proc/sys/kernel/hostname; echo $?";
+        let (reader, writer) = std::io::pipe().unwrap();
+        let run = Run::shell(policy(), script, &[]).as_ordinary(uid).through(in_yard(&yard, uid)).stdin(reader);
+        let mut running = run.start();
+        running.wait_for("ready");
+        (run, running, writer)
+    });
+    for leaf in yard.leaves() {
+        let leaf_of = fs::metadata(&leaf).unwrap();
+        assert_eq!(leaf_of.mode() & 0o777, 0o700);
+        let other = if leaf_of.uid() == ALICE { BOB } else { ALICE };
+        assert!(!as_user(leaf_of.uid(), ["ls".as_ref(), leaf.as_os_str()]).is_empty());
+        // Nobody else can even lock it, as if it were abandoned.
+        assert_eq!(as_user(other, ["ls".as_ref(), leaf.as_os_str()]), "");
+        assert_eq!(as_user(other, ["flock".as_ref(), leaf.as_os_str(), "echo".as_ref(), "locked".as_ref()]), "");
+    }
+    assert_eq!(yard.leaves().len(), 2);
+    for (run, running, writer) in runs {
+        drop(writer);
+        let pid = running.pid();
+        let output = running.wait().success();
+        assert_eq!((output.stdout.as_str(), output.events().len()), ("ready\n1\n", 1));
+        assert_eq!(output.log["user"]["uid"], fs::metadata(run.log()).unwrap().uid());
+        support::assert_no_leaf(pid);
+    }
+}
+
+#[test]
+fn a_leaf_is_made_nowhere_but_below_the_users_own_cgroup() {
+    let (yard, other) = (Yard::new(), Yard::new());
+    let folder = tempfile::tempdir().unwrap();
+    // All that is to be seen of the hierarchy is another cgroup.
+    let script = r#"
+        echo $$ > "$0/cgroup.procs" && mount --bind "$1" "$2" && umount -l "$3" && shift 3 && exec "$@"
+    "#;
+    let mut words: Vec<std::ffi::OsString> = ["unshare", "--mount", "sh", "-c", script].map(Into::into).into();
+    words.extend([yard.path(), other.path(), folder.path(), &support::cgroup2_mount()].map(Into::into));
+    let run = Run::new(policy(), ["echo", "ran"]);
+    // Root's goes there; that is what a container may look like.
+    assert_eq!(run.through(words.clone()).output().success().stdout, "ran\n");
+    words.extend(become_user(ALICE));
+    let output = alice("echo ran").through(words).output().exits(125);
+    assert!(output.stdout.is_empty() && line(&output).contains("not this process's own cgroup"), "{output:?}");
+    assert!(yard.leaves().is_empty() && other.leaves().is_empty());
+}
+
+#[test]
+fn whatever_the_user_takes_from_guard_run_the_command_never_runs_unguarded() {
+    let mut run = Run::new(policy(), ["cat", SECRET]).as_ordinary(ALICE);
+    let (mut refused, mut denied) = (0, 0);
+    let descriptors = (3..32).map(|limit| format!("--nofile={limit}"));
+    let memory = (1..40).map(|limit| format!("--as={}", limit * 250_000));
+    let others = ["--fsize=0", "--nproc=0", "--nproc=1", "--stack=8192", "--memlock=0", "--core=0"].map(String::from);
+    for limit in descriptors.chain(memory).chain(others) {
+        run = run.through(become_user(ALICE).into_iter().chain(["prlimit".into(), limit.clone().into()]));
+        let output = run.output();
+        assert_eq!(output.stdout, "", "{limit}: {output:?}");
+        match output.code() {
+            Some(1) => denied += 1,
+            _ => refused += 1,
+        }
+    }
+    assert!(refused > 5 && denied > 5, "refused {refused}, denied {denied}");
+}
+
+#[test]
+fn neither_a_umask_nor_closed_streams_disturb_it() {
+    for wrapper in ["umask 0777; exec \"$@\"", "exec \"$@\" <&-", "exec \"$@\" 2>&-", "exec \"$@\" <&- 2>&-"] {
+        let words = become_user(ALICE).into_iter().chain(["sh", "-c", wrapper, "sh"].map(Into::into));
+        let run = alice("cat /proc/sys/kernel/hostname; echo $?").through(words.collect::<Vec<_>>());
+        let output = run.output().success();
+        assert_eq!((output.stdout.as_str(), output.events().len()), ("1\n", 1), "{wrapper}");
+    }
+}
+
+/// A program further up that was attached with `BPF_F_ALLOW_OVERRIDE` is not asked any more once there is another on a cgroup
+/// below: without a check, any policy with a `sysctls` section would take an administrator's off the user.
+#[test]
+fn no_program_further_up_is_put_out_of_force() {
+    for (beside, refused) in [(Beside::Joins, false), (Beside::Yields, true)] {
+        let yard = Yard::new();
+        forbid_sysctls(yard.path(), beside);
+        let run = alice("cat /proc/sys/kernel/ostype; true").through(in_yard(&yard, ALICE));
+        assert_eq!(run.bare().success().stdout, "", "{beside:?}: the control is forbidden it");
+        let output = run.output();
+        assert_eq!((output.code(), output.stdout.as_str()), (Some(if refused { 125 } else { 0 }), ""), "{output:?}");
+        assert_eq!(output.stderr.contains("would put out of force"), refused, "{output:?}");
+    }
+}
+
+/// The kernel gives capabilities there, too, but they count for nothing outside.
+#[test]
+fn in_a_user_namespace_it_gains_nothing() {
+    let root = "not permitted to load eBPF programs";
+    for (namespace, said) in [("-U", "in a user namespace"), ("-Ur", root), ("-Urm", root), ("-UrC", root)] {
+        let words = become_user(ALICE).into_iter().chain(["unshare".into(), namespace.into()]);
+        let output = alice("echo ran").through(words.collect::<Vec<_>>()).output().exits(125);
+        assert!(output.stdout.is_empty() && output.stderr.contains(said), "{output:?}");
+    }
+}
+
+#[test]
+fn no_policy_lets_an_ordinary_users_command_gain_privileges() {
+    let parts = json!(["privileges", "namespaces", "bpf", "io_uring", "keys", "kernel-files", "delegation", "ipc"]);
+    for process in [json!({"isolation": "cgroup-only"}), json!({"allow": parts, "capabilities": ["CAP_NET_ADMIN"]})] {
+        let policy = json!({"version": 1, "process": process});
+        let script = "grep -E '^(Cap|NoNewPrivs)' /proc/self/status | cut -f2 | uniq";
+        let output = Run::shell(policy, script, &[]).as_ordinary(ALICE).output().success();
+        assert_eq!(output.stdout, "0000000000000000\n1\n", "{process}");
+        // And that is what the log says.
+        let hardening = &output.log["enforced"]["hardening"];
+        let has = |list: &str| hardening[list].as_array().unwrap().contains(&json!("privileges"));
+        assert_eq!((has("parts"), has("loosened"), &hardening["capabilities"]), (true, false, &json!([])), "{process}");
+    }
+    let output = Run::new(json!({"version": 1, "mode": "audit"}), ["grep", "NoNewPrivs", "/proc/self/status"]);
+    assert_eq!(output.as_ordinary(ALICE).output().success().stdout, "NoNewPrivs:\t1\n");
+}
+
+#[test]
+fn the_command_is_kept_from_its_users_processes_outside() {
+    let mut outside = Run::shell(policy(), "echo ready; exec sleep 1000", &[]).through(become_user(ALICE)).start_bare();
+    outside.wait_for("ready");
+    let pid = outside.pid().to_string();
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/probes/look.py");
+    let run = Run::python(policy(), &fs::read_to_string(program).unwrap(), &[&pid]).as_ordinary(ALICE);
+    assert!(run.bare().success().stdout.starts_with("attach\n"));
+    let output = run.output().success();
+    assert!(!["attach", "seize", "mem"].iter().any(|way| output.stdout.lines().any(|line| line == *way)), "{output:?}");
+    let run = Run::shell(policy(), r#"kill -0 "$1" && echo reached"#, &[&pid]).as_ordinary(ALICE);
+    assert_eq!(run.bare().success().stdout, "reached\n");
+    assert_eq!(run.output().exits(1).stdout, "");
+    // Nor can it get out of its cgroup, be the cgroup its user's own.
+    let yard = Yard::new();
+    for file in ["", "cgroup.procs"] {
+        chown(yard.path().join(file), Some(ALICE), None).unwrap();
+    }
+    let script = r#"sh -c 'echo $$ > "$0/cgroup.procs" && grep ^0:: /proc/self/cgroup' "$1""#;
+    let run = Run::shell(policy(), script, &[yard.path().to_str().unwrap()]).as_ordinary(ALICE);
+    let run = run.through(in_yard(&yard, ALICE));
+    assert!(run.bare().success().stdout.contains(yard.path().file_name().unwrap().to_str().unwrap()));
+    assert_eq!(run.output().exits(2).stdout, "");
+}
+
+/// The command can't get there either.
+#[test]
+fn mounts_that_the_user_cant_reach_are_no_obstacle() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let script = r#"mkdir "$0/sys" && mount -t sysfs none "$0/sys" && exec "$@""#;
+    let words = ["unshare", "--mount", "sh", "-c", script].map(std::ffi::OsString::from);
+    let words = words.into_iter().chain([folder.path().into()]).chain(become_user(ALICE));
+    let run =
+        Run::shell(policy(), r#"ls "$1"; touch /sys/kernel/mm/x"#, &[folder.path().join("sys").to_str().unwrap()]);
+    let output = run.as_ordinary(ALICE).through(words.collect::<Vec<_>>()).output().exits(1);
+    assert!(
+        output.stderr.contains("Permission denied") && output.stderr.contains("Read-only file system"),
+        "{output:?}"
+    );
+}
