@@ -23,6 +23,7 @@ pub mod policy;
 pub mod process;
 pub mod report;
 pub mod run;
+pub mod selftest;
 pub mod supervise;
 pub mod sys;
 pub mod user;

@@ -1,0 +1,81 @@
+//! Having somebody outside do it, or sharing memory with somebody outside: by whatever is there for processes to meet. The
+//! policy says nothing about any of it.
+
+use nix::{
+    mqueue::{MQ_OFlag, mq_open, mq_receive},
+    sys::{socket::SockType, stat::Mode},
+};
+
+use crate::sys::attempt::{
+    ipc::{read_key, read_queue, read_semaphore, read_shared_memory, request_key},
+    socket::connect,
+};
+
+use super::{
+    Evidence, Layer, NOTHING, Vector,
+    attempt::{At as _, Outcome, Stop, abstract_address, unix},
+    server::{SEMAPHORE, key_name, queue_name, stream_name},
+};
+
+const fn vector(name: &'static str, shows: &'static str, layer: Layer, attempt: super::Attempt) -> Vector {
+    Vector::new(name, shows, NOTHING, attempt).seen_by(Evidence::Told).stopped_by(layer)
+}
+
+/// The vectors.
+pub const VECTORS: &[Vector] = &[
+    vector("shared-memory", "System V shared memory", Layer::IpcNamespace, |s| read_shared_memory(s.key).at("shmget")),
+    vector("message-queue", "a System V message queue", Layer::IpcNamespace, |s| read_queue(s.key).at("msgget")),
+    vector("semaphore", "a System V semaphore", Layer::IpcNamespace, |s| {
+        match read_semaphore(s.key).at("semget")? {
+            SEMAPHORE => Ok(Vec::new()),
+            _ => Err(Stop::because("not that semaphore")),
+        }
+    })
+    .seen_by(Evidence::Word),
+    vector("posix-queue", "a POSIX message queue", Layer::IpcNamespace, |s| {
+        let name = queue_name(s.key);
+        let queue = mq_open(name.as_str(), MQ_OFlag::O_RDONLY | MQ_OFlag::O_NONBLOCK, Mode::empty(), None);
+        let mut message = [0; 64];
+        let length = mq_receive(&queue.at("mq_open")?, &mut message, &mut 0).at("mq_receive")?;
+        Ok(message[..length].to_vec())
+    }),
+    vector("key", "a key in the user's keyring", Layer::Seccomp, |s| read_key(&key_name(s.key)).at("keyctl")),
+    vector("requested-key", "a key that the kernel looks for (request_key)", Layer::Seccomp, |s| {
+        request_key(&key_name(s.key)).at("request_key").map(|_| Vec::new())
+    })
+    .seen_by(Evidence::Word),
+    vector("abstract-socket", "an abstract Unix socket, which no file system hides", Layer::Landlock, |s| {
+        s.tell_by(&unix(SockType::Stream)?, &abstract_address(&stream_name(s.key)))
+    })
+    .seen_by(Evidence::Heard),
+    vector("service-socket", "the message bus, a container engine or another service that starts programs", Layer::Hook, |_| {
+        services()
+    })
+    .seen_by(Evidence::Word),
+];
+
+/// Sockets of services that do what they are asked, and as whom they are asked to.
+const SERVICES: [&str; 9] = [
+    "/run/dbus/system_bus_socket",
+    "/run/systemd/private",
+    "/run/systemd/io.systemd.Manager",
+    "/run/docker.sock",
+    "/run/podman/podman.sock",
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/run/libvirt/libvirt-sock",
+    "/run/snapd.socket",
+];
+
+/// Connects to the first that is there, and says nothing to it.
+fn services() -> Outcome {
+    let mut last = Err(Stop::because("none of these services runs here"));
+    for path in SERVICES {
+        match connect(&unix(SockType::Stream)?, &super::attempt::path_address(path.as_ref())).at("connect") {
+            Ok(()) => return Ok(Vec::new()),
+            Err(stop) if stop.errno.as_deref() == Some("ENOENT") => {}
+            Err(stop) => last = Err(stop),
+        }
+    }
+    last
+}
