@@ -98,6 +98,10 @@ pub struct Scene {
     pub hierarchy: PathBuf,
     /// The key of the System V objects outside, and part of the names of others.
     pub key: i32,
+    /// The netlink port of somebody outside.
+    pub netlink: u32,
+    /// A block device outside, with nothing on it.
+    pub disk: Option<PathBuf>,
     /// The mount namespace outside.
     pub mounts: PathBuf,
     /// The descriptor that the attempt is started with.

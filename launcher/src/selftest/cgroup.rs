@@ -15,7 +15,7 @@ use nix::{
 };
 
 use crate::sys::{
-    attempt::{Call, clone_mount, fork_into, handle_of, mount_nowhere, open_by, open_by_handle},
+    attempt::{Call, clone_mount, fork_into, handle_of, make_writable, mount_nowhere, open_by, open_by_handle},
     process::exit_now,
 };
 
@@ -44,9 +44,6 @@ pub const VECTORS: &[Vector] = &[
             let _ = fs::remove_dir(&sibling);
             told.map(drop)
         })
-    }),
-    vector("thread", "moves a thread (cgroup.threads)", |s| {
-        leave_by(s, || fs::write(s.hierarchy.join("cgroup.threads"), "0").at("write cgroup.threads"))
     }),
     vector("clone", "a child that is born in another cgroup (CLONE_INTO_CGROUP)", |s| {
         s.is_guarded()?;
@@ -80,6 +77,14 @@ pub const VECTORS: &[Vector] = &[
             own_mounts(s)?;
             let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
             mount(None::<&str>, &s.hierarchy, None::<&str>, flags, None::<&str>).at("remount")?;
+            enter(&s.hierarchy)
+        })
+    })
+    .stopped_by(Layer::Seccomp),
+    vector("set-mount", "makes the mount writable again (mount_setattr)", |s| {
+        leave_by(s, || {
+            own_mounts(s)?;
+            make_writable(&c_string(&s.hierarchy)).at("mount_setattr")?;
             enter(&s.hierarchy)
         })
     })

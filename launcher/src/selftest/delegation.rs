@@ -1,6 +1,8 @@
 //! Having somebody outside do it, or sharing memory with somebody outside: by whatever is there for processes to meet. The
 //! policy says nothing about any of it.
 
+use std::path::Path;
+
 use nix::{
     mqueue::{MQ_OFlag, mq_open, mq_receive},
     sys::{socket::SockType, stat::Mode},
@@ -13,8 +15,8 @@ use crate::sys::attempt::{
 
 use super::{
     Evidence, Layer, NOTHING, Vector,
-    attempt::{At as _, Outcome, Stop, abstract_address, unix},
-    server::{SEMAPHORE, key_name, queue_name, stream_name},
+    attempt::{At as _, Outcome, Stop, abstract_address, path_address, unix},
+    server::{BUS, BUS_FOLDER, SEMAPHORE, key_name, queue_name, stream_name},
 };
 
 const fn vector(name: &'static str, shows: &'static str, layer: Layer, attempt: super::Attempt) -> Vector {
@@ -48,6 +50,27 @@ pub const VECTORS: &[Vector] = &[
         s.tell_by(&unix(SockType::Stream)?, &abstract_address(&stream_name(s.key)))
     })
     .seen_by(Evidence::Heard),
+    vector("session-bus", "a service that an environment variable names (DBUS_SESSION_BUS_ADDRESS)", Layer::Mounts, |s| {
+        s.tell_by(&unix(SockType::Stream)?, &path_address(&s.folder.join(BUS)))
+    })
+    .seen_by(Evidence::Heard),
+    vector("session-bus-link", "the same by a hard link to its socket", Layer::Mounts, |s| {
+        let link = s.folder.join("bus-link");
+        std::fs::hard_link(s.folder.join(BUS), &link).at("link")?;
+        let told = s.tell_by(&unix(SockType::Stream)?, &path_address(&link));
+        let _ = std::fs::remove_file(link);
+        told
+    })
+    .seen_by(Evidence::Heard),
+    vector("session-bus-moved", "the same after moving the folder that it is in", Layer::Mounts, |s| {
+        let moved = s.folder.join("moved");
+        std::fs::rename(s.folder.join(BUS_FOLDER), &moved).at("rename")?;
+        let name = Path::new(BUS).file_name().expect("it has a name");
+        let told = s.tell_by(&unix(SockType::Stream)?, &path_address(&moved.join(name)));
+        let _ = std::fs::rename(moved, s.folder.join(BUS_FOLDER));
+        told
+    })
+    .seen_by(Evidence::Heard),
     vector("service-socket", "the message bus, a container engine or another service that starts programs", Layer::Hook, |_| {
         services()
     })
@@ -71,7 +94,7 @@ const SERVICES: [&str; 9] = [
 fn services() -> Outcome {
     let mut last = Err(Stop::because("none of these services runs here"));
     for path in SERVICES {
-        match connect(&unix(SockType::Stream)?, &super::attempt::path_address(path.as_ref())).at("connect") {
+        match connect(&unix(SockType::Stream)?, &path_address(path.as_ref())).at("connect") {
             Ok(()) => return Ok(Vec::new()),
             Err(stop) if stop.errno.as_deref() == Some("ENOENT") => {}
             Err(stop) => last = Err(stop),

@@ -47,7 +47,8 @@ pub const VECTORS: &[Vector] = &[
     .handed(Handed::Passing),
     vector("device", "an open device", DEVICES, |s| read(&s.handed()?)).handed(Handed::Device).seen_by(Evidence::Word),
     vector("device-path", "a device opened only for its path (O_PATH)", DEVICES, |s| {
-        read(&File::open(format!("/proc/self/fd/{}", s.handed()?.as_raw_fd())).at("open")?)
+        let path = s.handed()?;
+        read(&File::open(format!("/proc/self/fd/{}", path.as_raw_fd())).at("open")?)
     })
     .handed(Handed::DevicePath)
     .seen_by(Evidence::Word),
@@ -117,11 +118,11 @@ pub const VECTORS: &[Vector] = &[
     })
     .stopped_by(Layer::Hook)
     .seen_by(Evidence::Word),
-    vector("terminal", "the caller's terminal, into which a command is typed (TIOCSTI)", NOTHING, |s| {
-        for byte in s.token.bytes().chain([b'\n']) {
-            push_input(&std::io::stdin(), byte).at("TIOCSTI")?;
-        }
-        Ok(Vec::new())
+    vector("terminal", "the caller's terminal, into which a command is typed (TIOCSTI)", NOTHING, |s| type_in(s, 0))
+        .handed(Handed::Terminal)
+        .stopped_by(Layer::Seccomp),
+    vector("terminal-upper-half", "the same by a number with more bits than the kernel looks at", NOTHING, |s| {
+        type_in(s, 1)
     })
     .handed(Handed::Terminal)
     .stopped_by(Layer::Seccomp),
@@ -131,6 +132,14 @@ pub const VECTORS: &[Vector] = &[
 fn passed_socket(scene: &Scene, from: &OwnedFd) -> Outcome {
     let socket = receive_descriptors(from).at("recvmsg")?.into_iter().next();
     scene.tell_by(&socket.ok_or_else(|| Stop::because("no descriptor was passed"))?, &v4(LOOPBACK, scene.port))
+}
+
+/// Types the token.
+fn type_in(scene: &Scene, upper_half: u32) -> Outcome {
+    for byte in scene.token.bytes().chain([b'\n']) {
+        push_input(&std::io::stdin(), byte, upper_half).at("TIOCSTI")?;
+    }
+    Ok(Vec::new())
 }
 
 /// A descriptor that a system call has made.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     os::{fd::AsRawFd as _, unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}},
-    path::Path,
+    path::PathBuf,
 };
 
 use nix::{
@@ -17,7 +17,7 @@ use crate::sys::attempt::{
 
 use super::{
     BLOCKS, DEVICES, Evidence, Layer, Vector,
-    attempt::{At as _, Stop, c_string, open_and_read, own_mounts, read},
+    attempt::{At as _, Scene, Stop, c_string, open_and_read, own_mounts, read},
     server::NODE,
 };
 
@@ -104,9 +104,9 @@ pub const VECTORS: &[Vector] = &[
         open_and_read(format!("/proc/{}/fd/{}", other.pid, other.device).as_ref())
     })
     .with_outsider(),
-    vector("disk", "reads a disk", |_| open_and_read(&disk()?)).under(BLOCKS),
+    vector("disk", "reads a disk", |s| open_and_read(&disk(s)?)).under(BLOCKS),
     vector("disk-node", "reads a disk by a node of its own", |s| {
-        let device = fs::metadata(disk()?).at("stat")?.rdev();
+        let device = fs::metadata(disk(s)?).at("stat")?.rdev();
         let node = s.work().join("disk");
         mknod(&node, SFlag::S_IFBLK, Mode::S_IRUSR, device).at("mknod")?;
         open_and_read(&node)
@@ -124,11 +124,7 @@ pub const VECTORS: &[Vector] = &[
     .under(BLOCKS),
 ];
 
-/// The first disk there is.
-fn disk() -> Result<std::path::PathBuf, Stop> {
-    let partitions = fs::read_to_string("/proc/partitions").at("reading the list of disks")?;
-    let names = partitions.lines().skip(2).filter_map(|line| line.split_whitespace().nth(3));
-    let mut disks = names.filter(|name| !name.starts_with("loop") && !name.starts_with("ram"));
-    let disk = disks.find(|name| Path::new("/sys/class/block").join(name).exists());
-    Ok(Path::new("/dev").join(disk.ok_or_else(|| Stop::because("no disk"))?))
+/// A block device that was there before.
+fn disk(scene: &Scene) -> Result<PathBuf, Stop> {
+    scene.disk.clone().ok_or_else(|| Stop::because("no loop devices"))
 }

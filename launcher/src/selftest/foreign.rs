@@ -2,11 +2,12 @@
 
 use std::fs::File;
 
-use crate::sys::attempt::foreign::{connect, connect_x32, open, read, send_to, socket, socketcall};
+use crate::sys::attempt::foreign::{connect, connect_x32, open, read, send_to, set_option, socket, socketcall};
 
 use super::{
-    DEVICES, Evidence, Layer, PORT, SYSCTLS, UNIX, Vector,
+    DEVICES, Evidence, Layer, PORT, PORT_SERVED, SYSCTLS, UNIX, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, path_address, tcp, udp, unix, v4, v6},
+    port,
     server::STREAM,
     sysctl::HIDDEN,
 };
@@ -51,6 +52,12 @@ pub const VECTORS: &[Vector] = &[
     })
     .under(SYSCTLS)
     .seen_by(Evidence::Tunable),
+    vector("i386-port-range", "a listener that was never bound (IP_LOCAL_PORT_RANGE, set where no hook looks)", |s| {
+        let socket = tcp(INET, 0)?;
+        set_option(&socket, libc::IPPROTO_IP, port::IP_LOCAL_PORT_RANGE, &port::range(s)).at("i386 setsockopt")?;
+        port::answer(s, &socket)
+    })
+    .under(PORT_SERVED),
     vector("x32-connect", "connects by x32's number", |s| {
         let socket = tcp(INET, 0)?;
         connect_x32(&socket, &v4(LOOPBACK, s.port)).at("x32 connect")?;

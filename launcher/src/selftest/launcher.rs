@@ -20,7 +20,7 @@ use nix::{
 };
 
 use crate::sys::{
-    attempt::{Call, call, fork, keep_limit, open_by, set_idle},
+    attempt::{Call, call, fork, keep_limit, open_by, set_idle, set_idle_by_attributes},
     process::{exit_now, send_signal},
 };
 
@@ -42,7 +42,7 @@ pub const VECTORS: &[Vector] = &[
             send_signal(&pidfd, Signal::SIGKILL).at("pidfd_send_signal")
         })
     }),
-    vector("crash", "has it crash", |s| survive(s, |it| kill(it, Signal::SIGSEGV).at("kill"))),
+    vector("crash", "has it crash", |s| survive(s, |it| kill(it, Signal::SIGABRT).at("kill"))),
     vector("stop", "stops it, and goes on", |s| {
         let it = launcher();
         kill(it, Signal::SIGSTOP).at("kill")?;
@@ -72,8 +72,21 @@ pub const VECTORS: &[Vector] = &[
     })
     .seen_by(Evidence::Word)
     .stopped_by(Layer::Seccomp),
+    vector("idle-by-attributes", "the same by the newer call (sched_setattr)", |_| {
+        set_idle_by_attributes(launcher()).at("sched_setattr").map(|()| Vec::new())
+    })
+    .seen_by(Evidence::Word)
+    .stopped_by(Layer::Seccomp),
     vector("nice", "gives it the lowest priority", |_| {
         call(Call::Setpriority, [0, launcher().as_raw().into(), 19]).at("setpriority").map(|_| Vec::new())
+    })
+    .seen_by(Evidence::Word)
+    .stopped_by(Layer::Seccomp),
+    vector("nice-group", "gives the process group that it shares with it the lowest priority", |_| {
+        const GROUP: i64 = 1;
+        let before = nice(launcher())?;
+        call(Call::Setpriority, [GROUP, 0, 19]).at("setpriority")?;
+        if nice(launcher())? == before { Err(Stop::because("only its own priority is changed")) } else { Ok(Vec::new()) }
     })
     .seen_by(Evidence::Word)
     .stopped_by(Layer::Seccomp),
@@ -152,6 +165,13 @@ fn survive(scene: &Scene, end: impl FnOnce(Pid) -> Result<(), Stop>) -> Outcome 
     }
     let _ = waitpid(child, None);
     exit_now(0)
+}
+
+/// A process's nice value.
+fn nice(process: Pid) -> Result<String, Stop> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).at("reading its priority")?;
+    let nice = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(16));
+    nice.map(ToOwned::to_owned).ok_or_else(|| Stop::because("its priority is not told"))
 }
 
 /// Whether a process runs, and is not only waited for.

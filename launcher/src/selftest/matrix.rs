@@ -89,7 +89,9 @@ impl Matrix {
             (Tried::Out, Tried::CouldNot(reason)) => why = Some(format!("under the guard: {reason}")),
             (Tried::Out, Tried::Stopped { stop, denials }) => {
                 verdict = Verdict::Stopped;
-                let layer = if denials.is_empty() { vector.layer } else { Layer::Hook };
+                // A launcher that was killed leaves no log; but nothing else refuses that step.
+                let plain = matches!(stop.step.as_ref(), "connect" | "send") && stop.errno.as_deref() == Some("EPERM");
+                let layer = if denials.is_empty() && !plain { vector.layer } else { Layer::Hook };
                 let (hooks, rules) = denials.into_iter().unzip();
                 stopped_by = Some(StoppedBy { layer, hooks, rules, stop });
             }

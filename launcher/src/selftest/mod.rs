@@ -275,7 +275,8 @@ pub fn selftest(options: &Options) -> anyhow::Result<u8> {
 fn chosen(words: &[String]) -> anyhow::Result<Vec<(&'static str, &'static Vector)>> {
     let all = || FAMILIES.iter().flat_map(|(family, vectors)| vectors.iter().map(move |vector| (*family, vector)));
     let named = |word: &str, family: &str, vector: &Vector| {
-        word == family || word == vector.name || word.split_once('/') == Some((family, vector.name))
+        let is_family = FAMILIES.iter().any(|(family, _)| word == *family);
+        word == family || !is_family && word == vector.name || word.split_once('/') == Some((family, vector.name))
     };
     if let Some(word) = words.iter().find(|word| !all().any(|(family, vector)| named(word, family, vector))) {
         anyhow::bail!("no vector or family is named \"{word}\"; guard-run selftest --list names all");

@@ -5,7 +5,7 @@ use std::{
     fs::{File, OpenOptions},
     hint::black_box,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    os::fd::AsRawFd as _,
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     process::{Child, Command, Stdio},
 };
 
@@ -65,7 +65,7 @@ impl Outside {
     /// When it can't be started.
     pub fn start(secret: &str) -> anyhow::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command.args(["selftest", "--outsider"]).env(SECRET, secret);
+        command.args(["selftest", "--outsider"]).env(SECRET, secret).process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         let output = child.stdout.take().expect("it is piped");

@@ -2,7 +2,10 @@
 
 use std::{os::fd::AsFd, time::Duration};
 
-use nix::sys::socket::{Backlog, SockFlag, accept4, listen};
+use nix::{
+    errno::Errno,
+    sys::socket::{Backlog, SockFlag, accept4, listen},
+};
 
 use crate::sys::attempt::{
     socket::{bind, local_port, receive, send_to, set_option},
@@ -45,10 +48,8 @@ pub const VECTORS: &[Vector] = &[
         answer(s, &socket)
     }),
     vector("port-range", "a listener that was never bound (IP_LOCAL_PORT_RANGE)", |s| {
-        const IP_LOCAL_PORT_RANGE: i32 = 51;
         let socket = tcp(INET, 0)?;
-        let range = u32::from(s.served) << 16 | u32::from(s.served);
-        set_option(&socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &range.to_ne_bytes()).at("setsockopt")?;
+        set_option(&socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &range(s)).at("setsockopt")?;
         answer(s, &socket)
     }),
     vector("udp4", "a UDP server", |s| serve_datagrams(s, INET, &v4(LOOPBACK, s.served))),
@@ -57,6 +58,14 @@ pub const VECTORS: &[Vector] = &[
     }),
 ];
 
+/// linux/in.h.
+pub(super) const IP_LOCAL_PORT_RANGE: i32 = 51;
+
+/// The range that has only the forbidden port in it.
+pub(super) fn range(scene: &Scene) -> [u8; 4] {
+    (u32::from(scene.served) << 16 | u32::from(scene.served)).to_ne_bytes()
+}
+
 fn serve(scene: &Scene, socket: impl AsFd, address: &[u8]) -> Outcome {
     set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1_i32.to_ne_bytes()).at("setsockopt")?;
     bind(&socket, address).at("bind")?;
@@ -64,13 +73,18 @@ fn serve(scene: &Scene, socket: impl AsFd, address: &[u8]) -> Outcome {
 }
 
 /// Listens, and says the token to whoever comes.
-fn answer(scene: &Scene, socket: &impl AsFd) -> Outcome {
+pub(super) fn answer(scene: &Scene, socket: &impl AsFd) -> Outcome {
     listen(&socket.as_fd(), Backlog::new(8).expect("small")).at("listen")?;
     if local_port(socket).at("getsockname")? != scene.served {
         return Err(Stop::because("the kernel chose another port"));
     }
     let raw = std::os::fd::AsRawFd::as_raw_fd(&socket.as_fd());
-    let guest = accept4(raw, SockFlag::SOCK_CLOEXEC).at("accept")?;
+    // A ring that is being closed interrupts what its process waits for.
+    let mut guest = accept4(raw, SockFlag::SOCK_CLOEXEC);
+    while guest == Err(Errno::EINTR) {
+        guest = accept4(raw, SockFlag::SOCK_CLOEXEC);
+    }
+    let guest = guest.at("accept")?;
     let guest = crate::sys::attempt::take_descriptor(guest).at("accept")?;
     scene.send(&guest)?;
     // Time for the other side to read it, before this process' end closes it.

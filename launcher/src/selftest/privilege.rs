@@ -98,9 +98,6 @@ pub const VECTORS: &[Vector] = &[
     vector("ports", "asks for the machine's I/O ports (iopl)", Layer::Capabilities, |_| {
         call(Call::Iopl, [3, 0, 0]).at("iopl").map(|_| Vec::new())
     }),
-    vector("kernel-log", "reads the kernel's log", Layer::Capabilities, |_| {
-        super::attempt::open_and_read("/dev/kmsg".as_ref())
-    }),
 ];
 
 /// Whether this process has a capability, as evidence.

@@ -4,7 +4,7 @@ use std::{fs::OpenOptions, os::fd::OwnedFd};
 
 use crate::sys::attempt::{
     attach_tun,
-    socket::{bind, connect, receive, send_to, set_option, socket},
+    socket::{bind, connect, receive, send_to, set_option, socket, socket_of_words},
 };
 
 use super::{
@@ -21,7 +21,7 @@ const PACKET: i32 = libc::AF_PACKET;
 const SOCK_PACKET: i32 = 10;
 /// The loopback interface's number, in every network namespace.
 const LO: i32 = 1;
-const ETH_IP: u16 = 0x0800;
+const ETH_IPV6: u16 = 0x86dd;
 const ETH_ALL: u16 = 3;
 
 const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
@@ -77,17 +77,17 @@ pub const VECTORS: &[Vector] = &[
     .seen_by(Evidence::Told),
     vector("packet", "a frame by a packet socket", |s| {
         let packet = socket(PACKET, RAW, 0).at("socket")?;
-        send(&packet, &frame(s), &link_address(ETH_IP))
+        send(&packet, &frame(s), &link_address(ETH_IPV6))
     })
     .stopped_by(Layer::Seccomp),
     vector("packet-cooked", "a packet whose frame the kernel makes (AF_PACKET, SOCK_DGRAM)", |s| {
         let packet = socket(PACKET, DGRAM, 0).at("socket")?;
-        send(&packet, &ip_packet(s), &link_address(ETH_IP))
+        send(&packet, &ip6_packet(s), &link_address(ETH_IPV6))
     })
     .stopped_by(Layer::Seccomp),
     vector("packet-old", "a frame by the packet sockets of Linux 2.0 (SOCK_PACKET)", |s| {
-        let packet = socket(INET, SOCK_PACKET, i32::from(ETH_IP.to_be())).at("socket")?;
-        send(&packet, &frame(s), &[&17_u16.to_ne_bytes()[..], b"lo", &[0; 12], &ETH_IP.to_be_bytes()].concat())
+        let packet = socket(INET, SOCK_PACKET, i32::from(ETH_IPV6.to_be())).at("socket")?;
+        send(&packet, &frame(s), &[&17_u16.to_ne_bytes()[..], b"lo", &[0; 12], &ETH_IPV6.to_be_bytes()].concat())
     })
     .stopped_by(Layer::Seccomp),
     vector("packet-listen", "reading all packets of an interface", |s| {
@@ -127,6 +127,24 @@ pub const VECTORS: &[Vector] = &[
     vector("netlink-xfrm", "the kernel's IPsec (NETLINK_XFRM)", |_| netlink(libc::NETLINK_XFRM))
         .stopped_by(Layer::Seccomp)
         .seen_by(Evidence::Word),
+    vector("packet-upper-half", "a packet socket by a number with more bits than the kernel looks at", |s| {
+        let packet = socket_of_words(1 << 32 | 17, 1 << 32 | 3, 1 << 32).at("socket")?;
+        send(&packet, &frame(s), &link_address(ETH_IPV6))
+    })
+    .stopped_by(Layer::Seccomp),
+    vector("netlink-process", "a message to a process outside (NETLINK_USERSOCK)", |s| {
+        tell_by_netlink(s, libc::NETLINK_USERSOCK, s.netlink, 0)
+    })
+    .stopped_by(Layer::Seccomp),
+    vector("netlink-process-upper-half", "the same by a number with more bits than the kernel looks at", |s| {
+        let netlink = socket_of_words(16, 3, 1 << 32 | 2).at("socket")?;
+        send(&netlink, &message(s), &netlink_address(s.netlink, 0))
+    })
+    .stopped_by(Layer::Seccomp),
+    vector("netlink-devices", "a message to those who wait for devices (NETLINK_KOBJECT_UEVENT)", |s| {
+        tell_by_netlink(s, libc::NETLINK_KOBJECT_UEVENT, 0, UDEV)
+    })
+    .stopped_by(Layer::Capabilities),
     vector("crypto", "the kernel's cryptography (AF_ALG)", |_| {
         socket(libc::AF_ALG, libc::SOCK_SEQPACKET, 0).at("socket").map(|_| Vec::new())
     })
@@ -147,6 +165,26 @@ fn netlink(family: i32) -> Outcome {
     socket(libc::AF_NETLINK, RAW, family).at("socket").map(|_| Vec::new())
 }
 
+/// The group of those that udev tells of devices. The kernel itself uses group 1.
+pub(super) const UDEV: u32 = 2;
+
+/// A `struct sockaddr_nl`.
+pub(super) fn netlink_address(port: u32, groups: u32) -> Vec<u8> {
+    [&16_u16.to_ne_bytes()[..], &[0, 0], &port.to_ne_bytes(), &groups.to_ne_bytes()].concat()
+}
+
+/// A netlink message of the token.
+fn message(scene: &Scene) -> Vec<u8> {
+    let data = scene.token.as_bytes();
+    let length = u32::try_from(16 + data.len()).expect("short");
+    [&length.to_ne_bytes()[..], &[0; 12], data].concat()
+}
+
+fn tell_by_netlink(scene: &Scene, family: i32, port: u32, groups: u32) -> Outcome {
+    let netlink = socket(libc::AF_NETLINK, RAW, family).at("socket")?;
+    send(&netlink, &message(scene), &netlink_address(port, groups))
+}
+
 /// A UDP packet with the token for the forbidden listener, without a checksum.
 fn udp_packet(scene: &Scene) -> Vec<u8> {
     let data = scene.token.as_bytes();
@@ -165,9 +203,18 @@ fn ip_packet(scene: &Scene) -> Vec<u8> {
     [header, udp].concat()
 }
 
+/// The same with an IPv6 header. From packet sockets, the kernel takes no packets of 127.0.0.1.
+fn ip6_packet(scene: &Scene) -> Vec<u8> {
+    let mut udp = udp_packet(scene);
+    let length = u16::try_from(udp.len()).expect("short").to_be_bytes();
+    let pseudo = [&LOOPBACK6[..], &LOOPBACK6, &[0, 0], &length, &[0, 0, 0, 17], &udp].concat();
+    udp[6..8].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+    [&[0x60, 0, 0, 0][..], &length, &[17, 64], &LOOPBACK6, &LOOPBACK6, &udp].concat()
+}
+
 /// The same with an Ethernet header.
 fn frame(scene: &Scene) -> Vec<u8> {
-    [&[0; 12][..], &ETH_IP.to_be_bytes(), &ip_packet(scene)].concat()
+    [&[0; 12][..], &ETH_IPV6.to_be_bytes(), &ip6_packet(scene)].concat()
 }
 
 /// A `struct sockaddr_ll` of the loopback interface.

@@ -39,7 +39,7 @@ use super::{
     attempt::{SCENE, Scene, Stop},
     contains,
     outsider::Outside,
-    server::{Ear, Shared, make_node},
+    server::{BUS, Disk, Ear, Shared, make_node},
     sysctl::is_hidden_value,
 };
 
@@ -70,6 +70,7 @@ pub struct Runner {
     hierarchy: Hierarchy,
     ear: Ear,
     _shared: Shared,
+    disk: Option<Disk>,
     served: u16,
     key: i32,
     count: u32,
@@ -109,6 +110,7 @@ impl Runner {
             hierarchy: Hierarchy::find()?,
             _shared: Shared::new(key, &secret),
             ear,
+            disk: Disk::new(folder.path()).ok(),
             served: 0,
             key,
             count: 0,
@@ -203,6 +205,8 @@ impl Runner {
             folder: self.folder.path().to_owned(),
             hierarchy: self.hierarchy.mount.clone(),
             key: self.key,
+            netlink: self.ear.netlink,
+            disk: self.disk.as_ref().map(|disk| disk.path.clone()),
             mounts: self.mounts.clone(),
             handed: handed.as_ref().map(|open| open.number),
             outsider: outside.as_ref().map(|outside| outside.told),
@@ -210,6 +214,7 @@ impl Runner {
         };
         self.ear.forget();
         command.env(SCENE, serde_json::to_string(&scene)?).process_group(0);
+        command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", self.folder.path().join(BUS).display()));
         command.stdin(match handed.as_ref().and_then(|open| open.input.as_ref()) {
             Some(input) => Stdio::from(input.try_clone()?),
             None => Stdio::null(),

@@ -2,14 +2,14 @@
 
 use std::{
     ffi::CString,
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, IoSlice},
     net::{TcpListener, UdpSocket},
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
         unix::net::{UnixDatagram, UnixListener},
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -28,9 +28,12 @@ use nix::{
     },
 };
 
-use crate::sys::attempt::{ipc, socket, take_descriptor};
+use crate::sys::attempt::{configure_loop, free_loop, ipc, socket, take_descriptor};
 
-use super::attempt::{LOOPBACK, LOOPBACK6, abstract_address, path_address, v4, v6};
+use super::{
+    attempt::{LOOPBACK, LOOPBACK6, abstract_address, path_address, v4, v6},
+    protocol::{UDEV, netlink_address},
+};
 
 /// Names in the folder of the self-test.
 pub const STREAM: &str = "stream";
@@ -40,6 +43,10 @@ pub const SEQUENCE: &str = "sequence";
 pub const DATAGRAMS: &str = "datagrams";
 /// One whose server passes descriptors to whoever connects: a TCP socket and an open device.
 pub const GIVER: &str = "giver";
+/// One that an environment variable of the commands names as their session's message bus, in a folder.
+pub const BUS: &str = "session/bus";
+/// That folder.
+pub const BUS_FOLDER: &str = "session";
 /// A node of /dev/zero's device.
 pub const NODE: &str = "node";
 /// The value of the semaphore.
@@ -109,6 +116,8 @@ pub struct Ear {
     thread: Option<JoinHandle<()>>,
     /// The port on loopback, of TCP, UDP and UDP-Lite.
     pub port: u16,
+    /// The netlink port, of NETLINK_USERSOCK.
+    pub netlink: u32,
     /// A socket to make sure that all that was sent before has been heard.
     marker: UdpSocket,
 }
@@ -134,6 +143,8 @@ impl Ear {
             listeners.push(Listener::Reads(socket));
         }
         listeners.push(Listener::Hears(UnixListener::bind(folder.join(STREAM))?.into()));
+        std::fs::create_dir(folder.join(BUS_FOLDER))?;
+        listeners.push(Listener::Hears(UnixListener::bind(folder.join(BUS))?.into()));
         listeners.push(Listener::Hears(sequence(&folder.join(SEQUENCE))?));
         listeners.push(Listener::Reads(UnixDatagram::bind(folder.join(DATAGRAMS))?.into()));
         listeners.push(Listener::Gives(UnixListener::bind(folder.join(GIVER))?.into()));
@@ -144,12 +155,19 @@ impl Ear {
         }
         listeners.push(Listener::Reads(unix(libc::SOCK_DGRAM, &abstract_address(&datagrams_name(key)))?));
         listeners.push(Listener::Hears(longest(folder)?));
+        let user = socket::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_USERSOCK)?;
+        let netlink = key.cast_unsigned();
+        socket::bind(&user, &netlink_address(netlink, 0))?;
+        listeners.push(Listener::Reads(user));
+        let devices = socket::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_KOBJECT_UEVENT)?;
+        socket::bind(&devices, &netlink_address(0, UDEV))?;
+        listeners.push(Listener::Reads(devices));
         let (heard, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (heard_there, over_there) = (Arc::clone(&heard), Arc::clone(&over));
         let thread = thread::spawn(move || serve(&listeners, &heard_there, &over_there));
         let marker = UdpSocket::bind("127.0.0.1:0")?;
         marker.connect(("127.0.0.1", port))?;
-        Ok(Self { heard, over, thread: Some(thread), port, marker })
+        Ok(Self { heard, over, thread: Some(thread), port, netlink, marker })
     }
 
     /// Adds what was heard elsewhere.
@@ -358,6 +376,30 @@ impl Drop for Shared {
             let _ = mq_unlink(name.as_str());
         }
         self.key.into_iter().for_each(ipc::remove_key);
+    }
+}
+
+/// A block device with a file behind it, which goes away with this value.
+pub struct Disk {
+    _device: File,
+    /// Its node.
+    pub path: PathBuf,
+}
+
+impl Disk {
+    /// Makes one, in a folder.
+    ///
+    /// # Errors
+    ///
+    /// Where there are no loop devices.
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        let file = folder.join("image");
+        std::fs::write(&file, [7; 4096])?;
+        let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
+        let path = PathBuf::from(format!("/dev/loop{}", free_loop(&control)?));
+        let device = File::open(&path)?;
+        configure_loop(&device, &File::open(file)?)?;
+        Ok(Self { _device: device, path })
     }
 }
 

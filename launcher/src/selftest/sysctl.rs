@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Read as _, Write as _},
+    io::Write as _,
     os::{
         fd::AsRawFd as _,
         unix::fs::{FileExt as _, OpenOptionsExt as _},
@@ -205,13 +205,8 @@ fn hidden_in(procfs: &Path) -> PathBuf {
 
 /// Writes what a file holds.
 fn keep(path: impl AsRef<Path>) -> Outcome {
-    let mut value = Vec::new();
-    let file = OpenOptions::new().read(true).write(true).open(path).at("open")?;
-    (&file).read_to_end(&mut value).at("read")?;
-    if value.is_empty() {
-        value.push(b'\n');
-    }
-    file.write_at(&value, 0).at("write").map(|_| Vec::new())
+    let value = fs::read(&path).at("read")?;
+    OpenOptions::new().write(true).open(path).at("open")?.write_all(&value).at("write").map(|()| Vec::new())
 }
 
 /// The same for a file that lists all choices, with brackets around the one that is made.

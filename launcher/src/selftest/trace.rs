@@ -101,6 +101,9 @@ pub const VECTORS: &[Vector] = &[
         let pid = i64::from(s.outsider()?.pid);
         call(Call::Tgkill, [pid, pid, libc::SIGKILL.into()]).at("tgkill").map(|_| Vec::new())
     }),
+    vector("kill-group", "kills its process group", Evidence::Killed, |s| {
+        nix::sys::signal::killpg(pid(s)?, Signal::SIGKILL).at("kill").map(|()| Vec::new())
+    }),
     vector("kill-by-pidfd", "kills it (pidfd_send_signal)", Evidence::Killed, |s| {
         let pidfd = open_by(Call::PidfdOpen, [s.outsider()?.pid.into(), 0, 0]).at("pidfd_open")?;
         send_signal(&pidfd, Signal::SIGKILL).at("pidfd_send_signal").map(|()| Vec::new())

@@ -2,7 +2,7 @@
 //! and x32's numbers.
 
 #[cfg(target_arch = "x86_64")]
-pub use x86::{connect, connect_x32, open, read, send_to, socket, socketcall};
+pub use x86::{connect, connect_x32, open, read, send_to, set_option, socket, socketcall};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -139,6 +139,17 @@ mod x86 {
         unsafe { int80(102, [11, call.at(0), 0, 0, 0]) }.map(drop)
     }
 
+    /// i386's setsockopt(2), which no hook sees.
+    ///
+    /// # Errors
+    ///
+    /// As that.
+    pub fn set_option(socket: &impl AsFd, level: i32, option: i32, value: &[u8]) -> io::Result<()> {
+        let low = Low::new(&[value])?;
+        // SAFETY: the value is as long as said.
+        unsafe { int80(366, [socket.as_fd().as_raw_fd(), level, option, low.at(0), length(value)]) }.map(drop)
+    }
+
     /// i386's open(2), for reading.
     ///
     /// # Errors
@@ -179,7 +190,7 @@ mod x86 {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-pub use elsewhere::{connect, connect_x32, open, read, send_to, socket, socketcall};
+pub use elsewhere::{connect, connect_x32, open, read, send_to, set_option, socket, socketcall};
 
 /// Other machines have no such doors.
 #[cfg(not(target_arch = "x86_64"))]
@@ -204,6 +215,9 @@ mod elsewhere {
         none()
     }
     pub fn send_to(socket: &impl AsFd, data: &[u8], address: &[u8]) -> io::Result<()> {
+        none()
+    }
+    pub fn set_option(socket: &impl AsFd, level: i32, option: i32, value: &[u8]) -> io::Result<()> {
         none()
     }
     pub fn open(path: &CStr) -> io::Result<OwnedFd> {

@@ -43,7 +43,7 @@ pub enum Call {
     PidfdOpen,
     /// `pidfd_getfd(2)`.
     PidfdGetfd,
-    /// `sched_setscheduler(2)` is asked for by [`set_idle`]; this is `setpriority(2)`.
+    /// `setpriority(2)`.
     Setpriority,
     /// `semget(2)`.
     Semget,
@@ -51,8 +51,6 @@ pub enum Call {
     Shmget,
     /// `tgkill(2)`.
     Tgkill,
-    /// `process_mrelease(2)`.
-    ProcessMrelease,
 }
 
 /// Makes one of these calls.
@@ -74,7 +72,6 @@ pub fn call(call: Call, arguments: [c_long; 3]) -> io::Result<c_long> {
         Call::Semget => libc::SYS_semget,
         Call::Shmget => libc::SYS_shmget,
         Call::Tgkill => libc::SYS_tgkill,
-        Call::ProcessMrelease => libc::SYS_process_mrelease,
     };
     let [a, b, c] = arguments;
     // SAFETY: numbers only, as the enumeration promises.
@@ -255,14 +252,16 @@ pub fn read_aio(file: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     usize::try_from(read).map_err(|_| io::Error::from_raw_os_error(i32::try_from(-read).unwrap_or(libc::EIO)))
 }
 
-/// Makes `fd` a terminal's, and pushes a byte into its input as if it had been typed (`TIOCSTI`).
+/// Pushes a byte into a terminal's input as if it had been typed (`TIOCSTI`). The kernel ignores the upper half of the
+/// request's number.
 ///
 /// # Errors
 ///
 /// As ioctl(2): `EIO` where the kernel has no such thing any more.
-pub fn push_input(terminal: &impl AsFd, byte: u8) -> io::Result<()> {
+pub fn push_input(terminal: &impl AsFd, byte: u8, upper_half: u32) -> io::Result<()> {
+    let request = u64::from(upper_half) << 32 | libc::TIOCSTI;
     // SAFETY: the call reads one byte.
-    result(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSTI, &raw const byte) }.into()).map(drop)
+    result(unsafe { libc::syscall(libc::SYS_ioctl, terminal.as_fd().as_raw_fd(), request, &raw const byte) }).map(drop)
 }
 
 /// A network device of its own, which goes away with the descriptor (`TUNSETIFF`).
@@ -323,6 +322,36 @@ pub fn keep_limit(process: Pid) -> io::Result<u64> {
         result(libc::syscall(libc::SYS_prlimit64, process.as_raw(), resource, &raw const limit, 0))?;
         Ok(limit.rlim_cur)
     }
+}
+
+/// The same by the newer call (`sched_setattr`).
+///
+/// # Errors
+///
+/// As `sched_setattr(2)`.
+pub fn set_idle_by_attributes(process: Pid) -> io::Result<()> {
+    const IDLE: u32 = 5;
+    // struct sched_attr: size, policy, and what else there is, which stays zero.
+    let mut attributes = [0_u32; 12];
+    (attributes[0], attributes[1]) = (48, IDLE);
+    // SAFETY: the structure has the size that it says.
+    result(unsafe { libc::syscall(libc::SYS_sched_setattr, process.as_raw(), attributes.as_ptr(), 0) }).map(drop)
+}
+
+/// Makes a mount writable (`mount_setattr`).
+///
+/// # Errors
+///
+/// As that.
+pub fn make_writable(path: &CStr) -> io::Result<()> {
+    const READ_ONLY: u64 = 1;
+    let attributes = [0, READ_ONLY, 0, 0];
+    let size = size_of_val(&attributes);
+    // SAFETY: a string that ends with NUL, and the four words of a `struct mount_attr`.
+    let set = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), 0, attributes.as_ptr(), size)
+    };
+    result(set).map(drop)
 }
 
 /// Has a process run only when nobody else wants to (`SCHED_IDLE`).

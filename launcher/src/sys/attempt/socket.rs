@@ -23,6 +23,16 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
     made(unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) }.into())
 }
 
+/// socket(2) with arguments of 64 bits, of which the kernel ignores the upper half.
+///
+/// # Errors
+///
+/// As that.
+pub fn socket_of_words(domain: u64, kind: u64, protocol: u64) -> io::Result<OwnedFd> {
+    // SAFETY: numbers only.
+    made(unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) })
+}
+
 /// connect(2).
 ///
 /// # Errors
