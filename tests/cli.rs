@@ -45,7 +45,7 @@ fn explain_answers_with_verdict_rule_and_exit_status() {
         (&["sysctl", "kernel.hostname", "r"], 1, "denied by /sysctls/rules/0"),
         (&["sysctl", "kernel/hostname", "r"], 1, "denied by /sysctls/rules/0"),
         (&["sysctl", "/proc/sys/kernel/hostname", "r"], 1, "denied by /sysctls/rules/0"),
-        (&["sysctl", "kernel.hostname", "w"], 0, "allowed by default"),
+        (&["sysctl", "kernel.hostname", "w"], 1, "denied by /process"),
         (&["sysctl", "kernel.hostnam", "r"], 0, "allowed by default"),
     ];
     let run = Run::new(policy(), ["true"]);
@@ -211,6 +211,6 @@ fn check_prints_what_names_mean() {
     assert_eq!((&printed["version"], &printed["mode"]), (&json!(1), &json!("enforce")));
     assert_eq!(
         (&printed["hooks"], &printed["unrestricted"]),
-        (&json!(["connect4", "connect6", "sock_create"]), &json!(["unix", "devices", "sysctls", "sockopts"]))
+        (&json!(["connect4", "connect6", "sock_create", "sysctl"]), &json!(["unix", "devices", "sysctls", "sockopts"]))
     );
 }

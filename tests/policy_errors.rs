@@ -101,7 +101,6 @@ fn keys_that_are_not_known_with_the_one_that_may_be_meant() {
 
 #[test]
 fn sections_and_words_that_are_not_enforced_yet_are_told_so() {
-    refused(json!({"version": 1, "process": {}}), &["process", "does not enforce"]);
     refused(net("hosts", &json!(["api.example.org"])), &["/network/rules/0/hosts/0", "does not enforce", "host names"]);
     refused(net("hosts", &json!(["*.example.org"])), &["/network/rules/0/hosts/0", "does not enforce", "host names"]);
     refused(net("ops", &json!(["connect", "listen"])), &["/network/rules/0/ops/1", "\"listen\"", "connect"]);
@@ -186,6 +185,27 @@ fn a_message_is_one_line_whatever_the_policy_contains() {
 fn refused_at<const N: usize>(table: [(Value, &str); N]) {
     for (policy, place) in table {
         refused(policy, &[place, "line 1"]);
+    }
+}
+
+#[test]
+fn the_process_section() {
+    let process = |section: Value| json!({"version": 1, "process": section});
+    for (section, words) in [
+        (json!(null), &["/process", "null"][..]),
+        (json!([]), &["/process"]),
+        (json!({"allows": []}), &["/process", "unknown key", "\"allow\""]),
+        (json!({"isolation": "none"}), &["/process/isolation", "\"none\"", "cgroup-only"]),
+        (json!({"allow": "bpf"}), &["/process/allow", "bpf"]),
+        (json!({"allow": ["signal"]}), &["/process/allow/0", "did you mean \"signals\""]),
+        (json!({"capabilities": ["CAP_NETRAW"]}), &["/process/capabilities/0", "did you mean \"CAP_NET_RAW\""]),
+        (json!({"capabilities": ["NET_RAW"]}), &["/process/capabilities/0", "unknown capability"]),
+        (json!({"families": ["inet7"]}), &["/process/families/0", "\"inet7\"", "packet"]),
+        (json!({"architectures": ["arm"]}), &["/process/architectures/0", "\"arm\"", "x86"]),
+        (json!({"isolation": "cgroup-only", "allow": ["bpf"]}), &["/process", "cgroup-only", "leave out"]),
+        (json!({"allow": ["tracing"]}), &["/process", "\"tracing\"", "\"signals\"", "\"abstract-sockets\""]),
+    ] {
+        refused(process(section), words);
     }
 }
 

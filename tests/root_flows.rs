@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use support::{
     Output, Run, TcpServer, UdpServer, Yard,
     bpf::{map_exists, maps_of, program_exists, programs_on},
-    cgroup_of, eventually, processes_with_argument,
+    cgroup_of, cgroup_only, eventually, processes_with_argument,
 };
 use tempfile::NamedTempFile;
 
@@ -57,7 +57,7 @@ fn check(output: &Output, ways: &[&str]) {
 }
 
 fn reach(ways: &[&str]) -> Output {
-    let output = Run::python(policy(), PROBE, ways).output().success();
+    let output = Run::python(cgroup_only(&policy()), PROBE, ways).output().success();
     check(&output, ways);
     output
 }
@@ -113,7 +113,7 @@ fn an_mptcp_socket_that_falls_back_is_counted_exactly_and_one_that_does_not_by_i
 fn data_that_comes_with_the_syn_is_counted() {
     let script =
         r#"ip link set lo up && echo 3 > /proc/sys/net/ipv4/tcp_fastopen && exec /usr/bin/python3 -c "$1" fast_open"#;
-    let run = Run::new(policy(), ["unshare", "--net", "bash", "-c", script, "bash", PROBE]);
+    let run = Run::new(cgroup_only(&policy()), ["unshare", "--net", "bash", "-c", script, "bash", PROBE]);
     check(&run.output().success(), &["fast_open"]);
 }
 
@@ -138,7 +138,7 @@ fn datagrams_are_counted_one_by_one_however_they_are_sent() {
 fn a_multicast_datagram_that_is_looped_back_too_was_sent_once() {
     let script = r#"ip link add veth0 type veth peer name veth1 && ip addr add 10.9.0.1/24 dev veth0 &&
         ip link set veth0 up && ip link set veth1 up && exec /usr/bin/python3 -c "$1" udp_multicast"#;
-    let run = Run::new(policy(), ["unshare", "--net", "bash", "-c", script, "bash", PROBE]);
+    let run = Run::new(cgroup_only(&policy()), ["unshare", "--net", "bash", "-c", script, "bash", PROBE]);
     check(&run.output().success(), &["udp_multicast"]);
 }
 
@@ -253,14 +253,14 @@ fn the_flag_and_the_policy_mean_the_same_and_without_them_nothing_is_loaded() {
         hooks.iter().map(|hook| hook["hook"].as_str().unwrap().to_owned()).collect()
     };
     let counting = ["sock_create", "sock_ops", "ingress", "egress"];
-    let flag = Run::new(json!({"version": 1}), ["true"]).flags(["--flows"]).output().success();
-    let key = Run::new(policy(), ["true"]).output().success();
+    let flag = Run::new(cgroup_only(&json!({"version": 1})), ["true"]).flags(["--flows"]).output().success();
+    let key = Run::new(cgroup_only(&policy()), ["true"]).output().success();
     for output in [flag, key] {
         assert_eq!((names(&output), &output.log["flows"]), (counting.map(str::to_owned).into(), &json!([])));
     }
     let denials = json!({"version": 1, "record": "denials"});
     for off in [json!({"version": 1}), denials] {
-        let output = Run::new(off, ["true"]).output().success();
+        let output = Run::new(cgroup_only(&off), ["true"]).output().success();
         assert!(names(&output).is_empty());
         assert!(output.log.get("flows").is_none() && output.log.get("flows_lost").is_none());
     }

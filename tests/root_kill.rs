@@ -54,7 +54,9 @@ impl Orphaned {
     fn start(&self, then: &str) -> Running {
         let [forbidden, free] = [&self.forbidden, &self.free].map(|server| server.port().to_string());
         let arguments = [STORM, &forbidden, &free, self.folder.path().to_str().unwrap()];
-        let run = Run::shell(without(self.forbidden.port()), &format!("{WITH_DAEMON}\n{then}"), &arguments);
+        let mut policy = without(self.forbidden.port());
+        policy["process"] = json!({"allow": ["signals"]});
+        let run = Run::shell(policy, &format!("{WITH_DAEMON}\n{then}"), &arguments);
         let mut running = run.through(self.yard.wrapper()).start();
         running.wait_for("command ");
         running.wait_for("daemon ");
@@ -79,7 +81,11 @@ impl Orphaned {
         let leaves = self.yard.leaves();
         let [leaf] = &leaves[..] else { panic!("{leaves:?}") };
         assert_eq!(cgroup_of(daemon).as_ref(), Some(leaf));
-        assert_eq!(guard_of(leaf).unwrap().len(), 3, "the programs of both connect hooks and of sock_create are there");
+        assert_eq!(
+            guard_of(leaf).unwrap().len(),
+            4,
+            "the programs of both connect hooks, sock_create and sysctl are there"
+        );
         fs::write(self.folder.path().join("go"), "").unwrap();
         let report = self.folder.path().join("report");
         eventually("the daemon has reported", || report.exists());
@@ -243,7 +249,7 @@ fn check_all_are_guarded(mark: &str, guard_run: u32, yard: &Path) {
         }
         assert_eq!(cgroup.parent(), Some(yard), "{pid} is outside");
         if let Ok(programs) = guard_of(&cgroup) {
-            assert_eq!(programs.len(), 3, "{pid} is not guarded");
+            assert_eq!(programs.len(), 4, "{pid} is not guarded");
         }
     }
 }

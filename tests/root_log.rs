@@ -3,7 +3,7 @@
 use std::{io, process::Command};
 
 use serde_json::{Value, json};
-use support::{Output, PYTHON, Run, TcpServer, eventually, leaves_of};
+use support::{Output, PYTHON, Run, TcpServer, cgroup_only, eventually, leaves_of};
 
 /// Connects UDP sockets to a port of 127.0.0.1, so often: "PORT TIMES" for each pair of arguments. Errors don't matter.
 const CONNECT: &str = "import socket, sys
@@ -56,7 +56,11 @@ fn the_top_level_says_what_was_run_and_what_was_enforced() {
     assert!(cgroup.starts_with(support::cgroup2_mount().to_str().unwrap()), "{cgroup}");
     assert!(cgroup.contains(&format!("/guard-run.{}.", output.pid)), "{cgroup}");
     assert_eq!(enforced["unrestricted"], json!(["unix", "devices", "sysctls", "sockopts"]));
-    assert_eq!(enforced["hardening"], json!([]));
+    let hardening = &enforced["hardening"];
+    assert_eq!(hardening["isolation"], "full");
+    assert!(hardening["parts"].as_array().unwrap().contains(&json!("namespaces")), "{hardening}");
+    let kept = hardening["capabilities"].as_array().unwrap();
+    assert!(kept.contains(&json!("CAP_CHOWN")) && !kept.contains(&json!("CAP_SYS_ADMIN")), "{hardening}");
 }
 
 #[test]
@@ -127,7 +131,7 @@ fn sections_that_are_left_out_have_no_hooks_and_are_called_unrestricted() {
         ),
     ];
     for (policy, expected, unrestricted) in table {
-        let output = Run::new(&policy, ["true"]).output().success();
+        let output = Run::new(cgroup_only(&policy), ["true"]).output().success();
         let enforced = &output.log["enforced"];
         let hooks: Vec<&Value> = enforced["hooks"].as_array().unwrap().iter().map(|hook| &hook["hook"]).collect();
         assert_eq!(
@@ -243,6 +247,11 @@ fn sockets_that_the_command_inherits_are_named() {
     let (stdin, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
     let open = format!("exec 7<>/dev/tcp/127.0.0.1/{}; exec \"$@\"", server.port());
     let run = Run::new(deny_port_9(), ["true"]).stdin(stdin).through(["bash", "-c", &open, "bash"]);
+    let closed = run.output().success();
+    let named: Vec<&Value> =
+        closed.log["enforced"]["inherited"].as_array().unwrap().iter().map(|one| &one["fd"]).collect();
+    assert_eq!(named, [&json!(0)], "the other one is closed");
+    let run = run.flags(["--preserve-fds", "5"]);
     let output = run.output().success();
     let inherited = output.log["enforced"]["inherited"].as_array().unwrap();
     let by_fd = |fd: u32| inherited.iter().find(|socket| socket["fd"] == fd).unwrap_or(&Value::Null);

@@ -2,7 +2,7 @@
 //! servers are on loopback addresses; every attempt that is denied succeeds without the guard.
 
 use serde_json::{Value, json};
-use support::{Probe, Run, TcpServer, UdpServer};
+use support::{Probe, Run, TcpServer, UdpServer, cgroup_only};
 
 /// A policy that denies connections to hosts and allows all others.
 fn deny(hosts: &[&str]) -> Value {
@@ -80,7 +80,7 @@ fn a_denied_server_never_hears_of_the_attempts() {
     let attempts = spellings(v4.port()).concat();
     let words: Vec<&str> = attempts.iter().map(String::as_str).collect();
     let run = Run::python(
-        deny(&["loopback"]),
+        cgroup_only(&deny(&["loopback"])),
         concat!(include_str!("probes/uring.py"), include_str!("probes/network.py")),
         &words,
     );

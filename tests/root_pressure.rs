@@ -5,14 +5,14 @@ use std::{collections::BTreeSet, fs, time::Duration};
 use serde_json::{Value, json};
 use support::{
     Output, Run, Running, Yard,
-    bpf::{EVERY_SECTION, HOOKS, map_exists, program_exists},
+    bpf::{EVERY_SECTION, HOOKS, every_section_alone, map_exists, program_exists},
     eventually, is_stopped, status_of,
 };
 
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
 
 /// In KiB.
-const MAX_MEMORY: u64 = 8 << 10;
+const MAX_MEMORY: u64 = 10 << 10;
 
 /// In bytes.
 const MAX_LOG: u64 = 64 << 10;
@@ -159,7 +159,7 @@ fn two_hundred_at_once_all_succeed_and_leave_nothing_behind() {
     let yard = Yard::new();
     let (reader, writer) = std::io::pipe().unwrap();
     let runs: Vec<Run> = (0..200)
-        .map(|_| Run::new(EVERY_SECTION, [STORM, "guard"]).through(yard.wrapper()).limit(LONG))
+        .map(|_| Run::new(every_section_alone(), [STORM, "guard"]).through(yard.wrapper()).limit(LONG))
         .map(|run| run.stdin(reader.try_clone().unwrap()))
         .collect();
     drop(reader);
@@ -193,6 +193,6 @@ fn a_thousand_one_after_the_other_all_succeed_and_leave_nothing_behind() {
     assert!(yard.leaves().is_empty(), "{:?}", yard.leaves());
     assert_eq!(files(&run), ["log.json", "policy.json"]);
     // And of one more, the maps.
-    let output = Run::new(EVERY_SECTION, [STORM, "guard"]).output().success();
+    let output = Run::new(every_section_alone(), [STORM, "guard"]).output().success();
     assert_freed(&[guard(&output.stdout)]);
 }

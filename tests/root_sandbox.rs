@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use support::{Output, PYTHON, Run};
+use support::{Output, PYTHON, Run, cgroup_only};
 
 const SHARED: &str = include_str!("probes/sandbox.py");
 
@@ -15,7 +15,7 @@ fn policy() -> Value {
 /// A scenario with servers outside the sandbox: what it printed without the guard, the guarded run, and what the servers
 /// heard in that.
 fn scenario(network: &[&str], servers: &[&str], program: &str) -> (String, Output, String) {
-    let run = Run::python(policy(), &format!("{SHARED}\n{program}"), &[]);
+    let run = Run::python(cgroup_only(&policy()), &format!("{SHARED}\n{program}"), &[]);
     let heard = run.folder().join("heard");
     let outside = run.folder().join("outside.py");
     fs::write(&outside, format!("{SHARED}\n{}", include_str!("probes/outside.py"))).unwrap();

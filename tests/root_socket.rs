@@ -2,7 +2,7 @@
 //! then judged packet by packet. In a network namespace in which 10.0.0.0/8 and fd00::/64 are this host's.
 
 use serde_json::{Value, json};
-use support::{Output, Probe, Run};
+use support::{Output, Probe, Run, cgroup_only};
 
 const UP: &str = "ip link set lo up; ip addr add 10.0.0.1/8 dev lo; ip addr add 10.0.0.2/8 dev lo
 ip -6 addr add fd00::1/64 dev lo nodad; ip -6 addr add fd00::2/64 dev lo nodad
@@ -207,7 +207,7 @@ fn ping_and_udp_lite_that_are_allowed_by_name_are_judged() {
     // The kernel drops IPv6's pings without a word to the caller (`ping_v6_sendmsg` ignores what becomes of the packet).
     let policy = named(&json!([{"action": "deny", "hosts": ["fd00::1"]}]), &both);
     let attempts = ["ping6 fd00::1 0", "ping_connected6 fd00::1 0"];
-    let run = Run::python(&policy, include_str!("probes/packet.py"), &attempts).through(ALONE);
+    let run = Run::python(cgroup_only(&policy), include_str!("probes/packet.py"), &attempts).through(ALONE);
     assert_eq!(run.bare().success().stdout.matches(": ok reply 129").count(), 2);
     let output = run.output().success();
     assert_eq!(output.stdout.matches(": timed out").count(), 1, "{}", output.stdout);

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, ffi::OsString, time::Duration};
 use serde_json::Value;
 use support::{
     Output, Run, Yard,
-    bpf::{EVERY_SECTION, HOOKS},
+    bpf::{HOOKS, every_section_alone},
 };
 
 /// The tests, and the program that runs them.
@@ -53,7 +53,7 @@ fn both(arguments: &[&str]) -> [Output; 2] {
     let yard = Yard::new();
     let mut wrapper = yard.wrapper();
     wrapper.extend(["unshare", "--net", "sh", "-c", LOOPBACK, "sh"].map(OsString::from));
-    let run = || Run::python(EVERY_SECTION, PROGRAM, arguments).through(&wrapper).limit(LIMIT);
+    let run = || Run::python(every_section_alone(), PROGRAM, arguments).through(&wrapper).limit(LIMIT);
     let [bare, guarded] = [run(), run()];
     let (bare, guarded) = (bare.start_bare(), guarded.start());
     let outputs = [bare.wait(), guarded.wait()];

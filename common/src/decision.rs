@@ -20,6 +20,9 @@ pub const PORT_RANGE: u16 = 0xfffb;
 /// Denied because the option has a program choose who of those that share a port receives what is sent there.
 pub const RECEIVER_CHOICE: u16 = 0xfffa;
 
+/// Denied because no rule allows to write this tunable, and the policy does not do without such a rule.
+pub const TUNABLE_WRITE: u16 = 0xfff9;
+
 /// The verdict on a request, and what decided it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {

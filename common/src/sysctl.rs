@@ -2,7 +2,7 @@
 
 use crate::{
     Decision, RuleSet,
-    decision::Verdicts,
+    decision::{DEFAULT, TUNABLE_WRITE, Verdicts},
     glob::{Node, START, State},
 };
 
@@ -58,8 +58,8 @@ pub struct Table {
     pub steps: u32,
     /// The number of the automaton's states, a power of two, less one.
     pub state_mask: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// 1: writing is denied unless a rule allows it, whatever the default.
+    pub rules_write: u32,
     /// The rules that hold for an access: `by_access[access]`.
     pub by_access: [RuleSet; ACCESSES],
     /// The rules that name no tunables and hold for all.
@@ -75,10 +75,18 @@ impl Table {
         by_exact_name: 0,
         steps: 0,
         state_mask: 0,
-        padding: 0,
+        rules_write: 1,
         by_access: [RuleSet::NONE; ACCESSES],
         any_name: RuleSet::NONE,
     };
+}
+
+impl Table {
+    /// Whether anything at all can be denied.
+    #[must_use]
+    pub fn can_deny(&self) -> bool {
+        self.verdicts.can_deny() || self.rules_write != 0
+    }
 }
 
 /// The parts of the compiled sysctls section that are looked up by value.
@@ -111,5 +119,9 @@ pub fn decide(table: &Table, lookup: &impl Lookup, name: &Name, access: Access) 
         accepted = Some(&lookup.node(state).accepted);
     }
     let by_name = |index| exact.word(index) | accepted.map_or(0, |rules| rules.word(index));
-    table.verdicts.of_first(|index| by_access.word(index) & by_name(index))
+    let decision = table.verdicts.of_first(|index| by_access.word(index) & by_name(index));
+    if table.rules_write != 0 && decision.rule == DEFAULT && decision.allow && access.index() != 0 {
+        return Decision::fail_closed(TUNABLE_WRITE);
+    }
+    decision
 }

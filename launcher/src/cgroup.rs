@@ -16,6 +16,11 @@ use nix::{
     sys::stat::{Mode, fstat, stat},
 };
 
+use crate::mounts::{MOUNTINFO, Mount};
+
+/// The type of the hierarchy's file system.
+pub const CGROUP2: &str = "cgroup2";
+
 /// What the names of all leaves begin with.
 const PREFIX: &str = "guard-run.";
 
@@ -68,49 +73,26 @@ impl Hierarchy {
     /// When there is none.
     pub fn find() -> Result<Self, CgroupError> {
         let read = |path: &str| fs::read(path).map_err(on(Path::new(path)));
-        Self::parse(&read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?).ok_or(CgroupError::NoCgroup2)
+        Self::parse(&read(MOUNTINFO)?, &read("/proc/self/cgroup")?).ok_or(CgroupError::NoCgroup2)
     }
 
-    /// `mounts` is a mountinfo file (proc_pid_mountinfo(5)), `cgroups` a cgroup file (cgroups(7)). No library is used
-    /// for the former: procfs 0.18 does not undo the escapes in mount points, and gives up on the whole file over one
-    /// line that it does not understand.
+    /// `mounts` is a mountinfo file, `cgroups` a cgroup file (cgroups(7)).
     fn parse(mounts: &[u8], cgroups: &[u8]) -> Option<Self> {
         let own = cgroups.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
         let own = PathBuf::from(OsString::from_vec(own.to_vec()));
         let mut found = None;
-        for line in mounts.split(|byte| *byte == b'\n') {
-            let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
-            // The optional fields end with a lone hyphen, which the type of the file system follows.
-            let Some(end) = fields.iter().position(|field| *field == b"-") else { continue };
-            if end < 6 || fields.get(end + 1) != Some(&b"cgroup2".as_slice()) {
+        for Mount { root, point, kind } in Mount::parse(mounts) {
+            if kind != CGROUP2 {
                 continue;
             }
-            let (root, mount) = (unescape(fields[3]), unescape(fields[4]));
             // The hierarchy may be mounted more than once, of some mounts only a part: the best one shows our cgroup.
             match own.strip_prefix(&root) {
-                Ok(below) => return Some(Self { own: mount.join(below), mount }),
-                Err(_) => found = found.or(Some(mount)),
+                Ok(below) => return Some(Self { own: point.join(below), mount: point }),
+                Err(_) => found = found.or(Some(point)),
             }
         }
         found.map(|mount| Self { own: mount.clone(), mount })
     }
-}
-
-/// A path of mountinfo, in which some bytes are written as a backslash and three octal digits.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut path = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((byte, after)) = rest.split_first() {
-        let escaped = match rest {
-            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
-                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
-            }
-            _ => None,
-        };
-        path.push(escaped.unwrap_or(*byte));
-        rest = if escaped.is_some() { &rest[4..] } else { after };
-    }
-    PathBuf::from(OsString::from_vec(path))
 }
 
 /// A cgroup of our own, which lives as long as this value: it is killed and removed with it.

@@ -19,10 +19,12 @@ use nix::{
 use crate::{
     attach::Attached,
     command::Command,
+    harden::{Hardening, Step},
     sys::{
         process::{Change, Side, exit_now, fork_into, poll_change, send_signal},
         start,
     },
+    user::Identity,
 };
 
 /// The shell that runs a file that is no program and names no interpreter, as execvp(3) has it.
@@ -38,7 +40,7 @@ pub enum ChildError {
     #[error("can't set up the command's process: {what}")]
     SetUp {
         /// What failed.
-        what: &'static str,
+        what: String,
         /// Why.
         source: Errno,
     },
@@ -51,12 +53,6 @@ pub enum ChildError {
         source: Errno,
     },
 }
-
-/// What the process does before it is the command. The position in this list is how it tells its parent what failed.
-const STEPS: [&str; 6] =
-    ["arranging for its end", "signals and standard streams", "signal mask", "setgroups", "setresgid", "setresuid"];
-/// And the last thing.
-const EXECUTE: usize = STEPS.len();
 
 /// The running command.
 #[derive(Debug)]
@@ -72,14 +68,21 @@ impl Attached {
     /// # Errors
     ///
     /// When there is no process to be had, or it can't be set up, or the command can't be executed.
-    pub fn spawn(&self, command: &Command, mask: &SigSet) -> Result<Child, ChildError> {
+    pub fn spawn(&self, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Child, ChildError> {
         let (mut reader, writer) = io::pipe().map_err(ChildError::Fork)?;
-        let parent = nix::unistd::getpid();
+        let mut steps = vec![Step::new("signals and standard streams", start::restore), signal_mask(mask)];
+        steps.extend(hardening.steps_before_user(self.leaf.path()));
+        steps.extend(command.user.as_ref().into_iter().flat_map(become_user));
+        steps.extend(hardening.steps_after_user());
+        // After the change of user, which clears this.
+        steps.push(end_with(nix::unistd::getpid()));
         match fork_into(self.leaf.folder()).map_err(ChildError::Fork)? {
             Side::Child => {
-                let (step, error) = become_command(command, mask, parent);
-                // Both fit into a byte each, and a write so small to an empty pipe can't fail or be cut.
-                let message = [u8::try_from(step).unwrap_or(u8::MAX), u8::try_from(error as i32).unwrap_or(u8::MAX)];
+                let (step, error) = become_command(&steps, command);
+                let mut message = [0; MESSAGE];
+                message[..size_of::<u32>()].copy_from_slice(&step.to_ne_bytes());
+                message[size_of::<u32>()..].copy_from_slice(&(error as i32).to_ne_bytes());
+                // A write so small to an empty pipe can't fail or be cut.
                 let _ = (&writer).write_all(&message);
                 exit_now(i32::from(crate::exit::FAILURE));
             }
@@ -89,45 +92,54 @@ impl Attached {
                 let mut message = Vec::new();
                 // The command's execution closes the pipe.
                 reader.read_to_end(&mut message).map_err(ChildError::Fork)?;
-                match message[..] {
-                    [step, error] => {
-                        let _ = waitpid(pid, None);
-                        Err(failure(command, usize::from(step), Errno::from_raw(error.into())))
-                    }
-                    _ => Ok(child),
-                }
+                let Ok(message) = <[u8; MESSAGE]>::try_from(message) else { return Ok(child) };
+                let _ = waitpid(pid, None);
+                let [a, b, c, d, e, f, g, h] = message;
+                let (step, error) = (u32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h]));
+                let source = Errno::from_raw(error);
+                Err(match steps.into_iter().nth(step as usize) {
+                    Some(Step { what, .. }) => ChildError::SetUp { what: what.into_owned(), source },
+                    None => ChildError::Execute { program: command.program.to_string_lossy().into_owned(), source },
+                })
             }
         }
     }
 }
 
-fn failure(command: &Command, step: usize, source: Errno) -> ChildError {
-    match STEPS.get(step) {
-        Some(what) => ChildError::SetUp { what, source },
-        None => ChildError::Execute { program: command.program.to_string_lossy().into_owned(), source },
+/// What a process says that could not become the command: the number of the step that failed, and the error's.
+const MESSAGE: usize = size_of::<u32>() + size_of::<i32>();
+
+/// Takes the steps and executes the command. Returns only if something failed: the step's number, that of the execution
+/// being larger than any, and why.
+fn become_command(steps: &[Step], command: &Command) -> (u32, Errno) {
+    for (number, step) in (0..).zip(steps) {
+        if let Err(error) = (step.run)() {
+            return (number, error);
+        }
     }
+    (u32::MAX, execute(command))
 }
 
-/// Sets the process up and executes the command. Returns only if something failed: which step, and why.
-fn become_command(command: &Command, mask: &SigSet, parent: Pid) -> (usize, Errno) {
-    match set_up(command, mask, parent) {
-        Err(failed) => failed,
-        Ok(()) => (EXECUTE, execute(command)),
-    }
+fn signal_mask(mask: &SigSet) -> Step {
+    let mask = *mask;
+    Step::new("signal mask", move || sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None))
 }
 
-fn set_up(command: &Command, mask: &SigSet, parent: Pid) -> Result<(), (usize, Errno)> {
-    let step = |number: usize| move |error: Errno| (number, error);
-    start::restore().map_err(step(1))?;
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None).map_err(step(2))?;
-    if let Some(user) = &command.user {
-        setgroups(&user.groups).map_err(step(3))?;
-        setresgid(user.gid, user.gid, user.gid).map_err(step(4))?;
-        setresuid(user.uid, user.uid, user.uid).map_err(step(5))?;
-    }
-    // Whoever kills guard-run means the command. After the change of user, which clears this.
-    prctl::set_pdeathsig(Signal::SIGKILL).map_err(step(0))?;
-    if getppid() == parent { Ok(()) } else { Err((0, Errno::ESRCH)) }
+fn become_user(user: &Identity) -> [Step; 3] {
+    let Identity { uid, gid, groups, .. } = user.clone();
+    [
+        Step::new("setgroups", move || setgroups(&groups)),
+        Step::new("setresgid", move || setresgid(gid, gid, gid)),
+        Step::new("setresuid", move || setresuid(uid, uid, uid)),
+    ]
+}
+
+/// Whoever kills guard-run means the command.
+fn end_with(parent: Pid) -> Step {
+    Step::new("arranging for its end", move || {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() == parent { Ok(()) } else { Err(Errno::ESRCH) }
+    })
 }
 
 fn execute(command: &Command) -> Errno {

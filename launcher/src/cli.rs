@@ -53,6 +53,9 @@ struct RunArgs {
     /// Also log what the command reached: peers, connections, datagrams, bytes
     #[arg(long)]
     flows: bool,
+    /// Let the command have the N descriptors from 3 up, too; all others are closed
+    #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
+    preserve_fds: u16,
     /// Run the command as this user, with that user's groups
     #[arg(long, value_name = "NAME|UID[:GROUP]")]
     user: Option<Identity>,
@@ -149,7 +152,7 @@ fn status_of(error: &anyhow::Error) -> u8 {
 impl From<RunArgs> for Options {
     fn from(args: RunArgs) -> Self {
         let verbosity = if args.quiet { -1 } else { i8::from(args.verbose) };
-        let RunArgs { policy, log, events, flows, user, wait, fail_on_deny, command, .. } = args;
-        Self { policy, command, log, events, flows, user, wait, fail_on_deny, verbosity }
+        let RunArgs { policy, log, events, flows, preserve_fds, user, wait, fail_on_deny, command, .. } = args;
+        Self { policy, command, log, events, flows, preserve_fds, user, wait, fail_on_deny, verbosity }
     }
 }

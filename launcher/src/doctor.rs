@@ -2,13 +2,20 @@
 
 use std::{fmt, path::Path};
 
-use nix::{sys::utsname::uname, unistd::geteuid};
+use nix::{
+    sys::{
+        utsname::uname,
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::geteuid,
+};
 
 use crate::{
     attach::Attached,
     cgroup::{Hierarchy, Leaf},
     compile::{Tables, UnixTables},
     exit,
+    harden::{Hardening, Step},
     load::{Loaded, load_one},
     policy::Document,
     report::Destination,
@@ -26,6 +33,9 @@ const EVERYTHING: &str = r#"{
     "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["guard-run/*/doctor"]}]},
     "sockopts": {"default": "allow", "rules": [{"action": "deny", "level": 2147483647, "option": 1}]}
 }"#;
+
+/// A policy that leaves everything as it is.
+const NOTHING: &str = r#"{"version": 1}"#;
 
 /// What only some policies need, and what is good enough for the others.
 const MORE: [(&str, &str); 2] = [
@@ -99,6 +109,8 @@ pub fn doctor() -> anyhow::Result<u8> {
         let attached = findings.add("programs on that cgroup", Attached::new(loaded, leaf));
         if let Some(attached) = attached {
             findings.add("a process born in that cgroup (clone3, Linux 5.7)", born_in(&attached));
+            findings
+                .add("keeping a command inside (namespaces, capabilities, seccomp, Landlock)", kept_inside(&attached));
             findings.add("killing a whole cgroup (cgroup.kill, Linux 5.14)", attached.leaf.kill());
         }
     }
@@ -116,10 +128,32 @@ pub fn doctor() -> anyhow::Result<u8> {
     }
 }
 
+/// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.
+fn kept_inside(attached: &Attached) -> anyhow::Result<()> {
+    let policy = Document::new(Path::new("doctor"), NOTHING.into()).parse()?;
+    let hardening = Hardening::new(&policy, 0)?;
+    let steps: Vec<Step> =
+        hardening.steps_before_user(attached.leaf.path()).into_iter().chain(hardening.steps_after_user()).collect();
+    match fork_into(attached.leaf.folder())? {
+        Side::Child => {
+            let failed = steps.iter().position(|step| (step.run)().is_err());
+            exit_now(failed.map_or(0, |step| i32::try_from(step + 1).unwrap_or(i32::MAX)));
+        }
+        Side::Parent { pid, .. } => match waitpid(pid, None)? {
+            WaitStatus::Exited(_, 0) => Ok(()),
+            WaitStatus::Exited(_, step) => {
+                let what = usize::try_from(step - 1).ok().and_then(|step| steps.get(step)).map(|step| &*step.what);
+                anyhow::bail!("{} is not possible", what.unwrap_or("one of its steps"))
+            }
+            other => anyhow::bail!("the process ended: {other:?}"),
+        },
+    }
+}
+
 /// Has a process born in the leaf, which does nothing.
 fn born_in(attached: &Attached) -> anyhow::Result<()> {
     match fork_into(attached.leaf.folder())? {
         Side::Child => exit_now(0),
-        Side::Parent { pid, .. } => Ok(nix::sys::wait::waitpid(pid, None).map(drop)?),
+        Side::Parent { pid, .. } => Ok(waitpid(pid, None).map(drop)?),
     }
 }

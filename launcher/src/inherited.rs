@@ -1,44 +1,93 @@
-//! Sockets that the command is handed at its start. The policy of a socket is that of the cgroup in which it was made,
-//! so these are outside the guard; the log names them.
+//! Sockets and devices that the command is handed at its start. The policy of a socket is that of the cgroup in which it was
+//! made, and the device hook is asked when one is opened, so these are outside the guard; the log names them.
 
-use std::{fs, os::fd::RawFd};
+use std::{
+    fs,
+    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+    path::PathBuf,
+};
 
 use nix::sys::{
     socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getpeername, getsockname},
-    stat::{SFlag, fstat},
+    stat::{SFlag, fstat, major, minor},
 };
 use serde::Serialize;
 
 use crate::sys::process::duplicate_inherited;
 
-/// A socket that the command inherits.
+/// A descriptor that the command inherits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct InheritedSocket {
-    /// Its descriptor.
+pub struct Inherited {
+    /// Its number.
     pub fd: RawFd,
-    /// What it is, as /proc names it: `socket:[12345]`.
-    pub socket: String,
-    /// `inet`, `inet6`, `unix` or another family.
-    pub family: Option<String>,
-    /// The address that it is bound to.
-    pub local: Option<String>,
-    /// The address that it is connected to.
-    pub peer: Option<String>,
+    /// What it stands for.
+    #[serde(flatten)]
+    pub object: Object,
 }
 
-/// The sockets among this process's descriptors that a command executed by it would have.
+/// What a descriptor stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Object {
+    /// A socket.
+    Socket {
+        /// What it is, as /proc names it: `socket:[12345]`.
+        socket: String,
+        /// `inet`, `inet6`, `unix` or another family.
+        family: Option<String>,
+        /// The address that it is bound to.
+        local: Option<String>,
+        /// The address that it is connected to.
+        peer: Option<String>,
+    },
+    /// A device.
+    Device {
+        /// The path by which it was opened.
+        device: Option<PathBuf>,
+        /// `b` or `c`.
+        #[serde(rename = "type")]
+        kind: &'static str,
+        /// Major number.
+        major: u64,
+        /// Minor number.
+        minor: u64,
+    },
+}
+
+/// The sockets and devices among this process's descriptors that a command executed by it would have, if it were handed all.
 #[must_use]
-pub fn inherited_sockets() -> Vec<InheritedSocket> {
-    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().filter_map(Result::ok);
-    entries.filter_map(|entry| describe(entry.file_name().to_str()?.parse().ok()?)).collect()
+pub fn inherited() -> Vec<Inherited> {
+    let entries = fs::read_dir(DESCRIPTORS).into_iter().flatten().filter_map(Result::ok);
+    let mut found: Vec<Inherited> =
+        entries.filter_map(|entry| describe(entry.file_name().to_str()?.parse().ok()?)).collect();
+    found.sort_unstable_by_key(|inherited| inherited.fd);
+    found
 }
 
-fn describe(fd: RawFd) -> Option<InheritedSocket> {
+const DESCRIPTORS: &str = "/proc/self/fd";
+
+fn describe(fd: RawFd) -> Option<Inherited> {
     let copy = duplicate_inherited(fd)?;
-    let file = fstat(&copy).ok().filter(|file| SFlag::from_bits_truncate(file.st_mode).contains(SFlag::S_IFSOCK))?;
-    let raw = std::os::fd::AsRawFd::as_raw_fd(&copy);
-    let local: Option<SockaddrStorage> = getsockname(raw).ok();
-    let peer: Option<SockaddrStorage> = getpeername(raw).ok();
+    let file = fstat(&copy).ok()?;
+    let device = |kind| Object::Device {
+        device: fs::read_link(format!("{DESCRIPTORS}/{fd}")).ok(),
+        kind,
+        major: major(file.st_rdev),
+        minor: minor(file.st_rdev),
+    };
+    // Not flags, but numbers.
+    let object = match SFlag::from_bits_truncate(file.st_mode & libc::S_IFMT) {
+        SFlag::S_IFSOCK => describe_socket(&copy, file.st_ino),
+        SFlag::S_IFCHR => device("c"),
+        SFlag::S_IFBLK => device("b"),
+        _ => return None,
+    };
+    Some(Inherited { fd, object })
+}
+
+fn describe_socket(socket: &OwnedFd, inode: u64) -> Object {
+    let local: Option<SockaddrStorage> = getsockname(socket.as_raw_fd()).ok();
+    let peer: Option<SockaddrStorage> = getpeername(socket.as_raw_fd()).ok();
     let family = local.as_ref().and_then(SockaddrStorage::family).map(|family| match family {
         AddressFamily::Inet => "inet".to_owned(),
         AddressFamily::Inet6 => "inet6".to_owned(),
@@ -46,11 +95,5 @@ fn describe(fd: RawFd) -> Option<InheritedSocket> {
         other => format!("{other:?}").to_lowercase(),
     });
     let text = |address: SockaddrStorage| address.to_string();
-    Some(InheritedSocket {
-        fd,
-        socket: format!("socket:[{}]", file.st_ino),
-        family,
-        local: local.map(text),
-        peer: peer.map(text),
-    })
+    Object::Socket { socket: format!("socket:[{inode}]"), family, local: local.map(text), peer: peer.map(text) }
 }

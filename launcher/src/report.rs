@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use crate::{
     events::{Event, Flow, nanoseconds},
-    inherited::InheritedSocket,
+    harden::HardeningReport,
+    inherited::Inherited,
     policy::Mode,
     sys::{bpf::ProgramIdentity, process::Change},
 };
@@ -115,10 +116,10 @@ pub struct Enforced {
     pub hooks: Vec<HookReport>,
     /// Sections that the policy leaves out and that restrict nothing.
     pub unrestricted: Vec<&'static str>,
-    /// Further measures that keep the command inside. None in this version.
-    pub hardening: Vec<String>,
-    /// Sockets that the command was handed, to which the policy does not apply.
-    pub inherited: Vec<InheritedSocket>,
+    /// What kept the command inside beside these.
+    pub hardening: HardeningReport,
+    /// Sockets and devices that the command was handed, to which the policy does not apply.
+    pub inherited: Vec<Inherited>,
 }
 
 /// One program, and what it has done.

@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use jiff::Timestamp;
 use nix::{
-    sys::utsname::uname,
+    sys::{prctl, utsname::uname},
     unistd::{getegid, geteuid},
 };
 
@@ -24,7 +24,8 @@ use crate::{
     compile::Tables,
     events::{Clock, Event, Journal, Verdict, open},
     exit,
-    inherited::inherited_sockets,
+    harden::{Hardening, InForce},
+    inherited::inherited,
     load::{Flows, Loaded, Records},
     policy::{Mode, Policy, Record},
     report::{Destination, Enforced, Exit, HookReport, LOG_FOLDER, PolicySource, Report, SCHEMA, User},
@@ -51,6 +52,8 @@ pub struct Options {
     pub events: Option<PathBuf>,
     /// Whether to record what the command reaches, whatever the policy says.
     pub flows: bool,
+    /// How many descriptors beside the standard streams the command gets: 3 and those after it.
+    pub preserve_fds: u16,
     /// Whom to run the command as.
     pub user: Option<Identity>,
     /// What to wait for.
@@ -67,7 +70,9 @@ pub struct Options {
 ///
 /// When anything fails before the command runs, or its end can't be recorded. The command never runs unguarded.
 pub fn run(options: &Options) -> anyhow::Result<u8> {
-    let inherited = inherited_sockets();
+    let inherited = inherited();
+    // Nobody of the same user may look into this process, or trace it.
+    prctl::set_dumpable(false).context("prctl")?;
     // Nothing has been created before the policy and the command are known to be good.
     let (mut policy, document) = Policy::read(&options.policy)?;
     if options.flows {
@@ -76,6 +81,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let tables = Tables::compile(&policy).with_context(|| options.policy.display().to_string())?;
     let command = Command::find(&options.command, options.user.clone())?;
     anyhow::ensure!(geteuid().is_root(), "needs root's rights: run guard-run as root");
+    let hardening = Hardening::new(&policy, options.preserve_fds)?;
     // The programs have passed the kernel's verifier before there is anything to guard.
     let loaded = Loaded::new(&tables)?;
     let started = Timestamp::now();
@@ -88,7 +94,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let signals = Signals::hold().context("signals")?;
     // All programs are attached before the leaf has its first process, which is born in it.
     let mut attached = Attached::new(loaded, Leaf::create(&Hierarchy::find()?)?)?;
-    let child = attached.spawn(&command, signals.before())?;
+    let child = attached.spawn(&command, &hardening, signals.before())?;
     // From here on the leaf owns the guard: it holds whatever becomes of this process.
     let mut journal = Journal::new(Clock::new()?, verdict(policy.mode), live);
     // What takes time to find out is found out while the command runs.
@@ -105,8 +111,8 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             cgroup: attached.leaf.path().to_owned(),
             hooks: Vec::new(),
             unrestricted: tables.unrestricted(),
-            hardening: Vec::new(),
-            inherited,
+            hardening: hardening.report(),
+            inherited: inherited.into_iter().filter(|inherited| hardening.hands_on(inherited.fd)).collect(),
         },
         lost: 0,
         events: Vec::new(),
@@ -193,6 +199,9 @@ fn conclude(options: &Options, log: &Destination, report: &Report) -> anyhow::Re
         tell(&format!("can't write the log {log}: {error}; here it is instead"));
         Destination::Stderr.write(report)?;
         return Ok(exit::FAILURE);
+    }
+    if report.enforced.hardening.isolation == InForce::CgroupOnly && options.verbosity >= 0 {
+        tell("isolation is \"cgroup-only\": this was no boundary, a command can leave its cgroup");
     }
     match report.summary() {
         Some(summary) if options.verbosity >= 0 => tell(&format!("{summary}; log: {log}")),

@@ -7,6 +7,10 @@ use std::{
     path::Path,
 };
 
+use serde_json::Value;
+
+use crate::cgroup_only;
+
 // include/uapi/linux/bpf.h
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
@@ -38,6 +42,16 @@ pub const HOOKS: [(&str, u32); 16] = [
 
 /// A policy that needs a program on each of [`HOOKS`], and denies nothing that tests or commands do.
 pub const EVERY_SECTION: &str = include_str!("../../examples/everything-allowed.json");
+
+/// The same without anything else that keeps a command inside, so that the command may look at these programs.
+///
+/// # Panics
+///
+/// When it is no JSON.
+#[must_use]
+pub fn every_section_alone() -> Value {
+    cgroup_only(&EVERY_SECTION.parse().expect("JSON"))
+}
 
 /// The fields of `union bpf_attr` that `BPF_PROG_QUERY` uses.
 #[repr(C)]

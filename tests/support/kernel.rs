@@ -15,6 +15,8 @@ pub enum Feature {
     ConnectUnix,
     /// Programs of BPF LSM on a cgroup, which are called.
     BpfLsm,
+    /// Scopes of Landlock: signals and abstract Unix sockets.
+    LandlockScopes,
 }
 
 impl Feature {
@@ -23,6 +25,7 @@ impl Feature {
         match self {
             Self::ConnectUnix => ("connect_unix", "Unix sockets, all alike, by address"),
             Self::BpfLsm => ("bpf_lsm", "Unix sockets, path by path"),
+            Self::LandlockScopes => ("landlock_scopes", "keeping a command inside"),
         }
     }
 }

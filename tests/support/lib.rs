@@ -27,7 +27,7 @@ pub use cgroup::{assert_no_leaf, cgroup2_mount, kill_leaves, leaves_of};
 pub use client::{denials, denied, works};
 pub use daemon::{Daemon, Transport, fresh_address, is_bound, nginx};
 pub use probe::Probe;
-pub use run::{LIMIT, PYTHON, PolicyText, Run, guard_run};
+pub use run::{LIMIT, PYTHON, PolicyText, Run, cgroup_only, guard_run};
 pub use running::{Output, Running};
 pub use server::{TcpServer, UdpServer};
 pub use yard::{Yard, cgroup_of, is_alive, is_stopped, processes_in, processes_with_argument, status_of};

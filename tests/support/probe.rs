@@ -3,7 +3,10 @@
 
 use serde_json::Value;
 
-use crate::{run::Run, running::Output};
+use crate::{
+    run::{Run, cgroup_only},
+    running::Output,
+};
 
 /// Attempts of one kind, and what is expected of each under a policy. How an attempt is written says the source of the
 /// program that makes it.
@@ -121,11 +124,12 @@ impl Probe {
     fn run(&self, policy: &Value) -> Run {
         let attempts = self.attempts.iter().map(|(attempt, _)| attempt);
         let arguments: Vec<&str> = self.arguments.iter().chain(attempts).map(String::as_str).collect();
-        let run = Run::python(policy, self.program, &arguments).through(&self.wrapper);
+        let run = Run::python(cgroup_only(policy), self.program, &arguments).through(&self.wrapper);
         self.environment.iter().fold(run, |run, (name, value)| run.environment(name, value))
     }
 
-    /// Makes the attempts without the guard, where none may fail with EPERM, and under it.
+    /// Makes the attempts without the guard, where none may fail with EPERM, and under it: under its programs alone, so that
+    /// nothing else can be why an attempt fails.
     ///
     /// # Panics
     ///

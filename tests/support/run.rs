@@ -14,11 +14,12 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
     cgroup::assert_no_leaf,
+    kernel::{Feature, lacks},
     running::{LOG, Output, Running},
 };
 
@@ -42,19 +43,33 @@ pub fn guard_run() -> PathBuf {
     program
 }
 
-/// A policy file's content: JSON, or any text.
+/// A policy file's content: JSON, or any text. A JSON policy that does not say otherwise does without what this kernel
+/// is declared to lack for keeping a command inside.
 pub struct PolicyText(String);
 
 impl From<Value> for PolicyText {
-    fn from(json: Value) -> Self {
+    fn from(mut json: Value) -> Self {
+        if let Some(policy) = json.as_object_mut().filter(|policy| !policy.contains_key("process"))
+            && lacks(Feature::LandlockScopes)
+        {
+            policy.insert("process".to_owned(), json!({"allow": ["signals", "abstract-sockets"]}));
+        }
         Self(json.to_string())
     }
 }
 
 impl From<&Value> for PolicyText {
     fn from(json: &Value) -> Self {
-        Self(json.to_string())
+        json.clone().into()
     }
+}
+
+/// The same policy, enforced by its programs alone.
+#[must_use]
+pub fn cgroup_only(policy: &Value) -> Value {
+    let mut policy = policy.clone();
+    policy["process"] = json!({"isolation": "cgroup-only"});
+    policy
 }
 
 impl From<&str> for PolicyText {

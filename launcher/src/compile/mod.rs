@@ -18,7 +18,7 @@ pub use sockopt::SockoptTables;
 pub use sysctl::SysctlTables;
 pub use unix::UnixTables;
 
-use crate::policy::{Mode, Policy, Record};
+use crate::policy::{Mode, Part, Policy, Record};
 
 /// A compiled policy.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Tables {
             network,
             unix: policy.unix.as_ref().map(UnixTables::compile).transpose()?,
             devices: policy.devices.as_ref().map(DeviceTables::compile),
-            sysctls: policy.sysctls.as_ref().map(SysctlTables::compile).transpose()?,
+            sysctls: SysctlTables::compile(policy.sysctls.as_ref(), !policy.process.allows(Part::Sysctls))?,
             sockets,
             sockopts,
             flows,
@@ -114,7 +114,7 @@ impl Tables {
         if self.devices.as_ref().is_some_and(|devices| devices.verdicts.can_deny()) {
             hooks.push(Hook::Device);
         }
-        if self.sysctls.as_ref().is_some_and(|sysctls| sysctls.table.verdicts.can_deny()) {
+        if self.sysctls.as_ref().is_some_and(|sysctls| sysctls.table.can_deny()) {
             hooks.push(Hook::Sysctl);
         }
         if let Some(sockopts) = &self.sockopts {

@@ -12,7 +12,7 @@ use super::{
     CompileError,
     automaton::{Globs, TooManyStates},
 };
-use crate::policy::{Section, SysctlRule};
+use crate::policy::{Action, Section, SysctlRule};
 
 /// The compiled sysctls section.
 #[derive(Debug)]
@@ -26,7 +26,16 @@ pub struct SysctlTables {
 }
 
 impl SysctlTables {
-    pub(super) fn compile(section: &Section<SysctlRule>) -> Result<Self, CompileError> {
+    /// Compiles the section. `None` where nothing is to be asked about tunables.
+    pub(super) fn compile(
+        section: Option<&Section<SysctlRule>>,
+        rules_write: bool,
+    ) -> Result<Option<Self>, CompileError> {
+        static UNRESTRICTED: Section<SysctlRule> = Section { default: Action::Allow, rules: Vec::new() };
+        if section.is_none() && !rules_write {
+            return Ok(None);
+        }
+        let section = section.unwrap_or(&UNRESTRICTED);
         let rules = &section.rules;
         let any_name = indices(rules, |rule| rule.names.is_none());
         let mut names = BTreeMap::new();
@@ -49,11 +58,11 @@ impl SysctlTables {
             by_exact_name: u32::from(!names.is_empty()),
             steps: automaton.steps,
             state_mask: automaton.state_mask(),
-            padding: 0,
+            rules_write: rules_write.into(),
             by_access,
             any_name,
         };
-        Ok(Self { table, names, states: automaton.states })
+        Ok(Some(Self { table, names, states: automaton.states }))
     }
 
     /// Judges a request, as the kernel would.

@@ -34,7 +34,12 @@ pub struct UnixTables {
 }
 
 impl UnixTables {
-    pub(super) fn compile(section: &Section<UnixRule>) -> Result<Self, CompileError> {
+    /// Compiles the section.
+    ///
+    /// # Errors
+    ///
+    /// When its paths need more states than the automaton can have.
+    pub fn compile(section: &Section<UnixRule>) -> Result<Self, CompileError> {
         let unnamed = section.rules.iter().find(|rule| rule.is_about_unnamed());
         let needs_peer = !is_settled(section, Kind::PATH) || unnamed.is_some_and(|rule| rule.action == Action::Deny);
         // Whoever sees the peer can say which rule it was, too; whoever doesn't has no use for more than the verdict.

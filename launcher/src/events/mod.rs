@@ -12,7 +12,10 @@ mod unix;
 use std::{fmt, rc::Rc};
 
 use common::{
-    decision::{DEFAULT, NAME_TOO_LONG, NAME_UNKNOWN, PORT_RANGE, RECEIVER_CHOICE, UNJUDGED_SOCKET, UNPARSED_PACKET},
+    decision::{
+        DEFAULT, NAME_TOO_LONG, NAME_UNKNOWN, PORT_RANGE, RECEIVER_CHOICE, TUNABLE_WRITE, UNJUDGED_SOCKET,
+        UNPARSED_PACKET,
+    },
     record::{Hook, Key, Tally},
 };
 use jiff::Timestamp;
@@ -116,7 +119,7 @@ impl fmt::Display for Subject {
 /// What decided.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cause {
-    /// JSON pointer into the policy, `default`, or `fail-closed` for what could not be judged.
+    /// JSON pointer into the policy (`/process` also where it has no such section), `default`, or `fail-closed` for what could not be judged.
     pub rule: String,
     /// Why it could not be judged.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,6 +143,15 @@ impl Cause {
                  could choose another one's at the same port"
             }
             UNPARSED_PACKET => "the packet's headers don't tell all that rules may ask for",
+            TUNABLE_WRITE => {
+                return Self {
+                    rule: "/process".to_owned(),
+                    reason: Some(
+                        "tunables are written only where a rule of the sysctls section allows it, \
+                         or \"process\": {\"allow\": [\"sysctls\"]}",
+                    ),
+                };
+            }
             NAME_UNKNOWN => "it could not be found out whose socket it is",
             rule => return Self { rule: format!("/{section}/rules/{rule}"), reason: None },
         };

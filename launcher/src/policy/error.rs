@@ -8,10 +8,6 @@ use std::{
 
 use serde_path_to_error::Segment;
 
-/// Parts of the policy language that this version does not enforce. A policy that uses them is refused, and told so
-/// rather than that the word is unknown.
-const NOT_ENFORCED: [&str; 1] = ["process"];
-
 /// How alike two words must be (Jaro-Winkler, 0 to 1) for one to be suggested for the other.
 const ALIKE: f64 = 0.8;
 
@@ -122,9 +118,6 @@ fn improved(message: &str) -> Option<String> {
     let mut words = message.split('`').skip(1).step_by(2);
     let found = words.next()?;
     let known: Vec<&str> = words.filter(|word| *word != "$schema").collect();
-    if NOT_ENFORCED.contains(&found) {
-        return Some(format!("this version of guard-run does not enforce \"{found}\" rules"));
-    }
     let hint = did_you_mean(found, &known);
     Some(format!("unknown key \"{found}\"{hint} (known: {})", known.join(", ")))
 }

@@ -11,6 +11,7 @@ mod host;
 mod net;
 mod option;
 mod port;
+mod process;
 mod section;
 mod socket;
 mod sockopt;
@@ -29,6 +30,7 @@ pub use host::{Host, Prefix, display_address, shared_space};
 pub use net::{NetRule, Op, Protocol};
 pub use option::{level_names, option_names};
 pub use port::PortRange;
+pub use process::{Architecture, Isolation, KeptCapability, Part, ProcessSection, SocketFamily, kept_capabilities};
 pub use section::{Action, Rule, Section};
 pub use socket::{Family, SocketProtocol, SocketRule, SocketType, protocol_name};
 pub use sockopt::{Level, LevelOption, SockoptRule, parse_sockopt};
@@ -68,6 +70,9 @@ pub struct Policy {
     /// Rules on socket options. Advisory: there are ways round them.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub sockopts: Option<Section<SockoptRule>>,
+    /// What keeps the command inside beside these rules.
+    #[serde(default, deserialize_with = "process::section")]
+    pub process: ProcessSection,
 }
 
 impl Policy {

@@ -44,6 +44,12 @@ macro_rules! words {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $name { $($(#[$variant_meta])* $variant,)+ }
 
+        impl $name {
+            /// All there are.
+            #[allow(dead_code)] // not everybody asks
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+        }
+
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
                 $crate::policy::section::word(json, &[$(($word, Self::$variant)),+])

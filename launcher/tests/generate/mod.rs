@@ -3,6 +3,7 @@
 
 mod device;
 mod net;
+mod process;
 mod socket;
 mod sockopt;
 pub mod sysctl;
@@ -112,8 +113,11 @@ fn policy_with(rules: usize) -> impl Strategy<Value = Value> {
         optional("sockopts", section(sockopt::rule(), rules, sockopt::rule())),
         optional("unix", section(unix::rule(), rules.min(12), unix::plain_rule())),
     );
-    keys.prop_map(|(schema, mode, record, network, devices, sysctls, sockets, sockopts, unix)| {
-        object([Some(("version", json!(1))), schema, mode, record, network, devices, sysctls, sockets, sockopts, unix])
+    let process = optional("process", process::section());
+    (keys, process).prop_map(|(keys, process)| {
+        let (schema, mode, record, network, devices, sysctls, sockets, sockopts, unix) = keys;
+        let version = Some(("version", json!(1)));
+        object([version, schema, mode, record, network, devices, sysctls, sockets, sockopts, unix, process])
     })
 }
 

@@ -6,11 +6,11 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use common::{
     Decision,
-    decision::DEFAULT,
+    decision::{DEFAULT, TUNABLE_WRITE},
     unix::{Kind, NAME_LEN},
 };
 use launcher::policy::{
-    Action, DeviceRule, Host, NetRule, Op, Prefix, Protocol, Rule, Section, SocketRule, SockoptRule, SysctlRule,
+    Action, DeviceRule, Host, NetRule, Op, Part, Policy, Prefix, Protocol, Rule, Section, SocketRule, SockoptRule,
     UnixRule,
 };
 
@@ -151,14 +151,16 @@ pub fn device(section: &Section<DeviceRule>, request: Device) -> Decision {
     denied.or(allowed).copied().unwrap_or(Decision { allow: true, rule: DEFAULT })
 }
 
-pub fn sysctl(section: &Section<SysctlRule>, request: &Sysctl) -> Decision {
-    first_match(section, |rule| {
+pub fn sysctl(policy: &Policy, request: &Sysctl) -> Decision {
+    let decision = first_match(policy.sysctls.as_ref().unwrap(), |rule| {
         let mut patterns = rule.names.iter().flatten().map(|pattern| String::from(pattern.clone()));
         let name = patterns.any(|pattern| glob(pattern.as_bytes(), &request.name));
         let letters = serde_json::to_value(rule.access).unwrap();
         let access = letters.as_str().unwrap().contains(if request.write { 'w' } else { 'r' });
         access && (rule.names.is_none() || name)
-    })
+    });
+    let by_rule = decision.rule != DEFAULT || policy.process.allows(Part::Sysctls);
+    if request.write && decision.allow && !by_rule { Decision { allow: false, rule: TUNABLE_WRITE } } else { decision }
 }
 
 pub fn sockopt(section: &Section<SockoptRule>, request: Sockopt) -> Decision {

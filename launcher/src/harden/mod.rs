@@ -1,0 +1,208 @@
+//! What keeps the command inside beside the programs on its cgroup: everything by which it could get out of the
+//! cgroup, take the programs off it, or have somebody else do what it may not.
+//!
+//! What is needed is found out before anything is created ([`Hardening::new`]); the command's process then takes the
+//! steps one by one, and is not the command unless all of them succeed.
+
+mod capability;
+mod delegation;
+mod filter;
+mod scope;
+mod view;
+
+use std::{borrow::Cow, io, os::fd::RawFd, path::Path};
+
+use nix::sys::prctl;
+use seccompiler::BpfProgram;
+use serde::Serialize;
+
+pub use delegation::{Doors, delegation_sockets};
+
+use crate::{
+    mounts::Mount,
+    policy::{Architecture, Isolation, Mode, Part, Policy, ProcessSection, SocketFamily},
+    sys::confine::{close_on_exec_from, install_filter},
+};
+use scope::Scope;
+use view::View;
+
+/// Why a command can't be kept inside on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum HardenError {
+    /// /proc doesn't tell what is mounted.
+    #[error("{}", crate::mounts::MOUNTINFO)]
+    Mounts(#[source] io::Error),
+    /// The kernel can't confine what a process does to others.
+    #[error(
+        "this kernel (Linux {release}) can't keep the command from {}: {why}. To go without, say so in the policy: \
+         \"process\": {{\"allow\": {}}}",
+        what.join(" and from "),
+        serde_json::to_string(parts).unwrap_or_default()
+    )]
+    Scope {
+        /// What can't be prevented.
+        what: Vec<&'static str>,
+        /// The parts to be named.
+        parts: Vec<Part>,
+        /// The kernel's release.
+        release: String,
+        /// What is in the way.
+        why: String,
+    },
+    /// The filter of system calls can't be put together.
+    #[error("the filter of system calls")]
+    Filter(#[from] seccompiler::BackendError),
+}
+
+/// One of the things that a process does before it is the command.
+pub struct Step {
+    /// What it is, for people, if it fails.
+    pub what: Cow<'static, str>,
+    /// What is done.
+    pub run: Box<dyn Fn() -> nix::Result<()>>,
+}
+
+impl Step {
+    /// A step.
+    pub fn new(what: impl Into<Cow<'static, str>>, run: impl Fn() -> nix::Result<()> + 'static) -> Self {
+        Self { what: what.into(), run: Box::new(run) }
+    }
+}
+
+/// The first descriptor that is no standard stream.
+const FIRST_DESCRIPTOR: RawFd = 3;
+
+/// What keeps a command inside, ready to be applied.
+pub struct Hardening {
+    section: ProcessSection,
+    /// Nothing is to be done: the policy says so, or only looks on.
+    isolation: InForce,
+    view: View,
+    scope: Option<Scope>,
+    filters: Vec<BpfProgram>,
+    /// The first descriptor that the command does not get; `None` if it gets all.
+    first_closed: Option<RawFd>,
+}
+
+/// What was in force, for the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HardeningReport {
+    /// How much.
+    pub isolation: InForce,
+    /// The parts.
+    pub parts: Vec<Part>,
+    /// The parts that the policy does without.
+    pub loosened: Vec<Part>,
+    /// The capabilities that a root command kept.
+    pub capabilities: Vec<String>,
+    /// The families of sockets that it could use beside those that it can in any case.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub families: Vec<SocketFamily>,
+    /// The architectures beside the machine's own whose system calls it could use. No filter saw these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub architectures: Vec<Architecture>,
+    /// The sockets of services that run commands for others, from which it was kept.
+    pub covered: Vec<String>,
+}
+
+/// How much was in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InForce {
+    /// All but what the policy names.
+    Full,
+    /// The programs on the cgroup alone. No boundary.
+    CgroupOnly,
+    /// The same, since audit mode refuses nothing.
+    Audit,
+}
+
+impl Hardening {
+    /// Finds out what is to be done for a policy on this machine. The command gets this many descriptors beside the
+    /// standard streams.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel lacks something that the policy does not name.
+    pub fn new(policy: &Policy, preserved: u16) -> Result<Self, HardenError> {
+        let section = policy.process.clone();
+        let isolation = match (section.isolation, policy.mode) {
+            (Isolation::CgroupOnly, _) => InForce::CgroupOnly,
+            (_, Mode::Audit) => InForce::Audit,
+            (Isolation::Full, Mode::Enforce) => InForce::Full,
+        };
+        if isolation != InForce::Full {
+            let view = View::default();
+            return Ok(Self { section, isolation, view, scope: None, filters: Vec::new(), first_closed: None });
+        }
+        let mounts = Mount::all().map_err(HardenError::Mounts)?;
+        let doors = if section.allows(Part::Delegation) {
+            Vec::new()
+        } else {
+            delegation_sockets(&Doors::host(), policy.unix.as_ref())
+        };
+        Ok(Self {
+            view: View::new(&section, &mounts, doors),
+            scope: Scope::new(&section)?,
+            filters: filter::filters(&section)?,
+            first_closed: Some(FIRST_DESCRIPTOR + RawFd::from(preserved)),
+            section,
+            isolation,
+        })
+    }
+
+    /// Whether the command gets this descriptor, if guard-run has it and it is not closed on execution anyway.
+    #[must_use]
+    pub fn hands_on(&self, descriptor: RawFd) -> bool {
+        self.first_closed.is_none_or(|first| descriptor < first)
+    }
+
+    /// What the process does as long as it is who guard-run is, being in this cgroup.
+    #[must_use]
+    pub fn steps_before_user(&self, leaf: &Path) -> Vec<Step> {
+        if self.isolation != InForce::Full {
+            return Vec::new();
+        }
+        let mut steps = self.view.steps(leaf);
+        if !self.section.allows(Part::Privileges) {
+            steps.push(Step::new("no_new_privs", prctl::set_no_new_privs));
+        }
+        steps.extend(self.scope.iter().map(Scope::step));
+        steps.extend(
+            self.filters
+                .iter()
+                .cloned()
+                .map(|filter| Step::new("a filter of system calls", move || install_filter(&filter))),
+        );
+        steps.push(capability::bounding_step(&self.section));
+        steps
+    }
+
+    /// What it does once it is who the command is to be.
+    #[must_use]
+    pub fn steps_after_user(&self) -> Vec<Step> {
+        if self.isolation != InForce::Full {
+            return Vec::new();
+        }
+        let mut steps = vec![capability::step(&self.section)];
+        steps
+            .extend(self.first_closed.map(|first| Step::new("closing descriptors", move || close_on_exec_from(first))));
+        steps
+    }
+
+    /// For the log.
+    #[must_use]
+    pub fn report(&self) -> HardeningReport {
+        let full = self.isolation == InForce::Full;
+        let (loosened, parts) = Part::ALL.iter().partition(|part| !full || self.section.allows(**part));
+        HardeningReport {
+            isolation: self.isolation,
+            parts,
+            loosened,
+            capabilities: if full { capability::names(&self.section) } else { Vec::new() },
+            families: self.section.families.clone(),
+            architectures: self.section.architectures.clone(),
+            covered: self.view.covered().iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What the command sees of the system: its own cgroup, mount and IPC namespace, and in it nothing by which the kernel or
+//! other cgroups could be changed.
+
+use std::{
+    ffi::CString,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+use super::Step;
+use crate::{
+    cgroup::CGROUP2,
+    mounts::Mount,
+    policy::{Part, ProcessSection},
+    sys::confine::make_read_only,
+};
+
+/// File systems by which whoever may write their files changes the kernel, or cgroups.
+const READ_ONLY: [&str; 3] = ["sysfs", "cgroup", CGROUP2];
+
+/// File systems that show the kernel's inside, or eBPF programs and maps by name.
+const HIDDEN: [&str; 3] = ["bpf", "debugfs", "tracefs"];
+
+/// What of /proc is about the whole machine, and may be written by root without any capability. /proc/sys is not here: the sysctl
+/// hook judges it.
+const MACHINE: [&str; 7] = ["sysrq-trigger", "irq", "bus", "fs", "acpi", "mtrr", "dynamic_debug"];
+
+/// What is mounted over a folder: nothing, in as little memory as can be.
+const EMPTY: &str = "mode=0555,size=4k,nr_inodes=1";
+
+/// Over a file.
+const NO_FILE: &str = "/dev/null";
+
+/// What is done to the namespaces.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct View {
+    /// Whether processes outside share no System V IPC with the command.
+    ipc: bool,
+    /// Where the command's own cgroup is shown instead of all of them.
+    cgroups: Vec<PathBuf>,
+    /// What is made read-only, with all that is mounted below.
+    read_only: Vec<PathBuf>,
+    /// Single files and folders that are.
+    pinned: Vec<PathBuf>,
+    /// Folders that seem empty.
+    hidden: Vec<PathBuf>,
+    /// Sockets that can't be connected to.
+    covered: Vec<PathBuf>,
+}
+
+impl View {
+    /// What is to be done, given what is mounted. `sockets` are those to be covered.
+    pub(super) fn new(section: &ProcessSection, mounts: &[Mount], sockets: Vec<PathBuf>) -> Self {
+        let of = |kinds: &[&str]| -> Vec<PathBuf> {
+            let mut points = Vec::<PathBuf>::new();
+            for mount in mounts.iter().filter(|mount| kinds.contains(&mount.kind.as_str())) {
+                // What is below another one is dealt with when that one is.
+                if !points.iter().any(|point| mount.is_in(point)) {
+                    points.push(mount.point.clone());
+                }
+            }
+            points
+        };
+        let cgroups = mounts.iter().filter(|mount| mount.kind == CGROUP2).map(|mount| mount.point.clone()).collect();
+        let mut view = Self { ipc: !section.allows(Part::Ipc), cgroups, covered: sockets, ..Self::default() };
+        if section.allows(Part::KernelFiles) {
+            // Cgroups stay out of reach all the same.
+            view.read_only = of(&READ_ONLY[1..]);
+        } else {
+            view.read_only = of(&READ_ONLY);
+            view.hidden = of(&HIDDEN);
+            let machine = of(&["proc"]).into_iter().flat_map(|proc| MACHINE.map(|file| proc.join(file)));
+            view.pinned = machine.filter(|path| path.exists()).collect();
+        }
+        view
+    }
+
+    /// The sockets that can't be connected to.
+    pub(super) fn covered(&self) -> &[PathBuf] {
+        &self.covered
+    }
+
+    /// What a process in this cgroup does to see no more. Needs `CAP_SYS_ADMIN`.
+    pub(super) fn steps(&self, leaf: &Path) -> Vec<Step> {
+        let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
+        flags.set(CloneFlags::CLONE_NEWIPC, self.ipc);
+        let mut steps = vec![
+            Step::new("namespaces of its own", move || unshare(flags)),
+            // What is unmounted outside goes away inside, too, so that nothing is kept busy; but nothing gets out.
+            Step::new("a mount namespace of its own", || change(None, "/", MsFlags::MS_SLAVE | MsFlags::MS_REC)),
+        ];
+        // The first of them hides the path of the leaf, and is the leaf from then on.
+        let mut shown = leaf;
+        for point in &self.cgroups {
+            steps.push(on("showing no cgroup but its own at", point, bind(shown, point)));
+            shown = point;
+        }
+        steps.extend(self.hidden.iter().map(|point| on("hiding", point, empty(point))));
+        for path in &self.pinned {
+            steps.push(on("mounting read-only", path, bind(path, path)));
+            steps.push(on("making read-only", path, read_only(path)));
+        }
+        steps.extend(self.read_only.iter().map(|point| on("making read-only", point, read_only(point))));
+        steps.extend(self.covered.iter().map(|socket| on("covering", socket, bind(Path::new(NO_FILE), socket))));
+        steps
+    }
+}
+
+fn on(what: &str, path: &Path, run: impl Fn() -> nix::Result<()> + 'static) -> Step {
+    Step::new(format!("{what} {}", path.display()), run)
+}
+
+fn change(source: Option<&Path>, target: impl AsRef<Path>, flags: MsFlags) -> nix::Result<()> {
+    mount(source, target.as_ref(), None::<&str>, flags, None::<&str>)
+}
+
+fn bind(source: &Path, target: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let (source, target) = (source.to_owned(), target.to_owned());
+    move || change(Some(&source), &target, MsFlags::MS_BIND)
+}
+
+fn empty(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let point = point.to_owned();
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    move || mount(Some("none"), &point, Some("tmpfs"), flags, Some(EMPTY))
+}
+
+fn read_only(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let point = CString::new(point.as_os_str().as_bytes());
+    move || make_read_only(point.as_ref().map_err(|_| Errno::EINVAL)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mounts(list: &[(&str, &str)]) -> Vec<Mount> {
+        let mount =
+            |(point, kind): &(&str, &str)| Mount { root: "/".into(), point: point.into(), kind: (*kind).into() };
+        list.iter().map(mount).collect()
+    }
+
+    fn paths(list: &[&str]) -> Vec<PathBuf> {
+        list.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn each_layout_is_dealt_with_from_its_topmost_mounts() {
+        let pure = mounts(&[
+            ("/", "ext4"),
+            ("/sys", "sysfs"),
+            ("/sys/fs/cgroup", "cgroup2"),
+            ("/sys/fs/bpf", "bpf"),
+            ("/sys/kernel/debug", "debugfs"),
+            ("/sys/kernel/debug/tracing", "tracefs"),
+        ]);
+        let view = View::new(&ProcessSection::default(), &pure, Vec::new());
+        assert_eq!(view.cgroups, paths(&["/sys/fs/cgroup"]));
+        assert_eq!(view.read_only, paths(&["/sys"]));
+        assert_eq!(view.hidden, paths(&["/sys/fs/bpf", "/sys/kernel/debug"]));
+
+        let hybrid = mounts(&[
+            ("/sys/fs/cgroup", "tmpfs"),
+            ("/sys/fs/cgroup/memory", "cgroup"),
+            ("/sys/fs/cgroup/unified", "cgroup2"),
+            ("/elsewhere", "cgroup2"),
+            ("/elsewhere2", "sysfs"),
+        ]);
+        let view = View::new(&ProcessSection::default(), &hybrid, Vec::new());
+        assert_eq!(view.cgroups, paths(&["/sys/fs/cgroup/unified", "/elsewhere"]));
+        assert_eq!(
+            view.read_only,
+            paths(&["/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified", "/elsewhere", "/elsewhere2"])
+        );
+        assert!(view.ipc && view.hidden.is_empty());
+    }
+
+    #[test]
+    fn cgroups_stay_out_of_reach_whatever_is_allowed() {
+        let section = ProcessSection { allow: Part::ALL.to_vec(), ..ProcessSection::default() };
+        let mounts = mounts(&[("/sys", "sysfs"), ("/sys/fs/cgroup", "cgroup2"), ("/sys/fs/bpf", "bpf")]);
+        let view = View::new(&section, &mounts, Vec::new());
+        let cgroups = paths(&["/sys/fs/cgroup"]);
+        assert_eq!(view, View { cgroups: cgroups.clone(), read_only: cgroups, ..View::default() });
+    }
+}

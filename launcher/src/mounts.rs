@@ -1,0 +1,71 @@
+//! What is mounted where.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::ffi::OsStringExt as _,
+    path::{Path, PathBuf},
+};
+
+/// The mounts of this process's namespace.
+pub const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// The part of the file system that is mounted.
+    pub root: PathBuf,
+    /// Where.
+    pub point: PathBuf,
+    /// The type of the file system.
+    pub kind: String,
+}
+
+impl Mount {
+    /// All mounts of this process's namespace, in the order in which the kernel lists them.
+    ///
+    /// # Errors
+    ///
+    /// When /proc doesn't tell.
+    pub fn all() -> io::Result<Vec<Self>> {
+        fs::read(MOUNTINFO).map(|text| Self::parse(&text))
+    }
+
+    /// Reads a mountinfo file (proc_pid_mountinfo(5)). No library is used: procfs 0.18 does not undo the escapes in mount points,
+    /// and gives up on the whole file over one line that it does not understand.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Vec<Self> {
+        text.split(|byte| *byte == b'\n').filter_map(Self::parse_line).collect()
+    }
+
+    fn parse_line(line: &[u8]) -> Option<Self> {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+        // The optional fields end with a lone hyphen, which the type of the file system follows.
+        let end = fields.iter().position(|field| *field == b"-").filter(|end| *end >= 6)?;
+        let kind = String::from_utf8_lossy(fields.get(end + 1)?).into_owned();
+        Some(Self { root: unescape(fields[3]), point: unescape(fields[4]), kind })
+    }
+
+    /// Whether it is at a path or below.
+    #[must_use]
+    pub fn is_in(&self, path: &Path) -> bool {
+        self.point.starts_with(path)
+    }
+}
+
+/// A path of mountinfo, in which some bytes are written as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((byte, after)) = rest.split_first() {
+        let escaped = match rest {
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
+                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+            }
+            _ => None,
+        };
+        path.push(escaped.unwrap_or(*byte));
+        rest = if escaped.is_some() { &rest[4..] } else { after };
+    }
+    PathBuf::from(OsString::from_vec(path))
+}

@@ -1,0 +1,231 @@
+//! The process section: what keeps the command inside beside the rules, and what of it the policy does without.
+
+use std::{collections::BTreeSet, fmt};
+
+use caps::Capability;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+
+use super::{error::did_you_mean, section::words};
+
+/// The process section. Left out, it is the same as empty: everything is kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessSection {
+    /// How much keeps the command inside.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// What of it the policy does without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Part>,
+    /// The capabilities that the command keeps beside those that it keeps in any case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<KeptCapability>,
+    /// The families of sockets that it may use beside those that it may use in any case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub families: Vec<SocketFamily>,
+    /// The architectures beside the machine's own whose system calls it may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub architectures: Vec<Architecture>,
+}
+
+impl ProcessSection {
+    /// Whether the policy does without this part.
+    #[must_use]
+    pub fn allows(&self, part: Part) -> bool {
+        self.isolation == Isolation::CgroupOnly || self.allow.contains(&part)
+    }
+
+    /// What can't be meant.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let named = !(self.allow.is_empty()
+            && self.capabilities.is_empty()
+            && self.families.is_empty()
+            && self.architectures.is_empty());
+        if self.isolation == Isolation::CgroupOnly && named {
+            return Err("\"isolation\": \"cgroup-only\" already does without everything; \
+                        leave out either it or what else is named here"
+                .to_owned());
+        }
+        let others = [Part::Signals, Part::AbstractSockets];
+        if self.allows(Part::Tracing) && !others.iter().all(|part| self.allows(*part)) {
+            return Err("whoever may trace processes outside can have them do anything: \
+                        \"tracing\" can be allowed only together with \"signals\" and \"abstract-sockets\""
+                .to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The section, which says nothing contradictory. An object: what serde derives would take a list of its values, too, and an empty
+/// one for all that is left out.
+pub(super) fn section<'de, D: Deserializer<'de>>(json: D) -> Result<ProcessSection, D::Error> {
+    struct Object;
+
+    impl<'de> Visitor<'de> for Object {
+        type Value = ProcessSection;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, keys: A) -> Result<ProcessSection, A::Error> {
+            let section = ProcessSection::deserialize(MapAccessDeserializer::new(keys))?;
+            section.check().map_err(de::Error::custom)?;
+            Ok(section)
+        }
+    }
+
+    json.deserialize_map(Object)
+}
+
+words! {
+    /// How much keeps the command inside.
+    #[derive(Default)]
+    pub enum Isolation {
+        /// All there is.
+        #[default]
+        Full = "full",
+        /// The programs on the cgroup alone: no boundary, since a command can leave the cgroup. For finding errors.
+        CgroupOnly = "cgroup-only",
+    }
+}
+
+words! {
+    /// What the command may not do, unless the policy names it.
+    #[derive(PartialOrd, Ord)]
+    pub enum Part {
+        /// Gain privileges by executing set-uid programs and the like.
+        Privileges = "privileges",
+        /// Make or enter namespaces, and mount.
+        Namespaces = "namespaces",
+        /// bpf(2).
+        Bpf = "bpf",
+        /// `io_uring`, whose requests no filter of system calls sees.
+        IoUring = "io_uring",
+        /// The kernel's keyrings.
+        Keys = "keys",
+        /// Putting words into a terminal's input.
+        Terminal = "terminal",
+        /// Signals to processes outside.
+        Signals = "signals",
+        /// Abstract Unix sockets of processes outside.
+        AbstractSockets = "abstract-sockets",
+        /// Tracing and reading processes outside.
+        Tracing = "tracing",
+        /// System V shared memory and the like, and POSIX message queues, of processes outside.
+        Ipc = "ipc",
+        /// Writing files of /sys and those of /proc that are about the whole machine; debugfs, tracefs and bpffs.
+        KernelFiles = "kernel-files",
+        /// Writing kernel tunables that no rule is about.
+        Sysctls = "sysctls",
+        /// Sockets of services that run commands for others.
+        Delegation = "delegation",
+    }
+}
+
+/// A capability that the command keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct KeptCapability(pub Capability);
+
+impl TryFrom<String> for KeptCapability {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|_| {
+            let mut known: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
+            known.sort_unstable();
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            format!("unknown capability \"{text}\"{} (known: those of capabilities(7))", did_you_mean(&text, &known))
+        })
+    }
+}
+
+impl From<KeptCapability> for String {
+    fn from(KeptCapability(capability): KeptCapability) -> Self {
+        capability.to_string()
+    }
+}
+
+words! {
+    /// Families of sockets that can be named here (address_families(7)).
+    #[derive(PartialOrd, Ord)]
+    pub enum SocketFamily {
+        /// Packets of a network device, past everything.
+        Packet = "packet",
+        /// The hypervisor, and other virtual machines.
+        Vsock = "vsock",
+        /// The kernel's cryptography.
+        Alg = "alg",
+        /// Bluetooth.
+        Bluetooth = "bluetooth",
+        /// Buses of vehicles and machines.
+        Can = "can",
+        /// Cluster interconnects.
+        Tipc = "tipc",
+        /// InfiniBand's reliable datagrams.
+        Rds = "rds",
+        /// TCP over RDMA.
+        Smc = "smc",
+        /// eXpress Data Path.
+        Xdp = "xdp",
+        /// Keys of IPsec.
+        Key = "key",
+        /// Netlink of every kind: without it only "route", "sock_diag", "kobject_uevent" and "generic".
+        Netlink = "netlink",
+    }
+}
+
+impl SocketFamily {
+    /// The `AF_*` number.
+    #[must_use]
+    pub const fn number(self) -> libc::c_int {
+        match self {
+            Self::Packet => libc::AF_PACKET,
+            Self::Vsock => libc::AF_VSOCK,
+            Self::Alg => libc::AF_ALG,
+            Self::Bluetooth => libc::AF_BLUETOOTH,
+            Self::Can => libc::AF_CAN,
+            Self::Tipc => libc::AF_TIPC,
+            Self::Rds => libc::AF_RDS,
+            // include/linux/socket.h; not in the libc crate.
+            Self::Smc => 43,
+            Self::Xdp => libc::AF_XDP,
+            Self::Key => libc::AF_KEY,
+            Self::Netlink => libc::AF_NETLINK,
+        }
+    }
+}
+
+words! {
+    /// Architectures whose system calls a machine offers beside its own.
+    #[derive(PartialOrd, Ord)]
+    pub enum Architecture {
+        /// 32-bit x86, on x86-64. No filter sees its system calls.
+        X86 = "x86",
+    }
+}
+
+/// The capabilities that a command keeps in any case, if it is root: those that ordinary work of root needs, like installing a
+/// package. They give power over files and over processes of the same sandbox, and ports below 1024; none of
+/// them over other processes, the kernel, the network's configuration or devices.
+#[must_use]
+pub fn kept_capabilities(section: &ProcessSection) -> BTreeSet<u8> {
+    const KEPT: [Capability; 11] = [
+        Capability::CAP_CHOWN,
+        Capability::CAP_DAC_OVERRIDE,
+        Capability::CAP_FOWNER,
+        Capability::CAP_FSETID,
+        Capability::CAP_KILL,
+        Capability::CAP_NET_BIND_SERVICE,
+        Capability::CAP_SETFCAP,
+        Capability::CAP_SETGID,
+        Capability::CAP_SETPCAP,
+        Capability::CAP_SETUID,
+        Capability::CAP_SYS_CHROOT,
+    ];
+    KEPT.iter().chain(section.capabilities.iter().map(|KeptCapability(kept)| kept)).map(Capability::index).collect()
+}

@@ -1,0 +1,83 @@
+//! System calls by which a process gives something up for good, as far as no crate has them.
+#![allow(unsafe_code)]
+
+use std::{ffi::CString, os::fd::RawFd};
+
+use nix::errno::Errno;
+use seccompiler::sock_filter;
+
+/// Has this process, and all that it becomes or starts, ask a filter about every system call. (seccompiler's own function
+/// sets no_new_privs, too, which a policy may do without.)
+///
+/// # Errors
+///
+/// As seccomp(2): `EACCES` without no_new_privs or `CAP_SYS_ADMIN`, `EINVAL` on kernels without seccomp.
+pub fn install_filter(filter: &[sock_filter]) -> nix::Result<()> {
+    let length = u16::try_from(filter.len()).map_err(|_| Errno::E2BIG)?;
+    // The crate's instruction is laid out as the kernel's.
+    const { assert!(size_of::<sock_filter>() == size_of::<libc::sock_filter>()) };
+    let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut().cast() };
+    // SAFETY: the kernel only reads the program, and as many instructions as it is said to have.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    Errno::result(result).map(drop)
+}
+
+/// Makes a mount read-only, and all below it.
+///
+/// # Errors
+///
+/// As mount_setattr(2): `EINVAL` where nothing is mounted, `ENOSYS` before Linux 5.12.
+pub fn make_read_only(point: &CString) -> nix::Result<()> {
+    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    // SAFETY: the kernel reads a string that ends with a NUL, and a structure of the size that it is told.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            point.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    Errno::result(result).map(drop)
+}
+
+/// Has all descriptors from this one up closed when this process executes something.
+///
+/// # Errors
+///
+/// As close_range(2): `ENOSYS` before Linux 5.9, `EINVAL` before 5.11.
+pub fn close_on_exec_from(first: RawFd) -> nix::Result<()> {
+    let first = u32::try_from(first).map_err(|_| Errno::EBADF)?;
+    // SAFETY: takes integers, and closes nothing yet.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Errno::result(result).map(drop)
+}
+
+/// Takes a capability, by its number, from what this process can ever have. `false` if the kernel knows none of that
+/// number. (The caps crate has only those that it knows by name.)
+///
+/// # Errors
+///
+/// As prctl(2): `EPERM` without `CAP_SETPCAP`.
+pub fn drop_from_bounding_set(capability: u8) -> nix::Result<bool> {
+    // SAFETY: takes integers.
+    let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+    match Errno::result(result) {
+        Ok(_) => Ok(true),
+        Err(Errno::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the kernel offers system calls of the x32 kind: those of x86-64 with another number, which a filter of
+/// numbers would miss (`__X32_SYSCALL_BIT`, arch/x86/include/uapi/asm/unistd.h).
+#[must_use]
+pub fn has_x32() -> bool {
+    // SAFETY: getpid(2) by its x32 number has no effect, where there is such a thing.
+    cfg!(target_arch = "x86_64") && unsafe { libc::syscall(libc::SYS_getpid | X32) } >= 0
+}
+
+/// What is added to the numbers of x32's system calls.
+pub const X32: libc::c_long = 0x4000_0000;

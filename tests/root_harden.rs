@@ -1,0 +1,258 @@
+//! What keeps a command inside beside the programs on its cgroup: each part refuses what it is there for, which works
+//! without the guard, and works with it when the policy names the part.
+
+use std::{
+    fs,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::{
+            fs::PermissionsExt as _,
+            net::{SocketAddr, UnixListener},
+        },
+    },
+    process,
+};
+
+use serde_json::{Value, json};
+use support::{Output, Run, cgroup2_mount};
+
+const PROBE: &str = include_str!("probes/harden.py");
+
+/// Someone outside: this process, with a socket, memory and a place in memory that the command must not reach.
+struct Outside {
+    name: String,
+    _listener: UnixListener,
+    key: i32,
+    memory: i32,
+    word: Box<u8>,
+}
+
+impl Outside {
+    fn new() -> Self {
+        let word = Box::new(7);
+        let name = format!("guard-run-test-{}-{:p}", process::id(), &raw const *word);
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        // SAFETY: takes integers.
+        let (key, memory) = (1..16)
+            .map(|attempt| i32::try_from(process::id() * 16 + attempt).unwrap())
+            .map(|key| (key, unsafe { libc::shmget(key, 4096, libc::IPC_CREAT | libc::IPC_EXCL | 0o600) }))
+            .find(|(_, memory)| *memory >= 0)
+            .unwrap();
+        Self { name, _listener: listener, key, memory, word }
+    }
+
+    fn run(&self, policy: Value, ways: &[&str]) -> Run {
+        Run::python(policy, PROBE, ways)
+            .environment("OUTSIDE", process::id().to_string())
+            .environment("ABSTRACT", &self.name)
+            .environment("ADDRESS", (&raw const *self.word as usize).to_string())
+            .environment("KEY", self.key.to_string())
+            .environment("KERNEL_FILE", "/sys/kernel/profiling")
+            .environment("CGROUP2", cgroup2_mount())
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        // SAFETY: takes integers; nobody has attached it.
+        unsafe { libc::shmctl(self.memory, libc::IPC_RMID, std::ptr::null_mut()) };
+    }
+}
+
+fn said(output: &Output) -> Vec<String> {
+    output.stdout.lines().map(str::to_owned).collect()
+}
+
+/// What is refused, with which error, and the process section by which it is not.
+fn table() -> Vec<(&'static str, &'static str, Value)> {
+    let allow = |parts: &[&str]| json!({"allow": parts});
+    let with = |parts: &[&str], capability: &str| json!({"allow": parts, "capabilities": [capability]});
+    let tracing = with(&["tracing", "signals", "abstract-sockets"], "CAP_SYS_PTRACE");
+    vec![
+        ("new_user_namespace", "EPERM", allow(&["namespaces"])),
+        ("clone3", "ENOSYS", allow(&["namespaces"])),
+        ("mount", "EPERM", with(&["namespaces"], "CAP_SYS_ADMIN")),
+        ("bpf_map", "EPERM", with(&["bpf"], "CAP_BPF")),
+        ("io_uring", "ENOSYS", allow(&["io_uring"])),
+        ("keyring", "EPERM", allow(&["keys"])),
+        ("typing", "EPERM", with(&["terminal"], "CAP_SYS_ADMIN")),
+        ("signal", "EPERM", allow(&["signals"])),
+        ("signal_to_guard", "EPERM", allow(&["signals"])),
+        ("abstract_socket", "EPERM", allow(&["abstract-sockets"])),
+        ("root_of_another", "EACCES", tracing.clone()),
+        ("memory_of_another", "EACCES", tracing.clone()),
+        ("reading_another", "EPERM", tracing.clone()),
+        ("descriptor_of_another", "EPERM", tracing),
+        ("shared_memory", "ENOENT", allow(&["ipc"])),
+        ("kernel_file", "EROFS", allow(&["kernel-files"])),
+        ("tunable", "EPERM", allow(&["sysctls"])),
+        ("device_node", "EPERM", json!({"capabilities": ["CAP_MKNOD"]})),
+        ("vsock", "EAFNOSUPPORT", json!({"families": ["vsock"]})),
+        ("packet", "EAFNOSUPPORT", json!({"families": ["packet"], "capabilities": ["CAP_NET_RAW"]})),
+        ("old_packet", "EAFNOSUPPORT", json!({"families": ["packet"], "capabilities": ["CAP_NET_RAW"]})),
+        ("netlink_audit", "EAFNOSUPPORT", json!({"families": ["netlink"]})),
+        ("netlink_netfilter", "EAFNOSUPPORT", json!({"families": ["netlink"]})),
+    ]
+}
+
+#[test]
+fn every_part_refuses_what_it_is_for_and_only_that_part_has_to_be_named() {
+    let outside = Outside::new();
+    let ways: Vec<&str> = table().iter().map(|(way, ..)| *way).collect();
+    let run = outside.run(json!({"version": 1}), &ways);
+    let bare = said(&run.bare().success());
+    assert_eq!(bare, ways.iter().map(|way| format!("{way}: ok")).collect::<Vec<_>>(), "the control");
+    let guarded = said(&run.output().success());
+    assert_eq!(guarded, table().iter().map(|(way, error, _)| format!("{way}: {error}")).collect::<Vec<_>>());
+    for (way, _, process) in table() {
+        let output = outside.run(json!({"version": 1, "process": process}), &[way]).output().success();
+        assert_eq!(said(&output), [format!("{way}: ok")], "{process}: {:#}", output.log["enforced"]);
+    }
+}
+
+#[test]
+fn what_was_loosened_is_in_the_log() {
+    let outside = Outside::new();
+    let process = json!({"allow": ["keys", "bpf"], "capabilities": ["CAP_NET_RAW"], "families": ["packet"],
+        "architectures": ["x86"]});
+    let output = outside.run(json!({"version": 1, "process": process}), &["keyring"]).output().success();
+    let hardening = &output.log["enforced"]["hardening"];
+    assert_eq!(hardening["loosened"], json!(["bpf", "keys"]));
+    assert!(!hardening["parts"].as_array().unwrap().contains(&json!("keys")), "{hardening}");
+    assert!(hardening["capabilities"].as_array().unwrap().contains(&json!("CAP_NET_RAW")), "{hardening}");
+    assert_eq!((&hardening["families"], &hardening["architectures"]), (&json!(["packet"]), &json!(["x86"])));
+}
+
+#[test]
+fn ordinary_work_of_root_goes_on() {
+    let outside = Outside::new();
+    let run = outside.run(json!({"version": 1}), &["chown", "low_port", "netlink_route"]);
+    let expected = ["chown: ok", "low_port: ok", "netlink_route: ok"];
+    assert_eq!(said(&run.bare().success()), expected);
+    assert_eq!(said(&run.output().success()), expected);
+}
+
+#[test]
+fn cgroups_can_only_be_read_whatever_is_allowed() {
+    let outside = Outside::new();
+    let ways = ["other_cgroup", "child_cgroup"];
+    for process in [json!({}), json!({"allow": ["kernel-files"]})] {
+        let run = outside.run(json!({"version": 1, "process": process}), &ways);
+        assert_eq!(said(&run.bare().success()), ["other_cgroup: ok", "child_cgroup: ok"], "the control");
+        assert_eq!(said(&run.output().success()), ["other_cgroup: EROFS", "child_cgroup: EROFS"]);
+    }
+    let seen = Run::shell(
+        json!({"version": 1}),
+        "grep ^0:: /proc/self/cgroup; ls \"$1\"",
+        &[cgroup2_mount().to_str().unwrap()],
+    );
+    let output = seen.output().success();
+    assert!(output.stdout.starts_with("0::/\n") && !output.stdout.contains("guard-run"), "{}", output.stdout);
+}
+
+#[test]
+fn cgroup_only_keeps_nobody_inside_and_says_so() {
+    let outside = Outside::new();
+    let policy = json!({"version": 1, "process": {"isolation": "cgroup-only"}});
+    let ways: Vec<&str> = table().iter().map(|(way, ..)| *way).collect();
+    let output = outside.run(policy, &ways).output().success();
+    assert!(said(&output).iter().all(|line| line.ends_with(": ok")), "{}", output.stdout);
+    let hardening = &output.log["enforced"]["hardening"];
+    assert_eq!((&hardening["isolation"], &hardening["parts"]), (&json!("cgroup-only"), &json!([])));
+    assert_eq!(output.stderr.lines().last().map(|line| line.contains("no boundary")), Some(true), "{}", output.stderr);
+}
+
+#[test]
+fn audit_mode_refuses_nothing() {
+    let outside = Outside::new();
+    let ways: Vec<&str> = table().iter().map(|(way, ..)| *way).collect();
+    let output = outside.run(json!({"version": 1, "mode": "audit"}), &ways).output().success();
+    assert!(said(&output).iter().all(|line| line.ends_with(": ok")), "{}", output.stdout);
+    assert_eq!(output.log["enforced"]["hardening"]["isolation"], "audit");
+    let [event] = output.events() else { panic!("{:#?}", output.events()) };
+    assert_eq!(
+        (&event["verdict"], &event["rule"], &event["op"]),
+        (&json!("audited"), &json!("/process"), &json!("sysctl"))
+    );
+}
+
+#[test]
+fn a_tunable_is_written_where_a_rule_allows_it_and_otherwise_the_log_says_what_to_write() {
+    let outside = Outside::new();
+    let policy = |rules: Value| json!({"version": 1, "sysctls": {"default": "allow", "rules": rules}});
+    let rule = json!([{"action": "allow", "names": ["net/ipv4/ip_default_ttl"], "access": "w"}]);
+    let allowed = outside.run(policy(rule), &["tunable"]).output().success();
+    assert_eq!((said(&allowed), allowed.denied()), (vec!["tunable: ok".to_owned()], 0));
+    for policy in [policy(json!([])), json!({"version": 1})] {
+        let denied = outside.run(policy, &["tunable"]).output().success();
+        let [event] = denied.events() else { panic!("{:#?}", denied.events()) };
+        assert_eq!((said(&denied), &event["rule"]), (vec!["tunable: EPERM".to_owned()], &json!("/process")));
+        assert!(event["reason"].as_str().unwrap().contains("sysctls"), "{event}");
+    }
+}
+
+/// Puts a folder of its own where services of the system have their sockets.
+const OWN_RUN: [&str; 6] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    "mount -t tmpfs none /run && exec python3 -c \"import os, socket, subprocess, sys
+listener = socket.socket(socket.AF_UNIX); listener.bind('/run/docker.sock'); listener.listen()
+os.symlink('/run/docker.sock', '/run/link')
+sys.exit(subprocess.call(sys.argv[1:]))\" \"$@\"",
+    "sh",
+];
+
+#[test]
+fn services_that_run_commands_for_others_are_out_of_reach_unless_a_rule_allows_their_sockets() {
+    let outside = Outside::new();
+    let run =
+        |policy: Value, path: &str| outside.run(policy, &["path_socket"]).through(OWN_RUN).environment("SOCKET", path);
+    let unix = |rules: Value| json!({"version": 1, "unix": {"default": "allow", "rules": rules}});
+    for path in ["/run/docker.sock", "/run/link"] {
+        let covered = run(json!({"version": 1}), path);
+        assert_eq!(said(&covered.bare().success()), ["path_socket: ok"], "the control");
+        let output = covered.output().success();
+        assert_eq!(said(&output), ["path_socket: ECONNREFUSED"]);
+        assert_eq!(output.log["enforced"]["hardening"]["covered"], json!(["/run/docker.sock"]));
+        let other = unix(json!([{"action": "allow", "paths": ["/run/podman/*"]}]));
+        assert_eq!(said(&run(other, path).output().success()), ["path_socket: ECONNREFUSED"]);
+        for policy in [
+            unix(json!([{"action": "allow", "paths": ["/run/docker.sock"]}])),
+            unix(json!([{"action": "allow", "paths": ["/run/*"]}])),
+            json!({"version": 1, "process": {"allow": ["delegation"]}}),
+        ] {
+            let output = run(policy, path).output().success();
+            assert_eq!(said(&output), ["path_socket: ok"]);
+            assert_eq!(output.log["enforced"]["hardening"]["covered"], json!([]));
+        }
+    }
+}
+
+#[test]
+fn a_set_uid_program_gains_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let program = folder.path().join("id");
+    fs::copy("/usr/bin/id", &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+    let run = |policy: Value| Run::new(policy, [program.as_os_str(), "-u".as_ref()]).flags(["--user", "nobody"]);
+    assert_eq!(run(json!({"version": 1})).output().success().stdout, "65534\n");
+    let allowed = run(json!({"version": 1, "process": {"allow": ["privileges"]}}));
+    assert_eq!(allowed.output().success().stdout, "0\n");
+}
+
+#[test]
+fn a_program_of_another_architecture_is_ended() {
+    // mov eax, 20; int 0x80 (getpid); ret
+    const PROGRAM: &str = "import ctypes, mmap
+code = mmap.mmap(-1, 4096, prot=7); code[:8] = bytes.fromhex('b814000000cd80c3')
+print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))() > 0)";
+    let run = |policy: Value| Run::python(policy, PROGRAM, &[]);
+    assert_eq!(run(json!({"version": 1})).bare().success().stdout, "True\n", "the control");
+    let _ = run(json!({"version": 1})).output().exits(128 + libc::SIGSYS);
+    let allowed = run(json!({"version": 1, "process": {"architectures": ["x86"]}}));
+    assert_eq!(allowed.output().success().stdout, "True\n");
+}
