@@ -75,7 +75,10 @@ impl View {
         } else {
             view.read_only = of(&READ_ONLY);
             view.hidden = of(&HIDDEN);
-            let machine = of(&["proc"]).into_iter().flat_map(|proc| MACHINE.map(|file| proc.join(file)));
+            // And guard-run's own files there, which root may write, too: oom_score_adj would have the kernel kill it first.
+            let own = std::process::id().to_string();
+            let files = MACHINE.into_iter().chain([own.as_str()]);
+            let machine = of(&["proc"]).into_iter().flat_map(|proc| files.clone().map(move |file| proc.join(file)));
             view.pinned = machine.filter(|path| path.exists()).collect();
         }
         view

@@ -55,7 +55,8 @@ pub const VECTORS: &[Vector] = &[
                 exit_now(0)
             }
         }
-    }),
+    })
+    .stopped_by(Layer::Seccomp),
     vector("mount", "mounts the hierarchy anew", |s| {
         leave_by(s, || {
             own_mounts(s)?;
@@ -118,7 +119,7 @@ pub const VECTORS: &[Vector] = &[
             enter_at(&open_by_handle(&mount, kind, &handle, libc::O_RDONLY | libc::O_DIRECTORY).at("open_by_handle_at")?)
         })
     })
-    .stopped_by(Layer::Capabilities),
+    .stopped_by(Layer::Seccomp),
     vector("root-of-other", "by the root folder of a process outside (/proc/PID/root)", |s| {
         leave_by(s, || {
             let root = format!("/proc/{}/root", s.outsider()?.pid);

@@ -1,7 +1,7 @@
 //! Having somebody outside do it, or sharing memory with somebody outside: by whatever is there for processes to meet. The
 //! policy says nothing about any of it.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use nix::{
     mqueue::{MQ_OFlag, mq_open, mq_receive},
@@ -16,7 +16,7 @@ use crate::sys::attempt::{
 use super::{
     Evidence, Layer, NOTHING, Vector,
     attempt::{At as _, Outcome, Stop, abstract_address, path_address, unix},
-    server::{BUS, BUS_FOLDER, SEMAPHORE, key_name, queue_name, stream_name},
+    server::{BUS, BUS_FOLDER, RESTARTED, SEMAPHORE, key_name, queue_name, stream_name},
 };
 
 const fn vector(name: &'static str, shows: &'static str, layer: Layer, attempt: super::Attempt) -> Vector {
@@ -71,6 +71,18 @@ pub const VECTORS: &[Vector] = &[
         told
     })
     .seen_by(Evidence::Heard),
+    vector("session-bus-restarted", "the same after the service has begun anew", Layer::Mounts, |s| {
+        let new = s.folder.join(RESTARTED);
+        for _ in 0..100 {
+            if new.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        s.tell_by(&unix(SockType::Stream)?, &path_address(&s.folder.join(BUS)))
+    })
+    .seen_by(Evidence::Heard)
+    .restarting(),
     vector("service-socket", "the message bus, a container engine or another service that starts programs", Layer::Hook, |_| {
         services()
     })

@@ -66,7 +66,8 @@ pub const VECTORS: &[Vector] = &[
         File::create(&at).at("create")?;
         mount(Some(ZERO), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>).at("mount")?;
         open_and_read(&at)
-    }),
+    })
+    .stopped_by(Layer::Seccomp),
     vector("overlay", "mounts a file system over the one it is in", |s| {
         own_mounts(s)?;
         let work = s.work();
@@ -79,12 +80,14 @@ pub const VECTORS: &[Vector] = &[
         let merged = s.work().join("merged");
         mount(Some("none"), &merged, Some("overlay"), MsFlags::empty(), Some(options.as_str())).at("mount overlay")?;
         open_and_read(&merged.join(NODE))
-    }),
+    })
+    .stopped_by(Layer::Seccomp),
     vector("devtmpfs", "mounts another /dev", |s| {
         own_mounts(s)?;
         mount(Some("none"), &s.work(), Some("devtmpfs"), MsFlags::empty(), None::<&str>).at("mount")?;
         open_and_read(&s.work().join("zero"))
-    }),
+    })
+    .stopped_by(Layer::Seccomp),
     vector("devtmpfs-nowhere", "mounts another /dev, but nowhere (fsmount)", |_| {
         let root = mount_nowhere(c"devtmpfs").at("fsopen")?;
         open_and_read(format!("/proc/self/fd/{}/zero", root.as_raw_fd()).as_ref())
@@ -94,16 +97,19 @@ pub const VECTORS: &[Vector] = &[
         let (kind, handle) = handle_of(&c_string(&s.folder.join(NODE))).at("name_to_handle_at")?;
         let mount = File::open(&s.folder).at("open")?;
         read(&open_by_handle(&mount, kind, &handle, libc::O_RDONLY).at("open_by_handle_at")?)
-    }),
+    })
+    .stopped_by(Layer::Seccomp),
     vector("root-of-other", "by the root folder of a process outside", |s| {
         open_and_read(format!("/proc/{}/root{ZERO}", s.outsider()?.pid).as_ref())
     })
-    .with_outsider(),
+    .with_outsider()
+    .stopped_by(Layer::Landlock),
     vector("file-of-other", "by an open file of a process outside (/proc/PID/fd)", |s| {
         let other = s.outsider()?;
         open_and_read(format!("/proc/{}/fd/{}", other.pid, other.device).as_ref())
     })
-    .with_outsider(),
+    .with_outsider()
+    .stopped_by(Layer::Landlock),
     vector("disk", "reads a disk", |s| open_and_read(&disk(s)?)).under(BLOCKS),
     vector("disk-node", "reads a disk by a node of its own", |s| {
         let device = fs::metadata(disk(s)?).at("stat")?.rdev();

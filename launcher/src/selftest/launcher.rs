@@ -71,17 +71,17 @@ pub const VECTORS: &[Vector] = &[
         set_idle(launcher()).at("sched_setscheduler").map(|()| Vec::new())
     })
     .seen_by(Evidence::Word)
-    .stopped_by(Layer::Seccomp),
+    .stopped_by(Layer::Capabilities),
     vector("idle-by-attributes", "the same by the newer call (sched_setattr)", |_| {
         set_idle_by_attributes(launcher()).at("sched_setattr").map(|()| Vec::new())
     })
     .seen_by(Evidence::Word)
-    .stopped_by(Layer::Seccomp),
+    .stopped_by(Layer::Capabilities),
     vector("nice", "gives it the lowest priority", |_| {
         call(Call::Setpriority, [0, launcher().as_raw().into(), 19]).at("setpriority").map(|_| Vec::new())
     })
     .seen_by(Evidence::Word)
-    .stopped_by(Layer::Seccomp),
+    .stopped_by(Layer::Capabilities),
     vector("nice-group", "gives the process group that it shares with it the lowest priority", |_| {
         const GROUP: i64 = 1;
         let before = nice(launcher())?;
@@ -89,7 +89,7 @@ pub const VECTORS: &[Vector] = &[
         if nice(launcher())? == before { Err(Stop::because("only its own priority is changed")) } else { Ok(Vec::new()) }
     })
     .seen_by(Evidence::Word)
-    .stopped_by(Layer::Seccomp),
+    .stopped_by(Layer::Capabilities),
     vector("disk-priority", "gives it the lowest priority for disks", |_| {
         const PROCESS: i64 = 1;
         const IDLE: i64 = 3 << 13;
@@ -97,19 +97,20 @@ pub const VECTORS: &[Vector] = &[
         call(Call::IoprioSet, [PROCESS, it, IDLE]).at("ioprio_set").map(|_| Vec::new())
     })
     .seen_by(Evidence::Word)
-    .stopped_by(Layer::Seccomp),
+    .stopped_by(Layer::Capabilities),
     vector("processors", "says on which processors it may run", |_| {
         let allowed: CpuSet = sched_getaffinity(Pid::from_raw(0)).at("sched_getaffinity")?;
         sched_setaffinity(launcher(), &allowed).at("sched_setaffinity").map(|()| Vec::new())
     })
     .seen_by(Evidence::Word)
-    .stopped_by(Layer::Seccomp),
+    .stopped_by(Layer::Capabilities),
     vector("memory-shortage", "has the kernel kill it first when memory is short (oom_score_adj)", |_| {
         let path = format!("/proc/{}/oom_score_adj", launcher());
         let value = fs::read(&path).at("read")?;
         OpenOptions::new().write(true).open(path).at("open")?.write_all(&value).at("write").map(|()| Vec::new())
     })
-    .seen_by(Evidence::Word),
+    .seen_by(Evidence::Word)
+    .stopped_by(Layer::Mounts),
     vector("flood", "is denied so much that nobody could write it down, and goes on", |s| {
         let socket = udp(libc::AF_INET)?;
         for port in 10_000..30_000_u16 {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::exit;
 
-use super::{Layer, Vector, attempt::Stop, runner::Tried};
+use super::{Control, Layer, Vector, attempt::Stop, runner::Tried};
 
 /// The verdict on a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -90,8 +90,8 @@ impl Matrix {
             (Tried::Out, Tried::Stopped { stop, denials }) => {
                 verdict = Verdict::Stopped;
                 // A launcher that was killed leaves no log; but nothing else refuses that step.
-                let plain = matches!(stop.step.as_ref(), "connect" | "send") && stop.errno.as_deref() == Some("EPERM");
-                let layer = if denials.is_empty() && !plain { vector.layer } else { Layer::Hook };
+                let killed = vector.control == Control::StandIn && stop.step == "connect";
+                let layer = if denials.is_empty() && !killed { vector.layer } else { Layer::Hook };
                 let (hooks, rules) = denials.into_iter().unzip();
                 stopped_by = Some(StoppedBy { layer, hooks, rules, stop });
             }

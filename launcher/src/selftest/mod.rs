@@ -99,12 +99,13 @@ pub struct Vector {
     layer: Layer,
     handed: Option<Handed>,
     outsider: bool,
+    restarts: bool,
 }
 
 impl Vector {
     const fn new(name: &'static str, shows: &'static str, policy: &'static str, attempt: Attempt) -> Self {
         let (control, evidence, layer) = (Control::Bare, Evidence::Heard, Layer::Hook);
-        Self { name, shows, policy, attempt, control, evidence, layer, handed: None, outsider: false }
+        Self { name, shows, policy, attempt, control, evidence, layer, handed: None, outsider: false, restarts: false }
     }
 
     const fn under(mut self, policy: &'static str) -> Self {
@@ -129,6 +130,12 @@ impl Vector {
 
     const fn handed(mut self, handed: Handed) -> Self {
         self.handed = Some(handed);
+        self
+    }
+
+    /// The service that [`server::BUS`] is begins anew while the attempt runs.
+    const fn restarting(mut self) -> Self {
+        self.restarts = true;
         self
     }
 

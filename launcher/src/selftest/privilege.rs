@@ -76,7 +76,7 @@ pub const VECTORS: &[Vector] = &[
         become_nobody()?;
         run(Command::new(program).args(["selftest", "--capable"]))
     }),
-    vector("file-capabilities", "an ordinary user executes a program with capabilities", Layer::NoNewPrivs, |s| {
+    vector("file-capabilities", "an ordinary user executes a program with capabilities", Layer::Capabilities, |s| {
         let program = program(s, |path| {
             set_file_capability(&c_string(path), SYS_ADMIN).at("setxattr")?;
             fs::set_permissions(path, fs::Permissions::from_mode(0o710)).at("chmod")

@@ -45,35 +45,35 @@ pub const VECTORS: &[Vector] = &[
     })
     .stopped_by(Layer::Hook),
     vector("ping4", "an echo request by a raw socket", |s| echo(s, INET, RAW))
-        .stopped_by(Layer::Hook)
+        .stopped_by(Layer::Capabilities)
         .seen_by(Evidence::Told),
     vector("ping6", "an ICMPv6 echo request by a raw socket", |s| echo(s, INET6, RAW))
-        .stopped_by(Layer::Hook)
+        .stopped_by(Layer::Capabilities)
         .seen_by(Evidence::Told),
     vector("ping4-datagram", "an echo request by a ping socket", |s| echo(s, INET, DGRAM))
-        .stopped_by(Layer::Hook)
+        .stopped_by(Layer::Capabilities)
         .seen_by(Evidence::Told),
     vector("raw-udp4", "a UDP packet by a raw socket", |s| {
         let raw = socket(INET, RAW, libc::IPPROTO_UDP).at("socket")?;
         send(&raw, &udp_packet(s), &v4(LOOPBACK, 0))
     })
-    .stopped_by(Layer::Hook),
+    .stopped_by(Layer::Capabilities),
     vector("raw-ip4", "a packet with a header of its own (IPPROTO_RAW)", |s| {
         let raw = socket(INET, RAW, libc::IPPROTO_RAW).at("socket")?;
         send(&raw, &ip_packet(s), &v4(LOOPBACK, 0))
     })
-    .stopped_by(Layer::Hook),
+    .stopped_by(Layer::Capabilities),
     vector("raw-udp6", "a UDP packet by a raw IPv6 socket", |s| {
         const IPV6_CHECKSUM: i32 = 7;
         let raw = socket(INET6, RAW, libc::IPPROTO_UDP).at("socket")?;
         set_option(&raw, libc::IPPROTO_IPV6, IPV6_CHECKSUM, &6_i32.to_ne_bytes()).at("setsockopt")?;
         send(&raw, &udp_packet(s), &v6(LOOPBACK6, 0))
     })
-    .stopped_by(Layer::Hook),
+    .stopped_by(Layer::Capabilities),
     vector("raw-listen", "reading others' packets by a raw socket", |s| {
         overhear(s, patient(socket(INET, RAW, libc::IPPROTO_UDP).at("socket")?)?)
     })
-    .stopped_by(Layer::Hook)
+    .stopped_by(Layer::Capabilities)
     .seen_by(Evidence::Told),
     vector("packet", "a frame by a packet socket", |s| {
         let packet = socket(PACKET, RAW, 0).at("socket")?;

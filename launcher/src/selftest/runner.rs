@@ -39,12 +39,14 @@ use super::{
     attempt::{SCENE, Scene, Stop},
     contains,
     outsider::Outside,
-    server::{BUS, Disk, Ear, Shared, make_node},
+    server::{BUS, Disk, Ear, Restarted, Shared, make_node},
     sysctl::is_hidden_value,
 };
 
 /// How long an attempt may take.
 const LIMIT: Duration = Duration::from_secs(10);
+/// After which time a command surely runs.
+const STARTED: Duration = Duration::from_millis(300);
 /// How often its standard output is looked at, in milliseconds.
 const TICK: u8 = 5;
 
@@ -275,13 +277,20 @@ impl Runner {
     fn read(&self, output: &mut ChildStdout, vector: &Vector) -> anyhow::Result<(String, bool)> {
         let (mut text, end) = (Vec::new(), Instant::now() + LIMIT);
         let knocking = if vector.policy == PORT_SERVED { Some(Knocking::new()?) } else { None };
+        let (begin, mut restarted) = (Instant::now(), None);
         while Instant::now() < end {
+            if vector.restarts && restarted.is_none() && begin.elapsed() > STARTED {
+                restarted = Some(Restarted::new(self.folder.path())?);
+            }
             let mut fds = [
                 PollFd::new(output.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
             let _ = poll(&mut fds, PollTimeout::from(TICK));
             anyhow::ensure!(!fds[1].any().unwrap_or(false), "interrupted");
+            if let Some(restarted) = &restarted {
+                restarted.listen(&self.ear);
+            }
             let mut buffer = [0; 4096];
             match output.read(&mut buffer) {
                 Ok(0) => return Ok((String::from_utf8_lossy(&text).into_owned(), true)),

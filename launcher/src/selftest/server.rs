@@ -45,6 +45,8 @@ pub const DATAGRAMS: &str = "datagrams";
 pub const GIVER: &str = "giver";
 /// One that an environment variable of the commands names as their session's message bus, in a folder.
 pub const BUS: &str = "session/bus";
+/// A file that is there when that service has begun anew.
+pub const RESTARTED: &str = "work/restarted";
 /// That folder.
 pub const BUS_FOLDER: &str = "session";
 /// A node of /dev/zero's device.
@@ -376,6 +378,35 @@ impl Drop for Shared {
             let _ = mq_unlink(name.as_str());
         }
         self.key.into_iter().for_each(ipc::remove_key);
+    }
+}
+
+/// The service at [`BUS`], begun anew.
+pub struct Restarted(UnixListener);
+
+impl Restarted {
+    /// Begins it anew.
+    ///
+    /// # Errors
+    ///
+    /// When its socket can't be made.
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        std::fs::remove_file(folder.join(BUS))?;
+        let listener = UnixListener::bind(folder.join(BUS))?;
+        listener.set_nonblocking(true)?;
+        std::fs::write(folder.join(RESTARTED), "")?;
+        Ok(Self(listener))
+    }
+
+    /// Hears who has come.
+    pub fn listen(&self, ear: &Ear) {
+        let mut buffer = [0; 256];
+        while let Ok((guest, _)) = self.0.accept() {
+            let _ = guest.set_read_timeout(Some(Duration::from_millis(300)));
+            if let Ok(bytes) = socket::receive(&guest, &mut buffer) {
+                ear.add(bytes);
+            }
+        }
     }
 }
 

@@ -86,12 +86,14 @@ pub const VECTORS: &[Vector] = &[
         File::create(&at).at("create")?;
         mount(Some(HIDDEN), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>).at("mount")?;
         open_and_read(&at)
-    }),
+    })
+    .stopped_by(Layer::Seccomp),
     vector("second-procfs", "mounts another procfs", |s| {
         own_mounts(s)?;
         mount(Some("none"), &s.work(), Some("proc"), MsFlags::empty(), None::<&str>).at("mount")?;
         open_and_read(&hidden_in(&s.work()))
-    }),
+    })
+    .stopped_by(Layer::Seccomp),
     vector("procfs-nowhere", "mounts another procfs, but nowhere (fsmount)", |_| {
         let root = mount_nowhere(c"proc").at("fsopen")?;
         open_and_read(&hidden_in(format!("/proc/self/fd/{}", root.as_raw_fd()).as_ref()))
@@ -110,11 +112,13 @@ pub const VECTORS: &[Vector] = &[
                 exit_now(0)
             }
         }
-    }),
+    })
+    .stopped_by(Layer::Seccomp),
     vector("root-of-other", "by the root folder of a process outside", |s| {
         open_and_read(format!("/proc/{}/root{HIDDEN}", s.outsider()?.pid).as_ref())
     })
-    .with_outsider(),
+    .with_outsider()
+    .stopped_by(Layer::Landlock),
     vector("system-call", "by another program that reads it", |_| {
         let output = std::process::Command::new("/bin/cat").arg(HIDDEN).output().at("execve cat")?;
         if output.status.success() { Ok(output.stdout) } else { Err(Stop::because("cat failed")) }

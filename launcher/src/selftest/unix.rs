@@ -90,7 +90,8 @@ pub const VECTORS: &[Vector] = &[
         fs::write(&at, "").at("create")?;
         mount(Some(&s.folder.join(STREAM)), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>).at("mount")?;
         stream(s, &at)
-    }),
+    })
+    .stopped_by(Layer::Seccomp),
     vector("root-of-other", "connects by the root folder of a process outside", |s| {
         let root = format!("/proc/{}/root", s.outsider()?.pid);
         let folder = s.folder.strip_prefix("/").unwrap_or(&s.folder);
@@ -102,7 +103,8 @@ pub const VECTORS: &[Vector] = &[
             .at("open")?;
         stream(s, Path::new(&format!("/proc/self/fd/{}/{STREAM}", folder.as_raw_fd())))
     })
-    .with_outsider(),
+    .with_outsider()
+    .stopped_by(Layer::Landlock),
     vector("autobound", "connects from a name that the kernel chooses", |s| {
         let socket = unix(SockType::Datagram)?;
         crate::sys::attempt::socket::bind(&socket, &1_u16.to_ne_bytes()).at("bind")?;
