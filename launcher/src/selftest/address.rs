@@ -21,7 +21,7 @@ const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt
 
 /// The vectors.
 pub const VECTORS: &[Vector] = &[
-    vector("tcp4", "TCP to 127.0.0.1", |s| s.tell()),
+    vector("tcp4", "TCP to 127.0.0.1", Scene::tell),
     vector("tcp4-any", "TCP to 0.0.0.0, which is this host", |s| s.tell_by(&tcp(INET, 0)?, &v4(ANY, s.port))),
     vector("tcp6", "TCP to ::1", |s| s.tell_by(&tcp(INET6, 0)?, &v6(LOOPBACK6, s.port))),
     vector("tcp6-any", "TCP to ::", |s| s.tell_by(&tcp(INET6, 0)?, &v6(ANY6, s.port))),

@@ -58,7 +58,8 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
     fn at(self, step: &'static str) -> Result<T, Stop> {
         self.map_err(|error| {
             let error = error.into();
-            let name = error.raw_os_error().map_or_else(|| error.to_string(), |raw| format!("{:?}", Errno::from_raw(raw)));
+            let name =
+                error.raw_os_error().map_or_else(|| error.to_string(), |raw| format!("{:?}", Errno::from_raw(raw)));
             Stop { step: step.into(), errno: Some(name) }
         })
     }

@@ -2,9 +2,7 @@
 
 use aya_obj::generated::bpf_attach_type;
 
-use crate::sys::attempt::bpf::{
-    Program, attach, detach, link, load, load_tracer, next_program, program_by_id, query,
-};
+use crate::sys::attempt::bpf::{Program, attach, detach, link, load, load_tracer, next_program, program_by_id, query};
 
 use super::{
     Control, DEVICES, Evidence, Layer, NETWORK, NOTHING, Vector,
@@ -84,9 +82,7 @@ pub const VECTORS: &[Vector] = &[
     .under(NOTHING)
     .control(Control::Bare)
     .seen_by(Evidence::Word),
-    vector("others", "looks at other programs of the machine", others)
-        .under(NETWORK)
-        .seen_by(Evidence::Word),
+    vector("others", "looks at other programs of the machine", others).under(NETWORK).seen_by(Evidence::Word),
 ];
 
 fn found(cgroup: &std::os::fd::OwnedFd, hook: bpf_attach_type) -> Result<std::os::fd::OwnedFd, Stop> {

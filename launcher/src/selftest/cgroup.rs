@@ -116,7 +116,9 @@ pub const VECTORS: &[Vector] = &[
             // The top is number 1, whatever is shown at the mount point.
             handle[..8].copy_from_slice(&1_u64.to_ne_bytes());
             let mount = File::open(&s.hierarchy).at("open")?;
-            enter_at(&open_by_handle(&mount, kind, &handle, libc::O_RDONLY | libc::O_DIRECTORY).at("open_by_handle_at")?)
+            enter_at(
+                &open_by_handle(&mount, kind, &handle, libc::O_RDONLY | libc::O_DIRECTORY).at("open_by_handle_at")?,
+            )
         })
     })
     .stopped_by(Layer::Seccomp),
@@ -198,7 +200,12 @@ pub(super) fn leave_by(scene: &Scene, way: impl FnOnce() -> Result<(), Stop>) ->
 }
 
 fn enter(cgroup: &Path) -> Result<(), Stop> {
-    fs::OpenOptions::new().write(true).open(cgroup.join(PROCS)).at("open cgroup.procs")?.write_all(b"0").at("write cgroup.procs")
+    fs::OpenOptions::new()
+        .write(true)
+        .open(cgroup.join(PROCS))
+        .at("open cgroup.procs")?
+        .write_all(b"0")
+        .at("write cgroup.procs")
 }
 
 fn enter_at(folder: &OwnedFd) -> Result<(), Stop> {
@@ -213,7 +220,8 @@ pub(super) fn own_folder(scene: &Scene) -> Result<OwnedFd, Stop> {
         let own = cgroups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().to_owned();
         scene.hierarchy.join(own)
     });
-    let fd = open(&shown, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).at("open its cgroup")?;
+    let fd =
+        open(&shown, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).at("open its cgroup")?;
     debug_assert!(fd.as_raw_fd() >= 0);
     Ok(fd)
 }

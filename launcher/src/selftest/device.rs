@@ -2,7 +2,10 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    os::{fd::AsRawFd as _, unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _}},
+    os::{
+        fd::AsRawFd as _,
+        unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
     path::PathBuf,
 };
 
@@ -11,9 +14,7 @@ use nix::{
     sys::stat::{Mode, SFlag, makedev, mknod},
 };
 
-use crate::sys::attempt::{
-    configure_loop, free_loop, handle_of, mount_nowhere, open_by_handle, open_raw, openat2,
-};
+use crate::sys::attempt::{configure_loop, free_loop, handle_of, mount_nowhere, open_by_handle, open_raw, openat2};
 
 use super::{
     BLOCKS, DEVICES, Evidence, Layer, Vector,

@@ -47,11 +47,9 @@ pub const VECTORS: &[Vector] = &[
     vector("i386-device", "opens a device", |_| super::attempt::read(&open(c"/dev/zero").at("i386 open")?))
         .under(DEVICES)
         .seen_by(Evidence::Word),
-    vector("i386-tunable", "reads a tunable", |_| {
-        read(&File::open(HIDDEN).at("open")?, 64).at("i386 read")
-    })
-    .under(SYSCTLS)
-    .seen_by(Evidence::Tunable),
+    vector("i386-tunable", "reads a tunable", |_| read(&File::open(HIDDEN).at("open")?, 64).at("i386 read"))
+        .under(SYSCTLS)
+        .seen_by(Evidence::Tunable),
     vector("i386-port-range", "a listener that was never bound (IP_LOCAL_PORT_RANGE, set where no hook looks)", |s| {
         let socket = tcp(INET, 0)?;
         set_option(&socket, libc::IPPROTO_IP, port::IP_LOCAL_PORT_RANGE, &port::range(s)).at("i386 setsockopt")?;

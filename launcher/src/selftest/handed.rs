@@ -5,10 +5,7 @@ use std::{
     net::{TcpStream, UdpSocket},
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
-        unix::{
-            fs::OpenOptionsExt as _,
-            net::UnixStream,
-        },
+        unix::{fs::OpenOptionsExt as _, net::UnixStream},
     },
     path::Path,
 };
@@ -80,7 +77,13 @@ impl Handed {
     /// # Errors
     ///
     /// When this machine has no such thing.
-    pub fn open(self, port: u16, folder: &Path, hierarchy: &Hierarchy, outside: Option<&Outside>) -> anyhow::Result<Open> {
+    pub fn open(
+        self,
+        port: u16,
+        folder: &Path,
+        hierarchy: &Hierarchy,
+        outside: Option<&Outside>,
+    ) -> anyhow::Result<Open> {
         let path = |path: &Path, flags: OFlag| -> anyhow::Result<OwnedFd> {
             Ok(OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?.into())
         };

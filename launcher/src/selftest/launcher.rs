@@ -50,8 +50,10 @@ pub const VECTORS: &[Vector] = &[
         let _ = kill(it, Signal::SIGCONT);
         told
     }),
-    vector("trace", "traces it", |_| ptrace::seize(launcher(), ptrace::Options::empty()).at("ptrace").map(|()| Vec::new()))
-        .seen_by(Evidence::Word),
+    vector("trace", "traces it", |_| {
+        ptrace::seize(launcher(), ptrace::Options::empty()).at("ptrace").map(|()| Vec::new())
+    })
+    .seen_by(Evidence::Word),
     vector("memory", "reads its memory", |_| memory()).seen_by(Evidence::Word),
     vector("descriptors", "takes its descriptors (pidfd_getfd)", |_| {
         let pidfd = open_by(Call::PidfdOpen, [launcher().as_raw().into(), 0, 0]).at("pidfd_open")?;
@@ -59,8 +61,8 @@ pub const VECTORS: &[Vector] = &[
     })
     .seen_by(Evidence::Word),
     vector("files", "looks at its descriptors (/proc/PID/fd)", |_| {
-        let fds = fs::read_dir(format!("/proc/{}/fd", launcher())).at("opendir")?;
-        let first = fds.filter_map(Result::ok).next().ok_or_else(|| Stop::because("no descriptor is shown"))?;
+        let mut fds = fs::read_dir(format!("/proc/{}/fd", launcher())).at("opendir")?;
+        let first = fds.find_map(Result::ok).ok_or_else(|| Stop::because("no descriptor is shown"))?;
         fs::read_link(first.path()).at("readlink").map(|_| Vec::new())
     })
     .seen_by(Evidence::Word),
@@ -86,7 +88,11 @@ pub const VECTORS: &[Vector] = &[
         const GROUP: i64 = 1;
         let before = nice(launcher())?;
         call(Call::Setpriority, [GROUP, 0, 19]).at("setpriority")?;
-        if nice(launcher())? == before { Err(Stop::because("only its own priority is changed")) } else { Ok(Vec::new()) }
+        if nice(launcher())? == before {
+            Err(Stop::because("only its own priority is changed"))
+        } else {
+            Ok(Vec::new())
+        }
     })
     .seen_by(Evidence::Word)
     .stopped_by(Layer::Capabilities),

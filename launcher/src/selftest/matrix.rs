@@ -118,7 +118,11 @@ impl Matrix {
         if self.json {
             println!("{}", serde_json::to_string_pretty(self)?);
         } else {
-            println!("{} vectors: {stopped} stopped, {out} ways out, {} could not be tried", self.vectors.len(), missing + declared);
+            println!(
+                "{} vectors: {stopped} stopped, {out} ways out, {} could not be tried",
+                self.vectors.len(),
+                missing + declared
+            );
             for row in self.vectors.iter().filter(|row| row.verdict == Verdict::Out) {
                 println!("WAY OUT: {}/{}: {}", row.family, row.name, row.shows);
             }

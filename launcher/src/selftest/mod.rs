@@ -8,7 +8,7 @@
 //! Nothing that it does harms the machine: connections go to its own listeners on loopback, signals to its own
 //! processes, settings are written as they are, and mounts are made in mount namespaces of the attempts' own.
 
-use std::ffi::OsString;
+use std::{process::Command, str::FromStr};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -230,13 +230,47 @@ pub struct Options {
     isolation: Option<String>,
     // What the self-test's own processes are started with.
     #[arg(long, hide = true, exclusive = true)]
-    attempt: Option<String>,
-    #[arg(long, hide = true, exclusive = true)]
-    stand_in: Option<OsString>,
-    #[arg(long, hide = true, exclusive = true)]
-    outsider: bool,
-    #[arg(long, hide = true, exclusive = true)]
-    capable: bool,
+    role: Option<Role>,
+}
+
+/// What a process of the self-test's own is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Role {
+    /// It makes an attempt, of the vector FAMILY/NAME.
+    Attempt(String),
+    /// It starts it, and waits for it, as the launcher does.
+    StandIn(String),
+    /// It is somebody outside.
+    Outsider,
+    /// It says by its exit status whether it has a capability.
+    Capable,
+}
+
+impl Role {
+    /// The arguments of a process for it.
+    fn arguments(&self) -> [String; 3] {
+        let role = match self {
+            Self::Attempt(vector) => format!("attempt={vector}"),
+            Self::StandIn(vector) => format!("stand-in={vector}"),
+            Self::Outsider => "outsider".to_owned(),
+            Self::Capable => "capable".to_owned(),
+        };
+        ["selftest".to_owned(), "--role".to_owned(), role]
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=').unwrap_or((text, "")) {
+            ("attempt", vector) => Ok(Self::Attempt(vector.to_owned())),
+            ("stand-in", vector) => Ok(Self::StandIn(vector.to_owned())),
+            ("outsider", "") => Ok(Self::Outsider),
+            ("capable", "") => Ok(Self::Capable),
+            _ => Err("the self-test's own processes are no use to anybody else".to_owned()),
+        }
+    }
 }
 
 /// How long an attempt may take at all, in seconds.
@@ -249,33 +283,32 @@ const ATTEMPT_LIMIT: u32 = 8;
 ///
 /// When the self-test itself fails.
 pub fn selftest(options: &Options) -> anyhow::Result<u8> {
-    match options {
-        Options { attempt: Some(name), .. } => try_one(name),
-        Options { stand_in: Some(name), .. } => stand_in(name),
-        Options { outsider: true, .. } => outsider::be(),
-        Options { capable: true, .. } => Ok(if privilege::capable() { exit::OK } else { exit::NO }),
-        Options { list: true, .. } => {
-            for (family, vector) in chosen(&options.vectors)? {
-                println!("{:<36} {}", format!("{family}/{}", vector.name), vector.shows);
-            }
-            Ok(exit::OK)
-        }
-        _ => {
-            anyhow::ensure!(geteuid().is_root(), "needs root's rights: run guard-run selftest as root");
-            let vectors = chosen(&options.vectors)?;
-            let declared = if options.allow_missing.is_empty() { Vec::new() } else { chosen(&options.allow_missing)? };
-            let mut runner = runner::Runner::new(options.isolation.as_deref())?;
-            let mut matrix = matrix::Matrix::new(options.json)?;
-            for (family, vector) in vectors {
-                let bare = runner.bare(family, vector)?;
-                let guarded = runner.guarded(family, vector)?;
-                let is_declared = declared.iter().any(|(f, v)| *f == family && v.name == vector.name);
-                matrix.add(family, vector, bare, guarded, is_declared);
-            }
-            drop(runner);
-            matrix.conclude()
-        }
+    match &options.role {
+        Some(Role::Attempt(name)) => return try_one(name),
+        Some(Role::StandIn(name)) => return stand_in(name),
+        Some(Role::Outsider) => return outsider::be(),
+        Some(Role::Capable) => return Ok(if privilege::capable() { exit::OK } else { exit::NO }),
+        None => {}
     }
+    let vectors = chosen(&options.vectors)?;
+    if options.list {
+        for (family, vector) in vectors {
+            println!("{:<36} {}", format!("{family}/{}", vector.name), vector.shows);
+        }
+        return Ok(exit::OK);
+    }
+    let declared = if options.allow_missing.is_empty() { Vec::new() } else { chosen(&options.allow_missing)? };
+    anyhow::ensure!(geteuid().is_root(), "needs root's rights: run guard-run selftest as root");
+    let mut runner = runner::Runner::new(options.isolation.as_deref())?;
+    let mut matrix = matrix::Matrix::new(options.json)?;
+    for (family, vector) in vectors {
+        let bare = runner.bare(family, vector)?;
+        let guarded = runner.guarded(family, vector)?;
+        let is_declared = declared.iter().any(|(f, v)| *f == family && v.name == vector.name);
+        matrix.add(family, vector, bare, guarded, is_declared);
+    }
+    drop(runner);
+    matrix.conclude()
 }
 
 /// The vectors that words name; all, where there are none.
@@ -299,7 +332,7 @@ struct Report {
     stop: Option<Stop>,
 }
 
-/// `selftest --attempt FAMILY/NAME`: the attempt's own process.
+/// [`Role::Attempt`].
 fn try_one(name: &str) -> anyhow::Result<u8> {
     // Whatever happens, it does not stay.
     alarm::set(ATTEMPT_LIMIT);
@@ -317,11 +350,10 @@ fn try_one(name: &str) -> anyhow::Result<u8> {
     Ok(exit::OK)
 }
 
-/// `selftest --stand-in FAMILY/NAME`: starts the attempt and waits for it, as the launcher does.
-fn stand_in(name: &OsString) -> anyhow::Result<u8> {
+/// [`Role::StandIn`].
+fn stand_in(name: &str) -> anyhow::Result<u8> {
     alarm::set(ATTEMPT_LIMIT);
-    let mut command = std::process::Command::new("/proc/self/exe");
-    let status = command.args(["selftest", "--attempt"]).arg(name).status()?;
+    let status = Command::new("/proc/self/exe").args(Role::Attempt(name.to_owned()).arguments()).status()?;
     Ok(if status.success() { exit::OK } else { exit::NO })
 }
 
@@ -359,7 +391,8 @@ mod tests {
 
     #[test]
     fn words_choose_vectors() {
-        let count = |words: &[&str]| chosen(&words.iter().map(ToString::to_string).collect::<Vec<_>>()).map(|it| it.len());
+        let count =
+            |words: &[&str]| chosen(&words.iter().map(ToString::to_string).collect::<Vec<_>>()).map(|it| it.len());
         assert_eq!(count(&["address"]).unwrap(), address::VECTORS.len());
         assert_eq!(count(&["address/tcp4"]).unwrap(), 1);
         assert_eq!(count(&["address/tcp4", "address"]).unwrap(), address::VECTORS.len());

@@ -1,4 +1,4 @@
-//! `selftest --outsider`: a process outside, for attempts on it. It holds what is worth taking, and does nothing.
+//! [`Role::Outsider`]: a process outside, for attempts on it. It holds what is worth taking, and does nothing.
 
 use std::{
     env,
@@ -11,16 +11,15 @@ use std::{
 
 use anyhow::Context as _;
 
-use crate::{
-    cgroup::Hierarchy,
-    exit,
-    sys::attempt::socket::socket,
-};
+use crate::{cgroup::Hierarchy, exit, sys::attempt::socket::socket};
 
-use super::attempt::Outsider;
+use super::{Role, attempt::Outsider};
 
 /// The environment variable with the secret.
 const SECRET: &str = "GUARD_SELFTEST_SECRET";
+
+/// How much memory there is at the secret.
+const ROOM: usize = 4096;
 
 /// Is the process outside. It ends when nobody holds its standard input any more.
 ///
@@ -28,11 +27,13 @@ const SECRET: &str = "GUARD_SELFTEST_SECRET";
 ///
 /// When it can't have what it should hold.
 pub fn be() -> anyhow::Result<u8> {
-    let secret = env::var(SECRET).context(SECRET)?.into_bytes().into_boxed_slice();
+    let mut secret = env::var(SECRET).context(SECRET)?.into_bytes();
     let socket = socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
     let device = File::open("/dev/zero")?;
     let (reader, mut writer) = io::pipe()?;
     writer.write_all(&secret)?;
+    // Room for whoever writes something longer there.
+    secret.resize(ROOM, 0);
     let hierarchy = Hierarchy::find()?;
     env::set_current_dir(&hierarchy.mount)?;
     let procs = OpenOptions::new().write(true).open(hierarchy.mount.join("cgroup.procs"))?;
@@ -65,7 +66,7 @@ impl Outside {
     /// When it can't be started.
     pub fn start(secret: &str) -> anyhow::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command.args(["selftest", "--outsider"]).env(SECRET, secret).process_group(0);
+        command.args(Role::Outsider.arguments()).env(SECRET, secret).process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         let output = child.stdout.take().expect("it is piped");

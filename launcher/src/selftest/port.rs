@@ -39,9 +39,7 @@ pub const VECTORS: &[Vector] = &[
         set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, &1_i32.to_ne_bytes()).at("setsockopt")?;
         serve(s, socket, &v4(LOOPBACK, s.served))
     }),
-    vector("bind4-mptcp", "an MPTCP listener", |s| {
-        serve(s, tcp(INET, libc::IPPROTO_MPTCP)?, &v4(LOOPBACK, s.served))
-    }),
+    vector("bind4-mptcp", "an MPTCP listener", |s| serve(s, tcp(INET, libc::IPPROTO_MPTCP)?, &v4(LOOPBACK, s.served))),
     vector("bind4-uring", "a listener bound through io_uring", |s| {
         let socket = tcp(INET, 0)?;
         uring::bind(&socket, &v4(LOOPBACK, s.served)).at("io_uring bind")?;
@@ -53,9 +51,7 @@ pub const VECTORS: &[Vector] = &[
         answer(s, &socket)
     }),
     vector("udp4", "a UDP server", |s| serve_datagrams(s, INET, &v4(LOOPBACK, s.served))),
-    vector("udp6-dual", "a UDP server on ::, for IPv4, too", |s| {
-        serve_datagrams(s, INET6, &v6([0; 16], s.served))
-    }),
+    vector("udp6-dual", "a UDP server on ::, for IPv4, too", |s| serve_datagrams(s, INET6, &v6([0; 16], s.served))),
 ];
 
 /// linux/in.h.

@@ -23,7 +23,7 @@ use crate::sys::{
 };
 
 use super::{
-    Evidence, Layer, NOTHING, Vector,
+    Evidence, Layer, NOTHING, Role, Vector,
     attempt::{At as _, Outcome, Scene, Stop, c_string, own_mounts},
 };
 
@@ -49,10 +49,8 @@ pub const VECTORS: &[Vector] = &[
         child(clone3(u64::from(libc::CLONE_NEWUSER.cast_unsigned())).at("clone3")?)
     }),
     vector("other-namespaces", "makes namespaces (mount, network, IPC, pid)", Layer::Seccomp, |_| {
-        let namespaces = CloneFlags::CLONE_NEWNS
-            | CloneFlags::CLONE_NEWNET
-            | CloneFlags::CLONE_NEWIPC
-            | CloneFlags::CLONE_NEWPID;
+        let namespaces =
+            CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWPID;
         unshare(namespaces).at("unshare").map(|()| Vec::new())
     }),
     vector("network-of-other", "joins the network namespace of a process outside", Layer::Seccomp, |s| {
@@ -69,12 +67,12 @@ pub const VECTORS: &[Vector] = &[
         holds(SYS_ADMIN)
     }),
     vector("execve-as-root", "gets root's capabilities back by executing a program", Layer::Capabilities, |_| {
-        run(Command::new("/proc/self/exe").args(["selftest", "--capable"]))
+        run(Command::new("/proc/self/exe").args(Role::Capable.arguments()))
     }),
     vector("set-uid", "an ordinary user executes a set-uid program of root", Layer::NoNewPrivs, |s| {
         let program = program(s, |path| fs::set_permissions(path, fs::Permissions::from_mode(0o4710)).at("chmod"))?;
         become_nobody()?;
-        run(Command::new(program).args(["selftest", "--capable"]))
+        run(Command::new(program).args(Role::Capable.arguments()))
     }),
     vector("file-capabilities", "an ordinary user executes a program with capabilities", Layer::Capabilities, |s| {
         let program = program(s, |path| {
@@ -82,7 +80,7 @@ pub const VECTORS: &[Vector] = &[
             fs::set_permissions(path, fs::Permissions::from_mode(0o710)).at("chmod")
         })?;
         become_nobody()?;
-        run(Command::new(program).args(["selftest", "--capable"]))
+        run(Command::new(program).args(Role::Capable.arguments()))
     }),
     vector("module", "offers the kernel a module", Layer::Capabilities, |_| match offer_module() {
         // The kernel has looked at what it was offered.
@@ -108,7 +106,7 @@ pub(super) fn holds(bit: u32) -> Outcome {
     if effective & 1 << bit == 0 { Err(Stop::because("without the capability")) } else { Ok(Vec::new()) }
 }
 
-/// `selftest --capable`: says by its exit status whether it has the capability.
+/// [`Role::Capable`]: says by its exit status whether it has the capability.
 #[must_use]
 pub fn capable() -> bool {
     holds(SYS_ADMIN).is_ok()

@@ -71,7 +71,7 @@ pub const VECTORS: &[Vector] = &[
     })
     .stopped_by(Layer::Capabilities),
     vector("raw-listen", "reading others' packets by a raw socket", |s| {
-        overhear(s, patient(socket(INET, RAW, libc::IPPROTO_UDP).at("socket")?)?)
+        overhear(s, &patient(socket(INET, RAW, libc::IPPROTO_UDP).at("socket")?)?)
     })
     .stopped_by(Layer::Capabilities)
     .seen_by(Evidence::Told),
@@ -93,7 +93,7 @@ pub const VECTORS: &[Vector] = &[
     vector("packet-listen", "reading all packets of an interface", |s| {
         let packet = patient(socket(PACKET, RAW, i32::from(ETH_ALL.to_be())).at("socket")?)?;
         bind(&packet, &link_address(ETH_ALL)).at("bind")?;
-        overhear(s, packet)
+        overhear(s, &packet)
     })
     .stopped_by(Layer::Seccomp)
     .seen_by(Evidence::Told),
@@ -119,16 +119,14 @@ pub const VECTORS: &[Vector] = &[
     vector("netlink-audit", "the kernel's audit (NETLINK_AUDIT)", |_| netlink(libc::NETLINK_AUDIT))
         .stopped_by(Layer::Seccomp)
         .seen_by(Evidence::Word),
-    vector("netlink-netfilter", "the kernel's packet filter (NETLINK_NETFILTER)", |_| {
-        netlink(libc::NETLINK_NETFILTER)
-    })
-    .stopped_by(Layer::Seccomp)
-    .seen_by(Evidence::Word),
+    vector("netlink-netfilter", "the kernel's packet filter (NETLINK_NETFILTER)", |_| netlink(libc::NETLINK_NETFILTER))
+        .stopped_by(Layer::Seccomp)
+        .seen_by(Evidence::Word),
     vector("netlink-xfrm", "the kernel's IPsec (NETLINK_XFRM)", |_| netlink(libc::NETLINK_XFRM))
         .stopped_by(Layer::Seccomp)
         .seen_by(Evidence::Word),
     vector("packet-upper-half", "a packet socket by a number with more bits than the kernel looks at", |s| {
-        let packet = socket_of_words(1 << 32 | 17, 1 << 32 | 3, 1 << 32).at("socket")?;
+        let packet = socket_of_words(wide(PACKET), wide(RAW), wide(0)).at("socket")?;
         send(&packet, &frame(s), &link_address(ETH_IPV6))
     })
     .stopped_by(Layer::Seccomp),
@@ -137,7 +135,7 @@ pub const VECTORS: &[Vector] = &[
     })
     .stopped_by(Layer::Seccomp),
     vector("netlink-process-upper-half", "the same by a number with more bits than the kernel looks at", |s| {
-        let netlink = socket_of_words(16, 3, 1 << 32 | 2).at("socket")?;
+        let netlink = socket_of_words(wide(libc::AF_NETLINK), wide(RAW), wide(libc::NETLINK_USERSOCK)).at("socket")?;
         send(&netlink, &message(s), &netlink_address(s.netlink, 0))
     })
     .stopped_by(Layer::Seccomp),
@@ -159,6 +157,11 @@ fn send(socket: &OwnedFd, data: &[u8], address: &[u8]) -> Outcome {
 
 fn lite(domain: i32) -> Result<OwnedFd, Stop> {
     socket(domain, DGRAM, libc::IPPROTO_UDPLITE).at("socket")
+}
+
+/// A number with bits that the kernel does not look at.
+fn wide(number: i32) -> u64 {
+    u64::from(number.cast_unsigned()) | 0x1_0000_0000
 }
 
 fn netlink(family: i32) -> Outcome {
@@ -224,7 +227,8 @@ fn link_address(protocol: u16) -> Vec<u8> {
 
 /// RFC 1071.
 fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
+    let mut sum: u32 =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -263,10 +267,10 @@ const fn request_to_answer(request: u8) -> u8 {
 }
 
 /// Reads packets until one has the secret in it, which somebody outside sends to somebody outside all the time.
-fn overhear(scene: &Scene, socket: OwnedFd) -> Outcome {
+fn overhear(scene: &Scene, socket: &OwnedFd) -> Outcome {
     for _ in 0..500 {
         let mut buffer = [0; 512];
-        let got = receive(&socket, &mut buffer).at("recv")?;
+        let got = receive(socket, &mut buffer).at("recv")?;
         if super::contains(got, scene.secret.as_bytes()) {
             return Ok(got.to_vec());
         }

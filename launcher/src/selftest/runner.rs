@@ -35,7 +35,7 @@ use crate::{
 };
 
 use super::{
-    Control, Evidence, PORT_SERVED, Report, Vector,
+    Control, Evidence, PORT_SERVED, Report, Role, Vector,
     attempt::{SCENE, Scene, Stop},
     contains,
     outsider::Outside,
@@ -99,7 +99,9 @@ impl Runner {
     pub fn new(isolation: Option<&str>) -> anyhow::Result<Self> {
         // Before there is another thread: whoever wants to end the self-test has it end itself, and clean up.
         let mut ending = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|signal| ending.add(signal));
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            ending.add(signal);
+        }
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&ending), None)?;
         let signals = SignalFd::new(&ending)?;
         let folder = tempfile::Builder::new().prefix("guard-selftest-").tempdir()?;
@@ -139,12 +141,14 @@ impl Runner {
         };
         let control = attached.as_ref().map(|attached| attached.leaf.path().to_owned());
         let name = format!("{family}/{}", vector.name);
-        let how = if vector.control == Control::StandIn { "--stand-in" } else { "--attempt" };
+        let role = if vector.control == Control::StandIn { Role::StandIn(name) } else { Role::Attempt(name) };
         let mut command = Command::new("/proc/self/exe");
-        command.args(["selftest", how, &name]);
+        command.args(role.arguments());
         let tried = self.run(command, vector, control, None)?;
         Ok(match tried {
-            Tried::Stopped { stop: Stop { step, errno: Some(errno) }, .. } => Tried::CouldNot(format!("{step}: {errno}")),
+            Tried::Stopped { stop: Stop { step, errno: Some(errno) }, .. } => {
+                Tried::CouldNot(format!("{step}: {errno}"))
+            }
             Tried::Stopped { stop, .. } => Tried::CouldNot(stop.step.into_owned()),
             tried => tried,
         })
@@ -163,7 +167,7 @@ impl Runner {
         let mut command = Command::new("/proc/self/exe");
         command.arg("--policy").arg(&policy).arg("--log").arg(&log);
         let name = format!("{family}/{}", vector.name);
-        command.args(["--quiet", "--", "/proc/self/exe", "selftest", "--attempt", &name]);
+        command.args(["--quiet", "--", "/proc/self/exe"]).args(Role::Attempt(name).arguments());
         self.run(command, vector, None, Some(&log))
     }
 
@@ -191,12 +195,10 @@ impl Runner {
         let mut outside = if vector.outsider { Some(Outside::start(&self.secret)?) } else { None };
         let handed = match vector.handed {
             None => None,
-            Some(handed) => {
-                match handed.open(self.ear.port, self.folder.path(), &self.hierarchy, outside.as_ref()) {
-                    Ok(open) => Some(open),
-                    Err(error) => return Ok(Tried::CouldNot(format!("{error:#}"))),
-                }
-            }
+            Some(handed) => match handed.open(self.ear.port, self.folder.path(), &self.hierarchy, outside.as_ref()) {
+                Ok(open) => Some(open),
+                Err(error) => return Ok(Tried::CouldNot(format!("{error:#}"))),
+            },
         };
         self.count += 1;
         let scene = Scene {
@@ -241,7 +243,8 @@ impl Runner {
                 Tried::Stopped { stop, denials: denials(log.and_then(Result::ok).as_ref()) }
             }
             (false, None, Some(Ok(log))) => {
-                let end = log["exit"]["signal"].as_i64().and_then(|number| Signal::try_from(number as i32).ok());
+                let end = log["exit"]["signal"].as_i64().and_then(|number| i32::try_from(number).ok());
+                let end = end.and_then(|number| Signal::try_from(number).ok());
                 let end = end.map_or_else(|| "ended without a word".to_owned(), |signal| format!("ended by {signal}"));
                 Tried::Stopped { stop: Stop::because(end), denials: denials(Some(&log)) }
             }
@@ -282,10 +285,8 @@ impl Runner {
             if vector.restarts && restarted.is_none() && begin.elapsed() > STARTED {
                 restarted = Some(Restarted::new(self.folder.path())?);
             }
-            let mut fds = [
-                PollFd::new(output.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut fds =
+                [PollFd::new(output.as_fd(), PollFlags::POLLIN), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
             let _ = poll(&mut fds, PollTimeout::from(TICK));
             anyhow::ensure!(!fds[1].any().unwrap_or(false), "interrupted");
             if let Some(restarted) = &restarted {

@@ -163,7 +163,8 @@ pub const VECTORS: &[Vector] = &[
         last
     })
     .stopped_by(Layer::Mounts),
-    written("sysfs", "writes a setting of the kernel in /sys (what is there)", |_| keep_choice(SETTING)).stopped_by(Layer::Mounts),
+    written("sysfs", "writes a setting of the kernel in /sys (what is there)", |_| keep_choice(SETTING))
+        .stopped_by(Layer::Mounts),
     written("second-sysfs", "the same in another sysfs", |s| {
         own_mounts(s)?;
         mount(Some("none"), &s.work(), Some("sysfs"), MsFlags::empty(), None::<&str>).at("mount")?;

@@ -111,13 +111,18 @@ pub const VECTORS: &[Vector] = &[
     vector("kill-by-queue", "kills it (rt_sigqueueinfo)", Evidence::Killed, |s| {
         queue_signal(pid(s)?, libc::SIGKILL).at("rt_sigqueueinfo").map(|()| Vec::new())
     }),
-    vector("kill-by-file", "has the kernel send it a signal when a pipe can be read (F_SETOWN)", Evidence::Killed, |s| {
-        let (reader, writer) = nix::unistd::pipe().at("pipe")?;
-        crate::sys::attempt::set_owner(&reader, pid(s)?).at("F_SETOWN")?;
-        crate::sys::attempt::set_signal(&reader, libc::SIGKILL).at("F_SETSIG")?;
-        fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_ASYNC)).at("F_SETFL")?;
-        nix::unistd::write(&writer, b"x").at("write").map(|_| Vec::new())
-    }),
+    vector(
+        "kill-by-file",
+        "has the kernel send it a signal when a pipe can be read (F_SETOWN)",
+        Evidence::Killed,
+        |s| {
+            let (reader, writer) = nix::unistd::pipe().at("pipe")?;
+            crate::sys::attempt::set_owner(&reader, pid(s)?).at("F_SETOWN")?;
+            crate::sys::attempt::set_signal(&reader, libc::SIGKILL).at("F_SETSIG")?;
+            fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_ASYNC)).at("F_SETFL")?;
+            nix::unistd::write(&writer, b"x").at("write").map(|_| Vec::new())
+        },
+    ),
 ];
 
 /// The process outside.

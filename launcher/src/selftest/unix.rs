@@ -96,11 +96,8 @@ pub const VECTORS: &[Vector] = &[
         let root = format!("/proc/{}/root", s.outsider()?.pid);
         let folder = s.folder.strip_prefix("/").unwrap_or(&s.folder);
         // The path of the folder may be too long behind that: by a descriptor of it.
-        let folder = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH)
-            .open(Path::new(&root).join(folder))
-            .at("open")?;
+        let folder =
+            OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(Path::new(&root).join(folder)).at("open")?;
         stream(s, Path::new(&format!("/proc/self/fd/{}/{STREAM}", folder.as_raw_fd())))
     })
     .with_outsider()

@@ -2,9 +2,7 @@
 
 use std::fs::File;
 
-use crate::sys::attempt::uring::{
-    Taker, connect, open, read, send_message, send_to, send_without_copy, socket,
-};
+use crate::sys::attempt::uring::{Taker, connect, open, read, send_message, send_to, send_without_copy, socket};
 
 use super::{
     DEVICES, Evidence, Layer, PORT, SYSCTLS, UNIX, Vector,
@@ -57,11 +55,9 @@ pub const VECTORS: &[Vector] = &[
         s.send(&socket)
     })
     .under(UNIX),
-    vector("device", "opens a device", |_| {
-        super::attempt::read(&open(c"/dev/zero").at("io_uring openat")?)
-    })
-    .under(DEVICES)
-    .seen_by(Evidence::Word),
+    vector("device", "opens a device", |_| super::attempt::read(&open(c"/dev/zero").at("io_uring openat")?))
+        .under(DEVICES)
+        .seen_by(Evidence::Word),
     vector("tunable", "reads a tunable", |_| {
         let file = File::open(HIDDEN).at("open")?;
         read(Taker::Caller, &file, &mut [0; 64]).map(<[u8]>::to_vec).at("io_uring read")

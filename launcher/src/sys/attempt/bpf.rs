@@ -18,9 +18,9 @@ const ENOUGH: usize = 64;
 #[repr(C)]
 struct Query {
     cgroup: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
+    hook: u32,
+    flags: u32,
+    attached_with: u32,
     ids: u64,
     count: u32,
     padding: u32,
@@ -31,7 +31,7 @@ struct Query {
 struct Attach {
     cgroup: u32,
     program: u32,
-    attach_type: u32,
+    hook: u32,
     flags: u32,
     replaced: u32,
 }
@@ -41,7 +41,7 @@ struct Attach {
 struct Link {
     program: u32,
     cgroup: u32,
-    attach_type: u32,
+    hook: u32,
     flags: u32,
 }
 
@@ -121,9 +121,9 @@ pub fn query(cgroup: &impl AsFd, hook: bpf_attach_type) -> io::Result<Vec<u32>> 
     let mut ids = [0_u32; ENOUGH];
     let mut query = Query {
         cgroup: number(cgroup),
-        attach_type: hook as u32,
-        query_flags: 0,
-        attach_flags: 0,
+        hook: hook as u32,
+        flags: 0,
+        attached_with: 0,
         ids: ids.as_mut_ptr() as u64,
         count: u32::try_from(ENOUGH).expect("small"),
         padding: 0,
@@ -159,7 +159,7 @@ pub fn next_program(id: u32) -> io::Result<u32> {
 /// As bpf(2).
 pub fn detach(cgroup: &impl AsFd, hook: bpf_attach_type, program: Option<&OwnedFd>) -> io::Result<()> {
     let program = program.map_or(0, number);
-    bpf(9, &mut Attach { cgroup: number(cgroup), program, attach_type: hook as u32, flags: 0, replaced: 0 }).map(drop)
+    bpf(9, &mut Attach { cgroup: number(cgroup), program, hook: hook as u32, flags: 0, replaced: 0 }).map(drop)
 }
 
 /// Attaches a program beside others (`BPF_F_ALLOW_MULTI`), or in the place of one.
@@ -178,7 +178,7 @@ pub fn attach(
     let flags = if replaced.is_some() { MULTI | REPLACE } else { MULTI };
     let replaced = replaced.map_or(0, number);
     let program = number(program);
-    bpf(8, &mut Attach { cgroup: number(cgroup), program, attach_type: hook as u32, flags, replaced }).map(drop)
+    bpf(8, &mut Attach { cgroup: number(cgroup), program, hook: hook as u32, flags, replaced }).map(drop)
 }
 
 /// Attaches a program by a link, which holds as long as the descriptor.
@@ -188,5 +188,5 @@ pub fn attach(
 /// As bpf(2).
 pub fn link(cgroup: &impl AsFd, hook: bpf_attach_type, program: &OwnedFd) -> io::Result<OwnedFd> {
     let (program, cgroup) = (number(program), number(cgroup));
-    made(bpf(28, &mut Link { program, cgroup, attach_type: hook as u32, flags: 0 })?)
+    made(bpf(28, &mut Link { program, cgroup, hook: hook as u32, flags: 0 })?)
 }

@@ -24,8 +24,7 @@ mod x86 {
         fn new(parts: &[&[u8]]) -> io::Result<Self> {
             let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT;
             // SAFETY: mapped where the kernel likes.
-            let at =
-                unsafe { libc::mmap(ptr::null_mut(), ROOM, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+            let at = unsafe { libc::mmap(ptr::null_mut(), ROOM, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
             if at == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
             }
@@ -132,8 +131,7 @@ mod x86 {
         let low = Low::new(&[data, address])?;
         let arguments = [socket.as_fd().as_raw_fd(), low.at(0), length(data), 0, low.at(1)];
         // The sixth argument, the address' length, is in ebp, which is not to be had here: by socketcall(2), then.
-        let words: Vec<u8> =
-            arguments.into_iter().chain([length(address)]).flat_map(i32::to_ne_bytes).collect();
+        let words: Vec<u8> = arguments.into_iter().chain([length(address)]).flat_map(i32::to_ne_bytes).collect();
         let call = Low::new(&[&words])?;
         // SAFETY: six words, which point to data and an address as long as said.
         unsafe { int80(102, [11, call.at(0), 0, 0, 0]) }.map(drop)

@@ -157,8 +157,7 @@ pub fn read_key(name: &CStr) -> io::Result<Vec<u8>> {
     // SAFETY: strings that end with NUL.
     let key = result(unsafe { libc::syscall(libc::SYS_keyctl, SEARCH, USER_KEYRING, kind, name.as_ptr(), 0) })?;
     // SAFETY: the buffer has the room that is said.
-    let got =
-        result(unsafe { libc::syscall(libc::SYS_keyctl, READ, key, content.as_mut_ptr(), content.len()) })?;
+    let got = result(unsafe { libc::syscall(libc::SYS_keyctl, READ, key, content.as_mut_ptr(), content.len()) })?;
     Ok(content[..usize::try_from(got).expect("a length").min(64)].to_vec())
 }
 

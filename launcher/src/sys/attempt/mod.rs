@@ -162,14 +162,7 @@ pub fn handle_of(path: &CStr) -> io::Result<(i32, Vec<u8>)> {
     let mut mount = 0_i32;
     // SAFETY: the buffer has the room that its first field speaks of.
     result(unsafe {
-        libc::syscall(
-            libc::SYS_name_to_handle_at,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            bytes.as_mut_ptr(),
-            &raw mut mount,
-            0,
-        )
+        libc::syscall(libc::SYS_name_to_handle_at, libc::AT_FDCWD, path.as_ptr(), bytes.as_mut_ptr(), &raw mut mount, 0)
     })?;
     let number = |at: usize| i32::from_ne_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
     Ok((number(4), bytes[8..8 + usize::try_from(number(0)).expect("a length")].to_vec()))
@@ -241,9 +234,7 @@ pub fn read_aio(file: &impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
     // SAFETY: one request whose buffer outlives it, since its end is waited for before anything goes away; one event.
     let outcome = unsafe {
         let submitted = result(libc::syscall(libc::SYS_io_submit, context, 1, requests.as_ptr()));
-        submitted.and_then(|_| {
-            result(libc::syscall(libc::SYS_io_getevents, context, 1, 1, event.as_mut_ptr(), 0))
-        })
+        submitted.and_then(|_| result(libc::syscall(libc::SYS_io_getevents, context, 1, 1, event.as_mut_ptr(), 0)))
     };
     // SAFETY: the context was made above.
     unsafe { libc::syscall(libc::SYS_io_destroy, context) };
@@ -348,9 +339,8 @@ pub fn make_writable(path: &CStr) -> io::Result<()> {
     let attributes = [0, READ_ONLY, 0, 0];
     let size = size_of_val(&attributes);
     // SAFETY: a string that ends with NUL, and the four words of a `struct mount_attr`.
-    let set = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), 0, attributes.as_ptr(), size)
-    };
+    let set =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), 0, attributes.as_ptr(), size) };
     result(set).map(drop)
 }
 

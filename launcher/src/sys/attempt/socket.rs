@@ -104,7 +104,7 @@ pub(super) fn message(vector: &mut libc::iovec, address: &[u8], control: &[u8]) 
     (message.msg_iov, message.msg_iovlen) = (vector, 1);
     if !control.is_empty() {
         message.msg_control = control.as_ptr().cast_mut().cast();
-        message.msg_controllen = control.len().try_into().expect("a short buffer");
+        message.msg_controllen = control.len();
     }
     message
 }
@@ -113,7 +113,8 @@ pub(super) fn message(vector: &mut libc::iovec, address: &[u8], control: &[u8]) 
 #[must_use]
 pub fn control(level: i32, kind: i32, value: &[u8]) -> Vec<u8> {
     const HEADER: usize = size_of::<usize>() + 8;
-    let mut bytes = [&(HEADER + value.len()).to_ne_bytes()[..], &level.to_ne_bytes(), &kind.to_ne_bytes(), value].concat();
+    let mut bytes =
+        [&(HEADER + value.len()).to_ne_bytes()[..], &level.to_ne_bytes(), &kind.to_ne_bytes(), value].concat();
     bytes.resize(bytes.len().next_multiple_of(size_of::<usize>()), 0);
     bytes
 }
@@ -174,8 +175,7 @@ pub fn local_port(socket: &impl AsFd) -> io::Result<u16> {
     let mut address = [0_u8; 28];
     let mut size = length(&address);
     // SAFETY: the buffer is as long as said.
-    let got =
-        unsafe { libc::getsockname(socket.as_fd().as_raw_fd(), address.as_mut_ptr().cast(), &raw mut size) };
+    let got = unsafe { libc::getsockname(socket.as_fd().as_raw_fd(), address.as_mut_ptr().cast(), &raw mut size) };
     result(got.into())?;
     Ok(u16::from_be_bytes([address[2], address[3]]))
 }
