@@ -101,6 +101,8 @@ pub struct Scene {
     pub key: i32,
     /// The netlink port of somebody outside.
     pub netlink: u32,
+    /// Where the POSIX message queues outside are mounted.
+    pub queues: PathBuf,
     /// A block device outside, with nothing on it.
     pub disk: Option<PathBuf>,
     /// The mount namespace outside.

@@ -15,7 +15,7 @@ use crate::sys::attempt::{
 
 use super::{
     Evidence, Layer, NOTHING, UNIX, Vector,
-    attempt::{At as _, Outcome, Stop, abstract_address, path_address, unix},
+    attempt::{At as _, Outcome, Stop, abstract_address, open_and_read, path_address, unix},
     server::{BUS, BUS_FOLDER, RESTARTED, SEMAPHORE, key_name, queue_name, stream_name},
 };
 
@@ -39,6 +39,10 @@ pub const VECTORS: &[Vector] = &[
         let length = mq_receive(&queue.at("mq_open")?, &mut message, &mut 0).at("mq_receive")?;
         Ok(message[..length].to_vec())
     }),
+    vector("posix-queue-file", "the same by the file system in which it is", Layer::Mounts, |s| {
+        open_and_read(&s.queues.join(queue_name(s.key).trim_start_matches('/')))
+    })
+    .seen_by(Evidence::Word),
     vector("key", "a key in the user's keyring", Layer::Seccomp, |s| read_key(&key_name(s.key)).at("keyctl")),
     vector("requested-key", "a key that the kernel looks for (request_key)", Layer::Seccomp, |s| {
         request_key(&key_name(s.key)).at("request_key").map(|_| Vec::new())

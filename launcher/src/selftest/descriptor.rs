@@ -2,7 +2,7 @@
 //! which it was made, and an open device is not asked about again.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::Write as _,
     os::fd::{AsRawFd as _, OwnedFd},
 };
@@ -98,6 +98,30 @@ pub const VECTORS: &[Vector] = &[
     })
     .handed(Handed::RootFolder)
     .control(Control::Guard),
+    vector(
+        "input-folder",
+        "a folder as standard input, from which all of the file system outside is reached",
+        NETWORK,
+        |s| {
+            leave_by(s, || {
+                let path = s.hierarchy.strip_prefix("/").unwrap_or(&s.hierarchy).join("cgroup.procs");
+                let file = openat(std::io::stdin(), &path, OFlag::O_WRONLY, Mode::empty()).at("open cgroup.procs")?;
+                File::from(file).write_all(b"0").at("write cgroup.procs")
+            })
+        },
+    )
+    .handed(Handed::InputFolder)
+    .control(Control::Guard)
+    .stopped_by(Layer::Mounts),
+    vector("working-folder", "a working folder in the cgroup hierarchy", NETWORK, |s| {
+        leave_by(s, || {
+            let file = OpenOptions::new().write(true).open("cgroup.procs");
+            file.at("open cgroup.procs")?.write_all(b"0").at("write cgroup.procs")
+        })
+    })
+    .handed(Handed::WorkingFolder)
+    .control(Control::Guard)
+    .stopped_by(Layer::Mounts),
     vector("passed-by-path", "a TCP socket passed by a server at a path", UNIX, |s| {
         let giver = unix(SockType::Stream)?;
         connect(&giver, &path_address(&s.folder.join(GIVER))).at("connect to the server")?;

@@ -59,6 +59,10 @@ pub enum Handed {
     MountNamespace,
     /// A terminal, as standard input.
     Terminal,
+    /// The root folder, as standard input.
+    InputFolder,
+    /// No descriptor, but the folder at the top of the hierarchy to work in.
+    WorkingFolder,
 }
 
 /// A descriptor while it is handed to somebody: not closed by executing a program.
@@ -105,6 +109,12 @@ impl Handed {
             Self::Tunable => File::open(HIDDEN)?.into(),
             Self::Procs => OpenOptions::new().write(true).open(hierarchy.mount.join("cgroup.procs"))?.into(),
             Self::CgroupFolder => path(&hierarchy.mount, OFlag::O_DIRECTORY)?,
+            Self::WorkingFolder => path(&hierarchy.mount, OFlag::O_DIRECTORY)?,
+            Self::InputFolder => {
+                let root = path("/".as_ref(), OFlag::O_DIRECTORY)?;
+                input = Some(root.try_clone()?);
+                root
+            }
             Self::RootFolder => path("/".as_ref(), OFlag::O_DIRECTORY)?,
             Self::MountNamespace => path("/proc/self/ns/mnt".as_ref(), OFlag::empty())?,
             Self::Pidfd => {

@@ -16,7 +16,9 @@ use std::{
 use anyhow::Context as _;
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
+    mount::{MsFlags, mount},
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, unshare},
     sys::{
         signal::{SigSet, SigmaskHow, Signal, killpg, sigprocmask},
         signalfd::SignalFd,
@@ -38,8 +40,9 @@ use super::{
     Control, Evidence, PORT_SERVED, Report, Role, Vector,
     attempt::{SCENE, Scene, Stop},
     contains,
+    handed::Handed,
     outsider::Outside,
-    server::{BUS, Disk, Ear, Restarted, Shared, make_node},
+    server::{BUS, Disk, Ear, Queues, Restarted, Shared, make_node, mount_formats},
     sysctl::is_hidden_value,
 };
 
@@ -73,6 +76,7 @@ pub struct Runner {
     ear: Ear,
     _shared: Shared,
     disk: Option<Disk>,
+    queues: Queues,
     served: u16,
     key: i32,
     count: u32,
@@ -104,16 +108,21 @@ impl Runner {
         }
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&ending), None)?;
         let signals = SignalFd::new(&ending)?;
+        // Mounts of its own, for what not every machine has mounted.
+        unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace for the self-test")?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
         let folder = tempfile::Builder::new().prefix("guard-selftest-").tempdir()?;
         let key = std::process::id().cast_signed();
         let secret = format!("secret-{:016x}", random()?);
         let ear = Ear::new(folder.path(), key)?;
         make_node(folder.path());
+        mount_formats();
         Ok(Self {
             isolation: isolation.map(ToOwned::to_owned),
             hierarchy: Hierarchy::find()?,
             _shared: Shared::new(key, &secret),
             ear,
+            queues: Queues::new()?,
             disk: Disk::new(folder.path()).ok(),
             served: 0,
             key,
@@ -210,6 +219,7 @@ impl Runner {
             hierarchy: self.hierarchy.mount.clone(),
             key: self.key,
             netlink: self.ear.netlink,
+            queues: self.queues.folder.clone(),
             disk: self.disk.as_ref().map(|disk| disk.path.clone()),
             mounts: self.mounts.clone(),
             handed: handed.as_ref().map(|open| open.number),
@@ -223,6 +233,9 @@ impl Runner {
             Some(input) => Stdio::from(input.try_clone()?),
             None => Stdio::null(),
         });
+        if vector.handed == Some(Handed::WorkingFolder) {
+            command.current_dir(&self.hierarchy.mount);
+        }
         let errors = tempfile::tempfile()?;
         command.stdout(Stdio::piped()).stderr(errors.try_clone()?);
         let child = command.spawn().context("starting an attempt")?;

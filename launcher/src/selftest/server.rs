@@ -20,6 +20,7 @@ use std::{
 
 use anyhow::Context as _;
 use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
     mqueue::{MQ_OFlag, MqAttr, mq_open, mq_send, mq_unlink},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
@@ -49,6 +50,8 @@ pub const BUS: &str = "session/bus";
 pub const RESTARTED: &str = "work/restarted";
 /// That folder.
 pub const BUS_FOLDER: &str = "session";
+/// Where the kernel is told of kinds of files.
+pub const FORMATS: &str = "/proc/sys/fs/binfmt_misc";
 /// A node of /dev/zero's device.
 pub const NODE: &str = "node";
 /// The value of the semaphore.
@@ -431,6 +434,41 @@ impl Disk {
         let device = File::open(&path)?;
         configure_loop(&device, &File::open(file)?)?;
         Ok(Self { _device: device, path })
+    }
+}
+
+/// The file system of POSIX message queues, mounted in a folder of its own: not in the self-test's, whose content is removed
+/// at the end, since these are everybody's queues.
+pub struct Queues {
+    /// The folder.
+    pub folder: PathBuf,
+}
+
+impl Queues {
+    /// Mounts it, where a kernel has it.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no folder for it.
+    pub fn new() -> io::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("guard-selftest-queues-").tempdir()?.keep();
+        let _ = mount(Some("none"), &folder, Some("mqueue"), MsFlags::empty(), None::<&str>);
+        Ok(Self { folder })
+    }
+}
+
+impl Drop for Queues {
+    fn drop(&mut self) {
+        let _ = umount2(&self.folder, MntFlags::MNT_DETACH);
+        // Only if it is empty.
+        let _ = std::fs::remove_dir(&self.folder);
+    }
+}
+
+/// Mounts the file system by which the kernel is told what to execute for kinds of files, where it usually is and is not yet.
+pub fn mount_formats() {
+    if !Path::new(FORMATS).join("register").exists() {
+        let _ = mount(Some("none"), FORMATS, Some("binfmt_misc"), MsFlags::empty(), None::<&str>);
     }
 }
 

@@ -32,6 +32,7 @@ use crate::sys::{
 use super::{
     Evidence, Layer, NOTHING, SYSCTLS, Vector,
     attempt::{At as _, Outcome, Stop, open_and_read, own_mounts, read},
+    server::FORMATS,
 };
 
 /// The tunable whose value is hidden. It is another one after each boot.
@@ -173,18 +174,18 @@ pub const VECTORS: &[Vector] = &[
     .stopped_by(Layer::Seccomp),
     written("kernel-memory", "reads the kernel's memory (/proc/kcore)", |_| open_and_read("/proc/kcore".as_ref()))
         .stopped_by(Layer::Capabilities),
-    written("binary-formats", "names the program that the kernel starts for a kind of file", |s| {
+    written("binary-formats", "names the program that the kernel starts for a kind of file", |_| {
         // An entry that the kernel refuses for its form: that it has read it is enough.
-        let file = OpenOptions::new().write(true).open(BINARY_FORMATS).or_else(|error| {
-            own_mounts(s).map_err(|_| error)?;
-            let at = s.work();
-            mount(Some("none"), &at, Some("binfmt_misc"), MsFlags::empty(), None::<&str>)?;
-            OpenOptions::new().write(true).open(at.join("register"))
-        });
-        match file.at("open")?.write_all(b"no entry") {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
-            other => other.at("write").map(|()| Vec::new()),
-        }
+        let register = Path::new(FORMATS).join("register");
+        let file = OpenOptions::new().write(true).open(register).at("open")?;
+        refused(&file)
+    })
+    .stopped_by(Layer::Mounts),
+    written("binary-formats-anew", "the same in a file system mounted anew", |s| {
+        own_mounts(s)?;
+        mount(Some("none"), &s.work(), Some("binfmt_misc"), MsFlags::empty(), None::<&str>).at("mount")?;
+        let register = s.work().join("register");
+        refused(&OpenOptions::new().write(true).open(register).at("open")?)
     })
     .stopped_by(Layer::Seccomp),
     written("release-agent", "names the program that the kernel starts for an empty cgroup of version 1", |_| {
@@ -201,8 +202,15 @@ pub const VECTORS: &[Vector] = &[
     .stopped_by(Layer::Mounts),
 ];
 
-const BINARY_FORMATS: &str = "/proc/sys/fs/binfmt_misc/register";
 const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// Whether the kernel has read what was written, and refused it for its form.
+fn refused(mut file: &File) -> Outcome {
+    match file.write_all(b"no entry") {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Vec::new()),
+        other => other.at("write").map(|()| Vec::new()),
+    }
+}
 
 fn hidden_in(procfs: &Path) -> PathBuf {
     procfs.join(HIDDEN.trim_start_matches("/proc/"))
