@@ -37,6 +37,9 @@ const EVERYTHING: &str = r#"{
 /// A policy that leaves everything as it is.
 const NOTHING: &str = r#"{"version": 1}"#;
 
+/// What it has to say on kernels before Linux 6.12.
+const NO_SCOPES: &str = r#"{"version": 1, "process": {"allow": ["signals", "abstract-sockets"]}}"#;
+
 /// What only some policies need, and what is good enough for the others.
 const MORE: [(&str, &str); 2] = [
     ("Unix sockets, all alike, by address (otherwise by BPF LSM)", r#"{"version": 1, "unix": {"default": "deny"}}"#),
@@ -109,8 +112,12 @@ pub fn doctor() -> anyhow::Result<u8> {
         let attached = findings.add("programs on that cgroup", Attached::new(loaded, leaf));
         if let Some(attached) = attached {
             findings.add("a process born in that cgroup (clone3, Linux 5.7)", born_in(&attached));
-            findings
-                .add("keeping a command inside (namespaces, capabilities, seccomp, Landlock)", kept_inside(&attached));
+            let inside = "keeping a command inside (namespaces, capabilities, seccomp, Landlock)";
+            if findings.add(inside, kept_inside(&attached, NOTHING)).is_none() {
+                findings.0.last_mut().expect("it has just been added").optional = true;
+                findings
+                    .add("the same for policies that do without Landlock's scopes", kept_inside(&attached, NO_SCOPES));
+            }
             findings.add("killing a whole cgroup (cgroup.kill, Linux 5.14)", attached.leaf.kill());
         }
     }
@@ -129,8 +136,8 @@ pub fn doctor() -> anyhow::Result<u8> {
 }
 
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.
-fn kept_inside(attached: &Attached) -> anyhow::Result<()> {
-    let policy = Document::new(Path::new("doctor"), NOTHING.into()).parse()?;
+fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
+    let policy = Document::new(Path::new("doctor"), policy.into()).parse()?;
     let hardening = Hardening::new(&policy, 0)?;
     let steps: Vec<Step> =
         hardening.steps_before_user(attached.leaf.path()).into_iter().chain(hardening.steps_after_user()).collect();

@@ -140,10 +140,6 @@ def child_cgroup():
     os.rmdir(own_cgroup() + "/child")
 
 
-def vsock():
-    socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
-
-
 def packet():
     socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 
@@ -154,10 +150,6 @@ def old_packet():
 
 def netlink_audit():
     socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9)
-
-
-def netlink_netfilter():
-    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
 
 
 def netlink_route():

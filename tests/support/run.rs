@@ -43,16 +43,17 @@ pub fn guard_run() -> PathBuf {
     program
 }
 
-/// A policy file's content: JSON, or any text. A JSON policy that does not say otherwise does without what this kernel
-/// is declared to lack for keeping a command inside.
+/// A policy file's content: JSON, or any text. A JSON policy does without what this kernel is declared to lack for keeping a
+/// command inside.
 pub struct PolicyText(String);
 
 impl From<Value> for PolicyText {
     fn from(mut json: Value) -> Self {
-        if let Some(policy) = json.as_object_mut().filter(|policy| !policy.contains_key("process"))
-            && lacks(Feature::LandlockScopes)
-        {
-            policy.insert("process".to_owned(), json!({"allow": ["signals", "abstract-sockets"]}));
+        if json.is_object() && json["process"]["isolation"] != "cgroup-only" && lacks(Feature::LandlockScopes) {
+            let given = json["process"]["allow"].as_array().cloned().unwrap_or_default();
+            let lacking = ["signals", "abstract-sockets"].map(Value::from);
+            let others = given.into_iter().filter(|part| !lacking.contains(part));
+            json["process"]["allow"] = others.chain(lacking.clone()).collect();
         }
         Self(json.to_string())
     }

@@ -39,15 +39,18 @@ impl Scope {
             Ok(ruleset) => Ok(Some(Self(ruleset))),
             Err(error) => {
                 // Without scopes, there is still something that an older Landlock can do.
-                let missing = if ruleset(false, false).is_ok() { &wanted[..wanted.len() - 1] } else { &wanted[..] };
+                let (missing, why) = match ruleset(false, false) {
+                    Ok(_) => (&wanted[..wanted.len() - 1], "its Landlock has no scopes, Linux 6.12 has".to_owned()),
+                    Err(_) => (
+                        &wanted[..],
+                        format!("{error}; Landlock (Linux 5.19) must be among its active security modules, lsm=…"),
+                    ),
+                };
                 Err(HardenError::Scope {
                     what: missing.iter().map(|(_, what)| *what).collect(),
                     parts: missing.iter().map(|(part, _)| *part).collect(),
                     release: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
-                    why: format!(
-                        "{error} (Landlock must be among the kernel's active security modules, lsm=…; \
-                         tracing needs Linux 5.19, signals and abstract sockets 6.12)"
-                    ),
+                    why,
                 })
             }
         }
