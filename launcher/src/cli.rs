@@ -14,6 +14,7 @@ use crate::{
     command::CommandError,
     doctor, exit, explain, gc, privilege,
     run::{self, Options, tell},
+    selftest,
     supervise::Wait,
     user::Identity,
 };
@@ -93,6 +94,8 @@ enum Sub {
     },
     /// Find out whether guard-run can work on this machine, and what is missing
     Doctor,
+    /// Try every known way out on this machine, without the guard and under it, and say what stopped each. Needs root
+    Selftest(selftest::Options),
     /// Remove what guard-runs that were killed have left behind; their commands' processes are killed
     Gc,
 }
@@ -117,6 +120,7 @@ pub fn main() -> ExitCode {
         (Some(Sub::Check { policy }), _) => check::check(&policy),
         (Some(Sub::Explain { policy, request }), _) => explain::explain(&policy, &request),
         (Some(Sub::Doctor), _) => doctor::doctor(),
+        (Some(Sub::Selftest(options)), _) => selftest::selftest(&options),
         (Some(Sub::Gc), _) => gc::gc(),
         (None, Some(run)) => run::run(&run.into()),
         (None, None) => {

@@ -26,6 +26,7 @@ pub mod privilege;
 pub mod process;
 pub mod report;
 pub mod run;
+pub mod selftest;
 pub mod supervise;
 pub mod sys;
 pub mod user;

@@ -261,6 +261,17 @@ pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
     (removed, failed)
 }
 
+/// Removes what the launcher of this process id has left behind, which must be gone: what still runs there is killed.
+pub fn reap_of(hierarchy: &Hierarchy, launcher: u32) {
+    let name = format!("{PREFIX}{launcher}.");
+    let of = |path: &PathBuf| path.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(name.as_bytes()));
+    for path in descendants(&hierarchy.mount).into_iter().filter(of) {
+        if let Some(_lock) = lock(&path) {
+            let _ = kill_and_remove(&path);
+        }
+    }
+}
+
 /// Removes abandoned leaves without processes in one folder. Errors don't matter: a leaf that can't be removed is no
 /// obstacle to making another.
 fn reap_empty(path: &Path) {

@@ -105,6 +105,13 @@ fn not_permitted(section: &ProcessSection) -> Result<Rules, BackendError> {
         let typing = TYPING.map(|request| rule([condition(1, SeccompCmpOp::Eq, request)]));
         rules.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
     }
+    if !section.allows(Part::Signals) {
+        // The kernel lets root, and processes of the same user, set each other's limits, and Landlock doesn't ask: RLIMIT_CPU
+        // kills, and RLIMIT_FSIZE would keep guard-run from writing the log.
+        let of_another = condition(0, SeccompCmpOp::Ne, 0);
+        let new_limit = SeccompCondition::new(2, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0);
+        rules.insert(libc::SYS_prlimit64, vec![rule([of_another, new_limit])?]);
+    }
     // With another number, every call would be past these rules. Kernels that have this are rare, so it may cost.
     if has_x32() {
         rules.extend((0..X32_CALLS).map(|call| (X32 | call, Vec::new())));

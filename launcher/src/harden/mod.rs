@@ -145,6 +145,7 @@ impl Hardening {
             let view = View::default();
             return Ok(Self { section, isolation, view, scope: None, filters: Vec::new(), first_closed: None });
         }
+        let first_closed = FIRST_DESCRIPTOR + RawFd::from(preserved);
         let mounts = Mount::all().map_err(HardenError::Mounts)?;
         let doors = if section.allows(Part::Delegation) {
             Vec::new()
@@ -152,10 +153,10 @@ impl Hardening {
             delegation_sockets(&Doors::host(), policy.unix.as_ref())
         };
         Ok(Self {
-            view: View::new(&section, &mounts, doors),
+            view: View::new(&section, &mounts, doors).reopening(first_closed),
             scope: Scope::new(&section)?,
             filters: filter::filters(&section)?,
-            first_closed: Some(FIRST_DESCRIPTOR + RawFd::from(preserved)),
+            first_closed: Some(first_closed),
             section,
             isolation,
         })

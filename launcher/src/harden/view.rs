@@ -4,14 +4,17 @@
 use std::{
     ffi::CString,
     io,
-    os::unix::ffi::OsStrExt as _,
+    os::{fd::RawFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
+    fcntl::{OFlag, open},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    sys::stat::Mode,
+    unistd::chdir,
 };
 
 use super::Step;
@@ -20,14 +23,34 @@ use crate::{
     mounts::Mount,
     policy::{Part, ProcessSection},
     privilege,
-    sys::confine::make_read_only,
+    sys::confine::{make_read_only, replace_descriptor},
 };
 
 /// File systems by which whoever may write their files changes the kernel, or cgroups.
-const READ_ONLY: [&str; 3] = ["sysfs", "cgroup", CGROUP2];
+const READ_ONLY: [&str; 12] = [
+    "sysfs",
+    "cgroup",
+    CGROUP2,
+    "configfs",
+    "efivarfs",
+    "fusectl",
+    "nfsd",
+    "pstore",
+    "resctrl",
+    "securityfs",
+    "selinuxfs",
+    "smackfs",
+];
 
-/// File systems that show the kernel's inside, or eBPF programs and maps by name.
-const HIDDEN: [&str; 3] = ["bpf", "debugfs", "tracefs"];
+/// File systems that show the kernel's inside, or eBPF programs and maps by name; or by which the kernel is told what to execute
+/// in the place of a program.
+const HIDDEN: [&str; 4] = ["bpf", "debugfs", "tracefs", "binfmt_misc"];
+
+/// The message queues of the namespace that they were mounted in, which is another one than the command's.
+const QUEUES: &str = "mqueue";
+
+/// Where in /proc the last of these may be mounted later: systemd does so when somebody looks there.
+const FORMATS: &str = "sys/fs/binfmt_misc";
 
 /// What of /proc is about the whole machine, and may be written by root without any capability. /proc/sys is not here: the sysctl
 /// hook judges it.
@@ -54,6 +77,8 @@ pub(super) struct View {
     hidden: Vec<PathBuf>,
     /// Sockets that can't be connected to.
     covered: Vec<PathBuf>,
+    /// Folders that are handed on as these descriptors: by one from outside, everything outside could be reached.
+    reopened: Vec<(RawFd, PathBuf)>,
 }
 
 impl View {
@@ -74,14 +99,31 @@ impl View {
         let mut view = Self { ipc: !section.allows(Part::Ipc), cgroups, covered: sockets, ..Self::default() };
         if section.allows(Part::KernelFiles) {
             // Cgroups stay out of reach all the same.
-            view.read_only = of(&READ_ONLY[1..]);
+            view.read_only = of(&READ_ONLY[1..3]);
         } else {
             view.read_only = of(&READ_ONLY);
             view.hidden = of(&HIDDEN);
-            let machine = of(&["proc"]).into_iter().flat_map(|proc| MACHINE.map(|file| proc.join(file)));
+            let formats = of(&["proc"]).into_iter().map(|proc| proc.join(FORMATS)).filter(|path| path.exists());
+            let formats: Vec<PathBuf> = formats.filter(|path| !view.hidden.contains(path)).collect();
+            view.hidden.extend(formats);
+            // And guard-run's own files there, which root may write, too: oom_score_adj would have the kernel kill it first.
+            let own = std::process::id().to_string();
+            let files = MACHINE.into_iter().chain([own.as_str()]);
+            let machine = of(&["proc"]).into_iter().flat_map(|proc| files.clone().map(move |file| proc.join(file)));
             view.pinned = machine.filter(|path| path.exists()).collect();
         }
+        if view.ipc {
+            view.hidden.extend(of(&[QUEUES]));
+        }
         view
+    }
+
+    /// The same, with the folders among the descriptors below `first_closed` opened anew.
+    pub(super) fn reopening(mut self, first_closed: RawFd) -> Self {
+        let paths = (0..first_closed).map(|number| (number, PathBuf::from(format!("/proc/self/fd/{number}"))));
+        let folders = paths.filter(|(_, path)| path.is_dir());
+        self.reopened = folders.filter_map(|(number, path)| Some((number, path.read_link().ok()?))).collect();
+        self
     }
 
     /// The sockets that can't be connected to.
@@ -111,6 +153,14 @@ impl View {
         }
         steps.extend(self.read_only.iter().map(|point| on("making read-only", point, read_only(point))));
         steps.extend(self.covered.iter().map(|socket| on("covering", socket, bind(Path::new(NO_FILE), socket))));
+        steps.extend(self.reopened.iter().map(|(number, folder)| on("opening anew", folder, open_as(folder, *number))));
+        // What is mounted over it now is not what the process is in.
+        let mut mounted = [&self.cgroups, &self.hidden, &self.pinned].into_iter().flatten();
+        let own = std::env::current_dir().ok().filter(|own| mounted.any(|point| own.starts_with(point)));
+        steps.extend(own.map(|own| {
+            let to = own.clone();
+            on("returning to", &own, move || chdir(&to))
+        }));
         steps
     }
 }
@@ -132,6 +182,14 @@ fn change(source: Option<&Path>, target: impl AsRef<Path>, flags: MsFlags) -> ni
 fn bind(source: &Path, target: &Path) -> impl Fn() -> nix::Result<()> + 'static {
     let (source, target) = (source.to_owned(), target.to_owned());
     move || change(Some(&source), &target, MsFlags::MS_BIND)
+}
+
+fn open_as(folder: &Path, number: RawFd) -> impl Fn() -> nix::Result<()> + 'static {
+    let folder = folder.to_owned();
+    move || {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        replace_descriptor(&open(&folder, flags, Mode::empty())?, number)
+    }
 }
 
 fn empty(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {

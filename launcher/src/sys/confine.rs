@@ -1,7 +1,11 @@
 //! System calls by which a process gives something up for good, as far as no crate has them.
 #![allow(unsafe_code)]
 
-use std::{collections::BTreeSet, ffi::CString, os::fd::RawFd};
+use std::{
+    collections::BTreeSet,
+    ffi::CString,
+    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+};
 
 use nix::errno::Errno;
 use seccompiler::sock_filter;
@@ -41,6 +45,16 @@ pub fn make_read_only(point: &CString) -> nix::Result<()> {
         )
     };
     Errno::result(result).map(drop)
+}
+
+/// Puts a copy of a descriptor in the place of another one, by its number, for whatever this process executes.
+///
+/// # Errors
+///
+/// As dup2(2).
+pub fn replace_descriptor(by: &OwnedFd, number: RawFd) -> nix::Result<()> {
+    // SAFETY: takes integers. What is closed are descriptors that the process keeps for what it executes, not for itself.
+    Errno::result(unsafe { libc::dup2(by.as_raw_fd(), number) }).map(drop)
 }
 
 /// Has all descriptors from this one up closed when this process executes something.

@@ -1,5 +1,6 @@
 //! System calls and memory layouts that need `unsafe`: the only modules of this crate that may use it.
 
+pub mod attempt;
 pub mod bpf;
 pub mod confine;
 pub mod plain;
