@@ -3,7 +3,7 @@
 mod parent;
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs, io,
     os::{
         fd::OwnedFd,
@@ -246,8 +246,20 @@ impl Drop for Leaf {
 /// the user's own. Returns those that were removed, and those that could not be.
 #[must_use]
 pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
+    reap_those(hierarchy, |_| true)
+}
+
+/// The same with those alone that the launcher of this process id has left behind.
+pub fn reap_of(hierarchy: &Hierarchy, launcher: u32) {
+    let start = format!("{PREFIX}{launcher}.");
+    // What can't be removed now is some other run's to reap.
+    let _ = reap_those(hierarchy, |name| name.as_encoded_bytes().starts_with(start.as_bytes()));
+}
+
+fn reap_those(hierarchy: &Hierarchy, wanted: impl Fn(&OsStr) -> bool) -> (Vec<PathBuf>, Vec<CgroupError>) {
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
-    for path in descendants(&hierarchy.mount).into_iter().filter(|path| is_leaf(path)) {
+    let is_wanted = |path: &PathBuf| is_leaf(path) && path.file_name().is_some_and(&wanted);
+    for path in descendants(&hierarchy.mount).into_iter().filter(is_wanted) {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
         // What is gone in the meantime needs no reaping.
         let Ok(parent) = Parent::open(parent) else { continue };
@@ -259,17 +271,6 @@ pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
         }
     }
     (removed, failed)
-}
-
-/// Removes what the launcher of this process id has left behind, which must be gone: what still runs there is killed.
-pub fn reap_of(hierarchy: &Hierarchy, launcher: u32) {
-    let name = format!("{PREFIX}{launcher}.");
-    let of = |path: &PathBuf| path.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(name.as_bytes()));
-    for path in descendants(&hierarchy.mount).into_iter().filter(of) {
-        if let Some(_lock) = lock(&path) {
-            let _ = kill_and_remove(&path);
-        }
-    }
 }
 
 /// Removes abandoned leaves without processes in one folder. Errors don't matter: a leaf that can't be removed is no
