@@ -30,6 +30,7 @@ mod foreign;
 mod handed;
 mod launcher;
 mod matrix;
+mod object;
 mod outsider;
 mod port;
 mod privilege;
