@@ -96,10 +96,15 @@ impl Disk {
         let file = folder.join("image");
         std::fs::write(&file, [7; 4096])?;
         let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
-        let path = PathBuf::from(format!("/dev/loop{}", free_loop(&control)?));
-        let device = File::open(&path)?;
-        configure_loop(&device, &File::open(file)?)?;
-        Ok(Self { _device: device, path })
+        let file = File::open(file)?;
+        let attempt = || {
+            let path = PathBuf::from(format!("/dev/loop{}", free_loop(&control)?));
+            let device = File::open(&path)?;
+            configure_loop(&device, &file)?;
+            Ok(Self { _device: device, path })
+        };
+        // Somebody else may have taken the free one in the meantime.
+        (0..10).find_map(|_| attempt().ok()).map_or_else(attempt, Ok)
     }
 }
 
