@@ -16,7 +16,8 @@ use crate::sys::attempt::{
 use super::{
     Evidence, Layer, NOTHING, UNIX, Vector,
     attempt::{At as _, Outcome, Stop, abstract_address, open_and_read, path_address, unix},
-    server::{BUS, BUS_FOLDER, RESTARTED, SEMAPHORE, key_name, queue_name, stream_name},
+    object::{SEMAPHORE, key_name, queue_name},
+    server::{BUS, BUS_FOLDER, RESTARTED, stream_name},
 };
 
 const fn vector(name: &'static str, shows: &'static str, layer: Layer, attempt: super::Attempt) -> Vector {

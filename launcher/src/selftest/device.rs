@@ -19,7 +19,7 @@ use crate::sys::attempt::{configure_loop, free_loop, handle_of, mount_nowhere, o
 use super::{
     BLOCKS, DEVICES, Evidence, Layer, Vector,
     attempt::{At as _, Scene, Stop, c_string, open_and_read, own_mounts, read},
-    server::NODE,
+    object::NODE,
 };
 
 const ZERO: &str = "/dev/zero";

@@ -108,8 +108,7 @@ impl Handed {
             Self::DeviceFolder => path("/dev".as_ref(), OFlag::O_DIRECTORY)?,
             Self::Tunable => File::open(HIDDEN)?.into(),
             Self::Procs => OpenOptions::new().write(true).open(hierarchy.mount.join("cgroup.procs"))?.into(),
-            Self::CgroupFolder => path(&hierarchy.mount, OFlag::O_DIRECTORY)?,
-            Self::WorkingFolder => path(&hierarchy.mount, OFlag::O_DIRECTORY)?,
+            Self::CgroupFolder | Self::WorkingFolder => path(&hierarchy.mount, OFlag::O_DIRECTORY)?,
             Self::InputFolder => {
                 let root = path("/".as_ref(), OFlag::O_DIRECTORY)?;
                 input = Some(root.try_clone()?);

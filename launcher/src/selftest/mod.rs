@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit;
 
 use attempt::{Outcome, SCENE, Scene, Stop};
+use runner::Tried;
 
 mod address;
 mod attempt;
@@ -30,6 +31,7 @@ mod foreign;
 mod handed;
 mod launcher;
 mod matrix;
+mod object;
 mod outsider;
 mod port;
 mod privilege;
@@ -302,13 +304,27 @@ pub fn selftest(options: &Options) -> anyhow::Result<u8> {
     let mut runner = runner::Runner::new(options.isolation.as_deref())?;
     let mut matrix = matrix::Matrix::new(options.json)?;
     for (family, vector) in vectors {
-        let bare = runner.bare(family, vector)?;
-        let guarded = runner.guarded(family, vector)?;
+        let bare = patiently(|| runner.bare(family, vector))?;
+        let guarded = patiently(|| runner.guarded(family, vector))?;
         let is_declared = declared.iter().any(|(f, v)| *f == family && v.name == vector.name);
         matrix.add(family, vector, bare, guarded, is_declared);
     }
     drop(runner);
     matrix.conclude()
+}
+
+/// How often something is tried that can't be.
+const TRIES: u32 = 3;
+
+/// Tries again what could not be tried: another program may have had the port, or the loop device.
+fn patiently(mut attempt: impl FnMut() -> anyhow::Result<Tried>) -> anyhow::Result<Tried> {
+    for _ in 1..TRIES {
+        match attempt()? {
+            Tried::CouldNot(_) => {}
+            tried => return Ok(tried),
+        }
+    }
+    attempt()
 }
 
 /// The vectors that words name; all, where there are none.

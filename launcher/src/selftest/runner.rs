@@ -41,8 +41,9 @@ use super::{
     attempt::{SCENE, Scene, Stop},
     contains,
     handed::Handed,
+    object::{Disk, Queues, Shared, make_node, mount_formats},
     outsider::Outside,
-    server::{BUS, Disk, Ear, Queues, Restarted, Shared, make_node, mount_formats},
+    server::{BUS, Ear, Restarted},
     sysctl::is_hidden_value,
 };
 

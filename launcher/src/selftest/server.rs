@@ -1,15 +1,14 @@
-//! Those outside: listeners on loopback and Unix sockets that hear what attempts say, and objects that processes can share.
+//! Those outside who hear what attempts say: listeners on loopback, Unix sockets and others.
 
 use std::{
-    ffi::CString,
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, IoSlice},
     net::{TcpListener, UdpSocket},
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
         unix::net::{UnixDatagram, UnixListener},
     },
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -20,16 +19,11 @@ use std::{
 
 use anyhow::Context as _;
 use nix::{
-    mount::{MntFlags, MsFlags, mount, umount2},
-    mqueue::{MQ_OFlag, MqAttr, mq_open, mq_send, mq_unlink},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        socket::{Backlog, ControlMessage, MsgFlags, SockFlag, accept4, listen, sendmsg},
-        stat::{Mode, SFlag, makedev, mknod},
-    },
+    sys::socket::{Backlog, ControlMessage, MsgFlags, SockFlag, accept4, listen, sendmsg},
 };
 
-use crate::sys::attempt::{configure_loop, free_loop, ipc, socket, take_descriptor};
+use crate::sys::attempt::{socket, take_descriptor};
 
 use super::{
     attempt::{LOOPBACK, LOOPBACK6, abstract_address, path_address, v4, v6},
@@ -50,12 +44,6 @@ pub const BUS: &str = "session/bus";
 pub const RESTARTED: &str = "work/restarted";
 /// That folder.
 pub const BUS_FOLDER: &str = "session";
-/// Where the kernel is told of kinds of files.
-pub const FORMATS: &str = "/proc/sys/fs/binfmt_misc";
-/// A node of /dev/zero's device.
-pub const NODE: &str = "node";
-/// The value of the semaphore.
-pub const SEMAPHORE: i32 = 4711;
 
 /// As long as a path in an address can be (`sun_path` of unix(7)).
 const LONGEST: usize = 108;
@@ -82,18 +70,6 @@ pub fn datagrams_name(key: i32) -> String {
 #[must_use]
 pub fn giver_name(key: i32) -> String {
     format!("guard-selftest-{key}-giver")
-}
-
-/// The POSIX message queue.
-#[must_use]
-pub fn queue_name(key: i32) -> String {
-    format!("/guard-selftest-{key}")
-}
-
-/// The key in the user's keyring.
-#[must_use]
-pub fn key_name(key: i32) -> CString {
-    CString::new(format!("guard-selftest-{key}")).expect("no NUL in it")
 }
 
 /// Who listens.
@@ -339,51 +315,6 @@ pub fn give(guest: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Objects of the kernel that processes can share, with a secret in them. They go away with this value.
-#[derive(Default)]
-pub struct Shared {
-    memory: Option<i32>,
-    queue: Option<i32>,
-    semaphore: Option<i32>,
-    posix: Option<String>,
-    key: Option<i64>,
-}
-
-impl Shared {
-    /// Makes those that this kernel has. What can't be made is missed by the attempts.
-    #[must_use]
-    pub fn new(key: i32, secret: &str) -> Self {
-        let queue = ipc::make_queue(key, secret.as_bytes()).ok();
-        let name = queue_name(key);
-        let attributes = MqAttr::new(0, 4, 64, 0);
-        let flags = MQ_OFlag::O_CREAT | MQ_OFlag::O_EXCL | MQ_OFlag::O_RDWR | MQ_OFlag::O_NONBLOCK;
-        let posix = mq_open(name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR, Some(&attributes)).ok();
-        // One for the control, and one for the guarded attempt.
-        for _ in 0..2 {
-            let _ = posix.as_ref().map(|queue| mq_send(queue, secret.as_bytes(), 1));
-        }
-        Self {
-            memory: ipc::make_shared_memory(key, secret.as_bytes()).ok(),
-            queue,
-            semaphore: ipc::make_semaphore(key, SEMAPHORE).ok(),
-            posix: posix.map(|_| name),
-            key: ipc::add_key(&key_name(key), secret.as_bytes()).ok(),
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.memory.into_iter().for_each(ipc::remove_shared_memory);
-        self.queue.into_iter().for_each(ipc::remove_queue);
-        self.semaphore.into_iter().for_each(ipc::remove_semaphore);
-        if let Some(name) = &self.posix {
-            let _ = mq_unlink(name.as_str());
-        }
-        self.key.into_iter().for_each(ipc::remove_key);
-    }
-}
-
 /// The service at [`BUS`], begun anew.
 pub struct Restarted(UnixListener);
 
@@ -411,68 +342,4 @@ impl Restarted {
             }
         }
     }
-}
-
-/// A block device with a file behind it, which goes away with this value.
-pub struct Disk {
-    _device: File,
-    /// Its node.
-    pub path: PathBuf,
-}
-
-impl Disk {
-    /// Makes one, in a folder.
-    ///
-    /// # Errors
-    ///
-    /// Where there are no loop devices.
-    pub fn new(folder: &Path) -> io::Result<Self> {
-        let file = folder.join("image");
-        std::fs::write(&file, [7; 4096])?;
-        let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
-        let path = PathBuf::from(format!("/dev/loop{}", free_loop(&control)?));
-        let device = File::open(&path)?;
-        configure_loop(&device, &File::open(file)?)?;
-        Ok(Self { _device: device, path })
-    }
-}
-
-/// The file system of POSIX message queues, mounted in a folder of its own: not in the self-test's, whose content is removed
-/// at the end, since these are everybody's queues.
-pub struct Queues {
-    /// The folder.
-    pub folder: PathBuf,
-}
-
-impl Queues {
-    /// Mounts it, where a kernel has it.
-    ///
-    /// # Errors
-    ///
-    /// When there can be no folder for it.
-    pub fn new() -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("guard-selftest-queues-").tempdir()?.keep();
-        let _ = mount(Some("none"), &folder, Some("mqueue"), MsFlags::empty(), None::<&str>);
-        Ok(Self { folder })
-    }
-}
-
-impl Drop for Queues {
-    fn drop(&mut self) {
-        let _ = umount2(&self.folder, MntFlags::MNT_DETACH);
-        // Only if it is empty.
-        let _ = std::fs::remove_dir(&self.folder);
-    }
-}
-
-/// Mounts the file system by which the kernel is told what to execute for kinds of files, where it usually is and is not yet.
-pub fn mount_formats() {
-    if !Path::new(FORMATS).join("register").exists() {
-        let _ = mount(Some("none"), FORMATS, Some("binfmt_misc"), MsFlags::empty(), None::<&str>);
-    }
-}
-
-/// Makes the node of /dev/zero's device. Where the file system can't have it, the attempts miss it.
-pub fn make_node(folder: &Path) {
-    let _ = mknod(&folder.join(NODE), SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, makedev(1, 5));
 }

@@ -32,7 +32,7 @@ use crate::sys::{
 use super::{
     Evidence, Layer, NOTHING, SYSCTLS, Vector,
     attempt::{At as _, Outcome, Stop, open_and_read, own_mounts, read},
-    server::FORMATS,
+    object::FORMATS,
 };
 
 /// The tunable whose value is hidden. It is another one after each boot.
