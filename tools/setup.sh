@@ -88,6 +88,13 @@ for what in build "$@"; do
         # Clients whose behaviour under a policy is tested, and the servers that they talk to.
         packages bind9-dnsutils dnsmasq-base socat openssh-client iperf3 dbus-bin dbus-daemon
         dormant nginx nginx-common openssh-server
+        # Tools that go on under the guard as without it. They may have come from elsewhere, as Node.js often does.
+        packages apt dpkg make gcc libc6-dev gdb strace rsync tmux sudo libcap2-bin openssl
+        packages python3-pip python3-venv python3-setuptools python3-wheel
+        command -v git >/dev/null || packages git
+        command -v go >/dev/null || packages golang-go
+        command -v javac >/dev/null || packages default-jdk-headless
+        command -v npm >/dev/null || packages nodejs npm
         ;;
     bench) packages hyperfine bubblewrap firejail util-linux bpftool ;;
     # The kernels themselves are fetched by tools/vm/kernel; none is installed.

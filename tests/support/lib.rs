@@ -15,6 +15,7 @@ mod probe;
 mod run;
 mod running;
 mod server;
+mod task;
 pub mod terminal;
 pub mod unix;
 mod yard;
@@ -32,6 +33,7 @@ pub use probe::Probe;
 pub use run::{LIMIT, PYTHON, PolicyText, Run, cgroup_only, guard_run};
 pub use running::{Output, Running};
 pub use server::{TcpServer, UdpServer};
+pub use task::Task;
 pub use yard::{Yard, cgroup_of, is_alive, is_stopped, processes_in, processes_with_argument, status_of};
 
 /// Waits until something holds, by looking again and again.

@@ -1,0 +1,56 @@
+//! Tools that look at processes, change users, keep files as they are, or have terminals: the default hardening is
+//! about just these things, and stays out of their way. tests/tools has what each of them works on.
+
+use serde_json::json;
+use support::{Task, denied};
+
+#[test]
+fn gdb_debugs_what_it_starts_and_what_runs_beside_it() {
+    let output = Task::new("gdb").works();
+    assert!(output.stdout.contains("$2 = 42\nworked on 42\n"), "{output:#?}");
+    assert!(output.stdout.contains("work (number=7, forever=1)\n"), "{output:#?}");
+}
+
+#[test]
+fn strace_traces() {
+    let output = Task::new("strace").ignoring(&["/log", "/trace", "/counts"]).works();
+    assert!(output.stdout.ends_with("+++ killed by SIGTERM +++\n"), "{output:#?}");
+}
+
+#[test]
+fn root_becomes_other_users() {
+    let output = Task::new("su").works();
+    assert!(output.stdout.starts_with("uid=65534(nobody) gid=65534(nogroup) groups=65534(nogroup)\n"), "{output:#?}");
+}
+
+#[test]
+fn files_keep_their_owners_modes_and_capabilities() {
+    let output = Task::new("files").ignoring(&["/tree.tar"]).works();
+    assert_eq!(output.stdout.matches(" is alike\n").count(), 3, "{output:#?}");
+}
+
+#[test]
+fn script_and_tmux_have_terminals() {
+    assert_eq!(Task::new("terminals").ignoring(&["/log"]).works().stdout, "a terminal\r\nin tmux\n1 window, 80x24\n");
+}
+
+#[test]
+fn ssh_keys_are_made_held_and_used() {
+    let output = Task::new("ssh").ignoring(&["/key", "/signature", "/signers"]).works();
+    assert!(output.stdout.contains("Good \"test\" signature"), "{output:#?}");
+}
+
+#[test]
+fn what_is_refused_fails_with_an_error_that_says_so() {
+    let policy = json!({"version": 1});
+    let unshare = "unshare: unshare failed: Operation not permitted";
+    for (command, code, message) in [
+        (&["unshare", "--mount", "true"][..], 1, unshare),
+        (&["unshare", "--map-root-user", "true"], 1, unshare),
+        (&["mknod", "/tmp/guard-run-node", "c", "1", "3"], 1, "Operation not permitted"),
+        (&["dmesg"], 1, "read kernel buffer failed: Operation not permitted"),
+        (&["kill", "-0", "1"], 1, "Operation not permitted"),
+    ] {
+        let _ = denied(&policy, command, code, message, &[]);
+    }
+}

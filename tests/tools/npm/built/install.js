@@ -1,0 +1,2 @@
+require("fs").writeFileSync("index.js", `exports.message = "built as ${process.getuid()}";\n`);
+console.log("built");

@@ -1,0 +1,3 @@
+import setuptools
+
+setuptools.setup(name="plain", version="1.0", packages=["plain"])
