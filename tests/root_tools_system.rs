@@ -1,8 +1,14 @@
 //! Tools that look at processes, change users, keep files as they are, or have terminals: the default hardening is
 //! about just these things, and stays out of their way. tests/tools has what each of them works on.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::id,
+};
+
 use serde_json::json;
-use support::{Task, denied};
+use support::{Task, cgroup2_mount, denied};
 
 #[test]
 fn gdb_debugs_what_it_starts_and_what_runs_beside_it() {
@@ -53,4 +59,50 @@ fn what_is_refused_fails_with_an_error_that_says_so() {
     ] {
         let _ = denied(&policy, command, code, message, &[]);
     }
+}
+
+/// Cgroups with limits, of whichever version has the controllers for them.
+struct Limited(Vec<PathBuf>);
+
+impl Limited {
+    /// One processor, and 512 MiB.
+    fn new() -> Self {
+        let (version1, version2) = (Path::new("/sys/fs/cgroup/memory"), cgroup2_mount());
+        let limits: &[(&Path, &str, &str)] = if version1.is_dir() {
+            &[
+                (version1, "memory.limit_in_bytes", "512M"),
+                (Path::new("/sys/fs/cgroup/cpu"), "cpu.cfs_quota_us", "100000"),
+            ]
+        } else {
+            fs::write(version2.join("cgroup.subtree_control"), "+memory +cpu").expect("controllers");
+            &[(&version2, "memory.max", "512M"), (&version2, "cpu.max", "100000 100000")]
+        };
+        let limit = |(root, file, limit): &(&Path, &str, &str)| {
+            let cgroup = root.join(format!("guard-tests.{}", id()));
+            fs::create_dir_all(&cgroup).expect("a cgroup");
+            fs::write(cgroup.join(file), limit).expect("the controller is there");
+            cgroup
+        };
+        let mut cgroups: Vec<_> = limits.iter().map(limit).collect();
+        cgroups.dedup();
+        Self(cgroups)
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        for cgroup in &self.0 {
+            let _ = fs::remove_dir(cgroup);
+        }
+    }
+}
+
+#[test]
+fn java_and_node_adapt_to_the_limits_that_they_are_under() {
+    let limited = Limited::new();
+    let output = Task::new("java").script("limits").within(&limited.0).works();
+    assert!(
+        output.stdout.starts_with("1 processors, ") && output.stdout.ends_with("\n536870912 bytes\n"),
+        "{output:?}"
+    );
 }

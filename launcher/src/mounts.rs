@@ -19,6 +19,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// The type of the file system.
     pub kind: String,
+    /// The file system's own options, with commas between them; of cgroups of version 1, these are the controllers.
+    pub options: String,
 }
 
 impl Mount {
@@ -43,7 +45,9 @@ impl Mount {
         // The optional fields end with a lone hyphen, which the type of the file system follows.
         let end = fields.iter().position(|field| *field == b"-").filter(|end| *end >= 6)?;
         let kind = String::from_utf8_lossy(fields.get(end + 1)?).into_owned();
-        Some(Self { root: unescape(fields[3]), point: unescape(fields[4]), kind })
+        // Between the two is what is mounted.
+        let options = String::from_utf8_lossy(fields.get(end + 3).unwrap_or(&&b""[..])).into_owned();
+        Some(Self { root: unescape(fields[3]), point: unescape(fields[4]), kind, options })
     }
 
     /// Whether it is at a path or below.

@@ -29,6 +29,7 @@ pub struct Task {
     policy: Value,
     arguments: Vec<String>,
     ignored: Vec<&'static str>,
+    cgroups: Vec<PathBuf>,
     folder: TempDir,
 }
 
@@ -53,7 +54,7 @@ impl Task {
         // Some tools do parts of their work as another user.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
         let policy = json!({"version": 1});
-        Self { name, script: "run", policy, arguments: Vec::new(), ignored: Vec::new(), folder }
+        Self { name, script: "run", policy, arguments: Vec::new(), ignored: Vec::new(), cgroups: Vec::new(), folder }
     }
 
     /// Allows it connections to these hosts (an address, or the name of a set), and no others.
@@ -83,6 +84,13 @@ impl Task {
     #[must_use]
     pub fn ignoring(mut self, parts: &[&'static str]) -> Self {
         self.ignored.extend(parts);
+        self
+    }
+
+    /// Runs it, and `guard-run`, in these cgroups.
+    #[must_use]
+    pub fn within(mut self, cgroups: &[PathBuf]) -> Self {
+        self.cgroups.extend_from_slice(cgroups);
         self
     }
 
@@ -118,7 +126,10 @@ impl Task {
     fn run(&self) -> Run {
         let script = ["bash", "-euo", "pipefail", self.script].map(str::to_owned);
         let run = Run::new(&self.policy, script.iter().chain(&self.arguments)).limit(LIMIT);
-        run.through([vec!["env".to_owned(), "-i".to_owned()], self.environment()].concat())
+        let enter = |cgroup: &PathBuf| format!("echo $$ >'{}/cgroup.procs' && ", cgroup.display());
+        let enter = self.cgroups.iter().map(enter).collect::<String>() + "exec \"$@\"";
+        let wrapper = ["sh", "-c", &enter, "sh", "env", "-i"].map(str::to_owned).to_vec();
+        run.through([wrapper, self.environment()].concat())
     }
 
     /// Runs it without the guard and with it. Both succeed and come out alike, to the last file, and nothing is

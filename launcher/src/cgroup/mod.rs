@@ -86,7 +86,7 @@ impl Hierarchy {
         let own = cgroups.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
         let own = PathBuf::from(OsString::from_vec(own.to_vec()));
         let mut found = None;
-        for Mount { root, point, kind } in Mount::parse(mounts) {
+        for Mount { root, point, kind, .. } in Mount::parse(mounts) {
             if kind != CGROUP2 {
                 continue;
             }

@@ -7,6 +7,7 @@
 mod capability;
 mod delegation;
 mod filter;
+mod limits;
 mod scope;
 mod view;
 
@@ -24,6 +25,7 @@ use crate::{
     privilege::{self, Operation},
     sys::confine::{close_on_exec_from, install_filter},
 };
+use limits::Limits;
 use scope::Scope;
 use view::View;
 
@@ -153,7 +155,7 @@ impl Hardening {
             delegation_sockets(&Doors::host(), policy.unix.as_ref())
         };
         Ok(Self {
-            view: View::new(&section, &mounts, doors).reopening(first_closed),
+            view: View::new(&section, &mounts, doors).showing(Limits::find(&mounts)).reopening(first_closed),
             scope: Scope::new(&section)?,
             filters: filter::filters(&section)?,
             first_closed: Some(first_closed),

@@ -3,7 +3,7 @@
 
 use std::{
     ffi::CString,
-    io,
+    fs, io,
     os::{fd::RawFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
 };
@@ -17,13 +17,13 @@ use nix::{
     unistd::chdir,
 };
 
-use super::Step;
+use super::{Step, limits::Limits};
 use crate::{
     cgroup::CGROUP2,
     mounts::Mount,
     policy::{Part, ProcessSection},
     privilege,
-    sys::confine::{make_read_only, replace_descriptor},
+    sys::confine::{make_read_only, mount_instead, replace_descriptor},
 };
 
 /// File systems by which whoever may write their files changes the kernel, or cgroups.
@@ -59,6 +59,9 @@ const MACHINE: [&str; 7] = ["sysrq-trigger", "irq", "bus", "fs", "acpi", "mtrr",
 /// What is mounted over a folder: nothing, in as little memory as can be.
 const EMPTY: &str = "mode=0555,size=4k,nr_inodes=1";
 
+/// Where it has to have some short files.
+const SMALL: &str = "mode=0555,size=64k,nr_inodes=16";
+
 /// Over a file.
 const NO_FILE: &str = "/dev/null";
 
@@ -69,6 +72,8 @@ pub(super) struct View {
     ipc: bool,
     /// Where the command's own cgroup is shown instead of all of them.
     cgroups: Vec<PathBuf>,
+    /// What it shows there of the limits that the command is under.
+    limits: Limits,
     /// What is made read-only, with all that is mounted below.
     read_only: Vec<PathBuf>,
     /// Single files and folders that are.
@@ -126,6 +131,11 @@ impl View {
         self
     }
 
+    /// The same, with these limits to be seen.
+    pub(super) fn showing(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
     /// The sockets that can't be connected to.
     pub(super) fn covered(&self) -> &[PathBuf] {
         &self.covered
@@ -145,6 +155,13 @@ impl View {
         for point in &self.cgroups {
             steps.push(on("showing no cgroup but its own at", point, bind(shown, point)));
             shown = point;
+        }
+        let limits = &self.limits;
+        for (own, point) in &limits.legacy {
+            steps.push(on("showing no cgroup but its own instead of all at", point, instead(own, point)));
+        }
+        for point in self.cgroups.iter().filter(|_| !limits.unified.is_empty()) {
+            steps.push(on("showing the limits at", point, files(&limits.unified, point)));
         }
         steps.extend(self.hidden.iter().map(|point| on("hiding", point, empty(point))));
         for path in &self.pinned {
@@ -192,10 +209,33 @@ fn open_as(folder: &Path, number: RawFd) -> impl Fn() -> nix::Result<()> + 'stat
     }
 }
 
+fn instead(folder: &Path, point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let [folder, point] = [folder, point].map(|path| CString::new(path.as_os_str().as_bytes()));
+    move || {
+        let (Ok(folder), Ok(point)) = (&folder, &point) else { return Err(Errno::EINVAL) };
+        mount_instead(folder, point)
+    }
+}
+
 fn empty(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
     let point = point.to_owned();
-    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    move || mount(Some("none"), &point, Some("tmpfs"), flags, Some(EMPTY))
+    move || memory(&point, MsFlags::MS_RDONLY, EMPTY)
+}
+
+/// Files with these contents, and nothing else. The mount is still writable then.
+fn files(files: &[(&'static str, String)], point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let (files, point) = (files.to_vec(), point.to_owned());
+    move || {
+        memory(&point, MsFlags::empty(), SMALL)?;
+        files.iter().try_for_each(|(name, text)| {
+            fs::write(point.join(name), text).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
+        })
+    }
+}
+
+fn memory(point: &Path, flags: MsFlags, options: &str) -> nix::Result<()> {
+    let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("none"), point, Some("tmpfs"), flags, Some(options))
 }
 
 fn read_only(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
@@ -208,8 +248,12 @@ mod tests {
     use super::*;
 
     fn mounts(list: &[(&str, &str)]) -> Vec<Mount> {
-        let mount =
-            |(point, kind): &(&str, &str)| Mount { root: "/".into(), point: point.into(), kind: (*kind).into() };
+        let mount = |(point, kind): &(&str, &str)| Mount {
+            root: "/".into(),
+            point: point.into(),
+            kind: (*kind).into(),
+            options: String::new(),
+        };
         list.iter().map(mount).collect()
     }
 

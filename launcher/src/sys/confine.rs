@@ -4,10 +4,13 @@
 use std::{
     collections::BTreeSet,
     ffi::CString,
-    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
 
-use nix::errno::Errno;
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, umount2},
+};
 use seccompiler::sock_filter;
 
 /// Has this process, and all that it becomes or starts, ask a filter about every system call. (seccompiler's own function
@@ -55,6 +58,36 @@ pub fn make_read_only(point: &CString) -> nix::Result<()> {
 pub fn replace_descriptor(by: &OwnedFd, number: RawFd) -> nix::Result<()> {
     // SAFETY: takes integers. What is closed are descriptors that the process keeps for what it executes, not for itself.
     Errno::result(unsafe { libc::dup2(by.as_raw_fd(), number) }).map(drop)
+}
+
+/// For open_tree(2) and move_mount(2); the libc crate has neither (include/uapi/linux/mount.h).
+const OPEN_TREE_CLONE: libc::c_int = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_int = 4;
+
+/// Mounts a folder, which may be below it, in the place of what is mounted at a point. A mount on top of the other one would do
+/// as well, but programs that read mountinfo take the first that they find.
+///
+/// # Errors
+///
+/// As open_tree(2) and move_mount(2): `ENOSYS` before Linux 5.2.
+pub fn mount_instead(folder: &CString, point: &CString) -> nix::Result<()> {
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC;
+    // SAFETY: the kernel reads a string that ends with a NUL.
+    let tree = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, folder.as_ptr(), flags) };
+    let tree = RawFd::try_from(Errno::result(tree)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the descriptor is new, and nobody else's.
+    let tree = unsafe { OwnedFd::from_raw_fd(tree) };
+    // Some mounts of a container are locked together with others, and stay below.
+    match umount2(point.as_c_str(), MntFlags::MNT_DETACH) {
+        Ok(()) | Err(Errno::EINVAL) => {}
+        Err(error) => return Err(error),
+    }
+    // SAFETY: the kernel reads strings that end with a NUL.
+    let result = unsafe {
+        let (tree, here) = (tree.as_raw_fd(), libc::AT_FDCWD);
+        libc::syscall(libc::SYS_move_mount, tree, c"".as_ptr(), here, point.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH)
+    };
+    Errno::result(result).map(drop)
 }
 
 /// Has all descriptors from this one up closed when this process executes something.

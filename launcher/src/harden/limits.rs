@@ -1,0 +1,130 @@
+//! What the command sees of the limits that it is under. Programs that adapt to them (Java, Go, Node.js, .NET) look for them in
+//! their own cgroup, where it is mounted. In a cgroup namespace, what is mounted of version 1 does not fit the paths in
+//! /proc/self/cgroup any more; and in version 2, a leaf has no limits but those of the cgroups above it, which it does not show.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{cgroup::CGROUP2, mounts::Mount};
+
+/// The type of a mount of version 1.
+pub(super) const CGROUP1: &str = "cgroup";
+
+/// The controllers of version 1 that have limits to adapt to. Others are left as they are: each one takes time.
+const CONTROLLERS: [&str; 3] = ["cpu", "cpuset", "memory"];
+
+/// The files of version 2 that say what the processes below get.
+const FILES: [&str; 4] = ["cpu.max", "memory.high", "memory.max", "memory.swap.max"];
+
+/// The limits on the cgroups of this process, which will be the command's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Cgroups of version 1 that are to be shown where their hierarchy is mounted: the cgroup, and the mount.
+    pub(super) legacy: Vec<(PathBuf, PathBuf)>,
+    /// What the files of version 2 are to say. None, if there is no limit.
+    pub(super) unified: Vec<(&'static str, String)>,
+}
+
+impl Limits {
+    /// What can be found of them. All of this is only to be looked at, so nothing of it is worth failing for.
+    pub(super) fn find(mounts: &[Mount]) -> Self {
+        let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mut limits = Self { legacy: legacy(mounts, &cgroups), unified: Vec::new() };
+        limits.legacy.retain(|(own, _)| own.is_dir());
+        if let Some((point, own)) = unified(mounts, &cgroups) {
+            let levels: Vec<&Path> = own.ancestors().take_while(|level| level.starts_with(&point)).collect();
+            limits.unified =
+                effective(|file| levels.iter().filter_map(|level| fs::read_to_string(level.join(file)).ok()).collect());
+        }
+        limits
+    }
+}
+
+/// The cgroups of version 1 that are not what their mount shows, and their mounts. `cgroups` is a cgroup file (cgroups(7)).
+fn legacy(mounts: &[Mount], cgroups: &str) -> Vec<(PathBuf, PathBuf)> {
+    let hierarchies: Vec<(Vec<&str>, &str)> = cgroups
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            Some((fields.next()?.split(',').collect(), fields.next()?))
+        })
+        .filter(|(controllers, _): &(Vec<&str>, _)| CONTROLLERS.iter().any(|one| controllers.contains(one)))
+        .collect();
+    let mounts = mounts.iter().filter(|mount| mount.kind == CGROUP1);
+    let of = |mount: &Mount| {
+        let options: Vec<&str> = mount.options.split(',').collect();
+        let is_mounted = |controllers: &[&str]| controllers.iter().all(|controller| options.contains(controller));
+        let (_, own) = hierarchies.iter().find(|(controllers, _)| is_mounted(controllers))?;
+        let below = Path::new(own).strip_prefix(&mount.root).ok().filter(|below| *below != "")?;
+        Some((mount.point.join(below), mount.point.clone()))
+    };
+    mounts.filter_map(of).collect()
+}
+
+/// Where a mount of version 2 shows the own cgroup: the mount, and the cgroup.
+fn unified(mounts: &[Mount], cgroups: &str) -> Option<(PathBuf, PathBuf)> {
+    let own = Path::new(cgroups.lines().find_map(|line| line.strip_prefix("0::"))?);
+    let mut mounts = mounts.iter().filter(|mount| mount.kind == CGROUP2);
+    mounts.find_map(|mount| Some((mount.point.clone(), mount.point.join(own.strip_prefix(&mount.root).ok()?))))
+}
+
+/// The least of what a file says in a cgroup and those above it, for each file. `read` returns what it says there.
+fn effective(read: impl Fn(&str) -> Vec<String>) -> Vec<(&'static str, String)> {
+    let least = |file: &'static str| {
+        let said = read(file);
+        let least = said.iter().min_by(|one, other| share(one).total_cmp(&share(other)))?;
+        Some((file, least.clone()))
+    };
+    let files: Vec<_> = FILES.into_iter().filter_map(least).collect();
+    if files.iter().all(|(_, text)| share(text).is_infinite()) { Vec::new() } else { files }
+}
+
+/// What a limit is to be compared by: bytes, or processors.
+fn share(text: &str) -> f64 {
+    let mut numbers = text.split_whitespace().map(|number| number.parse::<f64>().unwrap_or(f64::INFINITY));
+    let quota = numbers.next().unwrap_or(f64::INFINITY);
+    quota / numbers.next().unwrap_or(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_own_cgroup_is_shown_where_a_mount_shows_others_too() {
+        let mounts = Mount::parse(
+            b"30 20 0:26 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+              31 20 0:27 /docker/1 /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n\
+              32 20 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
+              33 20 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+              34 20 0:30 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw,nsdelegate\n",
+        );
+        let cgroups = "6:memory:/docker/1\n5:cpu,cpuacct:/a/b\n4:pids:/f\n1:name=systemd:/c\n0::/d/e\n";
+        let path = |text: &str| PathBuf::from(text);
+        assert_eq!(
+            legacy(&mounts, cgroups),
+            [(path("/sys/fs/cgroup/cpu,cpuacct/a/b"), path("/sys/fs/cgroup/cpu,cpuacct"))]
+        );
+        let unified = unified(&mounts, cgroups);
+        assert_eq!(unified, Some((path("/sys/fs/cgroup/unified"), path("/sys/fs/cgroup/unified/d/e"))));
+    }
+
+    #[test]
+    fn the_least_limit_of_all_levels_counts() {
+        let levels = |file: &str| -> Vec<String> {
+            let said: &[&str] = match file {
+                "cpu.max" => &["150000 100000\n", "max 100000\n", "50000 10000\n"],
+                "memory.max" => &["max\n", "1073741824\n", "8589934592\n"],
+                "memory.high" => &["max\n"],
+                _ => &[],
+            };
+            said.iter().map(ToString::to_string).collect()
+        };
+        let expected = [("cpu.max", "150000 100000\n"), ("memory.high", "max\n"), ("memory.max", "1073741824\n")];
+        assert_eq!(effective(levels), expected.map(|(file, text)| (file, text.to_owned())));
+        assert_eq!(effective(|_| vec!["max\n".to_owned()]), []);
+        assert_eq!(effective(|_| Vec::new()), []);
+    }
+}
