@@ -27,9 +27,19 @@ impl Document {
     ///
     /// When it can't be read or is larger than any policy.
     pub fn read(path: &Path) -> Result<Self, PolicyError> {
+        let file = File::open(path).map_err(|source| PolicyError::Unreadable { path: path.to_owned(), source })?;
+        Self::of_file(path, file)
+    }
+
+    /// Reads a policy file that is open already, said to be at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Document::read`].
+    pub fn of_file(path: &Path, file: File) -> Result<Self, PolicyError> {
         let unreadable = |source| PolicyError::Unreadable { path: path.to_owned(), source };
         let mut text = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_LEN + 1).read_to_end(&mut text));
+        let read = file.take(MAX_LEN + 1).read_to_end(&mut text);
         if read.map_err(unreadable)? as u64 > MAX_LEN {
             return Err(PolicyError::TooLarge { path: path.to_owned(), limit: MAX_LEN });
         }
