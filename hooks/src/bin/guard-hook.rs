@@ -3,6 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eprintln!("guard-hook: no such stage");
-    ExitCode::from(125)
+    hooks::cli::main()
 }
