@@ -88,6 +88,9 @@ for what in build "$@"; do
         # Clients whose behaviour under a policy is tested, and the servers that they talk to.
         packages bind9-dnsutils dnsmasq-base socat openssh-client iperf3 dbus-bin dbus-daemon
         dormant nginx nginx-common openssh-server
+        # Container engines, and a root file system with newer ones.
+        packages podman crun runc busybox-static debootstrap
+        "$(dirname "$0")/containers/root" >/dev/null
         ;;
     bench) packages hyperfine bubblewrap firejail util-linux bpftool ;;
     # The kernels themselves are fetched by tools/vm/kernel; none is installed.

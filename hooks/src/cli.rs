@@ -1,6 +1,7 @@
 //! The command line of `guard-hook`.
 
 use std::{
+    fs,
     io::{self, Write as _},
     os::unix::net::UnixDatagram,
     process::ExitCode,
@@ -16,6 +17,9 @@ use crate::{
 
 /// Where messages for the system's log are taken.
 const SYSLOG: &str = "/dev/log";
+
+/// Where they are taken by the kernel.
+const KERNEL_LOG: &str = "/dev/kmsg";
 
 /// LOG_DAEMON | LOG_ERR (syslog(3)).
 const PRIORITY: u8 = 3 << 3 | 3;
@@ -91,11 +95,21 @@ fn collect() -> ExitCode {
 /// Says something to the user, on one line: on standard error, which runc shows, and to the system's log, since crun throws
 /// away what hooks say. What can't be said must not keep a hook from what it does.
 pub fn tell(message: &str) {
-    let message = message.replace('\n', " | ");
+    // podman takes the usual words for the container's command not being found.
+    let message =
+        message.replace('\n', " | ").replace("No such file or directory (os error 2)", "there is no such file");
     let _ = writeln!(io::stderr(), "guard-hook: {message}");
-    if let Ok(log) = UnixDatagram::unbound() {
-        // A log that is full must not keep a container waiting.
-        let _ = log.set_nonblocking(true);
-        let _ = log.send_to(format!("<{PRIORITY}>guard-hook[{}]: {message}", std::process::id()).as_bytes(), SYSLOG);
+    let _ = log(&message);
+}
+
+/// Writes a message to the system's log, or where nobody keeps one to the kernel's.
+fn log(message: &str) -> io::Result<()> {
+    let line = format!("<{PRIORITY}>guard-hook[{}]: {message}", std::process::id());
+    let log = UnixDatagram::unbound()?;
+    // A log that is full must not keep a container waiting.
+    log.set_nonblocking(true)?;
+    match log.send_to(line.as_bytes(), SYSLOG) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(KERNEL_LOG, line),
+        sent => sent.map(drop),
     }
 }
