@@ -38,6 +38,8 @@ pub enum Cgroups {
     Pure,
     /// As they are on this machine: on some, version 1 beside version 2.
     AsTheyAre,
+    /// The same, but version 2 is where no engine looks for it.
+    Apart,
 }
 
 /// An engine: the runtime that podman uses, where it comes from, and how cgroups are seen.
@@ -116,7 +118,11 @@ impl Machine {
         };
         let folder = tempfile::tempdir().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-        let cgroups = if cgroups == Cgroups::Pure { "pure" } else { "hybrid" };
+        let cgroups = match cgroups {
+            Cgroups::Pure => "pure",
+            Cgroups::AsTheyAre => "hybrid",
+            Cgroups::Apart => "apart",
+        };
         let keeper = Command::new(tools.join("machine"))
             .args([cgroups, &root])
             .args([folder.path(), &guard_hook()])
@@ -193,6 +199,7 @@ impl Machine {
     /// # Panics
     ///
     /// When that isn't possible.
+    #[allow(clippy::must_use_candidate, reason = "the path is known")]
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder().join(name);
         fs::write(&path, text).expect("the folder is writable");
@@ -242,6 +249,12 @@ impl Machine {
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
+    /// Runs `guard-hook gc`.
+    #[must_use]
+    pub fn gc(&self) -> Said {
+        self.run(self.hook(), &["gc"])
+    }
+
     /// Runs `guard-hook` as a runtime does, with this state on its standard input.
     ///
     /// # Panics
@@ -262,20 +275,21 @@ impl Machine {
     /// Runs podman.
     #[must_use]
     pub fn podman(&self, arguments: &[&str]) -> Said {
-        self.run("podman", &[&["--runtime", self.runtime], arguments].concat())
+        let hooks = self.hooks_dir();
+        let hooks = hooks.to_str().expect("paths are text");
+        self.run("podman", &[&["--runtime", self.runtime, "--hooks-dir", hooks], arguments].concat())
     }
 
     /// Runs a container to its end, or detached if a flag says so. Without a network, unless a flag gives it one.
     #[must_use]
     pub fn container(&self, flags: &[&str], command: &[&str]) -> Said {
-        let (hooks, rootfs) = (self.hooks_dir(), self.rootfs());
-        let paths = [&hooks, &rootfs].map(|path| path.to_str().expect("paths are text").to_owned());
-        let mut words = vec!["run", "--hooks-dir", &paths[0], "--pids-limit=0"];
+        let rootfs = self.rootfs();
+        let mut words = vec!["run", "--pids-limit=0"];
         if !flags.iter().any(|flag| flag.starts_with("--network")) {
             words.push("--network=none");
         }
         words.extend(flags);
-        words.extend(["--rootfs", &paths[1]]);
+        words.extend(["--rootfs", rootfs.to_str().expect("paths are text")]);
         words.extend(command);
         self.podman(&words)
     }
