@@ -39,7 +39,7 @@ test-kernels:
 # Measurements against the peers, with the release build.
 bench: setup
 	tools/setup.sh bench
-	$(CARGO) build --release --locked --package launcher --package guard-bench
+	$(CARGO) build --release --locked --package launcher --package guard-hooks --package guard-bench
 	target/$(HOST)/release/guard-bench
 
 lint:

@@ -92,7 +92,10 @@ for what in build "$@"; do
         packages podman crun runc busybox-static debootstrap
         "$(dirname "$0")/containers/root" >/dev/null
         ;;
-    bench) packages hyperfine bubblewrap firejail util-linux bpftool ;;
+    bench)
+        packages hyperfine bubblewrap firejail util-linux bpftool busybox-static debootstrap
+        "$(dirname "$0")/containers/root" >/dev/null
+        ;;
     # The kernels themselves are fetched by tools/vm/kernel; none is installed.
     kernels) packages qemu-system-x86 busybox-static kmod xz-utils zstd python3 util-linux ;;
     lint) tool cargo-deny "$CARGO_DENY" ;;
