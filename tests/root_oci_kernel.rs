@@ -33,7 +33,7 @@ fn a_container_is_guarded_from_its_start_to_its_log() {
         let flags = [&flags[0], flags[1].as_str(), "--detach", "--name=c1"];
         let _ = machine.container(&flags, &["/bin/sleep", "1000"]).good();
         let attempt = || {
-            let said = machine.podman(&["exec", "c1", "/bin/sh", "-c", ATTEMPTS]);
+            let said = machine.exec("c1", ATTEMPTS);
             let count = |words: &str| said.stderr.matches(words).count();
             assert_eq!((count("Operation not permitted"), count("Connection refused")), (3, 1), "{engine:?} {said:?}");
         };

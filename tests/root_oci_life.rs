@@ -36,7 +36,7 @@ fn start(machine: &Machine, flags: &[String; 2], name: &str) -> String {
 }
 
 fn assert_guarded(machine: &Machine, name: &str) {
-    let said = machine.podman(&["exec", name, "/bin/cat", "/dev/full"]);
+    let said = machine.exec(name, "/bin/cat /dev/full");
     assert!(said.stderr.contains("Operation not permitted"), "{said:?}");
 }
 
@@ -294,7 +294,7 @@ fn where_a_container_has_only_cgroups_of_version_1_it_gets_one_of_version_2() {
     }
     let (machine, flags) = machine((Root::Own, Cgroups::Apart, "runc"));
     let flags = [&flags[0], flags[1].as_str(), "--rm"];
-    let said = machine.container(&flags, &["/bin/sh", "-c", "/bin/cat /dev/full; /bin/cat /proc/self/cgroup"]).good();
+    let said = machine.script(&flags, "/bin/cat /dev/full; /bin/cat /proc/self/cgroup").good();
     assert!(said.stderr.contains("Operation not permitted"), "{said:?}");
     let log = machine.log("log.json");
     let id = log["container"]["id"].as_str().unwrap();

@@ -91,7 +91,8 @@ impl Hierarchy {
         let read = |path: &str| fs::read(path).map_err(on(Path::new(path)));
         // A mount may be covered by another one; what is seen at its mount point then is something else.
         let is_seen = |mount: &Path| statfs(mount).is_ok_and(|seen| seen.filesystem_type() == CGROUP2_SUPER_MAGIC);
-        Self::parse(&read(MOUNTINFO)?, &read(&format!("/proc/{process}/cgroup"))?, is_seen).ok_or(CgroupError::NoCgroup2)
+        Self::parse(&read(MOUNTINFO)?, &read(&format!("/proc/{process}/cgroup"))?, is_seen)
+            .ok_or(CgroupError::NoCgroup2)
     }
 
     /// `mounts` is a mountinfo file, `cgroups` a cgroup file (cgroups(7)).

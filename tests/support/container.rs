@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use serde_json::{Value, json};
@@ -60,6 +61,8 @@ pub struct Machine {
     folder: TempDir,
     keeper: Child,
     runtime: &'static str,
+    /// How many scripts have been run.
+    scripts: AtomicU32,
 }
 
 /// What a command has said, and its exit status.
@@ -134,7 +137,7 @@ impl Machine {
         let said = BufReader::new(keeper.stdout.as_mut().expect("a pipe")).read_line(&mut line);
         said.expect("it says when it is ready");
         assert_eq!(line, "ready\n", "tools/containers/machine can't set up {}", folder.path().display());
-        let machine = Self { folder, keeper, runtime };
+        let machine = Self { folder, keeper, runtime, scripts: AtomicU32::new(0) };
         machine.write("containers.conf", CONTAINERS_CONF);
         machine.make_rootfs();
         machine.install();
@@ -295,6 +298,29 @@ impl Machine {
         words.extend(["--rootfs", rootfs.to_str().expect("paths are text")]);
         words.extend(command);
         self.podman(&words)
+    }
+
+    /// Runs a container with a shell script to its end.
+    #[must_use]
+    pub fn script(&self, flags: &[&str], script: &str) -> Said {
+        self.heard(script, |script| self.container(flags, &["/bin/sh", "-c", script]))
+    }
+
+    /// Executes a shell script in a container that runs.
+    #[must_use]
+    pub fn exec(&self, name: &str, script: &str) -> Said {
+        self.heard(script, |script| self.podman(&["exec", name, "/bin/sh", "-c", script]))
+    }
+
+    /// Runs a script in a container. What it says comes by files, since engines on a busy machine lose the last words of
+    /// what ends soon; if it was never started, what the engine says.
+    fn heard(&self, script: &str, run: impl FnOnce(&str) -> Said) -> Said {
+        let number = self.scripts.fetch_add(1, Ordering::Relaxed);
+        let names = ["stdout", "stderr"].map(|stream| format!("/script.{number}.{stream}"));
+        let said = run(&format!("exec >{} 2>{}; {script}", names[0], names[1]));
+        let read = |name: &String| fs::read_to_string(self.rootfs().join(&name[1..])).ok();
+        let (stdout, stderr) = (read(&names[0]), read(&names[1]));
+        Said { code: said.code, stdout: stdout.unwrap_or(said.stdout), stderr: stderr.unwrap_or(said.stderr) }
     }
 
     /// The id of a container, by its name.

@@ -1,11 +1,13 @@
 //! The policy file as text: reading it, identifying it, parsing it.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
 };
 
+use serde::de::IgnoredAny;
 use sha2::{Digest as _, Sha256};
 
 use super::{Policy, PolicyError};
@@ -63,6 +65,13 @@ impl Document {
             .map_err(|error| PolicyError::invalid(&self.path, error.path(), error.inner()))?;
         json.end().map_err(|error| PolicyError::syntax(&self.path, &error))?;
         Ok(policy)
+    }
+
+    /// Whether the policy has a section of this name, be it one that says the same as if it were left out.
+    #[must_use]
+    pub fn has_section(&self, name: &str) -> bool {
+        let sections = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&self.text);
+        sections.is_ok_and(|sections| sections.contains_key(name))
     }
 
     /// Where the document came from.
