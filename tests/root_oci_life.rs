@@ -152,6 +152,31 @@ fn what_a_killed_engine_left_behind_is_concluded_by_the_next_container() {
     }
 }
 
+/// podman does not call poststop for a container that its runtime has not come to starting.
+#[test]
+fn a_container_that_fails_to_start_after_all_is_concluded_by_the_next() {
+    for engine in [CRUN, RUNC] {
+        let (machine, flags) = machine(engine);
+        let said = machine.container(&[&flags[0], &flags[1], "--rm"], &["/bin/absent"]);
+        assert_eq!(said.code, Some(127), "{said:?}");
+        let other = flags[1].replace("log.json", "other.json");
+        let _ = machine.container(&[&flags[0], &other, "--rm"], &["/bin/true"]).good();
+        assert_eq!(machine.pins(), Vec::<String>::new());
+        assert_eq!(machine.log("log.json")["command"], json!(["/bin/absent"]));
+    }
+}
+
+/// runc writes them in the container's process, once that is guarded.
+#[test]
+fn tunables_that_an_engine_sets_are_set() {
+    for engine in [CRUN, RUNC] {
+        let (machine, flags) = machine(engine);
+        let flags = [&flags[0], flags[1].as_str(), "--rm", "--sysctl=net.ipv4.ip_unprivileged_port_start=77"];
+        let said = machine.script(&flags, "/bin/cat /proc/sys/net/ipv4/ip_unprivileged_port_start").good();
+        assert_eq!(said.stdout, "77\n", "{engine:?} {said:?}");
+    }
+}
+
 #[test]
 fn what_a_killed_hook_left_behind_is_removed() {
     let (machine, flags) = machine(RUNC);
@@ -302,13 +327,22 @@ fn where_a_container_has_only_cgroups_of_version_1_it_gets_one_of_version_2() {
     assert_eq!((denied(&log), &log["enforced"]["exec"]), (1, &json!(false)));
     assert_eq!(machine.cgroups(id), Vec::<PathBuf>::new());
     assert_eq!(machine.pins(), Vec::<String>::new());
+    // One that an engine which was killed has left behind is not in the way.
+    let _ = machine.container(&[flags[0], flags[1], "--detach", "--name=c1"], &["/bin/sleep", "1000"]).good();
+    let id = machine.id("c1");
+    let _ = machine.podman(&["kill", "c1"]).good();
+    let _ = machine.podman(&["wait", "c1"]).good();
+    let leaf = cgroup2_mount().join(format!("guard-hook.{id}"));
+    let _ = fs::create_dir(&leaf);
+    let _ = machine.podman(&["start", "c1"]).good();
+    assert_eq!(processes_in(&leaf).len(), 1);
+    remove(&machine, "c1");
+    assert!(!leaf.exists());
     // And where it can't be kept, the process is not left in it.
     let _ = machine.run("umount", &["/sys/fs/bpf"]).good();
-    let said = machine.container(&flags, &["/bin/true"]);
+    let said = machine.container(&[flags[0], flags[1], "--name=c2"], &["/bin/true"]);
     assert!(said.stderr.contains("bpf file system"), "{said:?}");
-    let leaf = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("guard-hook.");
-    let left: Vec<_> = fs::read_dir(cgroup2_mount()).unwrap().flatten().filter(leaf).collect();
-    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(machine.cgroups(&machine.id("c2")), Vec::<PathBuf>::new());
 }
 
 #[test]

@@ -156,7 +156,14 @@ impl Own {
     /// Makes a cgroup for a container that has none of version 2, since its runtime uses version 1.
     fn make(mount: &Path, container: &Container, pid: u32, from: PathBuf) -> Result<Self, PlaceError> {
         let path = mount.join(format!("{PREFIX}{}", container.name()));
-        fs::create_dir(&path).map_err(on(&path))?;
+        // A container of this id may have left one behind. It can be removed unless there are processes in it.
+        let made = match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_dir(&path).and_then(|()| fs::create_dir(&path))
+            }
+            made => made,
+        };
+        made.map_err(on(&path))?;
         let moved = Moved { pid, from, to: path };
         let mut own = Self::open(mount, &moved.to)?;
         own.place.made = true;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use launcher::{
     compile::Tables,
     load::{Fresh, Link},
-    policy::{Document, Policy},
+    policy::{Document, Part, Policy},
     report::{Destination, LOG_FOLDER},
 };
 
@@ -28,9 +28,6 @@ use crate::{
 /// Permission bits by which others than its owner could write a file.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// The section of a policy that is about what keeps a command inside beside the rules.
-const PROCESS: &str = "process";
-
 /// How many digits of an id are enough in the name of a log.
 const SHORT_ID: usize = 12;
 
@@ -44,13 +41,15 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     // Nothing has been made before the annotations and the policy are known to be good.
     let wanted = Wanted::new(&container.annotations)?;
     let document = read_policy(&wanted.policy).context(POLICY)?;
-    let policy: Policy = document.parse()?;
+    let mut policy: Policy = document.parse()?;
     ensure!(
-        !document.has_section(PROCESS),
-        "{}: /{PROCESS}: what else keeps a container inside is its engine's business (podman: --cap-drop, --security-opt …); \
+        !document.has_process_section(),
+        "{}: /process: what else keeps a container inside is its engine's business (podman: --cap-drop, --security-opt …); \
          leave the section out of policies for containers",
         wanted.policy.display()
     );
+    // So is who may write tunables that no rule is about: runtimes write some in the container's process, podman has one by default.
+    policy.process.allow = vec![Part::Sysctls];
     let tables = Tables::compile(&policy).with_context(|| wanted.policy.display().to_string())?;
     let started = Timestamp::now();
     let log = log_file(wanted.log.as_deref(), started, &container.id).context(LOG)?;

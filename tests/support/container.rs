@@ -101,6 +101,22 @@ pub fn guard_hook() -> PathBuf {
     program
 }
 
+/// The root file system that tools/containers/root makes.
+///
+/// # Panics
+///
+/// When it can't be made.
+#[must_use]
+pub fn newer_root() -> String {
+    let made = Command::new(tools().join("root")).output().expect("tools/containers/root can be run");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).expect("a path").trim().to_owned()
+}
+
+fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in a folder").join("tools/containers")
+}
+
 impl Machine {
     /// A machine for one engine.
     ///
@@ -109,15 +125,9 @@ impl Machine {
     /// When it can't be set up: the packages of `tools/setup.sh containers` are needed.
     #[must_use]
     pub fn new((root, cgroups, runtime): Engine) -> Self {
-        let tools =
-            Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in a folder").join("tools/containers");
         let root = match root {
             Root::Own => "/".to_owned(),
-            Root::Newer => {
-                let made = Command::new(tools.join("root")).output().expect("tools/containers/root can be run");
-                assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-                String::from_utf8(made.stdout).expect("a path").trim().to_owned()
-            }
+            Root::Newer => newer_root(),
         };
         let folder = tempfile::tempdir().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
@@ -126,7 +136,7 @@ impl Machine {
             Cgroups::AsTheyAre => "hybrid",
             Cgroups::Apart => "apart",
         };
-        let keeper = Command::new(tools.join("machine"))
+        let keeper = Command::new(tools().join("machine"))
             .args([cgroups, &root])
             .args([folder.path(), &guard_hook()])
             .stdin(Stdio::piped())

@@ -1,13 +1,12 @@
 //! The policy file as text: reading it, identifying it, parsing it.
 
 use std::{
-    collections::BTreeMap,
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
 };
 
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 use sha2::{Digest as _, Sha256};
 
 use super::{Policy, PolicyError};
@@ -67,11 +66,14 @@ impl Document {
         Ok(policy)
     }
 
-    /// Whether the policy has a section of this name, be it one that says the same as if it were left out.
+    /// Whether the policy has a process section, be it one that says the same as if it were left out.
     #[must_use]
-    pub fn has_section(&self, name: &str) -> bool {
-        let sections = serde_json::from_slice::<BTreeMap<String, IgnoredAny>>(&self.text);
-        sections.is_ok_and(|sections| sections.contains_key(name))
+    pub fn has_process_section(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Sections {
+            process: Option<IgnoredAny>,
+        }
+        serde_json::from_slice(&self.text).is_ok_and(|Sections { process }| process.is_some())
     }
 
     /// Where the document came from.
