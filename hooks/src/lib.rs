@@ -13,4 +13,5 @@ pub mod gc;
 pub mod note;
 pub mod pins;
 pub mod report;
+pub mod runtime;
 pub mod stop;
