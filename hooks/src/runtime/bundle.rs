@@ -4,6 +4,7 @@
 //! versions of the specification or an engine of its own put there.
 
 use std::{
+    fmt::Display,
     fs::{self, File, Metadata},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
@@ -148,8 +149,8 @@ impl Bundle {
         serde_json::from_str(&self.text).map_err(|error| self.wrong("/", error))
     }
 
-    fn wrong(&self, place: &str, what: impl ToString) -> BundleError {
-        BundleError::Content { path: self.path.clone(), what: format!("{place}: {}", what.to_string()) }
+    fn wrong(&self, place: &str, what: impl Display) -> BundleError {
+        BundleError::Content { path: self.path.clone(), what: format!("{place}: {what}") }
     }
 }
 

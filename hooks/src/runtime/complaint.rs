@@ -13,10 +13,10 @@ use super::arguments::Log;
 /// Says why there is no container.
 pub fn complain(log: &Log, message: &str) {
     let message = format!("guard-runtime: {message}");
-    if let Some(file) = &log.file {
-        if let Err(error) = append(file, &line(&message, jiff::Timestamp::now(), log.json)) {
-            tell(&format!("guard-runtime: {}: {error}", file.display()));
-        }
+    if let Some(file) = &log.file
+        && let Err(error) = append(file, &line(&message, jiff::Timestamp::now(), log.json))
+    {
+        tell(&format!("guard-runtime: {}: {error}", file.display()));
     }
     tell(&message);
 }
