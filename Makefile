@@ -5,20 +5,24 @@ CARGO ?= cargo
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
+RELEASE = $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
-.PHONY: all setup build demo test test-kernels bench lint clean
+.PHONY: all setup build demo test test-kernels bench lint install uninstall deb clean
 
 all: build
+
+include packaging/install.mk
 
 # Tool chain and libraries.
 setup:
 	tools/setup.sh
 
-# The release build: one static program, bin/guard-run.
+# The release build: static programs, in bin/.
 build: setup
-	$(CARGO) build --release --locked --package launcher
+	$(CARGO) build --release --locked --package launcher --package guard-hooks
 	mkdir -p bin
-	ln -sf ../target/$(HOST)/release/guard-run bin/guard-run
+	ln -srf $(PROGRAMS:%=$(RELEASE)/%) bin/
 
 # The tutorial scenario: two web servers, one of them forbidden.
 demo: build

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs what building (default) or also testing and measuring ("test", "kernels", "bench", "lint") needs, unless it is there.
+# Installs what building (default) or also testing, measuring and packaging ("test", "kernels", "bench", "lint", "install", "deb") needs, unless it is there.
 # Packages are Debian's; elsewhere it says what to install.
 set -eu
 
 BPF_LINKER=0.13.0
+CARGO_DEB=3.8.0
 CARGO_DENY=0.20.2
 LLVM=22
 
@@ -98,6 +99,11 @@ for what in build "$@"; do
         ;;
     # The kernels themselves are fetched by tools/vm/kernel; none is installed.
     kernels) packages qemu-system-x86 busybox-static kmod xz-utils zstd python3 util-linux ;;
+    install) packages go-md2man ;;
+    deb)
+        packages go-md2man dpkg-dev lintian
+        tool cargo-deb "$CARGO_DEB" --no-default-features
+        ;;
     lint) tool cargo-deny "$CARGO_DENY" ;;
     *) say "unknown: $what"; exit 2 ;;
     esac

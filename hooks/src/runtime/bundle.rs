@@ -81,27 +81,26 @@ impl Bundle {
         Ok(Some(Self { path, metadata, text }))
     }
 
-    /// The policy that the annotations name.
-    pub fn policy(&self) -> Result<Option<String>, BundleError> {
-        let annotations = object(self.members()?.annotations).map_err(|error| self.wrong("/annotations", error))?;
-        match annotations.get(annotations::POLICY) {
-            None => Ok(None),
-            Some(Value::String(policy)) => Ok(Some(policy.clone())),
-            Some(other) => Err(self.wrong("/annotations", format!("{} is {other}, not a string", annotations::POLICY))),
-        }
+    /// Whether an annotation is the guard's. One that is misspelled is, too: the hook refuses it.
+    pub fn asks_for_guard(&self) -> Result<bool, BundleError> {
+        Ok(self.annotations()?.keys().any(|key| key.starts_with(annotations::PREFIX)))
+    }
+
+    /// Whether the annotations name a policy.
+    pub fn names_policy(&self) -> Result<bool, BundleError> {
+        Ok(self.annotations()?.contains_key(annotations::POLICY))
     }
 
     /// Names a policy in the annotations.
     pub fn set_policy(&mut self, policy: &str) -> Result<(), BundleError> {
-        let old = self.members()?.annotations;
-        let mut annotations = object(old).map_err(|error| self.wrong("/annotations", error))?;
+        let mut annotations = self.annotations()?;
         annotations.insert(annotations::POLICY.into(), policy.into());
-        self.text = with_member(&self.text, "annotations", old, &Value::from(annotations));
+        self.text = with_member(&self.text, "annotations", self.members()?.annotations, &Value::from(annotations));
         Ok(())
     }
 
-    /// Adds the hook to its stages, after those that are there. One that is there already, from hooks.d or an earlier try,
-    /// is not added again.
+    /// Adds the hook to its stages, after those that are there. One that is there already, from hooks.d (which doesn't name
+    /// the stage) or an earlier try, is not added again.
     pub fn add_hooks(&mut self, hook: &Path) -> Result<(), BundleError> {
         let Some(hook) = hook.to_str() else {
             return Err(self.wrong("/hooks", format!("{} can't be written in JSON", hook.display())));
@@ -109,7 +108,6 @@ impl Bundle {
         let old = self.members()?.hooks;
         let mut hooks = object(old).map_err(|error| self.wrong("/hooks", error))?;
         for stage in STAGES {
-            let arguments = json!(["guard-hook", stage]);
             let list = hooks.entry(stage).or_insert(Value::Null);
             if list.is_null() {
                 *list = json!([]);
@@ -117,8 +115,11 @@ impl Bundle {
             let Value::Array(list) = list else {
                 return Err(self.wrong(&format!("/hooks/{stage}"), "not a list"));
             };
-            if !list.iter().any(|entry| entry["path"] == hook && entry["args"] == arguments) {
-                list.push(json!({"path": hook, "args": arguments}));
+            if !list
+                .iter()
+                .any(|entry| entry["path"] == hook && [&Value::Null, &json!(stage)].contains(&&entry["args"][1]))
+            {
+                list.push(json!({"path": hook, "args": ["guard-hook", stage]}));
             }
         }
         self.text = with_member(&self.text, "hooks", old, &Value::from(hooks));
@@ -147,6 +148,10 @@ impl Bundle {
             return Err(self.wrong("/", "not an object"));
         }
         serde_json::from_str(&self.text).map_err(|error| self.wrong("/", error))
+    }
+
+    fn annotations(&self) -> Result<Map<String, Value>, BundleError> {
+        object(self.members()?.annotations).map_err(|error| self.wrong("/annotations", error))
     }
 
     fn wrong(&self, place: &str, what: impl Display) -> BundleError {
@@ -217,29 +222,39 @@ mod tests {
         let once = with_hooks(r#"{"hooks":{"poststop":null}}"#);
         assert_eq!(with_hooks(&once), once);
         // As hooks.d has it.
-        let timed = once.replace(r#""path""#, r#""timeout":30,"path""#);
+        let timed = once.replace(r#"],"path""#, r#"],"timeout":30,"path""#);
         assert_eq!(with_hooks(&timed).matches("guard-hook\",\"createRuntime").count(), 1);
+        let unstaged = once.replace(",\"createRuntime\"]", "]").replace(",\"poststop\"]", "]");
+        assert_eq!(with_hooks(&unstaged), unstaged);
         // Another one at another stage, or of another place, isn't it.
         let elsewhere = once.replace("/usr/bin", "/opt");
         assert_eq!(with_hooks(&elsewhere).matches("guard-hook\",\"createRuntime").count(), 2);
     }
 
     #[test]
-    fn the_policy_is_what_the_annotation_says() {
-        let policy = |text: &str| bundle(text).1.policy().map_err(|error| error.to_string());
-        assert_eq!(policy(r#"{"annotations":{"io.guard-run.policy":"/p.json"}}"#), Ok(Some("/p.json".into())));
-        for text in ["{}", r#"{"annotations":null}"#, r#"{"annotations":{"io.guard-run.policyx":"/p.json"}}"#] {
-            assert_eq!(policy(text), Ok(None), "{text}");
+    fn a_guard_is_asked_for_by_any_annotation_of_the_guard() {
+        let asked = |text: &str| {
+            let (_folder, bundle) = bundle(text);
+            bundle
+                .asks_for_guard()
+                .and_then(|asks| Ok((asks, bundle.names_policy()?)))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(asked(r#"{"annotations":{"io.guard-run.policy":"/p.json"}}"#), Ok((true, true)));
+        for key in ["io.guard-run.log", "io.guard-run.polcy"] {
+            assert_eq!(asked(&json!({"annotations": {key: "/p.json"}}).to_string()), Ok((true, false)), "{key}");
+        }
+        for text in ["{}", r#"{"annotations":null}"#, r#"{"annotations":{"io.guard-runner.policy":"/p.json"}}"#] {
+            assert_eq!(asked(text), Ok((false, false)), "{text}");
         }
         for (text, message) in [
-            (r#"{"annotations":{"io.guard-run.policy":7}}"#, "/annotations: io.guard-run.policy is 7, not a string"),
             (r#"{"annotations":["io.guard-run.policy"]}"#, "/annotations: invalid type: sequence"),
             (r#"{"annotations":{}, "annotations":{}}"#, "/: duplicate field `annotations`"),
             ("", "/: not an object"),
             ("[]", "/: not an object"),
             (r#"{"annotations":{"io.guard-run.policy":"/p.json"}"#, "/: EOF while parsing an object"),
         ] {
-            let error = policy(text).unwrap_err();
+            let error = asked(text).unwrap_err();
             assert!(error.contains(message), "{text}: {error}");
         }
     }
@@ -252,7 +267,7 @@ mod tests {
         ] {
             let (_folder, mut bundle) = bundle(before);
             bundle.set_policy("/p").unwrap();
-            assert_eq!((bundle.text.as_str(), bundle.policy().unwrap().as_deref()), (after, Some("/p")));
+            assert_eq!((bundle.text.as_str(), bundle.names_policy().unwrap()), (after, true));
         }
     }
 

@@ -85,11 +85,11 @@ fn prepare(order: &Order) -> Result<(), RuntimeError> {
         // There is none; let the runtime say so.
         return Ok(());
     };
-    if bundle.policy()?.is_none() {
-        if !Path::new(DEFAULT_POLICY).try_exists().map_err(RuntimeError::DefaultPolicy)? {
-            return Ok(());
-        }
+    if !bundle.names_policy()? && Path::new(DEFAULT_POLICY).try_exists().map_err(RuntimeError::DefaultPolicy)? {
         bundle.set_policy(DEFAULT_POLICY)?;
+    }
+    if !bundle.asks_for_guard()? {
+        return Ok(());
     }
     if order.restores {
         return Err(RuntimeError::Restore);
