@@ -8,7 +8,7 @@ DOCDIR ?= $(DATADIR)/doc/guard-run
 BASHDIR ?= $(DATADIR)/bash-completion/completions
 ZSHDIR ?= $(DATADIR)/zsh/site-functions
 FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
-# podman and CRI-O read /usr/share/containers/oci/hooks.d and /etc/containers/oci/hooks.d.
+# podman and CRI-O read /usr/share/containers/oci/hooks.d; `guard-run doctor` says what to do for any other place.
 HOOKSDIR ?= $(DATADIR)/containers/oci/hooks.d
 
 PROGRAMS = guard-run guard-hook guard-runtime
@@ -45,7 +45,7 @@ install: build
 	sed 's|/usr/bin/|$(BINDIR)/|' hooks/guard-run.json >$(DESTDIR)$(HOOKSDIR)/guard-run.json
 	install -m 644 schema/*.json $(DESTDIR)$(DATADIR)/guard-run/schema
 	install -m 644 README.md SECURITY.md CHANGELOG.md LICENSE-* $(DESTDIR)$(DOCDIR)
-	cd examples && find . -name '*.json' ! -name '*.resolved.json' -exec install -D -m 644 {} $(abspath $(DESTDIR)/)$(DOCDIR)/examples/{} \;
+	cd examples && find . -type f ! -name '*.expected' ! -name '*.resolved.json' -exec install -D -m 644 {} $(abspath $(DESTDIR)/)$(DOCDIR)/examples/{} \;
 
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))

@@ -5,4 +5,4 @@
 set -eu
 sed "1s/^# \(.*\)(\([0-9]\))\$/% \1 \2 \"\" \"guard-run $2\"/" "$1" | go-md2man |
     awk '/^\.PP$/ && heading { heading = 0; next } { heading = /^\.SH / } { print }' |
-    sed -e 's/\\\\$/\n.br/' -e 's/\\fC/\\fB/g'
+    sed -e 's|\\\\\(\\&\)\?$|\n.br|' -e 's/\\fC/\\fB/g'
