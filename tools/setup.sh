@@ -92,6 +92,8 @@ for what in build "$@"; do
         # Container engines, and a root file system with newer ones.
         packages podman crun runc busybox-static debootstrap
         "$(dirname "$0")/containers/root" >/dev/null
+        # What man pages are made of, and read with.
+        packages go-md2man mandoc man-db
         ;;
     bench)
         packages hyperfine bubblewrap firejail util-linux bpftool busybox-static debootstrap
