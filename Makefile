@@ -31,7 +31,7 @@ demo: build
 
 # All tests; those that enforce need root.
 test:
-	tools/setup.sh test
+	tools/setup.sh test deb
 	$(CARGO) build --locked
 	$(CARGO) test --locked --no-fail-fast
 

@@ -26,10 +26,13 @@ INSTALLED = $(PROGRAMS:%=$(BINDIR)/%) $(RUNTIMES:%=$(BINDIR)/guard-runtime-%) \
 # The folders that are guard-run's own, as a whole.
 OWNED = $(DATADIR)/guard-run $(DOCDIR)
 
-install: build
-	tools/setup.sh install
+# Where the programs are that were built.
+BUILT ?= bin
+
+# Under sudo, what its user has built is installed: root may have no tool chain, and must not own what the build leaves.
+install: $(if $(SUDO_USER),$(BUILT)/guard-run,build)
 	install -d $(addprefix $(DESTDIR),$(sort $(dir $(INSTALLED))) $(DATADIR)/guard-run/schema $(DOCDIR)/examples)
-	install -m 755 $(PROGRAMS:%=$(RELEASE)/%) $(DESTDIR)$(BINDIR)
+	install -m 755 $(PROGRAMS:%=$(BUILT)/%) $(DESTDIR)$(BINDIR)
 	for runtime in $(RUNTIMES); do \
 		ln -sf guard-runtime $(DESTDIR)$(BINDIR)/guard-runtime-$$runtime && \
 		ln -sf guard-runtime.8 $(DESTDIR)$(MANDIR)/man8/guard-runtime-$$runtime.8 || exit 1; \
@@ -39,9 +42,9 @@ install: build
 		tools/man.sh docs/$$page.md $(VERSION) >"$$file" && chmod 644 "$$file" || exit 1; \
 	done
 	umask 022 && \
-	$(RELEASE)/guard-run completion bash >$(DESTDIR)$(BASHDIR)/guard-run && \
-	$(RELEASE)/guard-run completion zsh >$(DESTDIR)$(ZSHDIR)/_guard-run && \
-	$(RELEASE)/guard-run completion fish >$(DESTDIR)$(FISHDIR)/guard-run.fish && \
+	$(BUILT)/guard-run completion bash >$(DESTDIR)$(BASHDIR)/guard-run && \
+	$(BUILT)/guard-run completion zsh >$(DESTDIR)$(ZSHDIR)/_guard-run && \
+	$(BUILT)/guard-run completion fish >$(DESTDIR)$(FISHDIR)/guard-run.fish && \
 	sed 's|/usr/bin/|$(BINDIR)/|' hooks/guard-run.json >$(DESTDIR)$(HOOKSDIR)/guard-run.json
 	install -m 644 schema/*.json $(DESTDIR)$(DATADIR)/guard-run/schema
 	install -m 644 README.md SECURITY.md CHANGELOG.md LICENSE-* $(DESTDIR)$(DOCDIR)
@@ -51,12 +54,15 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
 	rm -rf $(addprefix $(DESTDIR),$(OWNED))
 
+bin/guard-run:
+	@echo "make: nothing is built yet: run make, without sudo, first" >&2; exit 1
+
 # A Debian package of what install makes, in target/debian.
 STAGE = target/debian/root
 deb: build
 	tools/setup.sh deb
 	rm -rf $(STAGE)
-	$(MAKE) --old-file=build install DESTDIR=$(STAGE) PREFIX=/usr ZSHDIR=/usr/share/zsh/vendor-completions RELEASE=$(RELEASE)
+	$(MAKE) --old-file=build install DESTDIR=$(STAGE) PREFIX=/usr ZSHDIR=/usr/share/zsh/vendor-completions BUILT=$(BUILT)
 	packaging/debian.sh $(STAGE) $(VERSION)
 	$(CARGO) deb --locked --no-build --no-strip --package launcher --output target/debian/
 	lintian --fail-on error,warning target/debian/guard-run_$(VERSION)-1_*.deb

@@ -22,11 +22,16 @@ fn checkout() -> &'static Path {
 
 /// Calls make for a target, with everything built already.
 fn make(target: &str, root: &Path) -> Output {
-    let built = guard_run();
+    make_of(guard_run().parent().unwrap(), target, root)
+}
+
+/// The same for programs in a folder.
+fn make_of(built: &Path, target: &str, root: &Path) -> Output {
     let output = Command::new("make")
         .current_dir(checkout())
         .args(["--no-print-directory", "--old-file=build", target])
-        .arg(format!("RELEASE={}", built.parent().unwrap().display()))
+        .env_remove("SUDO_USER")
+        .arg(format!("BUILT={}", built.display()))
         .arg(format!("PREFIX={PREFIX}"))
         .arg(format!("DESTDIR={}", root.display()))
         .output()
@@ -157,6 +162,79 @@ fn completions_complete() {
     assert_eq!(complete(&["--fail"]), "--fail-on-deny");
     assert_eq!(complete(&["--wait", ""]), "tree child");
     assert!(Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
+}
+
+#[test]
+fn the_examples_for_engines_name_what_is_installed() {
+    let mut examples = BTreeSet::new();
+    files(&checkout().join("examples/containers"), &mut examples);
+    for example in examples {
+        let text = fs::read_to_string(&example).unwrap();
+        if example.extension() == Some("json".as_ref()) {
+            serde_json::from_str::<Value>(&text).unwrap();
+        }
+        for place in text.split("/usr/bin/guard-").skip(1) {
+            let name = place.split(|c: char| !c.is_ascii_lowercase() && c != '-').next().unwrap();
+            let names = ["runtime", "runtime-runc", "runtime-crun", "runtime-youki", "hook", "run"];
+            assert!(names.contains(&name), "{}: guard-{name}", example.display());
+        }
+    }
+}
+
+/// Debug information would take minutes to compress.
+fn stripped() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["guard-run", "guard-hook", "guard-runtime"] {
+        let (from, to) = (guard_run().with_file_name(name), folder.path().join(name));
+        assert!(Command::new("strip").arg("-o").arg(to).arg(from).status().unwrap().success());
+    }
+    folder
+}
+
+#[test]
+fn the_debian_package_has_what_is_installed_and_goes_without_a_trace() {
+    // lintian is part of it.
+    make_of(stripped().path(), "deb", Path::new(""));
+    let output = Command::new("dpkg").arg("--print-architecture").output().unwrap();
+    let architecture = String::from_utf8(output.stdout).unwrap();
+    let version = env!("CARGO_PKG_VERSION");
+    let package = checkout().join(format!("target/debian/guard-run_{version}-1_{}.deb", architecture.trim()));
+    let root = tempfile::tempdir().unwrap();
+    for folder in ["info", "updates"] {
+        fs::create_dir_all(root.path().join("var/lib/dpkg").join(folder)).unwrap();
+    }
+    fs::write(root.path().join("var/lib/dpkg/status"), "").unwrap();
+    let dpkg = |action: &str, what: &Path| {
+        let output = Command::new("dpkg")
+            .args(["--force-not-root", "--log=/dev/stderr", "--root"])
+            .args([root.path(), Path::new(action), what])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    dpkg("--install", &package);
+    let usr = root.path().join("usr");
+    for name in [
+        "bin/guard-runtime-crun",
+        "share/bash-completion/completions/guard-run",
+        "share/zsh/vendor-completions/_guard-run",
+        "share/man/man1/guard-run.1.gz",
+        "share/man/man8/guard-runtime-crun.8.gz",
+        "share/containers/oci/hooks.d/guard-run.json",
+        "share/guard-run/schema/policy.schema.json",
+        "share/doc/guard-run/copyright",
+        "share/doc/guard-run/changelog.Debian.gz",
+        "share/doc/guard-run/examples/containers/docker.json",
+    ] {
+        assert!(usr.join(name).exists(), "{name}");
+    }
+    for name in ["guard-run", "guard-hook"] {
+        assert!(Command::new(usr.join("bin").join(name)).arg("--version").output().unwrap().status.success());
+    }
+    let hook = fs::read_to_string(usr.join("share/containers/oci/hooks.d/guard-run.json")).unwrap();
+    assert!(hook.contains("\"/usr/bin/guard-hook\""), "{hook}");
+    dpkg("--purge", Path::new("guard-run"));
+    assert!(!usr.exists() || fs::read_dir(&usr).unwrap().next().is_none());
 }
 
 #[test]

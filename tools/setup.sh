@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what building (default) or also testing, measuring and packaging ("test", "kernels", "bench", "lint", "install", "deb") needs, unless it is there.
+# Installs what building (default) or also testing, measuring and packaging ("test", "kernels", "bench", "lint", "deb") needs, unless it is there.
 # Packages are Debian's; elsewhere it says what to install.
 set -eu
 
@@ -71,6 +71,7 @@ if ! command -v dpkg-query >/dev/null; then
     say "this is not Debian; install by hand:"
     say "  rustup toolchain install nightly --component rust-src"
     say "  cargo install bpf-linker"
+    say "  go-md2man, for make install"
     exit 1
 fi
 
@@ -79,6 +80,8 @@ for what in build "$@"; do
     build)
         # The compiler for the eBPF target, and the libraries that bpf-linker is built on.
         packages gcc g++ libc6-dev rustc-web cargo-web libstd-rust-web-dev-bpf "llvm-$LLVM-dev" zlib1g-dev libzstd-dev
+        # What man pages are made with.
+        packages go-md2man
         LLVM_PREFIX=/usr/lib/llvm-$LLVM tool bpf-linker "$BPF_LINKER" --no-default-features --features "llvm-$LLVM"
         ;;
     demo) packages curl python3 ;;
@@ -92,8 +95,7 @@ for what in build "$@"; do
         # Container engines, and a root file system with newer ones.
         packages podman crun runc busybox-static debootstrap
         "$(dirname "$0")/containers/root" >/dev/null
-        # What man pages are made of, and read with.
-        packages go-md2man mandoc man-db
+        packages mandoc man-db
         ;;
     bench)
         packages hyperfine bubblewrap firejail util-linux bpftool busybox-static debootstrap
@@ -101,9 +103,8 @@ for what in build "$@"; do
         ;;
     # The kernels themselves are fetched by tools/vm/kernel; none is installed.
     kernels) packages qemu-system-x86 busybox-static kmod xz-utils zstd python3 util-linux ;;
-    install) packages go-md2man ;;
     deb)
-        packages go-md2man dpkg-dev lintian
+        packages binutils dpkg-dev lintian
         tool cargo-deb "$CARGO_DEB" --no-default-features
         ;;
     lint) tool cargo-deny "$CARGO_DENY" ;;
