@@ -12,7 +12,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use support::guard_run;
+use support::{
+    container::{ENGINES, Machine, guarded},
+    guard_run,
+};
 use tempfile::TempDir;
 
 /// Has a mount namespace of its own, in which the guards of containers can be pinned, and cgroup2 is where crun wants it if
@@ -364,4 +367,50 @@ fn podman_runs_containers_by_it() {
     let output = podman(&lonely, &annotation, script);
     assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
     assert!(text(&output.stderr).contains("it belongs into the same folder as guard-runtime"), "{output:?}");
+}
+
+#[test]
+fn a_guard_is_the_same_by_hooks_d_by_runtime_and_by_both() {
+    for engine in ENGINES {
+        let machine = Machine::new(engine);
+        let name = format!("guard-runtime-{}", machine.runtime());
+        let runtime = machine.folder().join(&name);
+        fs::copy(guard_runtime(), &runtime).unwrap();
+        let policy = machine.write("policy.json", POLICY);
+        let [policy, log] = guarded(&policy, &machine.folder().join("log.json"));
+        let hooks = machine.hooks_dir().join("guard-run.json");
+        for (what, with_hooks, runtime) in [
+            ("hooks.d", true, machine.runtime()),
+            ("both", true, runtime.to_str().unwrap()),
+            ("runtime", false, runtime.to_str().unwrap()),
+        ] {
+            if !with_hooks {
+                fs::remove_file(&hooks).unwrap();
+            }
+            let rootfs = machine.rootfs();
+            let said = machine.podman(&[
+                "--runtime",
+                runtime,
+                "run",
+                "--rm",
+                "--pids-limit=0",
+                "--network=none",
+                &policy,
+                &log,
+                "--rootfs",
+                rootfs.to_str().unwrap(),
+                "/bin/sh",
+                "-c",
+                "/bin/cat /proc/sys/kernel/hostname; exit 3",
+            ]);
+            assert_eq!((said.code, said.stdout.as_str()), (Some(3), ""), "{engine:?}, {what}: {said:?}");
+            assert!(said.stderr.contains("Operation not permitted"), "{engine:?}, {what}: {said:?}");
+            // Two guards would count each denial twice, in two logs of which the second replaces the first.
+            let log = machine.log("log.json");
+            assert_eq!(log["events"].as_array().unwrap().len(), 1, "{engine:?}, {what}: {log}");
+            assert_eq!(log["lost"], 0, "{engine:?}, {what}: {log}");
+            fs::remove_file(machine.folder().join("log.json")).unwrap();
+        }
+        assert!(machine.pins().is_empty(), "{engine:?}: {:?}", machine.pins());
+    }
 }
