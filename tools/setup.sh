@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what building (default) or also testing, measuring and packaging ("test", "kernels", "bench", "lint", "deb") needs, unless it is there.
+# Installs what building (default) or also testing, measuring and packaging ("test", "kernels", "bench", "lint", "deb") needs,
+# unless it is there.
 # Packages are Debian's; elsewhere it says what to install.
 set -eu
 
