@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead as _, BufReader},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    os::unix::fs::{MetadataExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -48,13 +48,20 @@ fn guard_runtime() -> PathBuf {
 fn alone(name: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join(name);
-    fs::copy(guard_runtime(), &program).unwrap();
+    copy(&guard_runtime(), &program);
     (folder, program)
 }
 
+/// Copies a program by another process: a descriptor of ours, open for writing, could be in a child of another test just now, and
+/// then the program can't be executed (ETXTBSY).
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("install").args(["-m", "755"]).args([from, to]).status().unwrap().success());
+}
+
 fn executable(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    let source = path.with_extension("text");
+    fs::write(&source, text).unwrap();
+    copy(&source, path);
 }
 
 /// A bundle, and the name of its container.
@@ -375,7 +382,7 @@ fn a_guard_is_the_same_by_hooks_d_by_runtime_and_by_both() {
         let machine = Machine::new(engine);
         let name = format!("guard-runtime-{}", machine.runtime());
         let runtime = machine.folder().join(&name);
-        fs::copy(guard_runtime(), &runtime).unwrap();
+        copy(&guard_runtime(), &runtime);
         let policy = machine.write("policy.json", POLICY);
         let [policy, log] = guarded(&policy, &machine.folder().join("log.json"));
         let hooks = machine.hooks_dir().join("guard-run.json");
