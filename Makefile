@@ -5,23 +5,27 @@ CARGO ?= cargo
 export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
+RELEASE = $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 # What the program's file needs for ordinary users, as setcap(8) takes it; `guard-run doctor` says the same.
 FILE_CAPABILITIES = cap_dac_override,cap_setpcap,cap_net_admin,cap_sys_admin,cap_perfmon,cap_bpf=p
 
-.PHONY: all setup build demo test test-kernels bench lint clean
+.PHONY: all setup build demo test test-kernels bench lint install uninstall deb clean
 
 all: build
+
+include packaging/install.mk
 
 # Tool chain and libraries.
 setup:
 	tools/setup.sh
 
-# The release build: one static program, bin/guard-run.
+# The release build: static programs, in bin/.
 build: setup
-	$(CARGO) build --release --locked --package launcher
+	$(CARGO) build --release --locked --package launcher --package guard-hooks
 	mkdir -p bin
-	ln -sf ../target/$(HOST)/release/guard-run bin/guard-run
+	ln -srf $(PROGRAMS:%=$(RELEASE)/%) bin/
 
 # The tutorial scenario: two web servers, one of them forbidden.
 demo: build
@@ -30,7 +34,7 @@ demo: build
 
 # All tests; those that enforce need root.
 test:
-	tools/setup.sh test
+	tools/setup.sh test deb
 	$(CARGO) build --locked
 	$(CARGO) test --locked --no-fail-fast
 
@@ -42,7 +46,7 @@ test-kernels:
 # Measurements against the peers, with the release build.
 bench: setup
 	tools/setup.sh bench
-	$(CARGO) build --release --locked --package launcher --package guard-bench
+	$(CARGO) build --release --locked --package launcher --package guard-hooks --package guard-bench
 	target/$(HOST)/release/guard-bench
 
 lint:

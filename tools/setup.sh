@@ -1,9 +1,11 @@
 #!/bin/sh
-# Installs what building (default) or also testing and measuring ("test", "kernels", "bench", "lint") needs, unless it is there.
+# Installs what building (default) or also testing, measuring and packaging ("test", "kernels", "bench", "lint", "deb") needs,
+# unless it is there.
 # Packages are Debian's; elsewhere it says what to install.
 set -eu
 
 BPF_LINKER=0.13.0
+CARGO_DEB=3.8.0
 CARGO_DENY=0.20.2
 LLVM=22
 
@@ -70,6 +72,7 @@ if ! command -v dpkg-query >/dev/null; then
     say "this is not Debian; install by hand:"
     say "  rustup toolchain install nightly --component rust-src"
     say "  cargo install bpf-linker"
+    say "  go-md2man, for make install"
     exit 1
 fi
 
@@ -78,6 +81,8 @@ for what in build "$@"; do
     build)
         # The compiler for the eBPF target, and the libraries that bpf-linker is built on.
         packages gcc g++ libc6-dev rustc-web cargo-web libstd-rust-web-dev-bpf "llvm-$LLVM-dev" zlib1g-dev libzstd-dev
+        # What man pages are made with.
+        packages go-md2man
         LLVM_PREFIX=/usr/lib/llvm-$LLVM tool bpf-linker "$BPF_LINKER" --no-default-features --features "llvm-$LLVM"
         ;;
     demo) packages curl python3 ;;
@@ -95,10 +100,21 @@ for what in build "$@"; do
         command -v go >/dev/null || packages golang-go
         command -v javac >/dev/null || packages default-jdk-headless
         command -v npm >/dev/null || packages nodejs npm
+        # Container engines, and a root file system with newer ones.
+        packages podman crun runc busybox-static debootstrap
+        "$(dirname "$0")/containers/root" >/dev/null
+        packages mandoc man-db
         ;;
-    bench) packages hyperfine bubblewrap firejail util-linux bpftool ;;
+    bench)
+        packages hyperfine bubblewrap firejail util-linux bpftool busybox-static debootstrap
+        "$(dirname "$0")/containers/root" >/dev/null
+        ;;
     # The kernels themselves are fetched by tools/vm/kernel; none is installed.
     kernels) packages qemu-system-x86 busybox-static kmod xz-utils zstd python3 util-linux ;;
+    deb)
+        packages binutils dpkg-dev lintian
+        tool cargo-deb "$CARGO_DEB" --no-default-features
+        ;;
     lint) tool cargo-deny "$CARGO_DENY" ;;
     *) say "unknown: $what"; exit 2 ;;
     esac

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod cgroup;
+mod containers;
 mod denied;
 mod launch;
 mod memory;
@@ -36,13 +37,14 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 type Measure = fn(&Setup) -> anyhow::Result<Vec<Figure>>;
 
-const SECTIONS: [(&str, Measure); 6] = [
+const SECTIONS: [(&str, Measure); 7] = [
     ("launch", launch::measure),
     ("operations", operations::measure),
     ("sockets", sockets::measure),
     ("throughput", throughput::measure),
     ("denied", denied::measure),
     ("memory", memory::measure),
+    ("containers", containers::measure),
 ];
 
 fn main() -> ExitCode {

@@ -64,17 +64,23 @@ fn kernel_memory(pid: u32) -> anyhow::Result<f64> {
         let info = fs::read_to_string(entry?.path())?;
         held.extend(info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok()));
     }
-    let programs: Vec<Program> = bpftool("prog")?;
+    memory_of(&held)
+}
+
+/// What the maps of these programs cost, in bytes.
+pub fn memory_of(held: &BTreeSet<u32>) -> anyhow::Result<f64> {
+    let programs: Vec<Program> = bpftool(&["prog", "show"])?;
     let maps_of = programs.into_iter().filter(|program| held.contains(&program.id)).flat_map(|program| program.map_ids);
     let maps_of: BTreeSet<u32> = maps_of.collect();
-    ensure!(!maps_of.is_empty(), "guard-run holds no programs with maps");
-    let maps: Vec<Map> = bpftool("map")?;
+    ensure!(!maps_of.is_empty(), "there are no programs with maps");
+    let maps: Vec<Map> = bpftool(&["map", "show"])?;
     Ok(maps.iter().filter(|map| maps_of.contains(&map.id)).map(|map| f64::from(map.bytes_memlock)).sum())
 }
 
-fn bpftool<T: for<'a> Deserialize<'a>>(what: &str) -> anyhow::Result<Vec<T>> {
-    let output = Command::new("bpftool").args(["-j", what, "show"]).output();
+/// What bpftool lists.
+pub fn bpftool<T: for<'a> Deserialize<'a>>(what: &[&str]) -> anyhow::Result<Vec<T>> {
+    let output = Command::new("bpftool").arg("-j").args(what).output();
     let output = output.context("bpftool (make bench installs it)")?;
-    ensure!(output.status.success(), "bpftool {what}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).with_context(|| format!("bpftool {what}"))
+    ensure!(output.status.success(), "bpftool {what:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).with_context(|| format!("bpftool {what:?}"))
 }

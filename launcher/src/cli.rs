@@ -1,12 +1,18 @@
 //! The command line.
 
-use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{
     Args, CommandFactory as _, Parser, Subcommand,
-    builder::{OsStringValueParser, TypedValueParser},
+    builder::{OsStringValueParser, TypedValueParser, ValueHint},
     error::ErrorKind,
 };
+use clap_complete::Shell;
 
 use crate::{
     check,
@@ -58,7 +64,7 @@ struct RunArgs {
     #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
     preserve_fds: u16,
     /// Run the command as this user, with that user's groups
-    #[arg(long, value_name = "NAME|UID[:GROUP]")]
+    #[arg(long, value_name = "NAME|UID[:GROUP]", value_hint = ValueHint::Username)]
     user: Option<Identity>,
     /// What to wait for after the command has ended
     #[arg(long, value_enum, default_value_t)]
@@ -98,6 +104,11 @@ enum Sub {
     Selftest(selftest::Options),
     /// Remove what guard-runs that were killed have left behind; their commands' processes are killed
     Gc,
+    /// Print what a shell needs to complete guard-run's command line
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 /// Parses the command line, does what it says and returns the exit status.
@@ -122,6 +133,7 @@ pub fn main() -> ExitCode {
         (Some(Sub::Doctor), _) => doctor::doctor(),
         (Some(Sub::Selftest(options)), _) => selftest::selftest(&options),
         (Some(Sub::Gc), _) => gc::gc(),
+        (Some(Sub::Completion { shell }), _) => completion(shell),
         (None, Some(run)) => run::run(&run.into()),
         (None, None) => {
             let _ = Cli::command().print_help();
@@ -132,6 +144,14 @@ pub fn main() -> ExitCode {
         tell(&format!("{error:#}"));
         status_of(&error)
     }))
+}
+
+fn completion(shell: Shell) -> anyhow::Result<u8> {
+    // Into memory first: clap_complete panics where it can't write.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "guard-run", &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(exit::OK)
 }
 
 /// Any path, also an empty one: that it can't be used is said in one line then, as for any other path.

@@ -1,5 +1,7 @@
 //! `guard-run doctor`: can guard-run work here, and if not, what is missing? Found out by doing, not by version numbers.
 
+mod containers;
+
 use std::{fmt, path::Path};
 
 use nix::sys::{
@@ -80,6 +82,11 @@ impl Findings {
         found
     }
 
+    /// Adds a finding that only some users need; what is missing comes with what to do.
+    fn add_optional(&mut self, what: impl Into<String>, missing: Option<String>) {
+        self.0.push(Finding { what: what.into(), missing, optional: true });
+    }
+
     /// Prints them, and what follows.
     fn conclude(&self) -> u8 {
         let missing = self.0.iter().filter(|finding| finding.missing.is_some() && !finding.optional).count();
@@ -140,6 +147,7 @@ pub fn doctor() -> anyhow::Result<u8> {
         }
     }
     findings.add("a place for logs", Destination::open(None, jiff::Timestamp::now()));
+    containers::look(&mut findings);
     Ok(findings.conclude())
 }
 

@@ -13,8 +13,9 @@ use common::record::{Counters, Hook};
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub use crate::events::nanoseconds;
 use crate::{
-    events::{Event, Flow, nanoseconds},
+    events::{Event, Flow},
     harden::HardeningReport,
     inherited::Inherited,
     policy::Mode,
@@ -248,7 +249,7 @@ impl Destination {
     /// # Errors
     ///
     /// When it can't be.
-    pub fn write(&self, report: &Report) -> io::Result<()> {
+    pub fn write(&self, report: &impl Serialize) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(report)?;
         text.push(b'\n');
         match self {

@@ -8,6 +8,7 @@
 pub mod bpf;
 mod cgroup;
 mod client;
+pub mod container;
 mod daemon;
 pub mod kernel;
 mod ordinary;

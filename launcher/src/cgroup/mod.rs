@@ -15,7 +15,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{fcntl::Flock, unistd::geteuid};
+use nix::{
+    fcntl::Flock,
+    sys::statfs::{CGROUP2_SUPER_MAGIC, statfs},
+    unistd::geteuid,
+};
 
 use self::parent::Parent;
 use crate::{
@@ -77,17 +81,33 @@ impl Hierarchy {
     ///
     /// When there is none.
     pub fn find() -> Result<Self, CgroupError> {
+        Self::of("self")
+    }
+
+    /// Finds the hierarchy, with the cgroup of another process as its `own`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no hierarchy, or no such process.
+    pub fn of_process(pid: u32) -> Result<Self, CgroupError> {
+        Self::of(&pid.to_string())
+    }
+
+    fn of(process: &str) -> Result<Self, CgroupError> {
         let read = |path: &str| fs::read(path).map_err(on(Path::new(path)));
-        Self::parse(&read(MOUNTINFO)?, &read("/proc/self/cgroup")?).ok_or(CgroupError::NoCgroup2)
+        // A mount may be covered by another one; what is seen at its mount point then is something else.
+        let is_seen = |mount: &Path| statfs(mount).is_ok_and(|seen| seen.filesystem_type() == CGROUP2_SUPER_MAGIC);
+        Self::parse(&read(MOUNTINFO)?, &read(&format!("/proc/{process}/cgroup"))?, is_seen)
+            .ok_or(CgroupError::NoCgroup2)
     }
 
     /// `mounts` is a mountinfo file, `cgroups` a cgroup file (cgroups(7)).
-    fn parse(mounts: &[u8], cgroups: &[u8]) -> Option<Self> {
+    fn parse(mounts: &[u8], cgroups: &[u8], is_seen: impl Fn(&Path) -> bool) -> Option<Self> {
         let own = cgroups.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
         let own = PathBuf::from(OsString::from_vec(own.to_vec()));
         let mut found = None;
         for Mount { root, point, kind, .. } in Mount::parse(mounts) {
-            if kind != CGROUP2 {
+            if kind != CGROUP2 || !is_seen(&point) {
                 continue;
             }
             // The hierarchy may be mounted more than once, of some mounts only a part: the best one shows our cgroup.
@@ -206,11 +226,7 @@ impl Leaf {
     /// The processes in the leaf and below.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
-        descendants(&self.path)
-            .iter()
-            .filter_map(|cgroup| fs::read_to_string(cgroup.join("cgroup.procs")).ok())
-            .flat_map(|pids| pids.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
-            .collect()
+        processes(&self.path)
     }
 
     /// Kills every process in the leaf and below, at once and for good.
@@ -240,6 +256,25 @@ impl Drop for Leaf {
             let _ = self.parent.kill_and_remove(&self.name, &self.events);
         }
     }
+}
+
+/// The processes in a cgroup and below; 0 for those that are outside this process's pid namespace.
+#[must_use]
+pub fn processes(cgroup: &Path) -> Vec<u32> {
+    descendants(cgroup)
+        .iter()
+        .filter_map(|cgroup| fs::read_to_string(cgroup.join("cgroup.procs")).ok())
+        .flat_map(|pids| pids.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .collect()
+}
+
+/// Whether there is a process in a cgroup or below.
+///
+/// # Errors
+///
+/// When the kernel doesn't say.
+pub fn is_populated(cgroup: &Path) -> Result<bool, CgroupError> {
+    Events::open(cgroup)?.is_populated()
 }
 
 /// Reaps every leaf in the hierarchy whose launcher is gone: what still runs in it is killed. For an ordinary user, only
@@ -348,8 +383,18 @@ mod tests {
             (b"24 1 8:1 / / rw - ext4 /dev/cgroup2 rw\ngarbage\n\n", None),
         ];
         for (mounts, expected) in table {
-            assert_eq!(Hierarchy::parse(mounts, CGROUPS), expected, "{}", String::from_utf8_lossy(mounts));
+            let found = Hierarchy::parse(mounts, CGROUPS, |_| true);
+            assert_eq!(found, expected, "{}", String::from_utf8_lossy(mounts));
         }
-        assert_eq!(Hierarchy::parse(b"30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", b"1:cpu:/\n"), None);
+        let mount = b"30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(Hierarchy::parse(mount, b"1:cpu:/\n", |_| true), None);
+    }
+
+    #[test]
+    fn a_mount_that_is_covered_is_not_taken() {
+        let mounts = b"32 30 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+                       33 30 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let found = Hierarchy::parse(mounts, CGROUPS, |mount| mount == "/sys/fs/cgroup");
+        assert_eq!(found, Some(hierarchy("/sys/fs/cgroup", "/sys/fs/cgroup/user.slice/me")));
     }
 }

@@ -57,7 +57,11 @@ pub struct Event {
 }
 
 /// RFC 3339, UTC, always nine digits of a second, so that times sort as text.
-pub(crate) fn nanoseconds<S: Serializer>(time: &Timestamp, json: S) -> Result<S::Ok, S::Error> {
+///
+/// # Errors
+///
+/// When the serializer fails.
+pub fn nanoseconds<S: Serializer>(time: &Timestamp, json: S) -> Result<S::Ok, S::Error> {
     json.collect_str(&format_args!("{time:.9}"))
 }
 

@@ -3,7 +3,7 @@
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use common::flow::{Key, Tally};
 
-use super::{LoadError, LoadedImage};
+use super::{LoadError, RecordMaps};
 use crate::sys::plain::Wire;
 
 /// The maps in which the programs count flows.
@@ -14,8 +14,8 @@ pub struct Flows {
 
 impl Flows {
     /// `None` where no program counts flows.
-    pub(super) fn of(image: &mut LoadedImage) -> Result<Option<Self>, LoadError> {
-        let (Some(tallies), Some(lost)) = (image.take_map("FLOWS"), image.take_map("FLOWS_LOST")) else {
+    pub(super) fn of(maps: &mut RecordMaps) -> Result<Option<Self>, LoadError> {
+        let (Some(tallies), Some(lost)) = (maps.take("FLOWS"), maps.take("FLOWS_LOST")) else {
             return Ok(None);
         };
         let unusable = |name: &'static str| move |error| LoadError::map(name, error);

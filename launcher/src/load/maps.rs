@@ -11,7 +11,7 @@ use common::{
     },
 };
 
-use super::{Flows, LoadError, LoadedImage};
+use super::{Flows, LoadError, RecordMaps};
 use crate::{
     compile::Tables,
     sys::plain::{Plain, Wire, bytes_of},
@@ -176,21 +176,27 @@ pub struct Records {
 }
 
 impl Records {
-    pub(super) fn of(image: &mut LoadedImage) -> Result<Self, LoadError> {
+    /// Begins to read these maps.
+    ///
+    /// # Errors
+    ///
+    /// When they are not those of this version's programs.
+    pub fn of(mut maps: RecordMaps) -> Result<Self, LoadError> {
+        let maps = &mut maps;
         let required = |name: &'static str, map: Option<MapData>| map.ok_or(LoadError::NotInImage { name });
         let unusable = |name: &'static str| move |error| LoadError::map(name, error);
-        let counters = required("COUNTERS", image.take_map("COUNTERS"))?;
-        let news = required("NEWS", image.take_map("NEWS"))?;
+        let counters = required("COUNTERS", maps.take("COUNTERS"))?;
+        let news = required("NEWS", maps.take("NEWS"))?;
         Ok(Self {
             counters: PerCpuArray::try_from(Map::PerCpuArray(counters)).map_err(unusable("COUNTERS"))?,
             news: RingBuf::try_from(Map::RingBuf(news)).map_err(unusable("NEWS"))?,
-            net: tallies(image, "NET_TALLIES")?,
-            unix: tallies(image, "UNIX_TALLIES")?,
-            device: tallies(image, "DEVICE_TALLIES")?,
-            sysctl: tallies(image, "SYSCTL_TALLIES")?,
-            socket: tallies(image, "SOCKET_TALLIES")?,
-            sockopt: tallies(image, "SOCKOPT_TALLIES")?,
-            flows: Flows::of(image)?,
+            net: tallies(maps, "NET_TALLIES")?,
+            unix: tallies(maps, "UNIX_TALLIES")?,
+            device: tallies(maps, "DEVICE_TALLIES")?,
+            sysctl: tallies(maps, "SYSCTL_TALLIES")?,
+            socket: tallies(maps, "SOCKET_TALLIES")?,
+            sockopt: tallies(maps, "SOCKOPT_TALLIES")?,
+            flows: Flows::of(maps)?,
         })
     }
 
@@ -211,7 +217,7 @@ impl Records {
     }
 }
 
-fn tallies<S: Plain>(image: &mut LoadedImage, name: &'static str) -> Result<Option<Tallies<S>>, LoadError> {
-    let map = image.take_map(name).map(|map| HashMap::try_from(Map::HashMap(map)).map(Tallies));
+fn tallies<S: Plain>(maps: &mut RecordMaps, name: &'static str) -> Result<Option<Tallies<S>>, LoadError> {
+    let map = maps.take(name).map(|map| HashMap::try_from(Map::HashMap(map)).map(Tallies));
     map.transpose().map_err(|error| LoadError::map(name, error))
 }

@@ -6,6 +6,7 @@ mod flow;
 mod hook;
 mod image;
 mod maps;
+mod pin;
 mod unix;
 
 use std::{
@@ -28,6 +29,7 @@ pub use flow::Flows;
 pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, PreparedProgram, ProgramImage, Variable};
 pub use maps::{MapContent, Records, Tallies, contents, globals, unused};
+pub use pin::{Link, RecordMaps, pin_note, read_note};
 
 use self::unix::{Facts, inactive_lsm, lsm_function};
 use crate::{
@@ -256,6 +258,27 @@ impl Loaded {
     ///
     /// When this process may not, or the kernel can't.
     pub fn new(tables: &Tables) -> Result<Self, LoadError> {
+        let Fresh { programs, maps } = Fresh::new(tables)?;
+        let records = if programs.is_empty() { None } else { Some(Records::of(maps)?) };
+        Ok(Self { programs, records })
+    }
+}
+
+/// All programs of a policy, in the kernel, and the maps of their records, which nobody reads yet.
+pub struct Fresh {
+    /// One program for each hook.
+    pub programs: Vec<LoadedProgram>,
+    /// Where they leave their records. There are none where there are no programs.
+    pub maps: RecordMaps,
+}
+
+impl Fresh {
+    /// Loads the programs that these tables need, and no others.
+    ///
+    /// # Errors
+    ///
+    /// When this process may not, or the kernel can't.
+    pub fn new(tables: &Tables) -> Result<Self, LoadError> {
         match (Self::at(tables, &tables.hooks()), tables.other_hooks()) {
             (Err(first), Some(hooks)) if first.is_missing_hook() => Self::at(tables, &hooks)
                 .map_err(|second| LoadError::Neither { first: Box::new(first), second: Box::new(second) }),
@@ -271,8 +294,7 @@ impl Loaded {
         let prepared = hooks.iter().map(|hook| Ok((*hook, image.prepare(spec(*hook).program)?)));
         let prepared = prepared.collect::<Result<Vec<_>, LoadError>>()?;
         let programs = load_all(&prepared, &facts)?;
-        let records = if programs.is_empty() { None } else { Some(Records::of(&mut image)?) };
-        Ok(Self { programs, records })
+        Ok(Self { programs, maps: RecordMaps::of(&mut image) })
     }
 }
 

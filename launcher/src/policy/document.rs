@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, de::IgnoredAny};
 use sha2::{Digest as _, Sha256};
 
 use super::{Policy, PolicyError};
@@ -27,9 +28,19 @@ impl Document {
     ///
     /// When it can't be read or is larger than any policy.
     pub fn read(path: &Path) -> Result<Self, PolicyError> {
+        let file = File::open(path).map_err(|source| PolicyError::Unreadable { path: path.to_owned(), source })?;
+        Self::of_file(path, file)
+    }
+
+    /// Reads a policy file that is open already, said to be at `path`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Document::read`].
+    pub fn of_file(path: &Path, file: File) -> Result<Self, PolicyError> {
         let unreadable = |source| PolicyError::Unreadable { path: path.to_owned(), source };
         let mut text = Vec::new();
-        let read = File::open(path).and_then(|file| file.take(MAX_LEN + 1).read_to_end(&mut text));
+        let read = file.take(MAX_LEN + 1).read_to_end(&mut text);
         if read.map_err(unreadable)? as u64 > MAX_LEN {
             return Err(PolicyError::TooLarge { path: path.to_owned(), limit: MAX_LEN });
         }
@@ -53,6 +64,16 @@ impl Document {
             .map_err(|error| PolicyError::invalid(&self.path, error.path(), error.inner()))?;
         json.end().map_err(|error| PolicyError::syntax(&self.path, &error))?;
         Ok(policy)
+    }
+
+    /// Whether the policy has a process section, be it one that says the same as if it were left out.
+    #[must_use]
+    pub fn has_process_section(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Sections {
+            process: Option<IgnoredAny>,
+        }
+        serde_json::from_slice(&self.text).is_ok_and(|Sections { process }| process.is_some())
     }
 
     /// Where the document came from.

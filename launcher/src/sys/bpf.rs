@@ -12,7 +12,8 @@ use std::{
 };
 
 use aya_obj::generated::{
-    BPF_F_ALLOW_MULTI, BPF_F_QUERY_EFFECTIVE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_prog_info, bpf_prog_type,
+    BPF_F_ALLOW_MULTI, BPF_F_QUERY_EFFECTIVE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_prog_info,
+    bpf_prog_type,
 };
 
 /// Room for the verifier's explanation when it refuses a program.
@@ -119,6 +120,88 @@ pub fn effective(cgroup: &impl AsFd, attach_type: bpf_attach_type) -> io::Result
     // SAFETY: the kernel has filled in how many there are.
     let count = unsafe { attributes.query.__bindgen_anon_2.prog_cnt };
     Ok(ids.into_iter().take(count as usize).collect())
+}
+
+/// Attaches a program to a cgroup by a link, beside others: it stays until the last reference to the link is gone, a pin
+/// being one, or the cgroup is removed. Nobody can detach or replace it by `BPF_PROG_DETACH` or `BPF_PROG_ATTACH`.
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_LINK_CREATE`: `EINVAL` before Linux 5.7.
+pub fn link(program: &impl AsFd, cgroup: &impl AsFd, attach_type: bpf_attach_type) -> io::Result<OwnedFd> {
+    let mut attributes = attributes();
+    attributes.link_create.__bindgen_anon_1.prog_fd = number(program);
+    attributes.link_create.__bindgen_anon_2.target_fd = number(cgroup);
+    attributes.link_create.attach_type = attach_type as u32;
+    bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes).map(descriptor)
+}
+
+/// What a link connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkEnds {
+    /// The program's id.
+    pub program: u32,
+    /// The cgroup's id, which is the inode of its folder; 0 once the cgroup is removed.
+    pub cgroup: u64,
+}
+
+/// Asks the kernel what a link of a program to a cgroup connects.
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_OBJ_GET_INFO_BY_FD`.
+pub fn link_ends(link: BorrowedFd<'_>) -> io::Result<LinkEnds> {
+    // SAFETY: plain integers.
+    let mut info: bpf_link_info = unsafe { mem::zeroed() };
+    let mut attributes = attributes();
+    attributes.info.bpf_fd = number(&link);
+    attributes.info.info_len = u32::try_from(size_of_val(&info)).expect("a small constant");
+    attributes.info.info = address(&raw mut info);
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
+    // SAFETY: plain integers, which the kernel has filled in for a link to a cgroup and which are 0 otherwise.
+    let cgroup = unsafe { info.__bindgen_anon_1.cgroup.cgroup_id };
+    Ok(LinkEnds { program: info.prog_id, cgroup })
+}
+
+/// Gives a program, map or link a name in a bpf file system, which keeps it for as long as it is there.
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_OBJ_PIN`: `EPERM` for a name with a dot, or a folder that is in no bpf file system.
+pub fn pin(object: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_4.bpf_fd = number(&object);
+    attributes.__bindgen_anon_4.pathname = address(path.as_ptr());
+    bpf(bpf_cmd::BPF_OBJ_PIN, &mut attributes).map(drop)
+}
+
+/// Opens a program, map or link by its name in a bpf file system.
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_OBJ_GET`.
+pub fn open_pinned(path: &CStr) -> io::Result<OwnedFd> {
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_4.pathname = address(path.as_ptr());
+    bpf(bpf_cmd::BPF_OBJ_GET, &mut attributes).map(descriptor)
+}
+
+/// The first element of an array map, which has values of `size` bytes.
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_MAP_LOOKUP_ELEM`.
+pub fn first_element(map: BorrowedFd<'_>, size: u32) -> io::Result<Vec<u8>> {
+    // The kernel copies whole words.
+    let mut value = vec![0; size.next_multiple_of(8) as usize];
+    let key = 0_u32;
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_2.map_fd = number(&map);
+    attributes.__bindgen_anon_2.key = address(&raw const key);
+    attributes.__bindgen_anon_2.__bindgen_anon_1.value = address(value.as_mut_ptr());
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes)?;
+    value.truncate(size as usize);
+    Ok(value)
 }
 
 /// What the kernel knows a program by.

@@ -1,0 +1,195 @@
+//! The container, as its runtime describes it.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime::{ContainerState, Spec, State};
+use serde::{Deserialize, Serialize};
+
+/// More than any runtime writes: a state is some paths and the annotations.
+const MAX_STATE: u64 = 16 << 20;
+
+/// The longest name of a file.
+const MAX_NAME: usize = 255;
+
+/// Why a runtime's description of a container can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// It can't be read.
+    #[error("can't read the container's state from standard input")]
+    Unreadable(#[source] io::Error),
+    /// It is not what the runtime specification says.
+    #[error("what is on standard input is not the state of a container (OCI runtime specification): {0}")]
+    NotAState(String),
+}
+
+/// The stage of a container's life at which its runtime calls a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It has been made and is about to run.
+    CreateRuntime,
+    /// It is no more.
+    Poststop,
+}
+
+/// A container.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Container {
+    /// Its id, unique among the containers of one runtime.
+    pub id: String,
+    /// The folder of its configuration.
+    pub bundle: PathBuf,
+    /// What its engine and its user have noted about it.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What a runtime tells its hooks.
+#[derive(Debug)]
+pub struct Told {
+    /// The stage that its words stand for.
+    pub stage: Stage,
+    /// Its process, while there is one.
+    pub pid: Option<u32>,
+    /// The container.
+    pub container: Container,
+}
+
+impl Told {
+    /// Reads the state of a container, as the runtime specification has it.
+    ///
+    /// # Errors
+    ///
+    /// When it is none.
+    pub fn read(from: impl Read) -> Result<Self, StateError> {
+        let mut text = Vec::new();
+        from.take(MAX_STATE).read_to_end(&mut text).map_err(StateError::Unreadable)?;
+        Self::parse(&text)
+    }
+
+    fn parse(text: &[u8]) -> Result<Self, StateError> {
+        let wrong = |what: &str| StateError::NotAState(what.to_owned());
+        let invalid = |error: serde_json::Error| StateError::NotAState(error.to_string());
+        // oci-spec takes a status that is missing for "stopped": then a container would go on unguarded.
+        let named: BTreeMap<String, serde_json::Value> = serde_json::from_slice(text).map_err(invalid)?;
+        if !named.contains_key("status") {
+            return Err(wrong("it has no status"));
+        }
+        let told: State = serde_json::from_slice(text).map_err(invalid)?;
+        let stage = match told.status() {
+            ContainerState::Creating | ContainerState::Created => Stage::CreateRuntime,
+            ContainerState::Stopped => Stage::Poststop,
+            ContainerState::Running => {
+                return Err(wrong("it is running; the hook's stages are createRuntime and poststop"));
+            }
+        };
+        let id = told.id().clone();
+        if id.is_empty() || name_of(&id).len() >= MAX_NAME {
+            return Err(wrong("it has no id that a file could be named after"));
+        }
+        let annotations = told.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
+        let container = Container { id, bundle: told.bundle().clone(), annotations: annotations.collect() };
+        Ok(Self { stage, pid: told.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0), container })
+    }
+}
+
+impl Container {
+    /// A name for the container's folder. See [`name_of`].
+    #[must_use]
+    pub fn name(&self) -> String {
+        name_of(&self.id)
+    }
+
+    /// The container's command, as its configuration has it. `None` where that can't be read: a configuration that is newer
+    /// than what this version knows must not keep a container from being guarded.
+    #[must_use]
+    pub fn command(&self) -> Option<Vec<String>> {
+        let spec = Spec::load(Path::new(&self.bundle).join("config.json")).ok()?;
+        spec.process().as_ref()?.args().clone()
+    }
+}
+
+/// An id as the name of a file in a bpf file system: these have no dots (`bpf_lookup`, kernel/bpf/inode.c). What is neither
+/// a letter nor a digit, "-" or "_" is written as a percent sign and two hexadecimal digits.
+fn name_of(id: &str) -> String {
+    id.bytes().fold(String::new(), |mut name, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_".contains(&byte) {
+            name.push(char::from(byte));
+        } else {
+            write!(name, "%{byte:02X}").expect("writing to a String can't fail");
+        }
+        name
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What runc, crun and youki write, each in its own way.
+    const STATES: [(&str, Stage, Option<u32>); 5] = [
+        (
+            r#"{"ociVersion":"1.0.2-dev","id":"c1","status":"creating","pid":42,"bundle":"/b","annotations":{"a":"b"}}"#,
+            Stage::CreateRuntime,
+            Some(42),
+        ),
+        (
+            r#"{"ociVersion":"1.0","id":"c1","pid":42,"root":"/r","bundle":"/b","status":"created","annotations":{"a":"b"}}"#,
+            Stage::CreateRuntime,
+            Some(42),
+        ),
+        (
+            r#"{"ociVersion":"1.1.0","id":"c1","status":"stopped","bundle":"/b","annotations":{"a":"b"}}"#,
+            Stage::Poststop,
+            None,
+        ),
+        (
+            r#"{"ociVersion":"1.0","id":"c1","pid":0,"bundle":"/b","status":"stopped","annotations":{"a":"b"}}"#,
+            Stage::Poststop,
+            None,
+        ),
+        (
+            r#"{"ociVersion":"1.0","id":"c1","pid":-1,"bundle":"/b","status":"stopped","annotations":{"a":"b"}}"#,
+            Stage::Poststop,
+            None,
+        ),
+    ];
+
+    #[test]
+    fn states_of_runtimes_are_read() {
+        for (text, stage, pid) in STATES {
+            let told = Told::parse(text.as_bytes()).unwrap();
+            assert_eq!((told.stage, told.pid), (stage, pid), "{text}");
+            let Container { id, bundle, annotations } = told.container;
+            assert_eq!((id.as_str(), bundle.as_path()), ("c1", Path::new("/b")), "{text}");
+            assert_eq!(annotations["a"], "b", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_says_no_stage_is_refused() {
+        let long = format!(r#"{{"id":"{}","status":"created","bundle":"/b"}}"#, "x".repeat(300));
+        for text in [
+            "",
+            "[]",
+            r#"{"id":"c1","bundle":"/b","pid":1}"#,
+            r#"{"id":"c1","bundle":"/b","status":"running","pid":1}"#,
+            r#"{"id":"c1","bundle":"/b","status":"dancing","pid":1}"#,
+            r#"{"bundle":"/b","status":"creating","pid":1}"#,
+            &long,
+        ] {
+            assert!(Told::parse(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_have_no_dots_and_stay_different() {
+        assert_eq!(name_of("web-1_a"), "web-1_a");
+        assert_eq!(name_of("a.b"), "a%2Eb");
+        assert_eq!(name_of("a%2Eb"), "a%252Eb");
+        assert_eq!(name_of("../x~"), "%2E%2E%2Fx%7E");
+    }
+}

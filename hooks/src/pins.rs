@@ -1,0 +1,233 @@
+//! What is kept of a container between the two stages: a folder of its own in a bpf file system, in which programs, maps
+//! and a note are pinned. Like them, it lives as long as the kernel runs, and no process is needed for it.
+//!
+//! A folder is made under another name and renamed when it is whole, and renamed again before it is taken apart. While
+//! somebody works on one, it is locked with flock(2), which goes away with its process.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg, OFlag, open},
+    sys::{
+        stat::{Mode, fstat, stat},
+        statfs::{BPF_FS_MAGIC, statfs},
+    },
+};
+
+use crate::container::Container;
+
+/// Where a bpf file system is mounted, by systemd and whoever else does it.
+const MOUNT: &str = "/sys/fs/bpf";
+
+/// The folder of all containers, for root's eyes only.
+const FOLDER: &str = "/sys/fs/bpf/guard-run";
+
+/// What the name of a folder ends with that is not whole. No container's name can.
+const UNFINISHED: char = '~';
+
+/// How often another attempt is made because somebody took a new folder for an abandoned one.
+const ATTEMPTS: u32 = 16;
+
+/// Why nothing can be kept of a container.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    /// There is no bpf file system.
+    #[error("no bpf file system is mounted at {MOUNT}; mount one: mount -t bpf bpf {MOUNT}")]
+    NoBpfFs,
+    /// Something failed on a file or folder.
+    #[error("{}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+    /// Somebody else has a container with this id.
+    #[error("another guard-hook is at work on a container with the id {0}")]
+    Busy(String),
+}
+
+fn on<E: Into<io::Error>>(path: &Path) -> impl FnOnce(E) -> PinError + '_ {
+    move |source| PinError::File { path: path.to_owned(), source: source.into() }
+}
+
+/// A container's folder, locked.
+#[derive(Debug)]
+pub struct Pins {
+    folder: PathBuf,
+    lock: Flock<OwnedFd>,
+}
+
+impl Pins {
+    /// The folder of a container; waits for whoever works on it. `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be opened.
+    pub fn open(container: &Container) -> Result<Option<Self>, PinError> {
+        let folder = Path::new(FOLDER).join(container.name());
+        loop {
+            match lock(&folder, FlockArg::LockExclusive) {
+                Ok(Some(lock)) => return Ok(Some(Self { folder, lock })),
+                // It was removed while this process waited; there may be another one already.
+                Ok(None) => {}
+                Err(Errno::ENOENT) => return Ok(None),
+                Err(error) => return Err(on(&folder)(error)),
+            }
+        }
+    }
+
+    /// The folders of all containers on which nobody is at work.
+    #[must_use]
+    pub fn idle() -> Vec<Self> {
+        let entries = fs::read_dir(FOLDER).into_iter().flatten().filter_map(Result::ok);
+        let idle = |entry: fs::DirEntry| {
+            let folder = entry.path();
+            let lock = lock(&folder, FlockArg::LockExclusiveNonblock).ok()??;
+            Some(Self { folder, lock })
+        };
+        entries.filter_map(idle).collect()
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Whether it was never finished, or is half removed: then it holds nothing that anybody needs.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.folder.as_os_str().as_encoded_bytes().ends_with(&[UNFINISHED as u8])
+    }
+
+    /// Removes the folder and all that is pinned in it: programs whose links nobody else holds are detached.
+    ///
+    /// # Errors
+    ///
+    /// When that isn't possible.
+    pub fn remove(self) -> Result<(), PinError> {
+        let Self { mut folder, lock } = self;
+        // From here on, nobody mistakes it for a container's that can still be read.
+        if !folder.as_os_str().as_encoded_bytes().ends_with(&[UNFINISHED as u8]) {
+            let unfinished = unfinished(&folder);
+            sweep(&unfinished)?;
+            fs::rename(&folder, &unfinished).map_err(on(&folder))?;
+            folder = unfinished;
+        }
+        clear(&folder)?;
+        drop(lock);
+        Ok(())
+    }
+}
+
+/// A container's folder in the making. It goes away with this value unless it is finished.
+#[derive(Debug)]
+pub struct Draft {
+    folder: PathBuf,
+    name: String,
+    // Not held any more once it is finished, so that the folder can be opened.
+    lock: Option<Flock<OwnedFd>>,
+}
+
+impl Draft {
+    /// Begins a folder for a container.
+    ///
+    /// # Errors
+    ///
+    /// When that isn't possible.
+    pub fn new(container: &Container) -> Result<Self, PinError> {
+        if !statfs(MOUNT).is_ok_and(|mount| mount.filesystem_type() == BPF_FS_MAGIC) {
+            return Err(PinError::NoBpfFs);
+        }
+        match make(Path::new(FOLDER)) {
+            Err(Errno::EEXIST) => {}
+            made => made.map_err(on(Path::new(FOLDER)))?,
+        }
+        let name = container.name();
+        let folder = unfinished(&Path::new(FOLDER).join(&name));
+        for _ in 0..ATTEMPTS {
+            sweep(&folder)?;
+            match make(&folder) {
+                Err(Errno::EEXIST) => continue,
+                made => made.map_err(on(&folder))?,
+            }
+            // Between these two, somebody else may take it for an abandoned one and remove it.
+            if let Ok(Some(lock)) = lock(&folder, FlockArg::LockExclusiveNonblock) {
+                return Ok(Self { folder, name, lock: Some(lock) });
+            }
+        }
+        Err(PinError::Busy(container.id.clone()))
+    }
+
+    /// Where things are to be pinned.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Gives the folder its name, at which it is found from now on.
+    ///
+    /// # Errors
+    ///
+    /// When there is one of that name.
+    pub fn finish(mut self) -> Result<(), PinError> {
+        let finished = Path::new(FOLDER).join(&self.name);
+        fs::rename(&self.folder, &finished).map_err(on(&finished))?;
+        self.lock = None;
+        Ok(())
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if self.lock.is_some() {
+            // The container is about to be aborted. What can't be removed is removed by the next one.
+            let _ = clear(&self.folder);
+        }
+    }
+}
+
+fn unfinished(folder: &Path) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push(UNFINISHED.to_string());
+    name.into()
+}
+
+fn make(folder: &Path) -> nix::Result<()> {
+    let made = DirBuilder::new().mode(0o700).create(folder);
+    made.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
+}
+
+/// Opens and locks a folder. `None` if it is another one by then.
+fn lock(folder: &Path, how: FlockArg) -> nix::Result<Option<Flock<OwnedFd>>> {
+    let opened = open(folder, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let opened = Flock::lock(opened, how).map_err(|(_, error)| error)?;
+    let (locked, there) = (fstat(&*opened)?, stat(folder));
+    Ok(there.is_ok_and(|there| there.st_ino == locked.st_ino).then_some(opened))
+}
+
+/// Removes a folder that whoever made it, or was removing it, has left behind.
+fn sweep(folder: &Path) -> Result<(), PinError> {
+    match lock(folder, FlockArg::LockExclusiveNonblock) {
+        Ok(Some(_lock)) => clear(folder),
+        // Somebody is at work: what the caller wants to do with the name will fail.
+        Ok(None) | Err(Errno::ENOENT | Errno::EWOULDBLOCK) => Ok(()),
+        Err(error) => Err(on(folder)(error)),
+    }
+}
+
+/// Removes a folder and the files in it.
+fn clear(folder: &Path) -> Result<(), PinError> {
+    for entry in fs::read_dir(folder).map_err(on(folder))? {
+        let path = entry.map_err(on(folder))?.path();
+        fs::remove_file(&path).map_err(on(&path))?;
+    }
+    fs::remove_dir(folder).map_err(on(folder))
+}

@@ -1,0 +1,301 @@
+//! A bundle's config.json: what its annotations ask for, and adding the hooks.
+//!
+//! Only the members that change are written anew; all the rest of the text stays as it is, byte by byte, whatever later
+//! versions of the specification or an engine of its own put there.
+
+use std::{
+    fmt::Display,
+    fs::{self, File, Metadata},
+    io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json, value::RawValue};
+use tempfile::NamedTempFile;
+
+use crate::annotations;
+
+/// The stages that the hook is called in.
+const STAGES: [&str; 2] = ["createRuntime", "poststop"];
+
+/// Why the hooks can't be added.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// The file can't be read or replaced.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It isn't what it should be.
+    #[error("{}: {what}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// The members of config.json that matter here.
+#[derive(Deserialize)]
+struct Members<'a> {
+    #[serde(borrow, default, deserialize_with = "even_null")]
+    annotations: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "even_null")]
+    hooks: Option<&'a RawValue>,
+}
+
+/// A member that is there, also if it is null: it must not be added once more.
+fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// A bundle's config.json.
+#[derive(Debug)]
+pub struct Bundle {
+    path: PathBuf,
+    metadata: Metadata,
+    text: String,
+}
+
+impl Bundle {
+    /// Reads it; none if there is none.
+    pub fn read(path: &Path) -> Result<Option<Self>, BundleError> {
+        let on = |source| BundleError::File { path: path.into(), source };
+        // The file itself is replaced, not a link to it.
+        let path = match path.canonicalize() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            path => path.map_err(on)?,
+        };
+        let file = File::open(&path).map_err(on)?;
+        let metadata = file.metadata().map_err(on)?;
+        if !metadata.is_file() {
+            return Err(BundleError::Content { path, what: "not a regular file".into() });
+        }
+        let text = io::read_to_string(file).map_err(on)?;
+        Ok(Some(Self { path, metadata, text }))
+    }
+
+    /// Whether an annotation is the guard's. One that is misspelled is, too: the hook refuses it.
+    pub fn asks_for_guard(&self) -> Result<bool, BundleError> {
+        Ok(self.annotations()?.keys().any(|key| key.starts_with(annotations::PREFIX)))
+    }
+
+    /// Whether the annotations name a policy.
+    pub fn names_policy(&self) -> Result<bool, BundleError> {
+        Ok(self.annotations()?.contains_key(annotations::POLICY))
+    }
+
+    /// Names a policy in the annotations.
+    pub fn set_policy(&mut self, policy: &str) -> Result<(), BundleError> {
+        let mut annotations = self.annotations()?;
+        annotations.insert(annotations::POLICY.into(), policy.into());
+        self.text = with_member(&self.text, "annotations", self.members()?.annotations, &Value::from(annotations));
+        Ok(())
+    }
+
+    /// Adds the hook to its stages, after those that are there. One that is there already, from hooks.d (which doesn't name
+    /// the stage) or an earlier try, is not added again.
+    pub fn add_hooks(&mut self, hook: &Path) -> Result<(), BundleError> {
+        let Some(hook) = hook.to_str() else {
+            return Err(self.wrong("/hooks", format!("{} can't be written in JSON", hook.display())));
+        };
+        let old = self.members()?.hooks;
+        let mut hooks = object(old).map_err(|error| self.wrong("/hooks", error))?;
+        for stage in STAGES {
+            let list = hooks.entry(stage).or_insert(Value::Null);
+            if list.is_null() {
+                *list = json!([]);
+            }
+            let Value::Array(list) = list else {
+                return Err(self.wrong(&format!("/hooks/{stage}"), "not a list"));
+            };
+            if !list
+                .iter()
+                .any(|entry| entry["path"] == hook && [&Value::Null, &json!(stage)].contains(&&entry["args"][1]))
+            {
+                list.push(json!({"path": hook, "args": ["guard-hook", stage]}));
+            }
+        }
+        self.text = with_member(&self.text, "hooks", old, &Value::from(hooks));
+        Ok(())
+    }
+
+    /// Replaces the file at once, with its owner and mode, if there is anything to change: whoever reads it sees the old one
+    /// or the new one.
+    pub fn write(self) -> Result<(), BundleError> {
+        let on = |source| BundleError::File { path: self.path.clone(), source };
+        if fs::read(&self.path).map_err(on)? == self.text.as_bytes() {
+            return Ok(());
+        }
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let mut file = NamedTempFile::new_in(folder).map_err(on)?;
+        file.write_all(self.text.as_bytes()).map_err(on)?;
+        fchown(file.as_file(), Some(self.metadata.uid()), Some(self.metadata.gid())).map_err(on)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(self.metadata.mode() & 0o7777)).map_err(on)?;
+        file.persist(&self.path).map_err(|error| on(error.error))?;
+        Ok(())
+    }
+
+    fn members(&self) -> Result<Members<'_>, BundleError> {
+        // Serde would take a list for a structure, too.
+        if !self.text.trim_start().starts_with('{') {
+            return Err(self.wrong("/", "not an object"));
+        }
+        serde_json::from_str(&self.text).map_err(|error| self.wrong("/", error))
+    }
+
+    fn annotations(&self) -> Result<Map<String, Value>, BundleError> {
+        object(self.members()?.annotations).map_err(|error| self.wrong("/annotations", error))
+    }
+
+    fn wrong(&self, place: &str, what: impl Display) -> BundleError {
+        BundleError::Content { path: self.path.clone(), what: format!("{place}: {what}") }
+    }
+}
+
+/// An object; one that is left out, or null, is empty.
+fn object(text: Option<&RawValue>) -> serde_json::Result<Map<String, Value>> {
+    text.map_or(Ok(None), |text| serde_json::from_str(text.get())).map(Option::unwrap_or_default)
+}
+
+/// The text of a JSON object, with another value for one of its members. `old` is the member's value, a part of the text.
+fn with_member(text: &str, name: &str, old: Option<&RawValue>, new: &Value) -> String {
+    if let Some(old) = old {
+        let begin = old.get().as_ptr().addr() - text.as_ptr().addr();
+        let end = begin + old.get().len();
+        return format!("{}{new}{}", &text[..begin], &text[end..]);
+    }
+    let (before, after) = text.split_once('{').expect("it has been read as an object");
+    let comma = if after.trim_start().starts_with('}') { "" } else { "," };
+    format!("{before}{{\"{name}\":{new}{comma}{after}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOOK: &str = "/usr/bin/guard-hook";
+
+    fn bundle(text: &str) -> (tempfile::TempDir, Bundle) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        fs::write(&path, text).unwrap();
+        let bundle = Bundle::read(&path).unwrap().unwrap();
+        (folder, bundle)
+    }
+
+    fn with_hooks(text: &str) -> String {
+        let (_folder, mut bundle) = bundle(text);
+        bundle.add_hooks(Path::new(HOOK)).unwrap();
+        bundle.text
+    }
+
+    const CREATE: &str = r#"{"args":["guard-hook","createRuntime"],"path":"/usr/bin/guard-hook"}"#;
+    const STOP: &str = r#"{"args":["guard-hook","poststop"],"path":"/usr/bin/guard-hook"}"#;
+
+    #[test]
+    fn hooks_are_added_and_nothing_else_is_changed() {
+        let both = format!(r#"{{"createRuntime":[{CREATE}],"poststop":[{STOP}]}}"#);
+        assert_eq!(with_hooks("{}"), format!(r#"{{"hooks":{both}}}"#));
+        assert_eq!(with_hooks(" { \n }\n"), format!(" {{\"hooks\":{both} \n }}\n"));
+        assert_eq!(with_hooks(r#"{"hooks":null}"#), format!(r#"{{"hooks":{both}}}"#));
+        // What no type of ours could keep: the order, numbers of any size, spellings, what isn't known.
+        let rest = r#""z": 1.50, "a": 123456789012345678901234567890, "ociVersion":"1.0.2\u0041", "later": {"y":[ ],"x":null}"#;
+        assert_eq!(with_hooks(&format!("{{{rest} }}")), format!(r#"{{"hooks":{both},{rest} }}"#));
+        let other = r#"{"env":["A=b"],"path":"/bin/true","timeout":5}"#;
+        assert_eq!(
+            with_hooks(&format!(r#"{{{rest},"hooks":{{"poststart":[{other}],"createRuntime":[{other}]}}, "b":2}}"#)),
+            format!(
+                r#"{{{rest},"hooks":{{"createRuntime":[{other},{CREATE}],"poststart":[{other}],"poststop":[{STOP}]}}, "b":2}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn hooks_are_added_once() {
+        let once = with_hooks(r#"{"hooks":{"poststop":null}}"#);
+        assert_eq!(with_hooks(&once), once);
+        // As hooks.d has it.
+        let timed = once.replace(r#"],"path""#, r#"],"timeout":30,"path""#);
+        assert_eq!(with_hooks(&timed).matches("guard-hook\",\"createRuntime").count(), 1);
+        let unstaged = once.replace(",\"createRuntime\"]", "]").replace(",\"poststop\"]", "]");
+        assert_eq!(with_hooks(&unstaged), unstaged);
+        // Another one at another stage, or of another place, isn't it.
+        let elsewhere = once.replace("/usr/bin", "/opt");
+        assert_eq!(with_hooks(&elsewhere).matches("guard-hook\",\"createRuntime").count(), 2);
+    }
+
+    #[test]
+    fn a_guard_is_asked_for_by_any_annotation_of_the_guard() {
+        let asked = |text: &str| {
+            let (_folder, bundle) = bundle(text);
+            bundle
+                .asks_for_guard()
+                .and_then(|asks| Ok((asks, bundle.names_policy()?)))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(asked(r#"{"annotations":{"io.guard-run.policy":"/p.json"}}"#), Ok((true, true)));
+        for key in ["io.guard-run.log", "io.guard-run.polcy"] {
+            assert_eq!(asked(&json!({"annotations": {key: "/p.json"}}).to_string()), Ok((true, false)), "{key}");
+        }
+        for text in ["{}", r#"{"annotations":null}"#, r#"{"annotations":{"io.guard-runner.policy":"/p.json"}}"#] {
+            assert_eq!(asked(text), Ok((false, false)), "{text}");
+        }
+        for (text, message) in [
+            (r#"{"annotations":["io.guard-run.policy"]}"#, "/annotations: invalid type: sequence"),
+            (r#"{"annotations":{}, "annotations":{}}"#, "/: duplicate field `annotations`"),
+            ("", "/: not an object"),
+            ("[]", "/: not an object"),
+            (r#"{"annotations":{"io.guard-run.policy":"/p.json"}"#, "/: EOF while parsing an object"),
+        ] {
+            let error = asked(text).unwrap_err();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_default_policy_joins_the_other_annotations() {
+        for (before, after) in [
+            ("{}", r#"{"annotations":{"io.guard-run.policy":"/p"}}"#),
+            (r#"{"annotations":{"a":"b"},"x":1}"#, r#"{"annotations":{"a":"b","io.guard-run.policy":"/p"},"x":1}"#),
+        ] {
+            let (_folder, mut bundle) = bundle(before);
+            bundle.set_policy("/p").unwrap();
+            assert_eq!((bundle.text.as_str(), bundle.names_policy().unwrap()), (after, true));
+        }
+    }
+
+    #[test]
+    fn hooks_that_are_none_are_refused() {
+        for (text, message) in [
+            (r#"{"hooks":[]}"#, "/hooks: invalid type: sequence"),
+            (r#"{"hooks":{"poststop":{}}}"#, "/hooks/poststop: not a list"),
+        ] {
+            let error = bundle(text).1.add_hooks(Path::new(HOOK)).unwrap_err().to_string();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_file_keeps_its_mode_and_stays_itself_if_nothing_changes() {
+        let (folder, mut bundle) = bundle("{}");
+        let path = folder.path().join("config.json");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        bundle = Bundle::read(&path).unwrap().unwrap_or(bundle);
+        bundle.add_hooks(Path::new(HOOK)).unwrap();
+        bundle.write().unwrap();
+        let written = fs::metadata(&path).unwrap();
+        assert_eq!(written.mode() & 0o7777, 0o640);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let mut bundle = Bundle::read(&path).unwrap().unwrap();
+        bundle.add_hooks(Path::new(HOOK)).unwrap();
+        bundle.write().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), written.ino());
+    }
+}

@@ -1,0 +1,53 @@
+//! poststop: a container is no more, so its log is written and what was kept for it removed.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use common::record::Hook;
+use launcher::{
+    load::{Link, RecordMaps},
+    report::Destination,
+};
+
+use crate::{container::Container, note::Note, pins::Pins, report::Report};
+
+/// Writes the log of a container that is no more, and removes its guard. Nothing is left to do where there is none, be
+/// it that it was not guarded or that all has been done before.
+///
+/// # Errors
+///
+/// When the container still has processes, which stay guarded, or the log can't be written: then all is kept, for another
+/// attempt.
+pub fn stop(container: &Container) -> anyhow::Result<()> {
+    let Some(pins) = Pins::open(container)? else { return Ok(()) };
+    let note = Note::read(pins.folder())?;
+    ensure!(
+        has_ended(&pins, &note),
+        "container {} still has processes, in {}; they stay guarded, and `guard-hook gc` concludes when they have ended",
+        note.container.id,
+        note.place.path.display()
+    );
+    conclude(pins, note)
+}
+
+/// Whether a container certainly has no process any more.
+#[must_use]
+pub fn has_ended(pins: &Pins, note: &Note) -> bool {
+    // A link's end at a cgroup is gone some time after the cgroup, but then wherever this process sees cgroups from.
+    let is_cut = |hook| Link::open(pins.folder(), hook).and_then(|link| link.ends()).is_ok_and(|ends| ends.cgroup == 0);
+    note.place.is_deserted() || note.programs.iter().filter_map(|program| Hook::from_number(program.hook)).any(is_cut)
+}
+
+/// Writes the log of a container and removes what was kept for it.
+///
+/// # Errors
+///
+/// When the log can't be written: then all is kept.
+pub fn conclude(pins: Pins, note: Note) -> anyhow::Result<()> {
+    let (place, log) = (note.place.clone(), Destination::File(PathBuf::from(&note.log)));
+    let maps = RecordMaps::open(pins.folder())?;
+    let report = Report::new(note, maps).context("reading the records")?;
+    log.write(&report).with_context(|| format!("can't write the log {log}"))?;
+    pins.remove()?;
+    Ok(place.remove()?)
+}

@@ -1,0 +1,159 @@
+//! What outlives the process that made it: programs on a cgroup, the maps of their records, and a note beside them, by
+//! their names in a bpf file system.
+
+use std::{
+    collections::BTreeMap,
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya::maps::MapData;
+use aya_obj::{Map, generated::bpf_map_type};
+use common::record::Hook;
+
+use super::{LoadError, LoadedImage, LoadedProgram, spec};
+use crate::sys::bpf::{self, LinkEnds};
+
+/// The maps in which programs leave their records: all that there may be.
+const RECORD_MAPS: [&str; 10] = [
+    "COUNTERS",
+    "NEWS",
+    "NET_TALLIES",
+    "UNIX_TALLIES",
+    "DEVICE_TALLIES",
+    "SYSCTL_TALLIES",
+    "SOCKET_TALLIES",
+    "SOCKOPT_TALLIES",
+    "FLOWS",
+    "FLOWS_LOST",
+];
+
+/// The maps in which the programs of a policy leave their records, by their names.
+pub struct RecordMaps(BTreeMap<&'static str, MapData>);
+
+impl RecordMaps {
+    /// Takes those that the image's loaded programs refer to.
+    pub(super) fn of(image: &mut LoadedImage) -> Self {
+        Self(RECORD_MAPS.into_iter().filter_map(|name| Some((name, image.take_map(name)?))).collect())
+    }
+
+    /// Opens those that are pinned in a folder.
+    ///
+    /// # Errors
+    ///
+    /// When one is there but can't be opened.
+    pub fn open(folder: &Path) -> Result<Self, LoadError> {
+        let mut maps = BTreeMap::new();
+        for name in RECORD_MAPS {
+            match open(&folder.join(name)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => {
+                    let map = opened.map_err(|source| LoadError::Map { name: name.to_owned(), source })?;
+                    maps.insert(name, MapData::from_fd(map).map_err(|error| LoadError::map(name, error))?);
+                }
+            }
+        }
+        Ok(Self(maps))
+    }
+
+    /// Pins all of them in a folder.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn pin(&self, folder: &Path) -> io::Result<()> {
+        self.0.iter().try_for_each(|(name, map)| bpf::pin(map.fd().as_fd(), &c_path(&folder.join(name))?))
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes one of them.
+    pub(super) fn take(&mut self, name: &str) -> Option<MapData> {
+        self.0.remove(name)
+    }
+}
+
+/// A program on a cgroup, for as long as there is a reference to this link, or the cgroup.
+#[derive(Debug)]
+pub struct Link(OwnedFd);
+
+impl Link {
+    /// Attaches a program to a cgroup.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn create(program: &LoadedProgram, cgroup: &OwnedFd) -> io::Result<Self> {
+        bpf::link(&program.fd, cgroup, spec(program.hook).attach_type).map(Self)
+    }
+
+    /// Opens a hook's link that is pinned in a folder.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or the kernel refuses.
+    pub fn open(folder: &Path, hook: Hook) -> io::Result<Self> {
+        open(&folder.join(hook.name())).map(Self)
+    }
+
+    /// Pins the link of a hook in a folder.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn pin(&self, folder: &Path, hook: Hook) -> io::Result<()> {
+        bpf::pin(self.0.as_fd(), &c_path(&folder.join(hook.name()))?)
+    }
+
+    /// What it connects.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel doesn't say.
+    pub fn ends(&self) -> io::Result<LinkEnds> {
+        bpf::link_ends(self.0.as_fd())
+    }
+}
+
+/// Pins bytes, as the only element of a map that nobody can change.
+///
+/// # Errors
+///
+/// When the kernel refuses.
+pub fn pin_note(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let size = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    let definition = Map::new_from_params(bpf_map_type::BPF_MAP_TYPE_ARRAY as u32, 4, size, 1, 0);
+    let map = MapData::create(definition, "NOTE", None).map_err(io::Error::other)?;
+    let fd = map.fd().as_fd();
+    bpf::fill_map(fd, &0_u32.to_ne_bytes(), bytes, 1)?;
+    bpf::freeze_map(fd)?;
+    bpf::pin(fd, &c_path(path)?)
+}
+
+/// Reads bytes that were pinned.
+///
+/// # Errors
+///
+/// When there are none, or the kernel refuses.
+pub fn read_note(path: &Path) -> io::Result<Vec<u8>> {
+    let map = MapData::from_fd(open(path)?).map_err(io::Error::other)?;
+    let size = map.info().map_err(io::Error::other)?.value_size();
+    bpf::first_element(map.fd().as_fd(), size)
+}
+
+fn open(path: &Path) -> io::Result<OwnedFd> {
+    bpf::open_pinned(&c_path(path)?)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
