@@ -219,19 +219,16 @@ impl Machine {
         path
     }
 
-    /// Reads a log in the test's folder, and checks that it is what schema/log.schema.json says.
+    /// Reads a log in the test's folder.
     ///
     /// # Panics
     ///
-    /// When there is none, or it isn't.
+    /// When there is none.
     #[must_use]
     pub fn log(&self, name: &str) -> Value {
         let path = self.folder().join(name);
         let text = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let log = serde_json::from_slice(&text).expect("a log is JSON");
-        let schema = serde_json::from_str(include_str!("../../schema/log.schema.json")).expect("a schema is JSON");
-        jsonschema::draft202012::new(&schema).expect("a schema").validate(&log).expect("logs are what the schema says");
-        log
+        serde_json::from_slice(&text).expect("a log is JSON")
     }
 
     /// A command on this machine.
