@@ -302,30 +302,36 @@ impl Fresh {
 /// part of launching. The other thread is gone when this returns.
 fn load_all(prepared: &[(Hook, PreparedProgram)], facts: &Facts) -> Result<Vec<LoadedProgram>, LoadError> {
     let next = AtomicUsize::new(0);
-    let load = || -> Result<Vec<LoadedProgram>, LoadError> {
-        let mut loaded = Vec::new();
-        // Each takes the next that nobody has taken.
-        while let Some((hook, program)) = prepared.get(next.fetch_add(1, Ordering::Relaxed)) {
-            loaded.push(LoadedProgram::load(*hook, program, facts)?);
+    let load = || {
+        let mut outcomes = Vec::new();
+        // Each takes the next that nobody has taken, until one fails.
+        loop {
+            let position = next.fetch_add(1, Ordering::Relaxed);
+            let Some((hook, program)) = prepared.get(position) else { break };
+            outcomes.push((position, LoadedProgram::load(*hook, program, facts)));
+            if outcomes.last().is_some_and(|(_, outcome)| outcome.is_err()) {
+                break;
+            }
         }
-        Ok(loaded)
+        outcomes
     };
-    let mut loaded = if prepared.len() < WORTH_A_THREAD || processors() < 2 {
-        load()?
+    let mut outcomes = if prepared.len() < WORTH_A_THREAD || processors() < 2 {
+        load()
     } else {
         thread::scope(|scope| {
             let other = scope.spawn(load);
-            let own = load();
-            let other = other.join().expect("loading does not panic");
-            own.and_then(|own| Ok(own.into_iter().chain(other?).collect()))
-        })?
+            let mut outcomes = load();
+            outcomes.extend(other.join().expect("loading does not panic"));
+            outcomes
+        })
     };
-    loaded.sort_by_key(|program| prepared.iter().position(|(hook, _)| *hook == program.hook));
-    Ok(loaded)
+    // In their order, so that of several that fail the same one is always reported: all before it have been tried.
+    outcomes.sort_by_key(|(position, _)| *position);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// From this many programs on, a second thread makes up for the time that it takes to start one.
-const WORTH_A_THREAD: usize = 6;
+/// From this many programs on, a second thread makes up for the time that it takes to start one: verifying takes longer.
+const WORTH_A_THREAD: usize = 2;
 
 /// How many processors this process may run on.
 fn processors() -> usize {
