@@ -116,9 +116,12 @@ impl Verdicts {
             }
             let word = matching(index);
             if word != 0 {
+                // By its bit: so the rule's number is not needed unless the request is denied.
+                let bit = word & word.wrapping_neg();
                 // At most 63, so the cast loses nothing.
                 #[allow(clippy::cast_possible_truncation)]
-                return self.of_rule(first + word.trailing_zeros() as u16);
+                let rule = first + word.trailing_zeros() as u16;
+                return Decision { allow: self.allow.word(index) & bit != 0, rule };
             }
             first += 64;
         }

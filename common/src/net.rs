@@ -1,7 +1,5 @@
 //! Network requests: who connects, binds, sends and receives, where.
 
-use core::hint::black_box;
-
 use crate::{Decision, RuleSet, decision::Verdicts};
 
 /// An address in the one space that IPv4 and IPv6 share: 128 bits, IPv4 as `::ffff:a.b.c.d`.
@@ -27,6 +25,15 @@ impl Address {
     #[must_use]
     pub const fn v4(word: u32) -> Self {
         Self([0, 0, 0xffff_u32.to_be(), word])
+    }
+
+    /// The same address if `zero` is 0: it is set in those of its words that are 0 in an IPv4 address, of which the kernel's
+    /// verifier knows no more then than of any others.
+    #[inline(always)]
+    #[must_use]
+    pub const fn or(self, zero: u32) -> Self {
+        let [a, b, c, d] = self.0;
+        Self([a | zero, b | zero, c | zero, d])
     }
 
     /// An IPv6 address, mapped ones included, from the words that hold its octets in network order.
@@ -198,8 +205,7 @@ impl Protocol {
             protocols[58] = Protocol::ICMP;
             protocols
         };
-        // Where the compiler knows that the number is a byte it would leave out the mask; the verifier of Linux 6.1 needs it.
-        PROTOCOLS[(black_box(number) & 0xff) as usize]
+        PROTOCOLS[(number & 0xff) as usize]
     }
 
     /// The protocol as an index below [`PROTOCOLS`].
@@ -238,8 +244,8 @@ pub struct Table {
     pub port_intervals: u32,
     /// The operations of which any can be denied, as bits: `1 << op`. The others needn't be judged.
     pub judged: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// 1: some rule's hosts include the sandbox's own sockets, so it must be found out who receives.
+    pub by_own: u32,
     /// The rules whose hosts include the sandbox's own sockets.
     pub own: RuleSet,
     /// The rules that hold for an operation by a protocol: `by_kind[op][protocol]`.
@@ -255,7 +261,7 @@ impl Table {
         by_host: 0,
         port_intervals: 0,
         judged: u32::MAX,
-        padding: 0,
+        by_own: 0,
         own: RuleSet::NONE,
         by_kind: [[RuleSet::NONE; PROTOCOLS]; OPS],
     };
@@ -270,23 +276,20 @@ impl Table {
         self.judged >> op.index() & 1 == 1
     }
 
-    /// Which of the port intervals, of which `first` gives the first port, a port is in. The result is below
-    /// `port_intervals`, and so is every argument of `first`.
+    /// Which of the port intervals a port is in. `reached` gives 1 if the interval of that index begins at the port or
+    /// before it, else 0. The result is below `port_intervals`, and so is every argument of `reached`.
     #[inline(always)]
-    pub fn find_interval(&self, port: u16, first: impl Fn(u32) -> u32) -> u32 {
+    pub fn find_interval(&self, reached: impl Fn(u32) -> u32) -> u32 {
         let mask = self.port_intervals.wrapping_sub(1);
         let mut found = 0;
         let mut step = self.port_intervals / 2;
-        // A binary search without a branch on what was read, each of which would double the verifier's work. The black
-        // box keeps the compiler from making one.
+        // A binary search without a branch on what was read, each of which would double the verifier's work.
         for _ in 0..u16::BITS {
             if step == 0 {
                 break;
             }
             let probe = (found + step) & mask;
-            // 1 if the interval begins at the port or before it, else 0: both numbers are far below 2^31.
-            let reached = black_box(first(probe).wrapping_sub(u32::from(port) + 1) >> 31);
-            found += step * reached;
+            found += step * reached(probe);
             step /= 2;
         }
         found & mask

@@ -1,7 +1,5 @@
 //! IP packets: who sends what to whom, as the headers say. Whatever can't be told for certain can't be judged.
 
-use core::hint::black_box;
-
 use crate::{net::Address, socket::protocol};
 
 /// What a packet's headers tell.
@@ -19,26 +17,43 @@ pub struct Packet {
     pub destination_port: u16,
 }
 
+/// How many words of 8 bytes the options of the longest IPv4 header are: it has 60 bytes, the one without options 20.
+pub const OPTION_WORDS: usize = 5;
+
 /// The bytes of a packet, from its IP header on.
 pub trait Content {
     /// `N` words from `offset` on, as they lie in memory, and 0. If there aren't as many: zeros, and 1.
     fn load<const N: usize>(&self, offset: u32) -> ([u32; N], u32);
+
+    /// Whether the packet is sent as one of this version of IP, 4 or 6, whatever it says itself.
+    fn is_sent_as(&self, version: u32) -> bool;
+
+    /// The options of an IPv4 header of `end` bytes, and zeros behind them. All zeros if they are cut off; anything for a
+    /// header of less than 20 bytes.
+    fn load_options(&self, end: u32) -> [u64; OPTION_WORDS];
+
+    /// The same number, of which the compiler must not know where it comes from: it would leave out a mask that the
+    /// verifier needs, or make branches of arithmetic.
+    fn opaque(number: u32) -> u32;
+
+    /// Zero. The kernel's verifier must not know that: where a zero that it knows is written into a part of a word on the
+    /// stack, it compares that zero ever after, so that the two versions of IP would never come together again.
+    fn zero(&self) -> u32;
 }
 
 /// How much of a packet's headers is looked at. The kernel's verifier follows each step.
 pub trait Effort {
-    /// Words of options in an IPv4 header that are searched for a route of the packet's own.
-    const OPTION_WORDS: u32;
+    /// Whether the options in an IPv4 header are searched for a route of the packet's own.
+    const OPTIONS: bool;
     /// Extension headers that are followed. The kernel itself sends no more than four kinds, each once.
     const EXTENSIONS: u32;
 }
 
-/// For packets that somebody may have made himself: all there can be. The longest IPv4 header is 60 bytes, the one without
-/// options 20.
+/// For packets that somebody may have made himself: all there can be.
 pub struct Thorough;
 
 impl Effort for Thorough {
-    const OPTION_WORDS: u32 = 10;
+    const OPTIONS: bool = true;
     const EXTENSIONS: u32 = 6;
 }
 
@@ -46,17 +61,58 @@ impl Effort for Thorough {
 pub struct Quick;
 
 impl Effort for Quick {
-    const OPTION_WORDS: u32 = 0;
+    const OPTIONS: bool = false;
     const EXTENSIONS: u32 = 2;
 }
 
-/// Extension headers of IPv6 (RFC 8200) that are followed: those that only add something.
-mod extension {
-    pub const HOP_BY_HOP: u32 = 0;
-    pub const AUTHENTICATION: u32 = 51;
-    pub const DESTINATION_OPTIONS: u32 = 60;
-    /// Routing and fragment headers: the first names another destination, behind the second the ports may be missing.
-    pub const REFUSED: [u32; 2] = [43, 44];
+/// What a number in the field for the next header's protocol says about that header.
+///
+/// It is looked up rather than compared: the verifier follows a comparison without a branch for five instructions, and a
+/// branch for both sides.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// 1: it begins with two ports.
+    ports: u8,
+    /// All ones for an extension header of IPv6 that is followed, one that only adds something; else 0.
+    extension: u8,
+    /// What such a header's length field counts, in bytes; 0 for any other.
+    unit: u8,
+    /// What is to be added to that.
+    more: u8,
+    /// 1: it can't come behind an IPv6 header and what is followed of extensions, or what it is about can't be told: an
+    /// extension too many, or a routing header (it names another destination) or a fragment header (the ports may be
+    /// missing behind it).
+    refused: u8,
+}
+
+static KINDS: [Kind; 256] = {
+    const ANY: Kind = Kind { ports: 0, extension: 0, unit: 0, more: 0, refused: 0 };
+    const PORTS: Kind = Kind { ports: 1, ..ANY };
+    // RFC 8200, section 4
+    const OPTIONS: Kind = Kind { extension: u8::MAX, unit: 8, more: 8, refused: 1, ..ANY };
+    // RFC 4302, section 2.2
+    const AUTHENTICATION: Kind = Kind { unit: 4, ..OPTIONS };
+    const REFUSED: Kind = Kind { refused: 1, ..ANY };
+    let mut kinds = [ANY; 256];
+    kinds[protocol::TCP as usize] = PORTS;
+    kinds[protocol::UDP as usize] = PORTS;
+    kinds[protocol::DCCP as usize] = PORTS;
+    kinds[protocol::SCTP as usize] = PORTS;
+    kinds[protocol::UDPLITE as usize] = PORTS;
+    // Hop by hop, and for the destination.
+    kinds[0] = OPTIONS;
+    kinds[60] = OPTIONS;
+    kinds[51] = AUTHENTICATION;
+    // Routing, and fragments.
+    kinds[43] = REFUSED;
+    kinds[44] = REFUSED;
+    kinds
+};
+
+#[inline(always)]
+fn kind<C: Content>(protocol: u32) -> &'static Kind {
+    // Verifiers that don't know the bounds of a number that was on the stack need the mask.
+    &KINDS[(C::opaque(protocol) & 0xff) as usize]
 }
 
 /// Reads the headers of a packet that is sent as one of this version of IP: a raw socket can write another version into
@@ -64,30 +120,24 @@ mod extension {
 /// elsewhere, or if it has a route of its own, so that the destination isn't where it finally goes.
 ///
 /// There are few branches, and none in the loops: the kernel's verifier would follow all that comes after them once for
-/// each. Black boxes keep the compiler from making some of what is arithmetic here.
+/// each.
 #[inline(always)]
 #[must_use]
-pub fn parse<E: Effort>(content: &impl Content, version: u32) -> Option<Packet> {
-    let ([first], _) = content.load(0);
-    if u32::from_be(first) >> 28 != version {
+pub fn parse<E: Effort, C: Content>(content: &C) -> Option<Packet> {
+    let Header { source, destination, protocol, end, refused } = if content.is_sent_as(4) {
+        header4::<E, C>(content)
+    } else if content.is_sent_as(6) {
+        header6::<E, C>(content)
+    } else {
         return None;
-    }
-    let Header { source, destination, protocol, end, refused } = match version {
-        4 => header4::<E>(content),
-        6 => header6::<E>(content),
-        _ => return None,
     };
     // Where there are no ports, there may be nothing to load either.
     let ([ports], missing) = content.load(end);
-    let with_ports = is(protocol, protocol::TCP)
-        | is(protocol, protocol::UDP)
-        | is(protocol, protocol::DCCP)
-        | is(protocol, protocol::SCTP)
-        | is(protocol, protocol::UDPLITE);
+    let with_ports = u32::from(kind::<C>(protocol).ports);
     if refused | with_ports & missing != 0 {
         return None;
     }
-    let ports = u32::from_be(ports) & with_ports;
+    let ports = u32::from_be(ports) * with_ports;
     #[allow(clippy::cast_possible_truncation)] // each takes the half that it is to take
     let (source_port, destination_port) = ((ports >> 16) as u16, ports as u16);
     Some(Packet { source, destination, protocol, source_port, destination_port })
@@ -105,82 +155,90 @@ struct Header {
 }
 
 #[inline(always)]
-fn header4<E: Effort>(content: &impl Content) -> Header {
+fn header4<E: Effort, C: Content>(content: &C) -> Header {
     /// More fragments, or an offset: bits 0 to 13 of the word.
     const FRAGMENT: u32 = 0x3fff;
     let ([first, fragment, protocol, source, destination], missing) = content.load(0);
-    let end = (u32::from_be(first) >> 24 & 0xf) * 4;
-    let mut refused = missing | u32::from_be(fragment) & FRAGMENT;
+    let (first, zero) = (u32::from_be(first), content.zero());
+    let end = (first >> 24 & 0xf) * 4;
+    let mut refused = missing | first >> 28 ^ 4 | u32::from_be(fragment) & FRAGMENT;
     // A header can't be shorter than 20 bytes.
     refused |= end.wrapping_sub(20) >> 31;
-    for word in 0..E::OPTION_WORDS {
-        let offset = 20 + 4 * word;
-        // What isn't there is no option. A header that is cut off has no ports behind it either.
-        let ([options], _) = content.load(offset);
-        // All ones where the offset is below the header's end, else 0.
-        let inside = (black_box(u64::from(offset).wrapping_sub(u64::from(end))) >> 32) as u32;
-        refused |= inside & (has_byte(options, LOOSE_ROUTE) | has_byte(options, STRICT_ROUTE));
+    if E::OPTIONS {
+        let routed = content.load_options(end).map(|word| has_byte(word, LOOSE_ROUTE) | has_byte(word, STRICT_ROUTE));
+        let routed = routed.into_iter().fold(0, |either, word| either | word);
+        refused |= u32::from(routed != 0);
     }
     let protocol = u32::from_be(protocol) >> 16 & 0xff;
-    Header { source: Address::v4(source), destination: Address::v4(destination), protocol, end, refused }
+    let address = |word| Address::v4(word).or(zero);
+    Header { source: address(source), destination: address(destination), protocol, end, refused }
 }
 
 /// Options by which a packet takes a route of its own: 131 and 137 (RFC 791). Any byte of an option that looks like one
 /// counts as one.
-const LOOSE_ROUTE: u32 = 0x8383_8383;
-const STRICT_ROUTE: u32 = 0x8989_8989;
+const LOOSE_ROUTE: u64 = 0x8383_8383_8383_8383;
+const STRICT_ROUTE: u64 = 0x8989_8989_8989_8989;
 
 /// Not 0 if one of the word's bytes is the one that `bytes` repeats. (It may be not 0 for other words, too, but only
 /// where a lower byte is.)
 #[inline(always)]
-const fn has_byte(word: u32, bytes: u32) -> u32 {
+const fn has_byte(word: u64, bytes: u64) -> u64 {
     let difference = word ^ bytes;
-    difference.wrapping_sub(0x0101_0101) & !difference & 0x8080_8080
+    difference.wrapping_sub(0x0101_0101_0101_0101) & !difference & 0x8080_8080_8080_8080
 }
 
 #[inline(always)]
-fn header6<E: Effort>(content: &impl Content) -> Header {
-    let ([_, next, a, b, c, d, e, f, g, h], missing) = content.load(0);
+fn header6<E: Effort, C: Content>(content: &C) -> Header {
+    let ([first, next, a, b, c, d, e, f, g, h], missing) = content.load(0);
     let (mut protocol, mut end) = (u32::from_be(next) >> 8 & 0xff, 40_u32);
     for _ in 0..E::EXTENSIONS {
         // None is shorter than 8 bytes, of which the first two are the next header's kind and this one's length.
         let ([extension], _) = content.load(end);
         let (following, length) = (u32::from_be(extension) >> 24, u32::from_be(extension) >> 16 & 0xff);
-        let by_eight = is(protocol, extension::HOP_BY_HOP) | is(protocol, extension::DESTINATION_OPTIONS);
-        let by_four = is(protocol, extension::AUTHENTICATION);
-        // RFC 8200, section 4; RFC 4302, section 2.2
-        end += by_eight & ((length + 1) * 8) | by_four & ((length + 2) * 4);
-        let extended = by_eight | by_four;
-        protocol = protocol & !extended | following & extended;
+        let kind = kind::<C>(protocol);
+        end += length * u32::from(kind.unit) + u32::from(kind.more);
+        protocol ^= (protocol ^ following) & u32::from(kind.extension);
     }
-    let refused = missing
-        | is(protocol, extension::HOP_BY_HOP)
-        | is(protocol, extension::DESTINATION_OPTIONS)
-        | is(protocol, extension::AUTHENTICATION)
-        | is(protocol, extension::REFUSED[0])
-        | is(protocol, extension::REFUSED[1]);
+    let refused = missing | u32::from_be(first) >> 28 ^ 6 | u32::from(kind::<C>(protocol).refused);
     let (source, destination) = (Address::v6([a, b, c, d]), Address::v6([e, f, g, h]));
     Header { source, destination, protocol, end, refused }
-}
-
-/// All ones if the numbers are the same, else 0, without a branch.
-#[inline(always)]
-#[must_use]
-pub fn is(one: u32, other: u32) -> u32 {
-    // Only where there is no difference, it borrows from the upper half.
-    (black_box(u64::from(one ^ other).wrapping_sub(1)) >> 32) as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    impl Content for &[u8] {
+    /// A packet's bytes, and the version of IP that it is sent as.
+    struct Sent<'a>(&'a [u8], u32);
+
+    impl Content for Sent<'_> {
+        fn is_sent_as(&self, version: u32) -> bool {
+            self.1 == version
+        }
+
+        fn load_options(&self, end: u32) -> [u64; OPTION_WORDS] {
+            let mut options = [0; 8 * OPTION_WORDS];
+            let end = usize::try_from(end).unwrap().max(20);
+            if let Some(bytes) = self.0.get(20..end) {
+                options[..bytes.len()].copy_from_slice(bytes);
+            }
+            let mut words = options.chunks(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap()));
+            std::array::from_fn(|_| words.next().unwrap())
+        }
+
+        fn opaque(number: u32) -> u32 {
+            number
+        }
+
         fn load<const N: usize>(&self, offset: u32) -> ([u32; N], u32) {
             let offset = usize::try_from(offset).unwrap();
-            let Some(bytes) = self.get(offset..offset + 4 * N) else { return ([0; N], 1) };
+            let Some(bytes) = self.0.get(offset..offset + 4 * N) else { return ([0; N], 1) };
             let mut words = bytes.chunks(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap()));
             (std::array::from_fn(|_| words.next().unwrap()), 0)
+        }
+
+        fn zero(&self) -> u32 {
+            0
         }
     }
 
@@ -211,8 +269,8 @@ mod tests {
 
     fn parsed((bytes, length): ([u8; 128], usize)) -> Option<(u32, u16, u16)> {
         let version = u32::from(bytes[0] >> 4);
-        assert_eq!(parse::<Thorough>(&&bytes[..length], 10 - version), None, "sent as the other version");
-        let packet = parse::<Thorough>(&&bytes[..length], version)?;
+        assert_eq!(parse::<Thorough, _>(&Sent(&bytes[..length], 10 - version)), None, "sent as the other version");
+        let packet = parse::<Thorough, _>(&Sent(&bytes[..length], version))?;
         let v4 = (Address::from_bits(0xffff_0a00_0001), Address::from_bits(0xffff_0a00_0002));
         let v6 = (Address::from_bits(1), Address::from_bits(2));
         assert!([v4, v6].contains(&(packet.source, packet.destination)), "{packet:?}");
@@ -242,7 +300,7 @@ mod tests {
         let (mut short, length) = packet4(&[], 0, 17, &PORTS);
         short[0] = 0x44;
         assert_eq!(parsed((short, length)), None, "a header of 16 bytes");
-        assert_eq!(parse::<Thorough>(&[0x45_u8; 19].as_slice(), 4), None);
+        assert_eq!(parse::<Thorough, _>(&Sent(&[0x45; 19], 4)), None);
     }
 
     #[test]
@@ -272,7 +330,8 @@ mod tests {
 
     #[test]
     fn a_quick_look_follows_what_is_usual() {
-        let quick = |(bytes, length): ([u8; 128], usize)| parse::<Quick>(&&bytes[..length], u32::from(bytes[0] >> 4));
+        let version = |bytes: &[u8]| u32::from(bytes[0] >> 4);
+        let quick = |(bytes, length): ([u8; 128], usize)| parse::<Quick, _>(&Sent(&bytes[..length], version(&bytes)));
         let behind = |extensions: &[u8]| [extensions, &PORTS].concat();
         let extension = |next: u8| [[next, 0].as_slice(), &[0; 6]].concat();
         for packet in [
@@ -281,7 +340,7 @@ mod tests {
             packet6(17, &PORTS),
             packet6(0, &behind(&[extension(60), extension(17)].concat())),
         ] {
-            assert_eq!(quick(packet), parse::<Thorough>(&&packet.0[..packet.1], u32::from(packet.0[0] >> 4)));
+            assert_eq!(quick(packet), parse::<Thorough, _>(&Sent(&packet.0[..packet.1], version(&packet.0))));
             assert!(quick(packet).is_some_and(|packet| packet.destination_port == 53));
         }
         for packet in [
@@ -296,7 +355,7 @@ mod tests {
     #[test]
     fn other_versions() {
         for version in [0_u8, 1, 2, 3, 5, 7, 8, 15] {
-            assert_eq!(parse::<Thorough>(&[version << 4; 64].as_slice(), version.into()), None, "{version}");
+            assert_eq!(parse::<Thorough, _>(&Sent(&[version << 4; 64], version.into())), None, "{version}");
         }
     }
 }

@@ -207,7 +207,7 @@ pub fn decide(table: &Table, lookup: &impl Lookup, peer: &Peer) -> Decision {
             let byte = u32::from(*byte);
             // Both are 1 or 0: the differences are negative, as 32 bits hold them, or small.
             let (is_nul, is_inside) = (byte.wrapping_sub(1) >> 31, step.wrapping_sub(peer.length) >> 31);
-            let read = byte | ((is_nul & is_inside) * INNER_NUL);
+            let read = byte.wrapping_sub(is_nul & is_inside) & INNER_NUL;
             state = lookup.next(state, read);
         }
         accepted = Some(&lookup.node(state).accepted);

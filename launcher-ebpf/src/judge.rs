@@ -8,7 +8,7 @@ use aya_ebpf::{helpers::bpf_skb_load_bytes, macros::classifier, programs::TcCont
 use common::{
     Decision,
     device::Request as DeviceRequest,
-    net::{self, Address, Op, Protocol},
+    net::{self, Address, Op},
     socket,
     sockopt::Request as SockoptRequest,
     sysctl::{Access, NAME_LEN, Name},
@@ -16,7 +16,7 @@ use common::{
 };
 use launcher_ebpf::{
     device::{DEVICE_RULES, DEVICE_VERDICTS},
-    net::NET_TABLE,
+    net::{NET_TABLE, protocol_of},
     rodata::filled,
     socket::{SOCKET_RULES, SOCKET_TABLE},
 };
@@ -35,7 +35,7 @@ fn encode(decision: Option<Decision>) -> i32 {
 pub fn judge_net(ctx: TcContext) -> i32 {
     let (Ok(address), Ok(port)) = (ctx.load(14), ctx.load(30)) else { return NO_REQUEST };
     let Ok([protocol, op, own]) = ctx.load::<[u8; 3]>(32) else { return NO_REQUEST };
-    let protocol = Protocol::from_ipproto(u32::from(protocol));
+    let protocol = protocol_of(u32::from(protocol));
     let Some(op) = Op::ALL.get(usize::from(op)) else { return NO_REQUEST };
     let request = net::Request { op: *op, protocol, address: Address::v6(address), port, own: u32::from(own) };
     encode(net::decide(filled(&NET_TABLE), &launcher_ebpf::net::KernelTables, &request))

@@ -25,6 +25,7 @@ pub mod socket;
 pub mod sockopt;
 pub mod sysctl;
 pub mod unix;
+pub mod verifier;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

@@ -18,6 +18,7 @@ use crate::{
     own::{self, Maker},
     record::{self, Current},
     rodata::{filled, judged},
+    verifier::opaque,
 };
 
 /// The network section's rules but for hosts and ports.
@@ -65,7 +66,11 @@ impl Lookup for KernelTables {
         let intervals = NET_PORTS.get_ptr(0)?;
         // SAFETY: the launcher makes the element as large as the table says; the verifier holds each index to that.
         unsafe {
-            let found = table.find_interval(port, |index| (*intervals.add(index as usize)).first);
+            let found = table.find_interval(|index| {
+                // Both numbers are far below 2^31.
+                let first = (*intervals.add(index as usize)).first;
+                opaque(u64::from(first.wrapping_sub(u32::from(port) + 1) >> 31)) as u32
+            });
             Some(&(*intervals.add(found as usize)).rules)
         }
     }
@@ -115,7 +120,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, address: Address) -> i32 {
     let (port, number) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).protocol) };
     // The low 16 bits of user_port are the port in network byte order (include/uapi/linux/bpf.h).
     let port = u16::from_be(port as u16);
-    let protocol = Protocol::from_ipproto(number);
+    let protocol = protocol_of(number);
     let own = if op == Op::BIND {
         1
     } else if own::matters() && address.is_loopback() {
@@ -183,6 +188,13 @@ pub fn listen(ctx: &SockOpsContext) {
         };
         (*known).closed = u8::from(verdict == 0);
     }
+}
+
+/// The protocol of that number.
+#[inline(always)]
+pub fn protocol_of(number: u32) -> Protocol {
+    // Where the compiler knows that the number is a byte it would leave out the mask; the verifier of Linux 6.1 needs it.
+    Protocol::from_ipproto(opaque(u64::from(number)) as u32)
 }
 
 /// What is recorded of a request by a protocol of this number.

@@ -183,8 +183,7 @@ impl Process for Maker {
 /// Whether any rule of the policy is about the sandbox's own sockets.
 #[inline(always)]
 pub fn matters() -> bool {
-    let rules = &filled(&NET_TABLE).own;
-    rules.word(0) | rules.word(1) | rules.word(2) | rules.word(3) != 0
+    filled(&NET_TABLE).by_own != 0
 }
 
 /// 1 if what is sent to `destination` from `source` is received by one of the sandbox's own sockets, by the kernel's own

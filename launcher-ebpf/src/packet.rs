@@ -5,7 +5,7 @@
 //! - Once more, whether the sandbox's own socket receives what is meant for it: between the system call and the packet,
 //!   another one may have taken its place.
 
-use core::{hint::black_box, mem::MaybeUninit};
+use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     EbpfContext,
@@ -17,17 +17,18 @@ use common::{
     Decision,
     decision::UNPARSED_PACKET,
     net::{self, Address, Op, Protocol, Request},
-    packet::{Content, Packet, Quick, Thorough, is, parse},
+    packet::{Content, OPTION_WORDS, Packet, Quick, Thorough, parse},
     record::Hook,
     socket::{self, kind, protocol},
 };
 
 use crate::{
-    net::{KernelTables, NET_TABLE, NET_TALLIES, subject, words},
+    net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, words},
     own::{self, Maker},
     record,
     rodata::{filled, judged},
     socket::SOCKET_TABLE,
+    verifier::{is, opaque},
 };
 
 /// `TCP_ESTABLISHED`, which a connected UDP socket is in, too (include/net/tcp_states.h).
@@ -67,7 +68,7 @@ impl Socket {
                 return None;
             }
             let (family, protocol, state) = ((*pointer).family, (*pointer).protocol, (*pointer).state);
-            let kind = black_box(kind_of((*pointer).type_, protocol));
+            let kind = opaque(kind_of((*pointer).type_, protocol));
             Some(Self { pointer, family, kind, protocol, state })
         }
     }
@@ -104,19 +105,6 @@ impl Socket {
     }
 }
 
-/// The version of IP that a packet is sent as, whatever it says itself; 0 if it is none.
-#[inline(always)]
-fn version(ctx: &SkBuffContext) -> u32 {
-    const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
-    const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
-    // SAFETY: the verifier checks the access to the context.
-    match unsafe { (*ctx.skb.skb).protocol } {
-        ETH_P_IP => 4,
-        ETH_P_IPV6 => 6,
-        _ => 0,
-    }
-}
-
 struct Bytes<'a>(&'a SkBuffContext);
 
 impl Content for Bytes<'_> {
@@ -128,8 +116,39 @@ impl Content for Bytes<'_> {
         unsafe {
             let failed = bpf_skb_load_bytes(self.0.as_ptr(), offset, words.as_mut_ptr().cast(), 4 * N as u32);
             // Negative or 0.
-            (words.assume_init(), black_box((failed.cast_unsigned() >> 63) as u32))
+            (words.assume_init(), opaque(failed.cast_unsigned() >> 63) as u32)
         }
+    }
+
+    #[inline(always)]
+    fn is_sent_as(&self, version: u32) -> bool {
+        const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+        const ETH_P_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+        // SAFETY: the verifier checks the access to the context.
+        unsafe { (*self.0.skb.skb).protocol == if version == 4 { ETH_P_IP } else { ETH_P_IPV6 } }
+    }
+
+    #[inline(always)]
+    fn load_options(&self, end: u32) -> [u64; OPTION_WORDS] {
+        // From the word before the options on, so that there is always something to load. The header's length counts words
+        // of four bytes; the mask makes one of less than 20 bytes one of at most 80.
+        let mut words = [0_u64; 9];
+        let length = opaque(u64::from(end.wrapping_sub(20))) as u32 & 0x3c;
+        // SAFETY: the buffer is longer than what is loaded, and filled with zeros if it can't be.
+        unsafe { bpf_skb_load_bytes(self.0.as_ptr(), 12, words.as_mut_ptr().cast(), length + 8) };
+        [words[1], words[2], words[3], words[4], words[5]]
+    }
+
+    #[inline(always)]
+    fn opaque(number: u32) -> u32 {
+        opaque(u64::from(number)) as u32
+    }
+
+    #[inline(always)]
+    fn zero(&self) -> u32 {
+        // No packet is so long.
+        // SAFETY: the verifier checks the access to the context.
+        unsafe { (*self.0.skb.skb).len >> 31 }
     }
 }
 
@@ -159,7 +178,7 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         return 1;
     }
     judge(ctx, Hook::Ingress, &socket, |packet| {
-        let protocol = Protocol::from_ipproto(packet.protocol);
+        let protocol = protocol_of(packet.protocol);
         let (address, port) = (packet.source, packet.source_port);
         let own = is_own(ctx, protocol, (packet.destination, packet.destination_port), (address, port));
         let op = Op::RECEIVE.or_connect(answered);
@@ -186,7 +205,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         return 1;
     }
     judge(ctx, Hook::Egress, &socket, |packet| {
-        let protocol = Protocol::from_ipproto(packet.protocol);
+        let protocol = protocol_of(packet.protocol);
         let (address, port) = (packet.destination, packet.destination_port);
         let own = is_own(ctx, protocol, (packet.source, packet.source_port), (address, port));
         let mut op = Op::of_sent(protocol);
@@ -229,9 +248,9 @@ fn judge(
     let outcome = judged(|| {
         // Where no socket is allowed that makes its own headers, the kernel has made or acted on all that matters.
         let packet = if filled(&SOCKET_TABLE).packets != 0 {
-            parse::<Thorough>(&Bytes(ctx), version(ctx))
+            parse::<Thorough, _>(&Bytes(ctx))
         } else {
-            parse::<Quick>(&Bytes(ctx), version(ctx))
+            parse::<Quick, _>(&Bytes(ctx))
         };
         if let Some(packet) = packet {
             number = packet.protocol;

@@ -31,13 +31,15 @@ pub fn create(ctx: &SockContext) -> i32 {
     // SAFETY: the verifier checks each access to the context.
     let (family, kind, protocol) = unsafe { ((*ctx.sock).family, (*ctx.sock).type_, (*ctx.sock).protocol) };
     let request = Request { family, kind, protocol, padding: 0 };
+    // Before it is judged, since that ends in many ways, each of which the verifier would follow through this. A socket
+    // that is denied goes away with its mark.
+    if filled(&SOCKET_TABLE).mark != 0 {
+        own::mark_new(ctx);
+    }
     let decide = || Some(socket::decide(filled(&SOCKET_TABLE), filled(&SOCKET_RULES), &request));
     let Some(decision) = judged(decide) else {
         return record::deny_unjudged(Hook::SockCreate);
     };
-    if filled(&SOCKET_TABLE).mark != 0 {
-        own::mark_new(ctx);
-    }
     record::conclude(
         Hook::SockCreate,
         decision,

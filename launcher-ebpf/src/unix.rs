@@ -25,6 +25,7 @@ use common::{
 use crate::{
     record::{self, Current, Process as _},
     rodata::{filled, judged},
+    verifier::opaque,
 };
 
 /// The unix section but for its names.
@@ -60,7 +61,7 @@ impl Lookup for KernelTables {
     #[inline(always)]
     fn next(&self, number: State, byte: u32) -> State {
         // The compiler knows that it is a byte and would leave out the mask; the verifier of Linux 6.1 needs it.
-        self.node(number).next[opaque(byte) as usize & 0xff]
+        self.node(number).next[opaque(u64::from(byte)) as usize & 0xff]
     }
 }
 
@@ -144,17 +145,8 @@ pub(crate) fn name_length(address_length: u32) -> Option<u32> {
         return None;
     }
     // The compiler would make one comparison of these two, after which Linux 6.12's verifier knows no bounds.
-    let length = opaque(length);
+    let length = opaque(u64::from(length)) as u32;
     (length != 0).then_some(length)
-}
-
-/// A number of which the compiler knows nothing from here on, while the verifier knows what it did.
-#[inline(always)]
-fn opaque(number: u32) -> u32 {
-    let mut number = u64::from(number);
-    // SAFETY: does nothing.
-    unsafe { core::arch::asm!("/* {0} */", inout(reg) number) };
-    number as u32
 }
 
 /// Reads the address that a hook is asked about. False if it can't be found where it should be.

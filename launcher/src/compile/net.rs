@@ -54,7 +54,7 @@ impl NetTables {
                 by_host: u32::from(by_host),
                 port_intervals: u32::try_from(ports.len()).expect("no more intervals than ports"),
                 judged,
-                padding: 0,
+                by_own: (own != RuleSet::NONE).into(),
                 own,
                 by_kind,
             },
@@ -67,7 +67,7 @@ impl NetTables {
     /// Whether any rule is about the sandbox's own sockets.
     #[must_use]
     pub fn asks_for_own(&self) -> bool {
-        self.table.own != RuleSet::NONE
+        self.table.by_own != 0
     }
 
     /// Whether packets that arrive have to be judged.
@@ -94,7 +94,7 @@ impl Lookup for NetTables {
     }
 
     fn by_port(&self, table: &Table, port: u16) -> Option<&RuleSet> {
-        let found = table.find_interval(port, |index| self.ports[index as usize].first);
+        let found = table.find_interval(|index| u32::from(self.ports[index as usize].first <= u32::from(port)));
         Some(&self.ports.get(found as usize)?.rules)
     }
 }
