@@ -1,9 +1,12 @@
 //! The running kernel's own description of its types (Documentation/bpf/btf.rst): where a structure's fields are, and by
 //! which number the kernel knows a function.
 //!
-//! aya-obj's parser takes 20 ms for the 5 MB of it. This one only looks for a few names, which takes 4 ms.
+//! aya-obj's parser takes 20 ms for the 5 MB of it. This one only looks for a few names, which takes
+//! 1 ms, or 4 ms before Linux 6.16.
 
-use std::{collections::HashMap, fs, io};
+use std::{collections::HashMap, io, path::Path};
+
+use crate::sys::btf::Bytes;
 
 /// Where the kernel shows it, if it was built with `CONFIG_DEBUG_INFO_BTF`.
 const KERNEL: &str = "/sys/kernel/btf/vmlinux";
@@ -31,14 +34,19 @@ pub enum BtfError {
 
 /// The kernel's types, and where those are that were wanted.
 pub struct Btf {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     /// Where the strings begin.
     strings: usize,
-    /// Where each type is; type 0 is void.
-    types: Vec<usize>,
+    /// Where the types end.
+    end: usize,
+    /// Where type 1 is, and then each [`MARKED`]th.
+    marks: Vec<usize>,
     /// The numbers of structures and functions, by name.
     found: HashMap<&'static str, u32>,
 }
+
+/// The distance of types whose places are remembered. From there, others are found by walking.
+const MARKED: usize = 64;
 
 impl Btf {
     /// Reads them, looking for structures and functions of these names.
@@ -47,39 +55,54 @@ impl Btf {
     ///
     /// When the kernel shows none, or not as is documented.
     pub fn of_kernel(wanted: &[&'static str]) -> Result<Self, BtfError> {
-        Self::parse(fs::read(KERNEL)?, wanted).ok_or(BtfError::Malformed)
+        Self::parse(Bytes::of_kernel(Path::new(KERNEL))?, wanted).ok_or(BtfError::Malformed)
     }
 
-    fn parse(bytes: Vec<u8>, wanted: &[&'static str]) -> Option<Self> {
-        let mut btf = Self { bytes, strings: 0, types: vec![0], found: HashMap::new() };
+    fn parse(bytes: Bytes, wanted: &[&'static str]) -> Option<Self> {
+        let mut btf = Self { bytes, strings: 0, end: 0, marks: Vec::new(), found: HashMap::new() };
         if btf.word(0)? & 0xffff != u32::from(MAGIC) || btf.number(4)? < HEADER {
             return None;
         }
         let body = btf.number(4)?;
-        let (mut place, length) = (body + btf.number(8)?, btf.number(12)?);
-        let end = place + length;
+        let mut place = body + btf.number(8)?;
+        btf.end = place + btf.number(12)?;
         btf.strings = body + btf.number(16)?;
-        while place < end {
+        // Whether a wanted name begins with a byte: most others are ruled out by that.
+        let mut initials = [false; 256];
+        for name in wanted {
+            initials[usize::from(name.as_bytes()[0])] = true;
+        }
+        // Type 0 is void, and not written down.
+        let mut id = 1;
+        while place < btf.end {
+            if id as usize % MARKED == 1 {
+                btf.marks.push(place);
+            }
             let (kind, members) = btf.kind(place)?;
             if kind == STRUCT || kind == FUNC {
-                let name = btf.name(btf.number(place)?)?;
-                if let Some(name) = wanted.iter().find(|wanted| wanted.as_bytes() == name) {
-                    btf.found.insert(name, u32::try_from(btf.types.len()).ok()?);
+                let name = btf.bytes.get(btf.strings + btf.number(place)?..)?;
+                if initials[usize::from(*name.first()?)]
+                    && let Some(wanted) = wanted.iter().find(|wanted| is_name(name, wanted.as_bytes()))
+                {
+                    btf.found.insert(wanted, id);
                 }
             }
-            btf.types.push(place);
-            // What follows the 12 bytes that every type has.
-            place += 12
-                + match kind {
-                    1 | 14 | 17 => 4,
-                    3 => 12,
-                    STRUCT | UNION | 15 | 19 => 12 * members,
-                    6 | 13 => 8 * members,
-                    2 | 7..=12 | 16 | 18 => 0,
-                    _ => return None,
-                };
+            place += size(kind, members)?;
+            id += 1;
         }
         Some(btf)
+    }
+
+    /// Where a type is.
+    fn place(&self, id: u32) -> Option<usize> {
+        let index = (id as usize).checked_sub(1)?;
+        let mark = (index / MARKED).min(self.marks.len().checked_sub(1)?);
+        let mut place = self.marks[mark];
+        for _ in mark * MARKED..index {
+            let (kind, members) = self.kind(place)?;
+            place += size(kind, members)?;
+        }
+        (place < self.end).then_some(place)
     }
 
     /// The number of a function that was wanted.
@@ -104,7 +127,7 @@ impl Btf {
 
     /// A member's offset, in bits.
     fn member(&self, id: u32, field: &[u8]) -> Option<usize> {
-        let place = *self.types.get(id as usize)?;
+        let place = self.place(id)?;
         let (kind, members) = self.kind(place)?;
         if kind != STRUCT && kind != UNION {
             return None;
@@ -142,6 +165,26 @@ impl Btf {
     }
 }
 
+/// How long a type's description is, in bytes.
+fn size(kind: u32, members: usize) -> Option<usize> {
+    // What follows the 12 bytes that every type has.
+    Some(
+        12 + match kind {
+            1 | 14 | 17 => 4,
+            3 => 12,
+            STRUCT | UNION | 15 | 19 => 12 * members,
+            6 | 13 => 8 * members,
+            2 | 7..=12 | 16 | 18 => 0,
+            _ => return None,
+        },
+    )
+}
+
+/// Whether the string that begins there is that name.
+fn is_name(strings: &[u8], name: &[u8]) -> bool {
+    strings.starts_with(name) && strings.get(name.len()) == Some(&0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,7 +216,7 @@ mod tests {
 
     #[test]
     fn fields_and_functions_are_found_by_name() {
-        let btf = Btf::parse(sample(), &["pair", "run", "no"]).unwrap();
+        let btf = Btf::parse(Bytes::Read(sample()), &["pair", "run", "no"]).unwrap();
         let offset = |field| btf.offset("pair", field).ok();
         assert_eq!([offset("first"), offset("a"), offset("b"), offset("c")], [Some(2), Some(8), Some(8), None]);
         assert_eq!((btf.function("run").ok(), btf.function("no").ok()), (Some(5), None));
@@ -184,10 +227,10 @@ mod tests {
     fn what_is_cut_or_damaged_is_refused() {
         let whole = sample();
         for length in 0..whole.len() - 1 {
-            let btf = Btf::parse(whole[..length].to_vec(), &["pair", "run"]);
+            let btf = Btf::parse(Bytes::Read(whole[..length].to_vec()), &["pair", "run"]);
             let offset = btf.and_then(|btf| btf.offset("pair", "a").ok());
             assert!(offset.is_none_or(|offset| offset == 8), "{length}: {offset:?}");
         }
-        assert!(Btf::parse(whole[1..].to_vec(), &[]).is_none());
+        assert!(Btf::parse(Bytes::Read(whole[1..].to_vec()), &[]).is_none());
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod attempt;
 pub mod bpf;
+pub mod btf;
 pub mod confine;
 pub mod plain;
 pub mod process;
