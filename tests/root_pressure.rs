@@ -12,7 +12,7 @@ use support::{
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
 
 /// In KiB.
-const MAX_MEMORY: u64 = 10 << 10;
+const MAX_MEMORY: u64 = 12 << 10;
 
 /// In bytes.
 const MAX_LOG: u64 = 64 << 10;

@@ -244,8 +244,6 @@ enum Role {
     StandIn(String),
     /// It is somebody outside.
     Outsider,
-    /// It says by its exit status whether it has a capability.
-    Capable,
 }
 
 impl Role {
@@ -255,7 +253,6 @@ impl Role {
             Self::Attempt(vector) => format!("attempt={vector}"),
             Self::StandIn(vector) => format!("stand-in={vector}"),
             Self::Outsider => "outsider".to_owned(),
-            Self::Capable => "capable".to_owned(),
         };
         ["selftest".to_owned(), "--role".to_owned(), role]
     }
@@ -269,7 +266,6 @@ impl FromStr for Role {
             ("attempt", vector) => Ok(Self::Attempt(vector.to_owned())),
             ("stand-in", vector) => Ok(Self::StandIn(vector.to_owned())),
             ("outsider", "") => Ok(Self::Outsider),
-            ("capable", "") => Ok(Self::Capable),
             _ => Err("the self-test's own processes are no use to anybody else".to_owned()),
         }
     }
@@ -289,7 +285,6 @@ pub fn selftest(options: &Options) -> anyhow::Result<u8> {
         Some(Role::Attempt(name)) => return try_one(name),
         Some(Role::StandIn(name)) => return stand_in(name),
         Some(Role::Outsider) => return outsider::be(),
-        Some(Role::Capable) => return Ok(if privilege::capable() { exit::OK } else { exit::NO }),
         None => {}
     }
     let vectors = chosen(&options.vectors)?;

@@ -23,7 +23,7 @@ use crate::sys::{
 };
 
 use super::{
-    Evidence, Layer, NOTHING, Role, Vector,
+    Evidence, Layer, NOTHING, Vector,
     attempt::{At as _, Outcome, Scene, Stop, c_string, own_mounts},
 };
 
@@ -67,12 +67,12 @@ pub const VECTORS: &[Vector] = &[
         holds(SYS_ADMIN)
     }),
     vector("execve-as-root", "gets root's capabilities back by executing a program", Layer::Capabilities, |_| {
-        run(Command::new("/proc/self/exe").args(Role::Capable.arguments()))
+        shows(Command::new(CAT).arg(STATUS))
     }),
     vector("set-uid", "an ordinary user executes a set-uid program of root", Layer::NoNewPrivs, |s| {
         let program = program(s, |path| fs::set_permissions(path, fs::Permissions::from_mode(0o4710)).at("chmod"))?;
         become_nobody()?;
-        run(Command::new(program).args(Role::Capable.arguments()))
+        shows(Command::new(program).arg(STATUS))
     }),
     vector("file-capabilities", "an ordinary user executes a program with capabilities", Layer::Capabilities, |s| {
         let program = program(s, |path| {
@@ -80,7 +80,7 @@ pub const VECTORS: &[Vector] = &[
             fs::set_permissions(path, fs::Permissions::from_mode(0o710)).at("chmod")
         })?;
         become_nobody()?;
-        run(Command::new(program).args(Role::Capable.arguments()))
+        shows(Command::new(program).arg(STATUS))
     }),
     vector("module", "offers the kernel a module", Layer::Capabilities, |_| match offer_module() {
         // The kernel has looked at what it was offered.
@@ -100,16 +100,19 @@ pub const VECTORS: &[Vector] = &[
 
 /// Whether this process has a capability, as evidence.
 pub(super) fn holds(bit: u32) -> Outcome {
-    let status = fs::read_to_string("/proc/self/status").at("reading its capabilities")?;
+    is_capable(&fs::read_to_string(STATUS).at("reading its capabilities")?, bit)
+}
+
+const CAT: &str = "/bin/cat";
+
+/// Where a process finds its capabilities.
+const STATUS: &str = "/proc/self/status";
+
+/// Whether a process of such a status has a capability.
+fn is_capable(status: &str, bit: u32) -> Outcome {
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:\t")).unwrap_or_default();
     let effective = u64::from_str_radix(effective, 16).unwrap_or_default();
     if effective & 1 << bit == 0 { Err(Stop::because("without the capability")) } else { Ok(Vec::new()) }
-}
-
-/// [`Role::Capable`]: says by its exit status whether it has the capability.
-#[must_use]
-pub fn capable() -> bool {
-    holds(SYS_ADMIN).is_ok()
 }
 
 /// Goes on in a child, if this is one.
@@ -123,15 +126,17 @@ fn child(child: Option<nix::unistd::Pid>) -> Outcome {
     }
 }
 
-fn run(command: &mut Command) -> Outcome {
-    let status = command.status().at("execve")?;
-    if status.success() { Ok(Vec::new()) } else { Err(Stop::because("without the capability")) }
+/// Whether a command that prints its status has the capability.
+fn shows(command: &mut Command) -> Outcome {
+    let output = command.output().at("execve")?;
+    is_capable(&String::from_utf8_lossy(&output.stdout), SYS_ADMIN)
 }
 
-/// A copy of this program that only one group may execute, in the attempt's own folder.
+/// A copy of a program that prints files, which only one group may execute, in the attempt's own folder. (guard-run itself gives
+/// up at its start what it may have gained.)
 fn program(scene: &Scene, mark: impl FnOnce(&Path) -> Result<(), Stop>) -> Result<PathBuf, Stop> {
     let program = scene.work().join("program");
-    fs::copy("/proc/self/exe", &program).at("copying a program")?;
+    fs::copy(CAT, &program).at("copying a program")?;
     chown(&program, Some(0), Some(NOBODYS_GROUP)).at("chown")?;
     // After chown(2), which takes these away.
     mark(&program)?;
