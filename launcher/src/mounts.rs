@@ -2,13 +2,17 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     os::unix::ffi::OsStringExt as _,
     path::{Path, PathBuf},
 };
 
 /// The mounts of this process's namespace.
 pub const MOUNTINFO: &str = "/proc/self/mountinfo";
+
+/// More bytes than most machines' lists of mounts have.
+const ENOUGH: usize = 16 << 10;
 
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +34,10 @@ impl Mount {
     ///
     /// When /proc doesn't tell.
     pub fn all() -> io::Result<Vec<Self>> {
-        fs::read(MOUNTINFO).map(|text| Self::parse(&text))
+        // The kernel puts the whole list together anew for every piece that is read.
+        let mut text = Vec::with_capacity(ENOUGH);
+        fs::File::open(MOUNTINFO)?.read_to_end(&mut text)?;
+        Ok(Self::parse(&text))
     }
 
     /// Reads a mountinfo file (proc_pid_mountinfo(5)). No library is used: procfs 0.18 does not undo the escapes in mount points,

@@ -90,9 +90,10 @@ impl Doors {
 /// The sockets that are there, by their real paths, but for those that a rule of the policy's unix section allows.
 #[must_use]
 pub fn delegation_sockets(doors: &Doors, unix: Option<&Section<UnixRule>>) -> Vec<PathBuf> {
-    let users = USER.iter().map(|name| format!("/run/user/*/{name}"));
-    let patterns = SYSTEM.iter().map(|pattern| (*pattern).to_owned()).chain(users);
-    let found = patterns.flat_map(|pattern| matching(&doors.root, &pattern)).chain(doors.named.iter().cloned());
+    let system = SYSTEM.iter().flat_map(|pattern| matching(&doors.root, pattern));
+    let users = matching(&doors.root, "/run/user/*");
+    let users = users.iter().flat_map(|folder| USER.iter().flat_map(|pattern| matching(folder, pattern)));
+    let found = system.chain(users).chain(doors.named.iter().cloned());
     let sockets = found.filter(|path| path.metadata().is_ok_and(|file| file.file_type().is_socket()));
     let real: BTreeSet<PathBuf> = sockets.filter_map(|path| path.canonicalize().ok()).collect();
     // Were all others denied, what is allowed is so by a rule.

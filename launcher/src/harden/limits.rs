@@ -15,6 +15,10 @@ pub(super) const CGROUP1: &str = "cgroup";
 /// The controllers of version 1 that have limits to adapt to. Others are left as they are: each one takes time.
 const CONTROLLERS: [&str; 3] = ["cpu", "cpuset", "memory"];
 
+/// The files of version 1 that say what the processes in a cgroup get, of whichever controller.
+const LEGACY_FILES: [&str; 5] =
+    ["cpu.cfs_quota_us", "cpu.shares", "cpuset.cpus", "memory.limit_in_bytes", "memory.soft_limit_in_bytes"];
+
 /// The files of version 2 that say what the processes below get.
 const FILES: [&str; 4] = ["cpu.max", "memory.high", "memory.max", "memory.swap.max"];
 
@@ -32,7 +36,8 @@ impl Limits {
     pub(super) fn find(mounts: &[Mount]) -> Self {
         let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mut limits = Self { legacy: legacy(mounts, &cgroups), unified: Vec::new() };
-        limits.legacy.retain(|(own, _)| own.is_dir());
+        // Showing another cgroup in a mount's place takes time, so it is done where there is something to see.
+        limits.legacy.retain(|(own, mount)| own.is_dir() && LEGACY_FILES.iter().any(|file| differs(own, mount, file)));
         if let Some((point, own)) = unified(mounts, &cgroups) {
             let levels: Vec<&Path> = own.ancestors().take_while(|level| level.starts_with(&point)).collect();
             limits.unified =
@@ -40,6 +45,11 @@ impl Limits {
         }
         limits
     }
+}
+
+/// Whether a file that there may be says something else in one folder than in another.
+fn differs(one: &Path, other: &Path, file: &str) -> bool {
+    fs::read(one.join(file)).is_ok_and(|text| fs::read(other.join(file)).ok() != Some(text))
 }
 
 /// The cgroups of version 1 that are not what their mount shows, and their mounts. `cgroups` is a cgroup file (cgroups(7)).
