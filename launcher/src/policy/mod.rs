@@ -30,7 +30,7 @@ pub use host::{Host, Prefix, display_address, shared_space};
 pub use net::{NetRule, Op, Protocol};
 pub use option::{level_names, option_names};
 pub use port::PortRange;
-pub use process::{Architecture, Isolation, KeptCapability, Part, ProcessSection, SocketFamily, kept_capabilities};
+pub use process::{Architecture, Isolation, KeptCapability, Part, ProcessSection, SocketFamily};
 pub use section::{Action, Rule, Section};
 pub use socket::{Family, SocketProtocol, SocketRule, SocketType, protocol_name};
 pub use sockopt::{Level, LevelOption, SockoptRule, parse_sockopt};

@@ -1,6 +1,6 @@
 //! The process section: what keeps the command inside beside the rules, and what of it the policy does without.
 
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use caps::Capability;
 use serde::{
@@ -207,25 +207,4 @@ words! {
         /// 32-bit x86, on x86-64. No filter sees its system calls.
         X86 = "x86",
     }
-}
-
-/// The capabilities that a command keeps in any case, if it is root: those that ordinary work of root needs, like installing a
-/// package. They give power over files and over processes of the same sandbox, and ports below 1024; none of
-/// them over other processes, the kernel, the network's configuration or devices.
-#[must_use]
-pub fn kept_capabilities(section: &ProcessSection) -> BTreeSet<u8> {
-    const KEPT: [Capability; 11] = [
-        Capability::CAP_CHOWN,
-        Capability::CAP_DAC_OVERRIDE,
-        Capability::CAP_FOWNER,
-        Capability::CAP_FSETID,
-        Capability::CAP_KILL,
-        Capability::CAP_NET_BIND_SERVICE,
-        Capability::CAP_SETFCAP,
-        Capability::CAP_SETGID,
-        Capability::CAP_SETPCAP,
-        Capability::CAP_SETUID,
-        Capability::CAP_SYS_CHROOT,
-    ];
-    KEPT.iter().chain(section.capabilities.iter().map(|KeptCapability(kept)| kept)).map(Capability::index).collect()
 }
