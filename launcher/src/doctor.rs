@@ -16,7 +16,7 @@ use crate::{
     exit,
     harden::{Hardening, Step},
     load::{Loaded, load_one},
-    policy::Document,
+    policy::{Document, Policy, PolicyError},
     privilege,
     report::Destination,
     sys::process::{Side, exit_now},
@@ -112,7 +112,7 @@ impl Findings {
 /// When not even that could be tried.
 pub fn doctor() -> anyhow::Result<u8> {
     println!("guard-run {} on Linux {}", env!("CARGO_PKG_VERSION"), uname()?.release().to_string_lossy());
-    let policy = Document::new(Path::new("doctor"), EVERYTHING.into()).parse()?;
+    let policy = parse(EVERYTHING)?;
     let tables = Tables::compile(&policy)?;
     let mut findings = Findings::default();
     let rights = if privilege::is_root() { "root" } else { "an ordinary user with capabilities of guard-run's file" };
@@ -124,10 +124,10 @@ pub fn doctor() -> anyhow::Result<u8> {
     for hook in tables.hooks().into_iter().filter(|hook| !unix.contains(hook)) {
         findings.add(format!("program for the {} hook", hook.name()), load_one(&tables, hook));
     }
-    let alike = Document::new(Path::new("doctor"), MORE[0].1.into()).parse()?;
+    let alike = parse(MORE[0].1)?;
     findings.add("programs for Unix sockets", Loaded::new(&Tables::compile(&alike)?).map(drop));
     for (what, policy) in MORE {
-        let tables = Tables::compile(&Document::new(Path::new("doctor"), policy.into()).parse()?)?;
+        let tables = Tables::compile(&parse(policy)?)?;
         findings.add(what, tables.hooks().into_iter().try_for_each(|hook| load_one(&tables, hook)));
         findings.0.last_mut().expect("it has just been added").optional = true;
     }
@@ -151,10 +151,14 @@ pub fn doctor() -> anyhow::Result<u8> {
     Ok(findings.conclude())
 }
 
+/// A policy of the doctor's own.
+fn parse(policy: &str) -> Result<Policy, PolicyError> {
+    Document::new(Path::new("doctor"), policy.into()).parse()
+}
+
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.
 fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
-    let policy = Document::new(Path::new("doctor"), policy.into()).parse()?;
-    let hardening = Hardening::new(&policy, 0)?;
+    let hardening = Hardening::new(&parse(policy)?, 0)?;
     let steps: Vec<Step> =
         hardening.steps_before_user(attached.leaf.path()).into_iter().chain(hardening.steps_after_user()).collect();
     match attached.fork()? {

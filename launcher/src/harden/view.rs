@@ -17,7 +17,10 @@ use nix::{
     unistd::chdir,
 };
 
-use super::{Step, limits::Limits};
+use super::{
+    Step,
+    limits::{CGROUP1, Limits},
+};
 use crate::{
     cgroup::CGROUP2,
     mounts::Mount,
@@ -28,9 +31,9 @@ use crate::{
 
 /// File systems by which whoever may write their files changes the kernel, or cgroups.
 const READ_ONLY: [&str; 12] = [
-    "sysfs",
-    "cgroup",
+    CGROUP1,
     CGROUP2,
+    "sysfs",
     "configfs",
     "efivarfs",
     "fusectl",
@@ -41,6 +44,9 @@ const READ_ONLY: [&str; 12] = [
     "selinuxfs",
     "smackfs",
 ];
+
+/// Those of them that are cgroups.
+const CGROUPS: [&str; 2] = [CGROUP1, CGROUP2];
 
 /// File systems that show the kernel's inside, or eBPF programs and maps by name; or by which the kernel is told what to execute
 /// in the place of a program.
@@ -104,7 +110,7 @@ impl View {
         let mut view = Self { ipc: !section.allows(Part::Ipc), cgroups, covered: sockets, ..Self::default() };
         if section.allows(Part::KernelFiles) {
             // Cgroups stay out of reach all the same.
-            view.read_only = of(&READ_ONLY[1..3]);
+            view.read_only = of(&CGROUPS);
         } else {
             view.read_only = of(&READ_ONLY);
             view.hidden = of(&HIDDEN);
