@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Value, json};
 use support::{
-    Run, Running, TcpServer, Yard, bpf::guard_of, cgroup_of, eventually, is_alive, is_stopped, processes_in,
+    Run, Running, TcpServer, Yard, bpf::guard_of, cgroup_of, eventually, guard_run, is_alive, is_stopped, processes_in,
     processes_with_argument,
 };
 
@@ -239,16 +239,21 @@ fn belongs_to(leaf: &Path, pid: u32) -> bool {
     leaf.file_name().unwrap().to_str().unwrap().starts_with(&format!("guard-run.{pid}."))
 }
 
-/// Every process of the command, from its fork on, is in a leaf with programs.
-fn check_all_are_guarded(mark: &str, guard_run: u32, yard: &Path) {
-    for pid in processes_with_argument(mark).into_iter().filter(|pid| *pid != guard_run) {
+/// Every process of the command is in a leaf, from its fork on, and in one with programs once it is no guard-run any more.
+fn check_all_are_guarded(mark: &str, launcher: u32, yard: &Path) {
+    let program = guard_run().canonicalize().unwrap();
+    for pid in processes_with_argument(mark).into_iter().filter(|pid| *pid != launcher) {
         // It may end at any time.
         let Some(cgroup) = cgroup_of(pid) else { continue };
         if !is_alive(pid) {
             continue;
         }
         assert_eq!(cgroup.parent(), Some(yard), "{pid} is outside");
-        if let Ok(programs) = guard_of(&cgroup) {
+        // Until then it is another program, and by now it may be none at all.
+        let is_command = || fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe != program);
+        if let Ok(programs) = guard_of(&cgroup)
+            && is_command()
+        {
             assert_eq!(programs.len(), 4, "{pid} is not guarded");
         }
     }

@@ -576,11 +576,10 @@ fn no_program_further_up_is_put_out_of_force() {
 /// The kernel gives capabilities there, too, but they count for nothing outside.
 #[test]
 fn in_a_user_namespace_it_gains_nothing() {
-    let root = "not permitted to load eBPF programs";
-    for (namespace, said) in [("-U", "in a user namespace"), ("-Ur", root), ("-Urm", root), ("-UrC", root)] {
+    for namespace in ["-U", "-Ur", "-Urm", "-UrC"] {
         let words = become_user(ALICE).into_iter().chain(["unshare".into(), namespace.into()]);
         let output = alice("echo ran").through(words.collect::<Vec<_>>()).output().exits(125);
-        assert!(output.stdout.is_empty() && output.stderr.contains(said), "{output:?}");
+        assert!(output.stdout.is_empty() && output.stderr.contains("in a user namespace"), "{output:?}");
     }
 }
 

@@ -6,7 +6,6 @@ use crate::{
     cgroup::Leaf,
     load::{Loaded, LoadedProgram, Records},
     privilege::{self, Operation},
-    sys::process::{Side, fork_into},
 };
 
 /// A program can't be attached.
@@ -46,7 +45,7 @@ pub enum AttachError {
     },
 }
 
-/// A leaf with all of a policy's programs on it. Only this can start a command: nothing can run unguarded by mistake.
+/// A leaf with all of a policy's programs on it. Only this can have a command started: nothing can run unguarded by mistake.
 pub struct Attached {
     /// The leaf, which owns the programs.
     pub leaf: Leaf,
@@ -69,17 +68,6 @@ impl Attached {
             attach(program, &leaf)?;
         }
         Ok(Self { leaf, programs, records })
-    }
-
-    /// Forks. The child is in the leaf from its first instruction. What that takes is in effect for the birth alone, on
-    /// both sides.
-    ///
-    /// # Errors
-    ///
-    /// As [`fork_into`].
-    pub fn fork(&self) -> io::Result<Side> {
-        let _raised = privilege::raise(Operation::Leaf);
-        fork_into(self.leaf.folder())
     }
 }
 

@@ -1,8 +1,10 @@
-//! The command's process: born in the leaf, it becomes the command.
+//! The command's process: born in the leaf, it does all that keeps it there, and waits. Only when it is guarded, it becomes the
+//! command.
 
 use std::{
+    borrow::Cow,
     ffi::{CStr, CString},
-    io::{self, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _},
     os::fd::OwnedFd,
 };
 
@@ -16,13 +18,16 @@ use nix::{
     unistd::{Pid, execve, getppid, setgroups, setresgid, setresuid},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     attach::Attached,
+    cgroup::Leaf,
     command::Command,
-    harden::{Hardening, Step},
+    harden::{Hardening, Step, View},
     privilege::{self, Operation},
     sys::{
-        process::{Change, Side, exit_now, poll_change, send_signal},
+        process::{Change, Side, exit_now, fork_into, poll_change, send_signal},
         start,
     },
     user::Identity,
@@ -61,73 +66,141 @@ pub struct Child {
     /// Its process id.
     pub pid: Pid,
     pidfd: OwnedFd,
+    /// The sockets of services that it was kept from, for the log.
+    pub covered: Vec<String>,
 }
 
-impl Attached {
-    /// Starts the command in the leaf. `mask` are the signals that it has to find blocked.
+/// The command's process to be. It waits to be let go, by [`Attached::release`] and nobody else; if that can't be any more, because
+/// this value is dropped or guard-run is dead, it ends.
+pub struct Held {
+    pid: Pid,
+    pidfd: OwnedFd,
+    /// The first byte lets it go.
+    gate: PipeWriter,
+    /// What it has to say, each on a line. Closed by the command's execution.
+    said: BufReader<PipeReader>,
+}
+
+/// What the process says that is to be the command.
+#[derive(Serialize, Deserialize)]
+enum Said {
+    /// It waits, and these sockets are covered.
+    Ready(Vec<String>),
+    /// This couldn't be done, for this reason: an errno.
+    SetUp(String, i32),
+    /// The command couldn't be executed.
+    Execute(i32),
+}
+
+impl Leaf {
+    /// Forks. The child is in the leaf from its first instruction. What that takes is in effect for the birth alone, on both
+    /// sides. No program guards it yet: so the child does nothing but what this program says.
     ///
     /// # Errors
     ///
-    /// When there is no process to be had, or it can't be set up, or the command can't be executed.
-    pub fn spawn(&self, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Child, ChildError> {
-        let (mut reader, writer) = io::pipe().map_err(ChildError::Fork)?;
-        // An ordinary user's command has no more than its user, and until then no more than it needs.
-        let keep = || privilege::keep(&[Operation::View, Operation::Bound]).map_err(|_| Errno::EPERM);
-        let mut steps = vec![Step::new("giving up guard-run's capabilities", keep)];
-        steps.extend([Step::new("signals and standard streams", start::restore), signal_mask(mask)]);
-        steps.extend(hardening.steps_before_user(self.leaf.path()));
-        steps.extend(command.user.as_ref().into_iter().flat_map(become_user));
-        steps.extend(hardening.steps_after_user());
-        steps.push(Step::new("giving up capabilities", || privilege::renounce().map_err(|_| Errno::EPERM)));
-        // After the change of user, which clears this.
-        steps.push(end_with(nix::unistd::getpid()));
+    /// As [`fork_into`].
+    pub(crate) fn fork(&self) -> io::Result<Side> {
+        let _raised = privilege::raise(Operation::Leaf);
+        fork_into(self.folder())
+    }
+
+    /// Starts the command's process, which takes all steps that keep it inside while this process goes on. `mask` are the
+    /// signals that the command has to find blocked.
+    ///
+    /// # Errors
+    ///
+    /// When there is no process to be had.
+    pub fn hold(&self, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Held, ChildError> {
+        let (mut gate, go) = io::pipe().map_err(ChildError::Fork)?;
+        let (said, writer) = io::pipe().map_err(ChildError::Fork)?;
+        let launcher = Pid::this();
         match self.fork().map_err(ChildError::Fork)? {
             Side::Child => {
-                let (step, error) = become_command(&steps, command);
-                let mut message = [0; MESSAGE];
-                message[..size_of::<u32>()].copy_from_slice(&step.to_ne_bytes());
-                message[size_of::<u32>()..].copy_from_slice(&(error as i32).to_ne_bytes());
-                // A write so small to an empty pipe can't fail or be cut.
-                let _ = (&writer).write_all(&message);
+                // Its own copy would keep the gate from closing when guard-run is dead.
+                drop(go);
+                let say = |said: &Said| {
+                    let line = serde_json::to_string(said).unwrap_or_default();
+                    // If nobody is there to be told, there is nobody to let it go.
+                    let _ = writeln!(&writer, "{line}");
+                };
+                match prepare(self, command, hardening, launcher) {
+                    Ok(view) => {
+                        say(&Said::Ready(view.covered()));
+                        if gate.read_exact(&mut [0]).is_ok() {
+                            say(&Said::Execute(become_command(mask, command) as i32));
+                        }
+                    }
+                    Err((what, error)) => say(&Said::SetUp(what.into_owned(), error as i32)),
+                }
                 exit_now(i32::from(crate::exit::FAILURE));
             }
-            Side::Parent { pid, pidfd } => {
-                drop(writer);
-                let child = Child { pid, pidfd };
-                let mut message = Vec::new();
-                // The command's execution closes the pipe.
-                reader.read_to_end(&mut message).map_err(ChildError::Fork)?;
-                let Ok(message) = <[u8; MESSAGE]>::try_from(message) else { return Ok(child) };
-                let _ = waitpid(pid, None);
-                let [a, b, c, d, e, f, g, h] = message;
-                let (step, error) = (u32::from_ne_bytes([a, b, c, d]), i32::from_ne_bytes([e, f, g, h]));
-                let source = Errno::from_raw(error);
-                Err(match steps.into_iter().nth(step as usize) {
-                    Some(Step { what, .. }) => ChildError::SetUp { what: what.into_owned(), source },
-                    None => ChildError::Execute { program: command.program.to_string_lossy().into_owned(), source },
-                })
-            }
+            Side::Parent { pid, pidfd } => Ok(Held { pid, pidfd, gate: go, said: BufReader::new(said) }),
         }
     }
 }
 
-/// What a process says that could not become the command: the number of the step that failed, and the error's.
-const MESSAGE: usize = size_of::<u32>() + size_of::<i32>();
-
-/// Takes the steps and executes the command. Returns only if something failed: the step's number, that of the execution
-/// being larger than any, and why.
-fn become_command(steps: &[Step], command: &Command) -> (u32, Errno) {
-    for (number, step) in (0..).zip(steps) {
-        if let Err(error) = (step.run)() {
-            return (number, error);
+impl Attached {
+    /// Has the process that waits in the leaf become the command.
+    ///
+    /// # Errors
+    ///
+    /// When it couldn't be set up, or the command can't be executed.
+    pub fn release(&self, held: Held, command: &Command) -> Result<Child, ChildError> {
+        let Held { pid, pidfd, gate, said } = held;
+        let mut child = Child { pid, pidfd, covered: Vec::new() };
+        for line in said.lines() {
+            let said = line.and_then(|line| Ok(serde_json::from_str(&line)?)).map_err(ChildError::Fork)?;
+            let failed = match said {
+                Said::Ready(covered) => {
+                    child.covered = covered;
+                    // If it is dead by now, its end will be seen as the command's.
+                    let _ = (&gate).write_all(&[0]);
+                    continue;
+                }
+                Said::SetUp(what, error) => ChildError::SetUp { what, source: Errno::from_raw(error) },
+                Said::Execute(error) => {
+                    let program = command.program.to_string_lossy().into_owned();
+                    ChildError::Execute { program, source: Errno::from_raw(error) }
+                }
+            };
+            let _ = waitpid(pid, None);
+            return Err(failed);
         }
+        Ok(child)
     }
-    (u32::MAX, execute(command))
 }
 
-fn signal_mask(mask: &SigSet) -> Step {
-    let mask = *mask;
-    Step::new("signal mask", move || sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None))
+/// Does all that keeps this process in the leaf. If something fails, it returns what, and why.
+fn prepare(
+    leaf: &Leaf,
+    command: &Command,
+    hardening: &Hardening,
+    launcher: Pid,
+) -> Result<View, (Cow<'static, str>, Errno)> {
+    // An ordinary user's command has no more than its user, and until then no more than it needs.
+    let keep = || privilege::keep(&[Operation::View, Operation::Bound]).map_err(|_| Errno::EPERM);
+    let mut steps = vec![Step::new("giving up guard-run's capabilities", keep)];
+    steps.push(Step::new("signals and standard streams", start::restore));
+    let view = hardening.look(launcher);
+    steps.extend(hardening.steps_before_user(&view, leaf.path()));
+    steps.extend(command.user.as_ref().into_iter().flat_map(become_user));
+    steps.extend(hardening.steps_after_user());
+    steps.push(Step::new("giving up capabilities", || privilege::renounce().map_err(|_| Errno::EPERM)));
+    // After the change of user, which clears this.
+    steps.push(end_with(launcher));
+    for Step { what, run } in steps {
+        run().map_err(|error| (what, error))?;
+    }
+    Ok(view)
+}
+
+/// Executes the command. Returns only if that fails.
+fn become_command(mask: &SigSet, command: &Command) -> Errno {
+    // Until now, signals were held back, so that none would stop a process that guard-run waits for.
+    match sigprocmask(SigmaskHow::SIG_SETMASK, Some(mask), None) {
+        Ok(()) => execute(command),
+        Err(error) => error,
+    }
 }
 
 fn become_user(user: &Identity) -> [Step; 3] {

@@ -4,9 +4,12 @@ mod containers;
 
 use std::{fmt, path::Path};
 
-use nix::sys::{
-    utsname::uname,
-    wait::{WaitStatus, waitpid},
+use nix::{
+    sys::{
+        utsname::uname,
+        wait::{WaitStatus, waitpid},
+    },
+    unistd::Pid,
 };
 
 use crate::{
@@ -14,8 +17,9 @@ use crate::{
     cgroup::{Hierarchy, Leaf},
     compile::{Tables, UnixTables},
     exit,
-    harden::{Hardening, Step},
+    harden::Hardening,
     load::{Loaded, load_one},
+    mounts::Mount,
     policy::{Document, Policy, PolicyError},
     privilege,
     report::Destination,
@@ -158,10 +162,11 @@ fn parse(policy: &str) -> Result<Policy, PolicyError> {
 
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.
 fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
-    let hardening = Hardening::new(&parse(policy)?, 0)?;
-    let steps: Vec<Step> =
-        hardening.steps_before_user(attached.leaf.path()).into_iter().chain(hardening.steps_after_user()).collect();
-    match attached.fork()? {
+    let hardening = Hardening::new(&parse(policy)?, 0, Mount::all()?)?;
+    let view = hardening.look(Pid::this());
+    let mut steps = hardening.steps_before_user(&view, attached.leaf.path());
+    steps.extend(hardening.steps_after_user());
+    match attached.leaf.fork()? {
         Side::Child => {
             let failed = steps.iter().position(|step| (step.run)().is_err());
             exit_now(failed.map_or(0, |step| i32::try_from(step + 1).unwrap_or(i32::MAX)));
@@ -179,7 +184,7 @@ fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
 
 /// Has a process born in the leaf, which does nothing.
 fn born_in(attached: &Attached) -> anyhow::Result<()> {
-    match attached.fork()? {
+    match attached.leaf.fork()? {
         Side::Child => exit_now(0),
         Side::Parent { pid, .. } => Ok(waitpid(pid, None).map(drop)?),
     }

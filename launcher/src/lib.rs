@@ -1,8 +1,8 @@
 //! guard-run: runs a command that can touch only what a policy allows, enforced in the kernel.
 //!
 //! One type per stage: policy file → [`policy::Policy`] → [`compile::Tables`] → [`load::Loaded`] →
-//! [`attach::Attached`] → [`child::Child`] → [`events::Event`]s → [`report::Report`]. [`run::run`] takes a command
-//! through all of them; [`explain`] branches off after the tables.
+//! [`attach::Attached`] → [`child::Child`] → [`events::Event`]s → [`report::Report`]. Meanwhile, a [`cgroup::Leaf`] has a
+//! [`child::Held`] that will be the child. [`run::run`] takes a command through all of them; [`explain`] branches off after the tables.
 #![deny(unsafe_code)]
 
 pub mod attach;

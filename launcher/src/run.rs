@@ -27,6 +27,7 @@ use crate::{
     harden::{Hardening, InForce},
     inherited::inherited,
     load::{Flows, Loaded, Records},
+    mounts::{MOUNTINFO, Mount},
     policy::{Mode, Policy, Record},
     privilege::{self, Operation},
     report::{Destination, Enforced, Exit, HookReport, PolicySource, Report, SCHEMA, User},
@@ -86,8 +87,14 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         privilege::is_root() || options.user.as_ref().is_none_or(Identity::is_own),
         "--user: only root can run a command as somebody else, or with other groups"
     );
-    let hardening = Hardening::new(&policy, options.preserve_fds)?;
-    // The programs have passed the kernel's verifier before there is anything to guard.
+    let mounts = Mount::all().context(MOUNTINFO)?;
+    let hierarchy = Hierarchy::find_among(&mounts)?;
+    let hardening = Hardening::new(&policy, options.preserve_fds, mounts)?;
+    let signals = Signals::hold().context("signals")?;
+    let leaf = Leaf::create(&hierarchy)?;
+    // The command's process is born in the leaf, and does what keeps it there while the kernel verifies the programs: both take
+    // their time. It is not the command until it is let go.
+    let held = leaf.hold(&command, &hardening, signals.before())?;
     let loaded = Loaded::new(&tables)?;
     let started = Timestamp::now();
     let log = Destination::open(options.log.as_deref(), started);
@@ -96,10 +103,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         None => "can't write a log in a folder for logs; say where: --log FILE".to_owned(),
     })?;
     let live = options.events.as_deref().map(open_events).transpose()?;
-    let signals = Signals::hold().context("signals")?;
-    // All programs are attached before the leaf has its first process, which is born in it.
-    let mut attached = Attached::new(loaded, Leaf::create(&Hierarchy::find()?)?)?;
-    let child = attached.spawn(&command, &hardening, signals.before())?;
+    let mut attached = Attached::new(loaded, leaf)?;
+    // All programs are attached before there is a command.
+    let child = attached.release(held, &command)?;
     // From here on the leaf owns the guard: it holds whatever becomes of this process. All that is left to do is to remove
     // the leaf.
     privilege::keep(&[Operation::Leaf])?;
@@ -118,7 +124,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             cgroup: attached.leaf.path().to_owned(),
             hooks: Vec::new(),
             unrestricted: tables.unrestricted(),
-            hardening: hardening.report(),
+            hardening: hardening.report(child.covered.clone()),
             inherited: inherited.into_iter().filter(|inherited| hardening.hands_on(inherited.fd)).collect(),
         },
         lost: 0,

@@ -1,8 +1,9 @@
 //! What keeps the command inside beside the programs on its cgroup: everything by which it could get out of the
 //! cgroup, take the programs off it, or have somebody else do what it may not.
 //!
-//! What is needed is found out before anything is created ([`Hardening::new`]); the command's process then takes the
-//! steps one by one, and is not the command unless all of them succeed.
+//! What the kernel has to have is found out before anything is created ([`Hardening::new`]). The command's process looks around
+//! for what there is to be kept from ([`Hardening::look`]), and then takes the steps one by one; it is not the command unless
+//! all of them succeed.
 
 mod capability;
 mod delegation;
@@ -11,30 +12,31 @@ mod limits;
 mod scope;
 mod view;
 
-use std::{borrow::Cow, io, os::fd::RawFd, path::Path};
+use std::{
+    borrow::Cow,
+    os::fd::RawFd,
+    path::{Path, PathBuf},
+};
 
-use nix::sys::prctl;
+use nix::{sys::prctl, unistd::Pid};
 use seccompiler::BpfProgram;
 use serde::Serialize;
 
 pub use delegation::{Doors, delegation_sockets};
+pub use view::View;
 
 use crate::{
     mounts::Mount,
-    policy::{Architecture, Isolation, Mode, Part, Policy, ProcessSection, SocketFamily},
+    policy::{Architecture, Isolation, Mode, Part, Policy, ProcessSection, Section, SocketFamily, UnixRule},
     privilege::{self, Operation},
     sys::confine::{close_on_exec_from, install_filter},
 };
 use limits::Limits;
 use scope::Scope;
-use view::View;
 
 /// Why a command can't be kept inside on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum HardenError {
-    /// /proc doesn't tell what is mounted.
-    #[error("{}", crate::mounts::MOUNTINFO)]
-    Mounts(#[source] io::Error),
     /// The kernel can't confine what a process does to others.
     #[error(
         "this kernel (Linux {release}) can't keep the command from {}: {why}. To go without, say so in the policy: \
@@ -89,11 +91,15 @@ pub struct Hardening {
     section: ProcessSection,
     /// Nothing is to be done: the policy says so, or only looks on.
     isolation: InForce,
-    view: View,
+    /// By whose rules services may be asked to act.
+    unix: Option<Section<UnixRule>>,
+    mounts: Vec<Mount>,
     scope: Option<Scope>,
     filters: Vec<BpfProgram>,
     /// The first descriptor that the command does not get; `None` if it gets all.
     first_closed: Option<RawFd>,
+    /// The folders among those that it does get.
+    folders: Vec<(RawFd, PathBuf)>,
 }
 
 /// What was in force, for the log.
@@ -130,38 +136,48 @@ pub enum InForce {
 }
 
 impl Hardening {
-    /// Finds out what is to be done for a policy on this machine. The command gets this many descriptors beside the
-    /// standard streams.
+    /// Finds out what is to be done for a policy on this machine, where this is mounted. The command gets this many
+    /// descriptors beside the standard streams.
     ///
     /// # Errors
     ///
     /// When the kernel lacks something that the policy does not name.
-    pub fn new(policy: &Policy, preserved: u16) -> Result<Self, HardenError> {
+    pub fn new(policy: &Policy, preserved: u16, mounts: Vec<Mount>) -> Result<Self, HardenError> {
         let section = policy.process.clone();
         let isolation = match (section.isolation, policy.mode) {
             (Isolation::CgroupOnly, _) => InForce::CgroupOnly,
             (_, Mode::Audit) => InForce::Audit,
             (Isolation::Full, Mode::Enforce) => InForce::Full,
         };
-        if isolation != InForce::Full {
-            let view = View::default();
-            return Ok(Self { section, isolation, view, scope: None, filters: Vec::new(), first_closed: None });
-        }
-        let first_closed = FIRST_DESCRIPTOR + RawFd::from(preserved);
-        let mounts = Mount::all().map_err(HardenError::Mounts)?;
-        let doors = if section.allows(Part::Delegation) {
-            Vec::new()
-        } else {
-            delegation_sockets(&Doors::host(), policy.unix.as_ref())
-        };
+        let full = isolation == InForce::Full;
+        let first_closed = full.then_some(FIRST_DESCRIPTOR + RawFd::from(preserved));
         Ok(Self {
-            view: View::new(&section, &mounts, doors).showing(Limits::find(&mounts)).reopening(first_closed),
-            scope: Scope::new(&section)?,
-            filters: filter::filters(&section)?,
-            first_closed: Some(first_closed),
+            scope: if full { Scope::new(&section)? } else { None },
+            filters: if full { filter::filters(&section)? } else { Vec::new() },
+            first_closed,
+            // While there are none of this program's own.
+            folders: first_closed.map_or_else(Vec::new, view::folders),
+            unix: policy.unix.clone(),
+            mounts,
             section,
             isolation,
         })
+    }
+
+    /// Looks for what the command is to be kept from: in the command's process, since it takes its time. `launcher` is this
+    /// program's own process.
+    #[must_use]
+    pub fn look(&self, launcher: Pid) -> View {
+        if self.isolation != InForce::Full {
+            return View::default();
+        }
+        let doors = if self.section.allows(Part::Delegation) {
+            Vec::new()
+        } else {
+            delegation_sockets(&Doors::host(), self.unix.as_ref())
+        };
+        let view = View::new(&self.section, &self.mounts, launcher, doors);
+        view.showing(Limits::find(&self.mounts)).reopening(self.folders.clone())
     }
 
     /// Whether the command gets this descriptor, if guard-run has it and it is not closed on execution anyway.
@@ -170,13 +186,13 @@ impl Hardening {
         self.first_closed.is_none_or(|first| descriptor < first)
     }
 
-    /// What the process does as long as it is who guard-run is, being in this cgroup.
+    /// What the process does as long as it is who guard-run is, being in this cgroup and having looked around.
     #[must_use]
-    pub fn steps_before_user(&self, leaf: &Path) -> Vec<Step> {
+    pub fn steps_before_user(&self, view: &View, leaf: &Path) -> Vec<Step> {
         if self.isolation != InForce::Full {
             return Vec::new();
         }
-        let mut steps: Vec<Step> = self.view.steps(leaf).into_iter().map(|step| step.raised(Operation::View)).collect();
+        let mut steps: Vec<Step> = view.steps(leaf).into_iter().map(|step| step.raised(Operation::View)).collect();
         if !self.section.allows(Part::Privileges) {
             steps.push(Step::new("no_new_privs", prctl::set_no_new_privs));
         }
@@ -209,9 +225,9 @@ impl Hardening {
         steps
     }
 
-    /// For the log.
+    /// For the log, with the sockets that the command was kept from.
     #[must_use]
-    pub fn report(&self) -> HardeningReport {
+    pub fn report(&self, covered: Vec<String>) -> HardeningReport {
         let full = self.isolation == InForce::Full;
         // An ordinary user's command can't gain privileges, whatever the policy says (privilege::begin).
         let always = |part| part == Part::Privileges && !privilege::is_root();
@@ -224,7 +240,7 @@ impl Hardening {
             capabilities: if full && privilege::is_root() { capability::names(&self.section) } else { Vec::new() },
             families: self.section.families.clone(),
             architectures: self.section.architectures.clone(),
-            covered: self.view.covered().iter().map(|path| path.to_string_lossy().into_owned()).collect(),
+            covered,
         }
     }
 }

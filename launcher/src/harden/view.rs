@@ -14,7 +14,7 @@ use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
     sys::stat::Mode,
-    unistd::chdir,
+    unistd::{Pid, chdir},
 };
 
 use super::{
@@ -73,7 +73,7 @@ const NO_FILE: &str = "/dev/null";
 
 /// What is done to the namespaces.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct View {
+pub struct View {
     /// Whether processes outside share no System V IPC with the command.
     ipc: bool,
     /// Where the command's own cgroup is shown instead of all of them.
@@ -93,8 +93,8 @@ pub(super) struct View {
 }
 
 impl View {
-    /// What is to be done, given what is mounted. `sockets` are those to be covered.
-    pub(super) fn new(section: &ProcessSection, mounts: &[Mount], sockets: Vec<PathBuf>) -> Self {
+    /// What is to be done, given what is mounted. `launcher` is this program's own process, `sockets` are those to be covered.
+    pub(super) fn new(section: &ProcessSection, mounts: &[Mount], launcher: Pid, sockets: Vec<PathBuf>) -> Self {
         let mounts = || mounts.iter().filter(|mount| !is_out_of_reach(&mount.point));
         let of = |kinds: &[&str]| -> Vec<PathBuf> {
             let mut points = Vec::<PathBuf>::new();
@@ -118,7 +118,7 @@ impl View {
             let formats: Vec<PathBuf> = formats.filter(|path| !view.hidden.contains(path)).collect();
             view.hidden.extend(formats);
             // And guard-run's own files there, which root may write, too: oom_score_adj would have the kernel kill it first.
-            let own = std::process::id().to_string();
+            let own = launcher.to_string();
             let files = MACHINE.into_iter().chain([own.as_str()]);
             let machine = of(&["proc"]).into_iter().flat_map(|proc| files.clone().map(move |file| proc.join(file)));
             view.pinned = machine.filter(|path| path.exists()).collect();
@@ -129,12 +129,9 @@ impl View {
         view
     }
 
-    /// The same, with the folders among the descriptors below `first_closed` opened anew.
-    pub(super) fn reopening(mut self, first_closed: RawFd) -> Self {
-        let paths = (0..first_closed).map(|number| (number, PathBuf::from(format!("/proc/self/fd/{number}"))));
-        let folders = paths.filter(|(_, path)| path.is_dir());
-        self.reopened = folders.filter_map(|(number, path)| Some((number, path.read_link().ok()?))).collect();
-        self
+    /// The same, with these folders opened anew.
+    pub(super) fn reopening(self, reopened: Vec<(RawFd, PathBuf)>) -> Self {
+        Self { reopened, ..self }
     }
 
     /// The same, with these limits to be seen.
@@ -142,9 +139,10 @@ impl View {
         Self { limits, ..self }
     }
 
-    /// The sockets that can't be connected to.
-    pub(super) fn covered(&self) -> &[PathBuf] {
-        &self.covered
+    /// The sockets that can't be connected to, for the log.
+    #[must_use]
+    pub fn covered(&self) -> Vec<String> {
+        self.covered.iter().map(|path| path.to_string_lossy().into_owned()).collect()
     }
 
     /// What a process in this cgroup does to see no more. Needs `CAP_SYS_ADMIN`.
@@ -186,6 +184,13 @@ impl View {
         }));
         steps
     }
+}
+
+/// The folders among the descriptors below `first_closed`.
+pub(super) fn folders(first_closed: RawFd) -> Vec<(RawFd, PathBuf)> {
+    let paths = (0..first_closed).map(|number| (number, PathBuf::from(format!("/proc/self/fd/{number}"))));
+    let folders = paths.filter(|(_, path)| path.is_dir());
+    folders.filter_map(|(number, path)| Some((number, path.read_link().ok()?))).collect()
 }
 
 /// Whether an ordinary user can't get there, for want of rights to a folder on the way. Neither can the user's command.
@@ -253,6 +258,9 @@ fn read_only(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
 mod tests {
     use super::*;
 
+    /// Not looked for without a /proc.
+    const LAUNCHER: Pid = Pid::from_raw(1);
+
     fn mounts(list: &[(&str, &str)]) -> Vec<Mount> {
         let mount = |(point, kind): &(&str, &str)| Mount {
             root: "/".into(),
@@ -277,7 +285,7 @@ mod tests {
             ("/sys/kernel/debug", "debugfs"),
             ("/sys/kernel/debug/tracing", "tracefs"),
         ]);
-        let view = View::new(&ProcessSection::default(), &pure, Vec::new());
+        let view = View::new(&ProcessSection::default(), &pure, LAUNCHER, Vec::new());
         assert_eq!(view.cgroups, paths(&["/sys/fs/cgroup"]));
         assert_eq!(view.read_only, paths(&["/sys"]));
         assert_eq!(view.hidden, paths(&["/sys/fs/bpf", "/sys/kernel/debug"]));
@@ -289,7 +297,7 @@ mod tests {
             ("/elsewhere", "cgroup2"),
             ("/elsewhere2", "sysfs"),
         ]);
-        let view = View::new(&ProcessSection::default(), &hybrid, Vec::new());
+        let view = View::new(&ProcessSection::default(), &hybrid, LAUNCHER, Vec::new());
         assert_eq!(view.cgroups, paths(&["/sys/fs/cgroup/unified", "/elsewhere"]));
         assert_eq!(
             view.read_only,
@@ -302,7 +310,7 @@ mod tests {
     fn cgroups_stay_out_of_reach_whatever_is_allowed() {
         let section = ProcessSection { allow: Part::ALL.to_vec(), ..ProcessSection::default() };
         let mounts = mounts(&[("/sys", "sysfs"), ("/sys/fs/cgroup", "cgroup2"), ("/sys/fs/bpf", "bpf")]);
-        let view = View::new(&section, &mounts, Vec::new());
+        let view = View::new(&section, &mounts, LAUNCHER, Vec::new());
         let cgroups = paths(&["/sys/fs/cgroup"]);
         assert_eq!(view, View { cgroups: cgroups.clone(), read_only: cgroups, ..View::default() });
     }

@@ -330,8 +330,9 @@ fn load_all(prepared: &[(Hook, PreparedProgram)], facts: &Facts) -> Result<Vec<L
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// From this many programs on, a second thread makes up for the time that it takes to start one: verifying takes longer.
-const WORTH_A_THREAD: usize = 2;
+/// From this many programs on, a second thread makes up for the time that it takes to start one. With fewer, the command's process
+/// has the other processor to itself meanwhile (`child::prepare`).
+const WORTH_A_THREAD: usize = 8;
 
 /// How many processors this process may run on.
 fn processors() -> usize {
