@@ -138,18 +138,17 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     report.exit = Exit::new(outcome.end, outcome.killed);
     report.enforced.hooks = hooks(&attached, policy.mode)?;
     report.lost = report.enforced.hooks.iter().map(|hook| hook.unrecorded).sum();
-    let Attached { leaf, records, .. } = attached;
-    if let Some(mut records) = records {
+    if let Some(records) = &mut attached.records {
         if let Some(flows) = &records.flows {
             settle(flows)?;
             report.flows_lost = Some(flows.lost().context("reading the flows")?);
         }
-        report.flows = journal.flows(&mut records).context("reading the flows")?;
-        report.events = finish(journal, &mut records, options.events.as_deref())?;
+        report.flows = journal.flows(records).context("reading the flows")?;
+        report.events = finish(journal, records, options.events.as_deref())?;
     }
-    let removed = leaf.remove();
     let status = conclude(options, &log, &report)?;
-    if let Err(error) = removed {
+    // Last, since the kernel has more to do after it than before.
+    if let Err(error) = attached.leaf.remove() {
         tell(&format!("can't remove the cgroup: {:#}; `guard-run gc` will try again", anyhow::Error::from(error)));
     }
     Ok(status)
