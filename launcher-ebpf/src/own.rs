@@ -7,9 +7,7 @@ use aya_ebpf::{
     EbpfContext,
     bindings::{
         BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_TCP_CONNECT_CB,
-        BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE, bpf_sock, bpf_sock_tuple,
-        bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+        BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE, bpf_sock,
     },
     helpers::generated::{
         bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
@@ -20,13 +18,14 @@ use aya_ebpf::{
 use common::{
     flow::Socket,
     net::{Address, Protocol},
-    record::Owner,
+    record::{Owner, Tally},
 };
 
 use crate::{
     net::NET_TABLE,
     record::{Current, Process},
     rodata::filled,
+    verifier::{is, opaque, opaque_pointer},
 };
 
 /// 1: the kernel has MPTCP, so a TCP socket may belong to another one, which a process knows it by. Without it, the
@@ -55,6 +54,11 @@ static SOCKETS: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
     pinning: 0,
 }));
 
+/// The size of a `bpf_sock_tuple` for IPv4.
+const SIZE4: u32 = 12;
+/// The size of one for IPv6.
+const SIZE6: u32 = 36;
+
 /// `BPF_F_CURRENT_NETNS`: the network namespace of the context's socket.
 const CURRENT_NETNS: u64 = u64::MAX;
 
@@ -80,7 +84,7 @@ pub fn mark_new(ctx: &SockContext) {
     // SAFETY: the context is the socket, and the value belongs to it; nobody else has it yet.
     unsafe {
         if let Some(known) = known(ctx.as_ptr()) {
-            (*known).owner = Current.describe();
+            (*known).owner = Current.owner();
             (*known).own = 1;
         }
     }
@@ -175,8 +179,9 @@ impl Process for Maker {
     }
 
     #[inline(always)]
-    fn describe(&self) -> Owner {
-        self.0
+    fn describe(&self, tally: &mut Tally) {
+        let Owner { uid, comm, .. } = self.0;
+        (tally.uid, tally.comm) = (uid, comm);
     }
 }
 
@@ -198,42 +203,37 @@ pub fn receives(
     source: (Address, u16),
     destination: (Address, u16),
 ) -> u32 {
-    let ((saddr, sport), (daddr, dport)) = (source, destination);
-    let (sport, dport) = (sport.to_be(), dport.to_be());
-    let mut tuple = bpf_sock_tuple {
-        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-            ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-                saddr: saddr.words(),
-                daddr: daddr.words(),
-                sport,
-                dport,
-            },
-        },
-    };
-    let mut size = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>();
-    if daddr.is_v4() {
-        let ([_, _, _, saddr], [_, _, _, daddr]) = (saddr.words(), daddr.words());
-        tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr, daddr, sport, dport };
-        size = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>();
-    }
-    let (ctx, size) = (ctx.as_ptr(), size as u32);
+    let ([a, b, c, d], [e, f, g, h]) = (source.0.words(), destination.0.words());
+    let ports = |source: u16| u32::from(source.to_be()) | u32::from(destination.1.to_be()) << 16;
+    // A `bpf_sock_tuple`: addresses and ports, one behind the other. An IPv4 address begins with two words of 0, which make
+    // room for the last words of both; where the third is, the ports are then.
+    let v4 = destination.0.v4_mask(is);
+    let third = |ports: u32| c ^ (c ^ ports) & v4;
+    let (known, unknown) = (ports(source.1), ports(0));
+    let mut tuple = [a | d & v4, b | h & v4, third(known), d, e, f, g, h, known];
+    let size = opaque(u64::from(SIZE4 + ((SIZE6 - SIZE4) & !v4))) as u32;
+    // What is compared is not the number itself: it would be known from then on, and with it the rules on the protocol, so
+    // that the verifier would follow all that comes after once for each.
+    let differs = |from: Protocol| opaque((protocol.index() ^ from.index()) as u64) != 0;
+    let ctx = ctx.as_ptr();
     // SAFETY: the tuple has the size said. The socket that is found is held until it is released, whatever it is.
     unsafe {
-        let mut found = match protocol {
-            Protocol::TCP => bpf_sk_lookup_tcp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0),
-            Protocol::UDP => bpf_sk_lookup_udp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0),
-            _ => return 0,
-        };
-        if found.is_null() && protocol == Protocol::TCP {
-            // What is left of an earlier connection from the same port (TIME_WAIT) hides the listener, which will get the
-            // new one. Without the port, the search passes it by.
-            if daddr.is_v4() {
-                tuple.__bindgen_anon_1.ipv4.sport = 0;
-            } else {
-                tuple.__bindgen_anon_1.ipv6.sport = 0;
+        let mut found = if !differs(Protocol::TCP) {
+            let mut found = bpf_sk_lookup_tcp(ctx, tuple.as_mut_ptr().cast(), size, CURRENT_NETNS, 0);
+            if found.is_null() {
+                // What is left of an earlier connection from the same port (TIME_WAIT) hides the listener, which will get
+                // the new one. Without the port, the search passes it by.
+                (tuple[2], tuple[8]) = (third(unknown), unknown);
+                found = bpf_sk_lookup_tcp(ctx, tuple.as_mut_ptr().cast(), size, CURRENT_NETNS, 0);
             }
-            found = bpf_sk_lookup_tcp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0);
-        }
+            found
+        } else if !differs(Protocol::UDP) {
+            bpf_sk_lookup_udp(ctx, tuple.as_mut_ptr().cast(), size, CURRENT_NETNS, 0)
+        } else {
+            return 0;
+        };
+        // The compiler would write what follows once for each of the searches.
+        found = opaque_pointer(found);
         if found.is_null() {
             return 0;
         }

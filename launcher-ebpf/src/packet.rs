@@ -18,14 +18,14 @@ use common::{
     decision::UNPARSED_PACKET,
     net::{self, Address, Op, Protocol, Request},
     packet::{Content, OPTION_WORDS, Packet, Quick, Thorough, parse},
-    record::Hook,
+    record::{Hook, Key, NetSubject},
     socket::{self, kind, protocol},
 };
 
 use crate::{
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, words},
     own::{self, Maker},
-    record,
+    record::{Draft, Ledger},
     rodata::{filled, judged},
     socket::SOCKET_TABLE,
     verifier::{is, opaque},
@@ -160,7 +160,7 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         return 1;
     }
     let Some(socket) = Socket::of(ctx) else {
-        return record::deny_unjudged(Hook::Ingress);
+        return deny_unjudged(Hook::Ingress);
     };
     let listens = is(socket.state, LISTEN);
     // Only the answer to a connection tells for certain which socket accepts it: another one may have joined or left the
@@ -177,13 +177,14 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     if !table.judges(Op::RECEIVE) && answered == 0 {
         return 1;
     }
-    judge(ctx, Hook::Ingress, &socket, |packet| {
+    judge(ctx, Hook::Ingress, &socket, |packet, key| {
         let protocol = protocol_of(packet.protocol);
         let (address, port) = (packet.source, packet.source_port);
         let own = is_own(ctx, protocol, (packet.destination, packet.destination_port), (address, port));
         let op = Op::RECEIVE.or_connect(answered);
         let request = Request { op, protocol, address, port, own };
-        Some((net::decide(table, &KernelTables, &request)?, request))
+        key.subject = subject(&request, packet.protocol);
+        net::decide(table, &KernelTables::of(key), &request)
     })
 }
 
@@ -195,16 +196,16 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         return 1;
     }
     let Some(socket) = Socket::of(ctx) else {
-        return record::deny_unjudged(Hook::Egress);
+        return deny_unjudged(Hook::Egress);
     };
     // The address hooks have judged these, but for who receives it: that may have changed since. It does not matter for
     // who isn't reached by loopback, and must not: the packet may be on its way to another address (NAT).
-    if socket.is_tcp() && (socket.state != SYN_SENT || !own::matters() || !socket.peer().is_loopback())
+    if socket.is_tcp() && (socket.state != SYN_SENT || !own::matters() || !socket.peer().is_loopback(is))
         || socket.is_udp() && !own::matters()
     {
         return 1;
     }
-    judge(ctx, Hook::Egress, &socket, |packet| {
+    judge(ctx, Hook::Egress, &socket, |packet, key| {
         let protocol = protocol_of(packet.protocol);
         let (address, port) = (packet.destination, packet.destination_port);
         let own = is_own(ctx, protocol, (packet.source, packet.source_port), (address, port));
@@ -214,7 +215,8 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
             op = op.or_connect(is(socket.protocol, protocol::UDP) & is(socket.state, ESTABLISHED));
         }
         let request = Request { op, protocol, address, port, own };
-        Some((net::decide(filled(&NET_TABLE), &KernelTables, &request)?, request))
+        key.subject = subject(&request, packet.protocol);
+        net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request)
     })
 }
 
@@ -225,7 +227,7 @@ const LOOPBACK_DEVICE: u32 = 1;
 /// asks for that.
 #[inline(always)]
 fn is_own(ctx: &SkBuffContext, protocol: Protocol, source: (Address, u16), destination: (Address, u16)) -> u32 {
-    if !own::matters() || !destination.0.is_loopback() {
+    if !own::matters() || !destination.0.is_loopback(is) {
         return 0;
     }
     // A socket that is bound to another device (SO_BINDTODEVICE) sends even this over the wire.
@@ -236,16 +238,34 @@ fn is_own(ctx: &SkBuffContext, protocol: Protocol, source: (Address, u16), desti
     own::receives(ctx, protocol, source, destination)
 }
 
+/// Denies a packet of which nothing is known.
+#[inline(always)]
+fn deny_unjudged(hook: Hook) -> i32 {
+    Ledger::of(hook).map_or(0, Ledger::deny_unjudged)
+}
+
 /// Parses a packet, has it judged and concludes. One that can't be parsed is denied.
 #[inline(always)]
 fn judge(
     ctx: &SkBuffContext,
     hook: Hook,
     socket: &Socket,
-    decide: impl FnOnce(&Packet) -> Option<(Decision, Request)>,
+    decide: impl FnOnce(&Packet, &mut Key<NetSubject>) -> Option<Decision>,
 ) -> i32 {
-    let mut number = socket.protocol;
-    let outcome = judged(|| {
+    let op = if hook as u8 == Hook::Ingress as u8 { Op::RECEIVE } else { Op::SEND };
+    let mut draft = Draft::new(
+        hook,
+        NetSubject {
+            address: Address::UNSPECIFIED6,
+            port: 0,
+            op: op.index() as u8,
+            padding: 0,
+            protocol: socket.protocol,
+        },
+    );
+    let key = draft.key();
+    let Some(ledger) = Ledger::of(hook) else { return 0 };
+    let decision = judged(|| {
         // Where no socket is allowed that makes its own headers, the kernel has made or acted on all that matters.
         let packet = if filled(&SOCKET_TABLE).packets != 0 {
             parse::<Thorough, _>(&Bytes(ctx))
@@ -253,21 +273,12 @@ fn judge(
             parse::<Quick, _>(&Bytes(ctx))
         };
         if let Some(packet) = packet {
-            number = packet.protocol;
-            return decide(&packet);
+            return decide(&packet, key);
         }
-        let op = if hook as u8 == Hook::Ingress as u8 { Op::RECEIVE } else { Op::SEND };
-        let request = Request { op, protocol: Protocol::OTHER, address: Address::UNSPECIFIED6, port: 0, own: 0 };
-        Some((Decision::fail_closed(UNPARSED_PACKET), request))
+        Some(Decision::fail_closed(UNPARSED_PACKET))
     });
-    let Some((decision, request)) = outcome else {
-        return record::deny_unjudged(hook);
+    let Some(decision) = decision else {
+        return ledger.deny_unjudged();
     };
-    record::conclude(
-        hook,
-        decision,
-        &NET_TALLIES,
-        || socket.maker(),
-        |process| record::key(hook, decision, process, subject(&request, number)),
-    )
+    ledger.conclude(decision, &NET_TALLIES, key, |_| socket.maker())
 }
