@@ -36,6 +36,14 @@ impl Address {
         Self([a | zero, b | zero, c | zero, d])
     }
 
+    /// The IPv4 address of that word if all bits of `mask` are set; `self` if none is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn or_v4(self, word: u32, mask: u32) -> Self {
+        let [a, b, c, d] = self.0;
+        Self([a & !mask, b & !mask, c & !mask | 0xffff_u32.to_be() & mask, d & !mask | word & mask])
+    }
+
     /// An IPv6 address, mapped ones included, from the words that hold its octets in network order.
     #[inline(always)]
     #[must_use]
@@ -303,10 +311,7 @@ impl Table {
         let mut found = 0;
         let mut step = self.port_intervals / 2;
         // A binary search without a branch on what was read, each of which would double the verifier's work.
-        for _ in 0..u16::BITS {
-            if step == 0 {
-                break;
-            }
+        while step != 0 {
             let probe = (found + step) & mask;
             found += step * reached(probe);
             step /= 2;
@@ -342,6 +347,9 @@ pub trait Lookup {
     /// The rules whose ports include `port`, found with [`Table::find_interval`]. `None` can't happen with complete
     /// tables.
     fn by_port(&self, table: &Table, port: u16) -> Option<&RuleSet>;
+    /// The rules whose ports include [`EPHEMERAL`]: those of the first interval, since it is the first port. `None` can't
+    /// happen with complete tables.
+    fn by_chosen_port(&self) -> Option<&RuleSet>;
 }
 
 /// Judges a network request. `None`, which must be treated as a denial, can't happen with complete tables.
@@ -358,7 +366,8 @@ pub fn decide(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<
 #[inline(always)]
 #[must_use]
 pub fn decide_listener(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<Decision> {
-    let (itself, chosen) = (by_port(table, lookup, request.port)?, by_port(table, lookup, EPHEMERAL)?);
+    let chosen = if table.port_intervals != 0 { Some(lookup.by_chosen_port()?) } else { None };
+    let itself = by_port(table, lookup, request.port)?;
     decide_by_port(table, lookup, request, |index| word(itself, index) | word(chosen, index))
 }
 

@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::bpf_map_lookup_elem,
     macros::map,
     maps::{Array, HashMap, LpmTrie},
-    programs::{SockAddrContext, SockOpsContext},
+    programs::SockAddrContext,
 };
 use common::{
     RuleSet,
@@ -17,7 +17,7 @@ use common::{
 };
 
 use crate::{
-    own::{self, Maker},
+    own::{self, Event, Maker},
     record::{Current, Draft, Ledger},
     rodata::{filled, judged},
     verifier::{is, opaque},
@@ -88,6 +88,12 @@ impl Lookup for KernelTables<'_> {
             });
             Some(&(*intervals.add(found as usize)).rules)
         }
+    }
+
+    #[inline(always)]
+    fn by_chosen_port(&self) -> Option<&RuleSet> {
+        // SAFETY: the first one is always there.
+        NET_PORTS.get_ptr(0).map(|first| unsafe { &(*first).rules })
     }
 }
 
@@ -178,37 +184,30 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
 /// listen(2) by TCP: a socket that was never bound has a port now that no bind hook has seen. Nothing can be refused here,
 /// but nobody gets through to a socket that is closed ([`crate::packet::ingress`]).
 #[inline(always)]
-pub fn listen(ctx: &SockOpsContext) {
+pub fn listen(event: &mut Event) {
     let table = filled(&NET_TABLE);
-    if !table.judges(Op::BIND) {
+    let Event { ops, op, known, .. } = event;
+    if !table.judges(Op::BIND) || *op != BPF_SOCK_OPS_TCP_LISTEN_CB || known.bound != 0 {
         return;
     }
-    let ops = ctx.ops;
+    let ops = *ops;
     // SAFETY: the verifier checks each access to the context. Volatile, since the context allows no access wider than a
-    // field, and no choice between two of them. The kernel calls this with the socket locked.
-    unsafe {
-        let (op, socket) = ((&raw const (*ops).op).read_volatile(), (*ops).__bindgen_anon_2.sk);
-        if op != BPF_SOCK_OPS_TCP_LISTEN_CB || socket.is_null() {
-            return;
-        }
-        let Some(known) = own::known(socket.cast()) else { return };
-        if (*known).bound != 0 {
-            return;
-        }
+    // field, and no choice between two of them.
+    let (address, port) = unsafe {
         let (v4, v6) = ((&raw const (*ops).local_ip4).read_volatile(), words(&raw const (*ops).local_ip6));
         let family = (&raw const (*ops).family).read_volatile();
-        let address = if family == socket::INET { Address::v4(v4) } else { Address::v6(v6) };
-        let port = (&raw const (*ops).local_port).read_volatile() as u16;
-        let request = Request { op: Op::BIND, protocol: Protocol::TCP, address, port, own: 1 };
-        let mut draft = Draft::new(Hook::SockOps, subject(&request, protocol::TCP));
-        let key = draft.key();
-        let Some(ledger) = Ledger::of(Hook::SockOps) else { return };
-        let verdict = match judged(|| net::decide_listener(table, &KernelTables::of(key), &request)) {
-            None => ledger.deny_unjudged(),
-            Some(decision) => ledger.conclude(decision, &NET_TALLIES, key, |_| Maker((*known).owner)),
-        };
-        (*known).closed = u8::from(verdict == 0);
-    }
+        let address = Address::v6(v6).or_v4(v4, is(family, socket::INET));
+        (address, (&raw const (*ops).local_port).read_volatile() as u16)
+    };
+    let request = Request { op: Op::BIND, protocol: Protocol::TCP, address, port, own: 1 };
+    let mut draft = Draft::new(Hook::SockOps, subject(&request, protocol::TCP));
+    let key = draft.key();
+    let Some(ledger) = Ledger::of(Hook::SockOps) else { return };
+    let verdict = match judged(|| net::decide_listener(table, &KernelTables::of(key), &request)) {
+        None => ledger.deny_unjudged(),
+        Some(decision) => ledger.conclude(decision, &NET_TALLIES, key, |_| Maker(known.owner)),
+    };
+    known.closed = u8::from(verdict == 0);
 }
 
 /// The protocol of that number.

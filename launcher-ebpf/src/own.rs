@@ -7,7 +7,7 @@ use aya_ebpf::{
     EbpfContext,
     bindings::{
         BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_TCP_CONNECT_CB,
-        BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE, bpf_sock,
+        BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE, bpf_sock, bpf_sock_ops,
     },
     helpers::generated::{
         bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
@@ -17,11 +17,12 @@ use aya_ebpf::{
 };
 use common::{
     flow::Socket,
-    net::{Address, Protocol},
+    net::{Address, Op, Protocol},
     record::{Owner, Tally},
 };
 
 use crate::{
+    flow,
     net::NET_TABLE,
     record::{Current, Process},
     rodata::filled,
@@ -90,32 +91,80 @@ pub fn mark_new(ctx: &SockContext) {
     }
 }
 
-/// Marks a socket that begins to listen or to connect, in case the kernel has made it: MPTCP's connections are TCP
-/// sockets of the kernel's, for which no `sock_create` program runs. It belongs to whoever made the MPTCP socket.
-#[inline(always)]
-pub fn mark_active(ctx: &SockOpsContext) {
-    if *filled(&HAS_MPTCP) == 0 {
-        return;
-    }
-    // SAFETY: the verifier checks each access to the context.
-    let (op, socket) = unsafe { ((*ctx.ops).op, (*ctx.ops).__bindgen_anon_2.sk) };
-    if (op != BPF_SOCK_OPS_TCP_LISTEN_CB && op != BPF_SOCK_OPS_TCP_CONNECT_CB) || socket.is_null() {
-        return;
-    }
-    // SAFETY: the verifier checks the sockets. The owner was written before anybody else had the socket.
-    unsafe {
-        let Some(part) = known(socket.cast()) else { return };
-        if (*part).owner.pid != 0 {
-            return;
+/// Something that happens to a TCP socket.
+pub struct Event {
+    /// The callback's context.
+    pub ops: *mut bpf_sock_ops,
+    /// Which callback it is, `BPF_SOCK_OPS_*_CB`.
+    pub op: u32,
+    /// The socket, which the verifier knows.
+    socket: *mut c_void,
+    /// What is known of it.
+    pub known: &'static mut Socket,
+}
+
+/// The callbacks about a socket that begins to listen or to connect.
+const BEGINNINGS: u32 = 1 << BPF_SOCK_OPS_TCP_LISTEN_CB | 1 << BPF_SOCK_OPS_TCP_CONNECT_CB;
+
+impl Event {
+    /// What a callback is about, if it matters to this policy.
+    #[inline(always)]
+    pub fn of(ctx: &SockOpsContext) -> Option<Self> {
+        let ops = ctx.ops;
+        // SAFETY: the verifier checks each access to the context. Volatile, since the context allows no access wider than a
+        // field.
+        let (op, socket): (u32, *mut c_void) = unsafe {
+            ((&raw const (*ops).op).read_volatile(), (&raw const (*ops).__bindgen_anon_2.sk).read_volatile().cast())
+        };
+        let mut matter = 0;
+        if filled(&NET_TABLE).judges(Op::BIND) {
+            matter |= 1 << BPF_SOCK_OPS_TCP_LISTEN_CB;
         }
-        let whole = bpf_skc_to_mptcp_sock(socket.cast());
-        if !whole.is_null()
-            && let Some(whole) = known(whole.cast())
-        {
-            (*part).owner = (*whole).owner;
-            (*part).bound |= (*whole).bound;
-            (*part).own = (*whole).own;
+        if *filled(&HAS_MPTCP) != 0 {
+            matter |= BEGINNINGS;
         }
+        if flow::wanted() {
+            matter |= BEGINNINGS | flow::CALLBACKS;
+        }
+        // Every callback that there is has a number below 32.
+        if opaque(u64::from(matter >> (op & 31))) & 1 == 0 || op > 31 || socket.is_null() {
+            return None;
+        }
+        // SAFETY: it is the context's own socket. The kernel calls this with the socket locked, and keeps the value as long
+        // as the socket.
+        let Some(known) = (unsafe { known(socket).map(|known| &mut *known) }) else {
+            if flow::wanted() {
+                flow::missed(op);
+            }
+            return None;
+        };
+        // SAFETY: as above.
+        Some(Self { ops, op, socket, known })
+    }
+
+    /// Whether a socket begins to listen or to connect. Then it is marked, in case the kernel has made it: MPTCP's
+    /// connections are TCP sockets of the kernel's, for which no `sock_create` program runs. It belongs to whoever made the
+    /// MPTCP socket.
+    #[inline(always)]
+    pub fn begins(&mut self) -> bool {
+        if self.op != BPF_SOCK_OPS_TCP_LISTEN_CB && self.op != BPF_SOCK_OPS_TCP_CONNECT_CB {
+            return false;
+        }
+        self.known.connects = u8::from(self.op == BPF_SOCK_OPS_TCP_CONNECT_CB);
+        if *filled(&HAS_MPTCP) != 0 && self.known.owner.pid == 0 {
+            // SAFETY: the verifier checks the sockets. The owner was written before anybody else had the socket.
+            unsafe {
+                let whole = bpf_skc_to_mptcp_sock(self.socket);
+                if !whole.is_null()
+                    && let Some(whole) = known(whole.cast())
+                {
+                    self.known.owner = (*whole).owner;
+                    self.known.bound |= (*whole).bound;
+                    self.known.own = (*whole).own;
+                }
+            }
+        }
+        true
     }
 }
 

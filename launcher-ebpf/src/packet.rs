@@ -17,7 +17,7 @@ use common::{
     Decision,
     decision::UNPARSED_PACKET,
     net::{self, Address, Op, Protocol, Request},
-    packet::{Content, OPTION_WORDS, Packet, Quick, Thorough, parse},
+    packet::{Addresses, Content, OPTION_WORDS, Packet, Quick, Thorough, parse},
     record::{Hook, Key, NetSubject},
     socket::{self, kind, protocol},
 };
@@ -28,7 +28,7 @@ use crate::{
     record::{Draft, Ledger},
     rodata::{filled, judged},
     socket::SOCKET_TABLE,
-    verifier::{is, opaque},
+    verifier::{is, opaque, opaque_pointer},
 };
 
 /// `TCP_ESTABLISHED`, which a connected UDP socket is in, too (include/net/tcp_states.h).
@@ -38,20 +38,22 @@ const SYN_SENT: u32 = 2;
 /// `TCP_LISTEN`
 const LISTEN: u32 = 10;
 
+/// What tells MPTCP's number from TCP's.
+const MPTCP_BIT: u32 = 0x100;
+
 /// The packet's socket, as far as packets are judged by it.
 struct Socket {
     pointer: *mut bpf_sock,
     family: u32,
-    /// Type and protocol in one number, as [`kind_of`] has it: comparing it whole leaves the verifier with one state for
-    /// all sockets that are none of those compared.
-    kind: u64,
+    /// Type and protocol in one number, as [`kind_of`] has it.
+    kind: u32,
     protocol: u32,
     state: u32,
 }
 
 /// A type and a protocol in one number.
-const fn kind_of(kind: u32, protocol: u32) -> u64 {
-    (kind as u64) << 32 | protocol as u64
+const fn kind_of(kind: u32, protocol: u32) -> u32 {
+    kind << 16 | protocol
 }
 
 impl Socket {
@@ -68,21 +70,29 @@ impl Socket {
                 return None;
             }
             let (family, protocol, state) = ((*pointer).family, (*pointer).protocol, (*pointer).state);
-            let kind = opaque(kind_of((*pointer).type_, protocol));
+            let kind = kind_of((*pointer).type_, protocol);
             Some(Self { pointer, family, kind, protocol, state })
         }
     }
 
-    /// Whether it is a TCP socket, whose connections the address hooks judge.
+    /// All ones if it is a TCP socket, whose connections the address hooks judge; else 0.
     #[inline(always)]
-    fn is_tcp(&self) -> bool {
-        self.kind == kind_of(kind::STREAM, protocol::TCP) || self.kind == kind_of(kind::STREAM, protocol::MPTCP)
+    fn is_tcp(&self) -> u32 {
+        // The number of MPTCP is that of TCP with another bit.
+        const { assert!(protocol::MPTCP == protocol::TCP | MPTCP_BIT) };
+        is(self.kind & !MPTCP_BIT, kind_of(kind::STREAM, protocol::TCP))
     }
 
-    /// Whether it is a UDP socket, whose datagrams the address hooks judge.
+    /// All ones if it is a UDP socket, whose datagrams the address hooks judge; else 0.
     #[inline(always)]
-    fn is_udp(&self) -> bool {
-        self.kind == kind_of(kind::DGRAM, protocol::UDP)
+    fn is_udp(&self) -> u32 {
+        is(self.kind, kind_of(kind::DGRAM, protocol::UDP))
+    }
+
+    /// All ones if it is in that state, else 0.
+    #[inline(always)]
+    fn is_in(&self, state: u32) -> u32 {
+        is(self.state, state)
     }
 
     /// The address that the socket is connected or connecting to.
@@ -90,11 +100,8 @@ impl Socket {
     fn peer(&self) -> Address {
         // SAFETY: as above.
         unsafe {
-            if self.family == socket::INET {
-                Address::v4((*self.pointer).dst_ip4)
-            } else {
-                Address::v6(words(&raw const (*self.pointer).dst_ip6))
-            }
+            let v6 = Address::v6(words(&raw const (*self.pointer).dst_ip6));
+            v6.or_v4((*self.pointer).dst_ip4, is(self.family, socket::INET))
         }
     }
 
@@ -109,15 +116,12 @@ struct Bytes<'a>(&'a SkBuffContext);
 
 impl Content for Bytes<'_> {
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: u32) -> ([u32; N], u32) {
-        let mut words = MaybeUninit::<[u32; N]>::uninit();
+    fn load<const N: usize>(&self, offset: u32, to: &mut [u32; N]) -> u32 {
         // SAFETY: the buffer is as long as is said, and filled with zeros where the packet ends before. (In a cgroup's
         // program it begins with its IP header.)
-        unsafe {
-            let failed = bpf_skb_load_bytes(self.0.as_ptr(), offset, words.as_mut_ptr().cast(), 4 * N as u32);
-            // Negative or 0.
-            (words.assume_init(), opaque(failed.cast_unsigned() >> 63) as u32)
-        }
+        let failed = unsafe { bpf_skb_load_bytes(self.0.as_ptr(), offset, to.as_mut_ptr().cast(), 4 * N as u32) };
+        // Negative or 0.
+        opaque(failed.cast_unsigned() >> 63) as u32
     }
 
     #[inline(always)]
@@ -145,6 +149,14 @@ impl Content for Bytes<'_> {
     }
 
     #[inline(always)]
+    fn write(to: &mut [u32; 10], words: [u32; 10]) {
+        for (to, word) in to.iter_mut().zip(words) {
+            // SAFETY: a reference can be written to. Volatile, so that it is done in order.
+            unsafe { (&raw mut *to).write_volatile(word) };
+        }
+    }
+
+    #[inline(always)]
     fn zero(&self) -> u32 {
         // No packet is so long.
         // SAFETY: the verifier checks the access to the context.
@@ -162,12 +174,12 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     let Some(socket) = Socket::of(ctx) else {
         return deny_unjudged(Hook::Ingress);
     };
-    let listens = is(socket.state, LISTEN);
+    let listens = socket.is_in(LISTEN);
     // Only the answer to a connection tells for certain which socket accepts it: another one may have joined or left the
     // port meanwhile, or a program of a SO_REUSEPORT group may have chosen.
-    let answered = if own::matters() { is(socket.state, SYN_SENT) } else { 0 };
+    let answered = if own::matters() { socket.is_in(SYN_SENT) } else { 0 };
     // What belongs to a connection has been judged when that was made; likewise a connected UDP socket.
-    if socket.is_tcp() && listens | answered == 0 || socket.is_udp() && socket.state == ESTABLISHED {
+    if socket.is_tcp() & !(listens | answered) | socket.is_udp() & socket.is_in(ESTABLISHED) != 0 {
         return 1;
     }
     // SAFETY: the verifier knows the socket from `of`.
@@ -177,10 +189,10 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     if !table.judges(Op::RECEIVE) && answered == 0 {
         return 1;
     }
-    judge(ctx, Hook::Ingress, &socket, |packet, key| {
+    judge(ctx, Hook::Ingress, &socket, |packet, addresses, key| {
         let protocol = protocol_of(packet.protocol);
-        let (address, port) = (packet.source, packet.source_port);
-        let own = is_own(ctx, protocol, (packet.destination, packet.destination_port), (address, port));
+        let (address, port) = (addresses.source(), packet.source_port);
+        let own = is_own(ctx, protocol, (addresses.destination(), packet.destination_port), (address, port));
         let op = Op::RECEIVE.or_connect(answered);
         let request = Request { op, protocol, address, port, own };
         key.subject = subject(&request, packet.protocol);
@@ -200,19 +212,21 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     };
     // The address hooks have judged these, but for who receives it: that may have changed since. It does not matter for
     // who isn't reached by loopback, and must not: the packet may be on its way to another address (NAT).
-    if socket.is_tcp() && (socket.state != SYN_SENT || !own::matters() || !socket.peer().is_loopback(is))
-        || socket.is_udp() && !own::matters()
-    {
+    if own::matters() {
+        if socket.is_tcp() != 0 && (socket.is_in(SYN_SENT) == 0 || !socket.peer().is_loopback(is)) {
+            return 1;
+        }
+    } else if socket.is_tcp() | socket.is_udp() != 0 {
         return 1;
     }
-    judge(ctx, Hook::Egress, &socket, |packet, key| {
+    judge(ctx, Hook::Egress, &socket, |packet, addresses, key| {
         let protocol = protocol_of(packet.protocol);
-        let (address, port) = (packet.destination, packet.destination_port);
-        let own = is_own(ctx, protocol, (packet.source, packet.source_port), (address, port));
+        let (address, port) = (addresses.destination(), packet.destination_port);
+        let own = is_own(ctx, protocol, (addresses.source(), packet.source_port), (address, port));
         let mut op = Op::of_sent(protocol);
         if own::matters() {
             // A connected UDP socket was judged as that.
-            op = op.or_connect(is(socket.protocol, protocol::UDP) & is(socket.state, ESTABLISHED));
+            op = op.or_connect(is(socket.protocol, protocol::UDP) & socket.is_in(ESTABLISHED));
         }
         let request = Request { op, protocol, address, port, own };
         key.subject = subject(&request, packet.protocol);
@@ -250,30 +264,27 @@ fn judge(
     ctx: &SkBuffContext,
     hook: Hook,
     socket: &Socket,
-    decide: impl FnOnce(&Packet, &mut Key<NetSubject>) -> Option<Decision>,
+    decide: impl FnOnce(&Packet, &Addresses, &mut Key<NetSubject>) -> Option<Decision>,
 ) -> i32 {
     let op = if hook as u8 == Hook::Ingress as u8 { Op::RECEIVE } else { Op::SEND };
-    let mut draft = Draft::new(
-        hook,
-        NetSubject {
-            address: Address::UNSPECIFIED6,
-            port: 0,
-            op: op.index() as u8,
-            padding: 0,
-            protocol: socket.protocol,
-        },
-    );
+    // Zeros that the compiler knows it would write byte by byte.
+    let zero = opaque(0) as u32;
+    let (address, protocol) = (Address::v6([zero; 4]), socket.protocol);
+    let mut draft = Draft::new(hook, NetSubject { address, port: 0, op: op.index() as u8, padding: 0, protocol });
     let key = draft.key();
     let Some(ledger) = Ledger::of(hook) else { return 0 };
     let decision = judged(|| {
+        let mut memory = MaybeUninit::uninit();
+        // SAFETY: to the compiler, this is written now; really, `parse` does that before it reads any of it.
+        let addresses = unsafe { &mut *opaque_pointer(memory.as_mut_ptr()) };
         // Where no socket is allowed that makes its own headers, the kernel has made or acted on all that matters.
         let packet = if filled(&SOCKET_TABLE).packets != 0 {
-            parse::<Thorough, _>(&Bytes(ctx))
+            parse::<Thorough, _>(&Bytes(ctx), addresses)
         } else {
-            parse::<Quick, _>(&Bytes(ctx))
+            parse::<Quick, _>(&Bytes(ctx), addresses)
         };
         if let Some(packet) = packet {
-            return decide(&packet, key);
+            return decide(&packet, addresses, key);
         }
         Some(Decision::fail_closed(UNPARSED_PACKET))
     });
