@@ -54,12 +54,11 @@ pub struct KernelTables<'a>(&'a Prefix);
 
 impl<'a> KernelTables<'a> {
     /// For a request of which the record is begun, with its address. What precedes that is the process, which isn't known
-    /// yet: it makes room for the prefix's length, so that the address need not be copied.
+    /// yet: it makes room for the prefix's length ([`Draft`]), so that the address need not be copied.
     #[inline(always)]
-    pub fn of(key: &'a mut Key<NetSubject>) -> Self {
+    pub fn of(key: &'a Key<NetSubject>) -> Self {
         const PLACE: usize = offset_of!(Key<NetSubject>, pid);
         const { assert!(PLACE + offset_of!(Prefix, address) == offset_of!(Key<NetSubject>, subject.address)) };
-        key.pid = 128;
         // SAFETY: these are the words of a prefix, one behind the other.
         Self(unsafe { &*(&raw const *key).byte_add(PLACE).cast() })
     }

@@ -70,15 +70,19 @@ fn name(comm: &mut [u64; 2]) {
     unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), size_of_val(comm) as u32) };
 }
 
+/// How long an address is.
+const ADDRESS_BITS: u32 = 128;
+
 /// The key of a denial that may come, but for rule and process. It is where words of 8 bytes can be written to it.
 #[repr(align(8))]
 pub struct Draft<S>(Key<S>);
 
 impl<S> Draft<S> {
-    /// A key with this subject, as far as that is known.
+    /// A key with this subject, as far as that is known. What will be the process is the length of a whole address until
+    /// then ([`crate::net::KernelTables`]).
     #[inline(always)]
     pub const fn new(hook: Hook, subject: S) -> Self {
-        Self(Key { hook: hook as u8, padding: 0, rule: 0, pid: 0, subject })
+        Self(Key { hook: hook as u8, padding: 0, rule: 0, pid: ADDRESS_BITS, subject })
     }
 
     /// The key, all of it written now, and read from now on. The compiler would keep its parts elsewhere, and put them
@@ -152,6 +156,8 @@ impl Ledger {
         let mut made = 1;
         if tally.is_null() {
             // It is counted below like any other. If another CPU is faster, this insertion fails, and it is there, too.
+            // All of it is written, also what is written again: what a helper writes into, the verifier takes for what was
+            // there before, and compares that wherever ways meet.
             let mut fresh = Tally { count: 0, first: now, last: now, uid: 0, padding: 0, comm: [0; 2] };
             process.describe(&mut fresh);
             made = insert(tallies, key, &fresh);

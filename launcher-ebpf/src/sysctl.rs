@@ -87,7 +87,7 @@ pub fn sysctl(ctx: &SysctlContext) -> i32 {
     };
     let Some(ledger) = Ledger::of(Hook::Sysctl) else { return 0 };
     let decision =
-        if length < 0 { Some(Decision::fail_closed(decision::NAME_TOO_LONG)) } else { judged(|| decide(name, access)) };
+        judged(|| if length < 0 { Some(Decision::fail_closed(decision::NAME_TOO_LONG)) } else { decide(name, access) });
     let Some(decision) = decision else {
         return ledger.deny_unjudged();
     };
