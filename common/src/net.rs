@@ -36,6 +36,14 @@ impl Address {
         Self([a | zero, b | zero, c | zero, d])
     }
 
+    /// The IPv4 address of that word if all bits of `mask` are set; `self` if none is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn or_v4(self, word: u32, mask: u32) -> Self {
+        let [a, b, c, d] = self.0;
+        Self([a & !mask, b & !mask, c & !mask | 0xffff_u32.to_be() & mask, d & !mask | word & mask])
+    }
+
     /// An IPv6 address, mapped ones included, from the words that hold its octets in network order.
     #[inline(always)]
     #[must_use]
@@ -56,17 +64,18 @@ impl Address {
     /// by all who listen there.
     #[inline(always)]
     #[must_use]
-    pub fn is_loopback(self) -> bool {
-        let last = u32::from_be(self.0[3]);
-        let other = last >> 24 ^ 127 | u32::from(last & 0xff == 0xff);
-        self.is(Self::LOOPBACK6) | ((other == 0) & self.is_v4())
+    pub fn is_loopback(self, is: impl Fn(u32, u32) -> u32) -> bool {
+        let ([a, b, c, d], last) = (self.0, u32::from_be(self.0[3]));
+        let v4 = is(a | b | (c ^ 0xffff_u32.to_be()) | (last >> 24 ^ 127), 0) & !is(last & 0xff, 0xff);
+        v4 | is(a | b | c | (d ^ Self::LOOPBACK6.0[3]), 0) != 0
     }
 
-    /// Whether this is that address, with a single branch.
+    /// All ones if this is an IPv4 address, else 0.
     #[inline(always)]
-    const fn is(self, other: Self) -> bool {
-        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
-        (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) == 0
+    #[must_use]
+    pub fn v4_mask(self, is: impl Fn(u32, u32) -> u32) -> u32 {
+        let [a, b, c, _] = self.0;
+        is(a | b | (c ^ 0xffff_u32.to_be()), 0)
     }
 
     /// The words that hold the octets in network order.
@@ -101,23 +110,41 @@ impl Address {
 /// (`ip_route_output_key_hash_rcu`); `::` is `::1`, or 127.0.0.1 on a socket that is bound to a mapped address
 /// (`tcp_v6_connect`, `__ip6_datagram_connect`). The mapped form `::ffff:0.0.0.0` takes IPv4's way. The hook sees the
 /// address as it was written, so a rule on 127.0.0.1 would miss it.
+///
+/// `is` does what [`ones_if_equal`] does. In the kernel it is without a branch, after which the verifier would follow each
+/// kind of address by itself.
 #[inline(always)]
 #[must_use]
-pub fn effective_destination(destination: Address, bound: Address) -> Address {
-    if destination.is(Address::UNSPECIFIED4) {
-        if bound.is_v4() && !bound.is(Address::UNSPECIFIED4) { bound } else { Address::LOOPBACK4 }
-    } else if destination.is(Address::UNSPECIFIED6) {
-        if bound.is_v4() { Address::LOOPBACK4 } else { Address::LOOPBACK6 }
-    } else {
-        destination
-    }
+pub fn effective_destination(destination: Address, bound: Address, is: impl Fn(u32, u32) -> u32) -> Address {
+    let (v4, [a, b, c, d], [e, f, g, h]) = (0xffff_u32.to_be(), destination.0, bound.0);
+    let bound_v4 = is(e | f | (g ^ v4), 0);
+    let unspecified4 = is(a | b | (c ^ v4) | d, 0);
+    let unspecified6 = is(a | b | c | d, 0);
+    // What is unspecified has zeros where something is set.
+    let becomes_v4 = unspecified4 | unspecified6 & bound_v4;
+    let last = d | h & bound_v4 & unspecified4;
+    let loopback4 = Address::LOOPBACK4.0[3] & becomes_v4 & is(last, 0);
+    let loopback6 = Address::LOOPBACK6.0[3] & unspecified6 & !bound_v4;
+    Address([a, b, c | v4 & becomes_v4, last | loopback4 | loopback6])
 }
 
-/// Where something comes from that is sent by a socket that is bound to `bound`, if an unbound one sends from `usual`.
+/// All ones if the numbers are the same, else 0.
+#[must_use]
+pub const fn ones_if_equal(one: u32, other: u32) -> u32 {
+    if one == other { u32::MAX } else { 0 }
+}
+
+/// Where something comes from that is sent to a loopback address, of IPv4 if all bits of `v4` are set, else (none is) of
+/// IPv6. The socket is bound to `bound4` or `bound6`; one that is bound to no address sends from the usual one. `is` is as
+/// for [`effective_destination`].
 #[inline(always)]
 #[must_use]
-pub fn effective_source(bound: Address, usual: Address) -> Address {
-    if bound.is(Address::UNSPECIFIED4) || bound.is(Address::UNSPECIFIED6) { usual } else { bound }
+pub fn loopback_source(v4: u32, bound4: u32, bound6: [u32; 4], is: impl Fn(u32, u32) -> u32) -> Address {
+    let (v4_prefix, [a, b, c, d]) = (0xffff_u32.to_be(), bound6);
+    let unspecified6 = is(a | b | c | d, 0) | is(a | b | (c ^ v4_prefix) | d, 0);
+    let last4 = bound4 | Address::LOOPBACK4.0[3] & is(bound4, 0);
+    let last6 = d | Address::LOOPBACK6.0[3] & unspecified6;
+    Address([a & !v4, b & !v4, c & !unspecified6 & !v4 | v4_prefix & v4, last6 & !v4 | last4 & v4])
 }
 
 /// What a process wants to do with the network. A number, for the reason that [`Protocol`] is one.
@@ -284,10 +311,7 @@ impl Table {
         let mut found = 0;
         let mut step = self.port_intervals / 2;
         // A binary search without a branch on what was read, each of which would double the verifier's work.
-        for _ in 0..u16::BITS {
-            if step == 0 {
-                break;
-            }
+        while step != 0 {
             let probe = (found + step) & mask;
             found += step * reached(probe);
             step /= 2;
@@ -323,6 +347,9 @@ pub trait Lookup {
     /// The rules whose ports include `port`, found with [`Table::find_interval`]. `None` can't happen with complete
     /// tables.
     fn by_port(&self, table: &Table, port: u16) -> Option<&RuleSet>;
+    /// The rules whose ports include [`EPHEMERAL`]: those of the first interval, since it is the first port. `None` can't
+    /// happen with complete tables.
+    fn by_chosen_port(&self) -> Option<&RuleSet>;
 }
 
 /// Judges a network request. `None`, which must be treated as a denial, can't happen with complete tables.
@@ -339,7 +366,8 @@ pub fn decide(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<
 #[inline(always)]
 #[must_use]
 pub fn decide_listener(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<Decision> {
-    let (itself, chosen) = (by_port(table, lookup, request.port)?, by_port(table, lookup, EPHEMERAL)?);
+    let chosen = if table.port_intervals != 0 { Some(lookup.by_chosen_port()?) } else { None };
+    let itself = by_port(table, lookup, request.port)?;
     decide_by_port(table, lookup, request, |index| word(itself, index) | word(chosen, index))
 }
 
@@ -393,7 +421,11 @@ mod tests {
             (loopback6, zero6, loopback6),
         ];
         for (destination, bound, expected) in table {
-            assert_eq!(effective_destination(destination, bound), expected, "{destination:?} from {bound:?}");
+            assert_eq!(
+                effective_destination(destination, bound, ones_if_equal),
+                expected,
+                "{destination:?} from {bound:?}"
+            );
         }
     }
 
@@ -409,10 +441,14 @@ mod tests {
             (0x8000_0001, false),
         ];
         for (address, expected) in table {
-            assert_eq!(Address::from_bits(0xffff_0000_0000 | address).is_loopback(), expected, "{address:x}");
-            assert!(!Address::from_bits(address).is_loopback(), "not mapped");
+            assert_eq!(
+                Address::from_bits(0xffff_0000_0000 | address).is_loopback(ones_if_equal),
+                expected,
+                "{address:x}"
+            );
+            assert!(!Address::from_bits(address).is_loopback(ones_if_equal), "not mapped");
         }
-        assert!(Address::LOOPBACK6.is_loopback() && !Address::UNSPECIFIED6.is_loopback());
+        assert!(Address::LOOPBACK6.is_loopback(ones_if_equal) && !Address::UNSPECIFIED6.is_loopback(ones_if_equal));
     }
 
     #[test]

@@ -5,10 +5,6 @@ use crate::{net::Address, socket::protocol};
 /// What a packet's headers tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Where it comes from.
-    pub source: Address,
-    /// Where it goes.
-    pub destination: Address,
     /// The protocol on top of IP, an `IPPROTO_*` number.
     pub protocol: u32,
     /// The sender's port; 0 for a protocol without ports.
@@ -17,13 +13,39 @@ pub struct Packet {
     pub destination_port: u16,
 }
 
+/// Where a packet's first header is read to, and its addresses are left, each an IPv6 one. They are not copied: that is what
+/// a program for the kernel would do with registers too few to hold them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    header: [u32; 10],
+}
+
+impl Addresses {
+    /// Where the packet comes from.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source(&self) -> Address {
+        let [_, _, a, b, c, d, ..] = self.header;
+        Address::v6([a, b, c, d])
+    }
+
+    /// Where it goes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn destination(&self) -> Address {
+        let [.., a, b, c, d] = self.header;
+        Address::v6([a, b, c, d])
+    }
+}
+
 /// How many words of 8 bytes the options of the longest IPv4 header are: it has 60 bytes, the one without options 20.
 pub const OPTION_WORDS: usize = 5;
 
 /// The bytes of a packet, from its IP header on.
 pub trait Content {
-    /// `N` words from `offset` on, as they lie in memory, and 0. If there aren't as many: zeros, and 1.
-    fn load<const N: usize>(&self, offset: u32) -> ([u32; N], u32);
+    /// Copies as many words as there is room for from `offset` on, as they lie in memory, and gives 0. If there aren't as
+    /// many: zeros, and 1.
+    fn load<const N: usize>(&self, offset: u32, to: &mut [u32; N]) -> u32;
 
     /// Whether the packet is sent as one of this version of IP, 4 or 6, whatever it says itself.
     fn is_sent_as(&self, version: u32) -> bool;
@@ -35,6 +57,10 @@ pub trait Content {
     /// The same number, of which the compiler must not know where it comes from: it would leave out a mask that the
     /// verifier needs, or make branches of arithmetic.
     fn opaque(number: u32) -> u32;
+
+    /// Writes words, each after those before it: where the second half of eight bytes on the stack is written, the kernel's
+    /// verifier forgets what it knew of the first, so that it takes them for words that were loaded.
+    fn write(to: &mut [u32; 10], words: [u32; 10]);
 
     /// Zero. The kernel's verifier must not know that: where a zero that it knows is written into a part of a word on the
     /// stack, it compares that zero ever after, so that the two versions of IP would never come together again.
@@ -115,7 +141,7 @@ fn kind<C: Content>(protocol: u32) -> &'static Kind {
     &KINDS[(C::opaque(protocol) & 0xff) as usize]
 }
 
-/// Reads the headers of a packet that is sent as one of this version of IP: a raw socket can write another version into
+/// Reads the headers of a packet, and its addresses to where they are to be, that is sent as one of this version of IP: a raw socket can write another version into
 /// it. `None` if they contradict that, if they are incomplete, if the packet is a fragment, so that its ports may be
 /// elsewhere, or if it has a route of its own, so that the destination isn't where it finally goes.
 ///
@@ -123,16 +149,18 @@ fn kind<C: Content>(protocol: u32) -> &'static Kind {
 /// each.
 #[inline(always)]
 #[must_use]
-pub fn parse<E: Effort, C: Content>(content: &C) -> Option<Packet> {
-    let Header { source, destination, protocol, end, refused } = if content.is_sent_as(4) {
-        header4::<E, C>(content)
+pub fn parse<E: Effort, C: Content>(content: &C, addresses: &mut Addresses) -> Option<Packet> {
+    let Header { protocol, end, refused } = if content.is_sent_as(4) {
+        header4::<E, C>(content, addresses)
     } else if content.is_sent_as(6) {
-        header6::<E, C>(content)
+        header6::<E, C>(content, addresses)
     } else {
         return None;
     };
     // Where there are no ports, there may be nothing to load either.
-    let ([ports], missing) = content.load(end);
+    let mut ports = [0];
+    let missing = content.load(end, &mut ports);
+    let [ports] = ports;
     let with_ports = u32::from(kind::<C>(protocol).ports);
     if refused | with_ports & missing != 0 {
         return None;
@@ -140,13 +168,11 @@ pub fn parse<E: Effort, C: Content>(content: &C) -> Option<Packet> {
     let ports = u32::from_be(ports) * with_ports;
     #[allow(clippy::cast_possible_truncation)] // each takes the half that it is to take
     let (source_port, destination_port) = ((ports >> 16) as u16, ports as u16);
-    Some(Packet { source, destination, protocol, source_port, destination_port })
+    Some(Packet { protocol, source_port, destination_port })
 }
 
 /// What comes before the ports.
 struct Header {
-    source: Address,
-    destination: Address,
     protocol: u32,
     /// Where the next header begins.
     end: u32,
@@ -155,11 +181,16 @@ struct Header {
 }
 
 #[inline(always)]
-fn header4<E: Effort, C: Content>(content: &C) -> Header {
+fn header4<E: Effort, C: Content>(content: &C, addresses: &mut Addresses) -> Header {
     /// More fragments, or an offset: bits 0 to 13 of the word.
     const FRAGMENT: u32 = 0x3fff;
-    let ([first, fragment, protocol, source, destination], missing) = content.load(0);
+    // To where the source is in its place already.
+    let [_, _, header @ .., _, _, _] = &mut addresses.header;
+    let missing = content.load(0, header);
+    let [first, fragment, protocol, source, destination] = *header;
     let (first, zero) = (u32::from_be(first), content.zero());
+    let [a, b, c, d] = Address::v4(destination).or(zero).words();
+    C::write(&mut addresses.header, [zero, zero, a, b, c, source, a, b, c, d]);
     let end = (first >> 24 & 0xf) * 4;
     let mut refused = missing | first >> 28 ^ 4 | u32::from_be(fragment) & FRAGMENT;
     // A header can't be shorter than 20 bytes.
@@ -170,8 +201,7 @@ fn header4<E: Effort, C: Content>(content: &C) -> Header {
         refused |= u32::from(routed != 0);
     }
     let protocol = u32::from_be(protocol) >> 16 & 0xff;
-    let address = |word| Address::v4(word).or(zero);
-    Header { source: address(source), destination: address(destination), protocol, end, refused }
+    Header { protocol, end, refused }
 }
 
 /// Options by which a packet takes a route of its own: 131 and 137 (RFC 791). Any byte of an option that looks like one
@@ -188,20 +218,22 @@ const fn has_byte(word: u64, bytes: u64) -> u64 {
 }
 
 #[inline(always)]
-fn header6<E: Effort, C: Content>(content: &C) -> Header {
-    let ([first, next, a, b, c, d, e, f, g, h], missing) = content.load(0);
+fn header6<E: Effort, C: Content>(content: &C, addresses: &mut Addresses) -> Header {
+    let missing = content.load(0, &mut addresses.header);
+    let [first, next, ..] = addresses.header;
     let (mut protocol, mut end) = (u32::from_be(next) >> 8 & 0xff, 40_u32);
     for _ in 0..E::EXTENSIONS {
         // None is shorter than 8 bytes, of which the first two are the next header's kind and this one's length.
-        let ([extension], _) = content.load(end);
+        let mut extension = [0];
+        content.load(end, &mut extension);
+        let [extension] = extension;
         let (following, length) = (u32::from_be(extension) >> 24, u32::from_be(extension) >> 16 & 0xff);
         let kind = kind::<C>(protocol);
         end += length * u32::from(kind.unit) + u32::from(kind.more);
         protocol ^= (protocol ^ following) & u32::from(kind.extension);
     }
     let refused = missing | u32::from_be(first) >> 28 ^ 6 | u32::from(kind::<C>(protocol).refused);
-    let (source, destination) = (Address::v6([a, b, c, d]), Address::v6([e, f, g, h]));
-    Header { source, destination, protocol, end, refused }
+    Header { protocol, end, refused }
 }
 
 #[cfg(test)]
@@ -230,16 +262,27 @@ mod tests {
             number
         }
 
-        fn load<const N: usize>(&self, offset: u32) -> ([u32; N], u32) {
+        fn write(to: &mut [u32; 10], words: [u32; 10]) {
+            *to = words;
+        }
+
+        fn load<const N: usize>(&self, offset: u32, to: &mut [u32; N]) -> u32 {
+            *to = [0; N];
             let offset = usize::try_from(offset).unwrap();
-            let Some(bytes) = self.0.get(offset..offset + 4 * N) else { return ([0; N], 1) };
+            let Some(bytes) = self.0.get(offset..offset + 4 * N) else { return 1 };
             let mut words = bytes.chunks(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap()));
-            (std::array::from_fn(|_| words.next().unwrap()), 0)
+            *to = std::array::from_fn(|_| words.next().unwrap());
+            0
         }
 
         fn zero(&self) -> u32 {
             0
         }
+    }
+
+    /// What is read of a packet, its addresses aside.
+    fn parse<E: Effort, C: Content>(content: &C) -> Option<Packet> {
+        super::parse::<E, C>(content, &mut Addresses::default())
     }
 
     const PORTS: [u8; 4] = [0x12, 0x34, 0x00, 0x35];
@@ -270,10 +313,11 @@ mod tests {
     fn parsed((bytes, length): ([u8; 128], usize)) -> Option<(u32, u16, u16)> {
         let version = u32::from(bytes[0] >> 4);
         assert_eq!(parse::<Thorough, _>(&Sent(&bytes[..length], 10 - version)), None, "sent as the other version");
-        let packet = parse::<Thorough, _>(&Sent(&bytes[..length], version))?;
+        let mut addresses = Addresses::default();
+        let packet = super::parse::<Thorough, _>(&Sent(&bytes[..length], version), &mut addresses)?;
         let v4 = (Address::from_bits(0xffff_0a00_0001), Address::from_bits(0xffff_0a00_0002));
         let v6 = (Address::from_bits(1), Address::from_bits(2));
-        assert!([v4, v6].contains(&(packet.source, packet.destination)), "{packet:?}");
+        assert!([v4, v6].contains(&(addresses.source(), addresses.destination())), "{addresses:?}");
         Some((packet.protocol, packet.source_port, packet.destination_port))
     }
 

@@ -9,7 +9,7 @@ use common::{
 };
 
 use crate::{
-    record::{self, Current},
+    record::{Current, Draft, Ledger},
     rodata::{filled, judged},
 };
 
@@ -33,14 +33,11 @@ pub fn device(ctx: &DeviceContext) -> i32 {
     // (access << 16) | type, include/uapi/linux/bpf.h
     let request = Request { kind: access_type & 0xffff, access: access_type >> 16, major, minor };
     let decide = || Some(device::decide(filled(&DEVICE_VERDICTS), filled(&DEVICE_RULES), &request));
+    let mut draft = Draft::new(Hook::Device, request);
+    let key = draft.key();
+    let Some(ledger) = Ledger::of(Hook::Device) else { return 0 };
     let Some(decision) = judged(decide) else {
-        return record::deny_unjudged(Hook::Device);
+        return ledger.deny_unjudged();
     };
-    record::conclude(
-        Hook::Device,
-        decision,
-        &DEVICE_TALLIES,
-        || Current,
-        |process| record::key(Hook::Device, decision, process, request),
-    )
+    ledger.conclude(decision, &DEVICE_TALLIES, key, |_| Current)
 }

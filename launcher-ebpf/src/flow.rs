@@ -17,7 +17,7 @@ use common::{
 };
 
 pub use self::{
-    tcp::sock_ops,
+    tcp::{CALLBACKS, happened, missed},
     udp::{received, sent},
 };
 use crate::{
@@ -39,7 +39,7 @@ static FLOWS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Whether flows are counted.
 #[inline(always)]
-fn wanted() -> bool {
+pub fn wanted() -> bool {
     *filled(&COUNT_FLOWS) != 0
 }
 

@@ -12,7 +12,7 @@ use aya_ebpf::{
         SysctlContext,
     },
 };
-use launcher_ebpf::{device, flow, net, own, packet, socket, sockopt, sysctl, unix, verifier::opaque};
+use launcher_ebpf::{device, flow, net, own::Event, packet, socket, sockopt, sysctl, unix, verifier::opaque};
 
 /// `BPF_CGROUP_INET4_CONNECT`
 #[cgroup_sock_addr(connect4)]
@@ -85,9 +85,13 @@ pub fn guard_socket(ctx: SockContext) -> i32 {
 /// `BPF_CGROUP_SOCK_OPS`: can refuse nothing.
 #[sock_ops]
 pub fn guard_sock_ops(ctx: SockOpsContext) -> u32 {
-    own::mark_active(&ctx);
-    net::listen(&ctx);
-    flow::sock_ops(&ctx);
+    if let Some(mut event) = Event::of(&ctx) {
+        if event.begins() {
+            net::listen(&mut event);
+        } else if flow::wanted() {
+            flow::happened(&mut event);
+        }
+    }
     1
 }
 

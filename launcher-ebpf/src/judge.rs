@@ -9,6 +9,7 @@ use common::{
     Decision,
     device::Request as DeviceRequest,
     net::{self, Address, Op},
+    record::Hook,
     socket,
     sockopt::Request as SockoptRequest,
     sysctl::{Access, NAME_LEN, Name},
@@ -16,7 +17,8 @@ use common::{
 };
 use launcher_ebpf::{
     device::{DEVICE_RULES, DEVICE_VERDICTS},
-    net::{NET_TABLE, protocol_of},
+    net::{KernelTables, NET_TABLE, protocol_of, subject as net_subject},
+    record::Draft,
     rodata::filled,
     socket::{SOCKET_RULES, SOCKET_TABLE},
 };
@@ -38,7 +40,8 @@ pub fn judge_net(ctx: TcContext) -> i32 {
     let protocol = protocol_of(u32::from(protocol));
     let Some(op) = Op::ALL.get(usize::from(op)) else { return NO_REQUEST };
     let request = net::Request { op: *op, protocol, address: Address::v6(address), port, own: u32::from(own) };
-    encode(net::decide(filled(&NET_TABLE), &launcher_ebpf::net::KernelTables, &request))
+    let mut draft = Draft::new(Hook::Connect4, net_subject(&request, 0));
+    encode(net::decide(filled(&NET_TABLE), &KernelTables::of(draft.key()), &request))
 }
 
 /// Packet: 14 bytes unused, then type, access, major and minor (4 each, host order).

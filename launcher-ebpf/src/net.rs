@@ -1,11 +1,13 @@
 //! Network hooks: addresses and ports.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock},
     helpers::bpf_map_lookup_elem,
     macros::map,
     maps::{Array, HashMap, LpmTrie},
-    programs::{SockAddrContext, SockOpsContext},
+    programs::SockAddrContext,
 };
 use common::{
     RuleSet,
@@ -15,10 +17,10 @@ use common::{
 };
 
 use crate::{
-    own::{self, Maker},
-    record::{self, Current},
+    own::{self, Event, Maker},
+    record::{Current, Draft, Ledger},
     rodata::{filled, judged},
-    verifier::opaque,
+    verifier::{is, opaque},
 };
 
 /// The network section's rules but for hosts and ports.
@@ -40,24 +42,36 @@ static NET_PORTS: Array<PortInterval> = Array::with_max_entries(1, 0);
 #[map]
 pub static NET_TALLIES: HashMap<Key<NetSubject>, Tally> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
-/// The lookups of the network section in kernel maps.
-pub struct KernelTables;
+/// An address as the key of [`NET_HOSTS`]. (aya's type is packed, which costs a store for each of its bytes.)
+#[repr(C)]
+struct Prefix {
+    length: u32,
+    address: Address,
+}
 
-impl Lookup for KernelTables {
+/// The lookups of the network section in kernel maps, for one request.
+pub struct KernelTables<'a>(&'a Prefix);
+
+impl<'a> KernelTables<'a> {
+    /// For a request of which the record is begun, with its address. What precedes that is the process, which isn't known
+    /// yet: it makes room for the prefix's length ([`Draft`]), so that the address need not be copied.
     #[inline(always)]
-    fn by_host(&self, address: &Address) -> Option<&RuleSet> {
-        // aya's key type is packed, which costs a store for each of its bytes; this one has the same layout.
-        #[repr(C)]
-        struct PrefixKey {
-            length: u32,
-            address: Address,
-        }
-        let key = PrefixKey { length: 128, address: *address };
+    pub fn of(key: &'a Key<NetSubject>) -> Self {
+        const PLACE: usize = offset_of!(Key<NetSubject>, pid);
+        const { assert!(PLACE + offset_of!(Prefix, address) == offset_of!(Key<NetSubject>, subject.address)) };
+        // SAFETY: these are the words of a prefix, one behind the other.
+        Self(unsafe { &*(&raw const *key).byte_add(PLACE).cast() })
+    }
+}
+
+impl Lookup for KernelTables<'_> {
+    #[inline(always)]
+    fn by_host(&self, _: &Address) -> Option<&RuleSet> {
         // SAFETY: a map's static is its address for the kernel, the key has the size that the map was declared with,
         // and what is found is a value of the map, which no program writes to.
         unsafe {
             let map = (&raw const NET_HOSTS).cast_mut().cast();
-            bpf_map_lookup_elem(map, (&raw const key).cast()).cast::<RuleSet>().as_ref()
+            bpf_map_lookup_elem(map, (&raw const *self.0).cast()).cast::<RuleSet>().as_ref()
         }
     }
 
@@ -74,6 +88,12 @@ impl Lookup for KernelTables {
             Some(&(*intervals.add(found as usize)).rules)
         }
     }
+
+    #[inline(always)]
+    fn by_chosen_port(&self) -> Option<&RuleSet> {
+        // SAFETY: the first one is always there.
+        NET_PORTS.get_ptr(0).map(|first| unsafe { &(*first).rules })
+    }
 }
 
 /// connect(2) to an IPv4 address.
@@ -81,64 +101,73 @@ impl Lookup for KernelTables {
 /// Like every address hook, this ignores `user_family`: a program that checks it can be walked round with AF_UNSPEC.
 #[inline(always)]
 pub fn connect4(ctx: &SockAddrContext) -> i32 {
-    judge(ctx, Hook::Connect4, Op::CONNECT, net::effective_destination(user4(ctx), bound4(ctx)))
+    judge(ctx, Hook::Connect4, Op::CONNECT, IPV4, net::effective_destination(user4(ctx), bound4(ctx), is))
 }
 
 /// connect(2) to an IPv6 address, mapped ones included.
 #[inline(always)]
 pub fn connect6(ctx: &SockAddrContext) -> i32 {
-    judge(ctx, Hook::Connect6, Op::CONNECT, net::effective_destination(user6(ctx), bound6(ctx)))
+    judge(ctx, Hook::Connect6, Op::CONNECT, ANY, net::effective_destination(user6(ctx), bound6(ctx), is))
 }
 
 /// bind(2) to an IPv4 address.
 #[inline(always)]
 pub fn bind4(ctx: &SockAddrContext) -> i32 {
-    judge(ctx, Hook::Bind4, Op::BIND, user4(ctx))
+    judge(ctx, Hook::Bind4, Op::BIND, IPV4, user4(ctx))
 }
 
 /// bind(2) to an IPv6 address, mapped ones included.
 #[inline(always)]
 pub fn bind6(ctx: &SockAddrContext) -> i32 {
-    judge(ctx, Hook::Bind6, Op::BIND, user6(ctx))
+    judge(ctx, Hook::Bind6, Op::BIND, ANY, user6(ctx))
 }
 
 /// A datagram to an IPv4 address, also by an IPv6 socket.
 #[inline(always)]
 pub fn sendmsg4(ctx: &SockAddrContext) -> i32 {
-    judge(ctx, Hook::Sendmsg4, Op::SEND, net::effective_destination(user4(ctx), bound4(ctx)))
+    judge(ctx, Hook::Sendmsg4, Op::SEND, IPV4, net::effective_destination(user4(ctx), bound4(ctx), is))
 }
 
 /// A datagram to an IPv6 address.
 #[inline(always)]
 pub fn sendmsg6(ctx: &SockAddrContext) -> i32 {
-    judge(ctx, Hook::Sendmsg6, Op::SEND, net::effective_destination(user6(ctx), bound6(ctx)))
+    judge(ctx, Hook::Sendmsg6, Op::SEND, ANY, net::effective_destination(user6(ctx), bound6(ctx), is))
 }
 
+/// What is known of the addresses of a hook's family, besides what they are.
+type Family = fn(Address) -> Address;
+
+/// They are IPv4 addresses, so only the last word is to be looked at.
+const IPV4: Family = |address| {
+    let [_, _, _, word] = address.words();
+    Address::v4(word)
+};
+/// Nothing: they can be mapped ones.
+const ANY: Family = |address| address;
+
 #[inline(always)]
-fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, address: Address) -> i32 {
+fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Address) -> i32 {
     // SAFETY: the verifier checks each access to the context.
     let (port, number) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).protocol) };
     // The low 16 bits of user_port are the port in network byte order (include/uapi/linux/bpf.h).
     let port = u16::from_be(port as u16);
     let protocol = protocol_of(number);
+    let mut draft = Draft::new(hook, NetSubject { address, port, op: op.index() as u8, padding: 0, protocol: number });
+    let key = draft.key();
+    let Some(ledger) = Ledger::of(hook) else { return 0 };
     let own = if op == Op::BIND {
         1
-    } else if own::matters() && address.is_loopback() {
-        own::receives(ctx, protocol, source(ctx, address), (address, port))
+    } else if own::matters() {
+        let address = family(key.subject.address);
+        if address.is_loopback(is) { receives(ctx, protocol, family, (address, port)) } else { 0 }
     } else {
         0
     };
-    let request = Request { op, protocol, address, port, own };
-    let Some(decision) = judged(|| net::decide(filled(&NET_TABLE), &KernelTables, &request)) else {
-        return record::deny_unjudged(hook);
+    let request = Request { op, protocol, address: key.subject.address, port, own };
+    let Some(decision) = judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request)) else {
+        return ledger.deny_unjudged();
     };
-    let verdict = record::conclude(
-        hook,
-        decision,
-        &NET_TALLIES,
-        || Current,
-        |process| record::key(hook, decision, process, subject(&request, number)),
-    );
+    let verdict = ledger.conclude(decision, &NET_TALLIES, key, |_| Current);
     // Where the kernel chooses the port, it is judged when it is known: when the socket listens.
     if op == Op::BIND
         && port != EPHEMERAL
@@ -154,40 +183,30 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, address: Address) -> i32 {
 /// listen(2) by TCP: a socket that was never bound has a port now that no bind hook has seen. Nothing can be refused here,
 /// but nobody gets through to a socket that is closed ([`crate::packet::ingress`]).
 #[inline(always)]
-pub fn listen(ctx: &SockOpsContext) {
+pub fn listen(event: &mut Event) {
     let table = filled(&NET_TABLE);
-    if !table.judges(Op::BIND) {
+    let Event { ops, op, known, .. } = event;
+    if !table.judges(Op::BIND) || *op != BPF_SOCK_OPS_TCP_LISTEN_CB || known.bound != 0 {
         return;
     }
-    let ops = ctx.ops;
+    let ops = *ops;
     // SAFETY: the verifier checks each access to the context. Volatile, since the context allows no access wider than a
-    // field, and no choice between two of them. The kernel calls this with the socket locked.
-    unsafe {
-        let (op, socket) = ((&raw const (*ops).op).read_volatile(), (*ops).__bindgen_anon_2.sk);
-        if op != BPF_SOCK_OPS_TCP_LISTEN_CB || socket.is_null() {
-            return;
-        }
-        let Some(known) = own::known(socket.cast()) else { return };
-        if (*known).bound != 0 {
-            return;
-        }
+    // field, and no choice between two of them.
+    let (address, port) = unsafe {
         let (v4, v6) = ((&raw const (*ops).local_ip4).read_volatile(), words(&raw const (*ops).local_ip6));
         let family = (&raw const (*ops).family).read_volatile();
-        let address = if family == socket::INET { Address::v4(v4) } else { Address::v6(v6) };
-        let port = (&raw const (*ops).local_port).read_volatile() as u16;
-        let request = Request { op: Op::BIND, protocol: Protocol::TCP, address, port, own: 1 };
-        let verdict = match judged(|| net::decide_listener(table, &KernelTables, &request)) {
-            None => record::deny_unjudged(Hook::SockOps),
-            Some(decision) => record::conclude(
-                Hook::SockOps,
-                decision,
-                &NET_TALLIES,
-                || Maker((*known).owner),
-                |process| record::key(Hook::SockOps, decision, process, subject(&request, protocol::TCP)),
-            ),
-        };
-        (*known).closed = u8::from(verdict == 0);
-    }
+        let address = Address::v6(v6).or_v4(v4, is(family, socket::INET));
+        (address, (&raw const (*ops).local_port).read_volatile() as u16)
+    };
+    let request = Request { op: Op::BIND, protocol: Protocol::TCP, address, port, own: 1 };
+    let mut draft = Draft::new(Hook::SockOps, subject(&request, protocol::TCP));
+    let key = draft.key();
+    let Some(ledger) = Ledger::of(Hook::SockOps) else { return };
+    let verdict = match judged(|| net::decide_listener(table, &KernelTables::of(key), &request)) {
+        None => ledger.deny_unjudged(),
+        Some(decision) => ledger.conclude(decision, &NET_TALLIES, key, |_| Maker(known.owner)),
+    };
+    known.closed = u8::from(verdict == 0);
 }
 
 /// The protocol of that number.
@@ -243,15 +262,19 @@ pub unsafe fn words(address: *const [u32; 4]) -> [u32; 4] {
     core::array::from_fn(|i| unsafe { first.add(i).read_volatile() })
 }
 
-/// Where a packet to a loopback address will come from. A socket that is bound to no address sends from the usual one;
-/// should it not, the packet is denied when it leaves.
+/// 1 if what this socket sends to a loopback address is received by one of the sandbox's own sockets. Should it not come
+/// from where is thought, the packet is denied when it leaves.
 #[inline(always)]
-fn source(ctx: &SockAddrContext, destination: Address) -> (Address, u16) {
+fn receives(ctx: &SockAddrContext, protocol: Protocol, family: Family, destination: (Address, u16)) -> u32 {
     // SAFETY: as above.
-    let port = unsafe { socket(ctx).map_or(0, |sock| (*sock).src_port as u16) };
-    let (bound, usual) =
-        if destination.is_v4() { (bound4(ctx), Address::LOOPBACK4) } else { (bound6(ctx), Address::LOOPBACK6) };
-    (net::effective_source(bound, usual), port)
+    let (bound4, bound6, port) = unsafe {
+        socket(ctx).map_or((0, [0; 4], 0), |sock| {
+            ((*sock).src_ip4, words(&raw const (*sock).src_ip6), (*sock).src_port as u16)
+        })
+    };
+    let v4 = destination.0.v4_mask(is);
+    let source = family(net::loopback_source(v4, bound4, bound6, is));
+    own::receives(ctx, protocol, (source, port), destination)
 }
 
 /// The socket of an address hook, if the kernel says which.

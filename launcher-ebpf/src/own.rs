@@ -7,9 +7,7 @@ use aya_ebpf::{
     EbpfContext,
     bindings::{
         BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, BPF_SOCK_OPS_TCP_CONNECT_CB,
-        BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE, bpf_sock, bpf_sock_tuple,
-        bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1,
-        bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+        BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE, bpf_sock, bpf_sock_ops,
     },
     helpers::generated::{
         bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
@@ -19,14 +17,16 @@ use aya_ebpf::{
 };
 use common::{
     flow::Socket,
-    net::{Address, Protocol},
-    record::Owner,
+    net::{Address, Op, Protocol},
+    record::{Owner, Tally},
 };
 
 use crate::{
+    flow,
     net::NET_TABLE,
     record::{Current, Process},
     rodata::filled,
+    verifier::{is, opaque, opaque_pointer},
 };
 
 /// 1: the kernel has MPTCP, so a TCP socket may belong to another one, which a process knows it by. Without it, the
@@ -55,6 +55,11 @@ static SOCKETS: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
     pinning: 0,
 }));
 
+/// The size of a `bpf_sock_tuple` for IPv4.
+const SIZE4: u32 = 12;
+/// The size of one for IPv6.
+const SIZE6: u32 = 36;
+
 /// `BPF_F_CURRENT_NETNS`: the network namespace of the context's socket.
 const CURRENT_NETNS: u64 = u64::MAX;
 
@@ -80,38 +85,86 @@ pub fn mark_new(ctx: &SockContext) {
     // SAFETY: the context is the socket, and the value belongs to it; nobody else has it yet.
     unsafe {
         if let Some(known) = known(ctx.as_ptr()) {
-            (*known).owner = Current.describe();
+            (*known).owner = Current.owner();
             (*known).own = 1;
         }
     }
 }
 
-/// Marks a socket that begins to listen or to connect, in case the kernel has made it: MPTCP's connections are TCP
-/// sockets of the kernel's, for which no `sock_create` program runs. It belongs to whoever made the MPTCP socket.
-#[inline(always)]
-pub fn mark_active(ctx: &SockOpsContext) {
-    if *filled(&HAS_MPTCP) == 0 {
-        return;
-    }
-    // SAFETY: the verifier checks each access to the context.
-    let (op, socket) = unsafe { ((*ctx.ops).op, (*ctx.ops).__bindgen_anon_2.sk) };
-    if (op != BPF_SOCK_OPS_TCP_LISTEN_CB && op != BPF_SOCK_OPS_TCP_CONNECT_CB) || socket.is_null() {
-        return;
-    }
-    // SAFETY: the verifier checks the sockets. The owner was written before anybody else had the socket.
-    unsafe {
-        let Some(part) = known(socket.cast()) else { return };
-        if (*part).owner.pid != 0 {
-            return;
+/// Something that happens to a TCP socket.
+pub struct Event {
+    /// The callback's context.
+    pub ops: *mut bpf_sock_ops,
+    /// Which callback it is, `BPF_SOCK_OPS_*_CB`.
+    pub op: u32,
+    /// The socket, which the verifier knows.
+    socket: *mut c_void,
+    /// What is known of it.
+    pub known: &'static mut Socket,
+}
+
+/// The callbacks about a socket that begins to listen or to connect.
+const BEGINNINGS: u32 = 1 << BPF_SOCK_OPS_TCP_LISTEN_CB | 1 << BPF_SOCK_OPS_TCP_CONNECT_CB;
+
+impl Event {
+    /// What a callback is about, if it matters to this policy.
+    #[inline(always)]
+    pub fn of(ctx: &SockOpsContext) -> Option<Self> {
+        let ops = ctx.ops;
+        // SAFETY: the verifier checks each access to the context. Volatile, since the context allows no access wider than a
+        // field.
+        let (op, socket): (u32, *mut c_void) = unsafe {
+            ((&raw const (*ops).op).read_volatile(), (&raw const (*ops).__bindgen_anon_2.sk).read_volatile().cast())
+        };
+        let mut matter = 0;
+        if filled(&NET_TABLE).judges(Op::BIND) {
+            matter |= 1 << BPF_SOCK_OPS_TCP_LISTEN_CB;
         }
-        let whole = bpf_skc_to_mptcp_sock(socket.cast());
-        if !whole.is_null()
-            && let Some(whole) = known(whole.cast())
-        {
-            (*part).owner = (*whole).owner;
-            (*part).bound |= (*whole).bound;
-            (*part).own = (*whole).own;
+        if *filled(&HAS_MPTCP) != 0 {
+            matter |= BEGINNINGS;
         }
+        if flow::wanted() {
+            matter |= BEGINNINGS | flow::CALLBACKS;
+        }
+        // Every callback that there is has a number below 32.
+        if opaque(u64::from(matter >> (op & 31))) & 1 == 0 || op > 31 || socket.is_null() {
+            return None;
+        }
+        // SAFETY: it is the context's own socket. The kernel calls this with the socket locked, and keeps the value as long
+        // as the socket.
+        let Some(known) = (unsafe { known(socket).map(|known| &mut *known) }) else {
+            if flow::wanted() {
+                flow::missed(op);
+            }
+            return None;
+        };
+        // SAFETY: as above.
+        Some(Self { ops, op, socket, known })
+    }
+
+    /// Whether a socket begins to listen or to connect. Then it is marked, in case the kernel has made it: MPTCP's
+    /// connections are TCP sockets of the kernel's, for which no `sock_create` program runs. It belongs to whoever made the
+    /// MPTCP socket.
+    #[inline(always)]
+    pub fn begins(&mut self) -> bool {
+        if self.op != BPF_SOCK_OPS_TCP_LISTEN_CB && self.op != BPF_SOCK_OPS_TCP_CONNECT_CB {
+            return false;
+        }
+        self.known.connects = u8::from(self.op == BPF_SOCK_OPS_TCP_CONNECT_CB);
+        if *filled(&HAS_MPTCP) != 0 && self.known.owner.pid == 0 {
+            // SAFETY: the verifier checks the sockets. The owner was written before anybody else had the socket.
+            unsafe {
+                let whole = bpf_skc_to_mptcp_sock(self.socket);
+                if !whole.is_null()
+                    && let Some(whole) = known(whole.cast())
+                {
+                    self.known.owner = (*whole).owner;
+                    self.known.bound |= (*whole).bound;
+                    self.known.own = (*whole).own;
+                }
+            }
+        }
+        true
     }
 }
 
@@ -175,8 +228,9 @@ impl Process for Maker {
     }
 
     #[inline(always)]
-    fn describe(&self) -> Owner {
-        self.0
+    fn describe(&self, tally: &mut Tally) {
+        let Owner { uid, comm, .. } = self.0;
+        (tally.uid, tally.comm) = (uid, comm);
     }
 }
 
@@ -198,42 +252,37 @@ pub fn receives(
     source: (Address, u16),
     destination: (Address, u16),
 ) -> u32 {
-    let ((saddr, sport), (daddr, dport)) = (source, destination);
-    let (sport, dport) = (sport.to_be(), dport.to_be());
-    let mut tuple = bpf_sock_tuple {
-        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-            ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-                saddr: saddr.words(),
-                daddr: daddr.words(),
-                sport,
-                dport,
-            },
-        },
-    };
-    let mut size = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>();
-    if daddr.is_v4() {
-        let ([_, _, _, saddr], [_, _, _, daddr]) = (saddr.words(), daddr.words());
-        tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 { saddr, daddr, sport, dport };
-        size = size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>();
-    }
-    let (ctx, size) = (ctx.as_ptr(), size as u32);
+    let ([a, b, c, d], [e, f, g, h]) = (source.0.words(), destination.0.words());
+    let ports = |source: u16| u32::from(source.to_be()) | u32::from(destination.1.to_be()) << 16;
+    // A `bpf_sock_tuple`: addresses and ports, one behind the other. An IPv4 address begins with two words of 0, which make
+    // room for the last words of both; where the third is, the ports are then.
+    let v4 = destination.0.v4_mask(is);
+    let third = |ports: u32| c ^ (c ^ ports) & v4;
+    let (known, unknown) = (ports(source.1), ports(0));
+    let mut tuple = [a | d & v4, b | h & v4, third(known), d, e, f, g, h, known];
+    let size = opaque(u64::from(SIZE4 + ((SIZE6 - SIZE4) & !v4))) as u32;
+    // What is compared is not the number itself: it would be known from then on, and with it the rules on the protocol, so
+    // that the verifier would follow all that comes after once for each.
+    let differs = |from: Protocol| opaque((protocol.index() ^ from.index()) as u64) != 0;
+    let ctx = ctx.as_ptr();
     // SAFETY: the tuple has the size said. The socket that is found is held until it is released, whatever it is.
     unsafe {
-        let mut found = match protocol {
-            Protocol::TCP => bpf_sk_lookup_tcp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0),
-            Protocol::UDP => bpf_sk_lookup_udp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0),
-            _ => return 0,
-        };
-        if found.is_null() && protocol == Protocol::TCP {
-            // What is left of an earlier connection from the same port (TIME_WAIT) hides the listener, which will get the
-            // new one. Without the port, the search passes it by.
-            if daddr.is_v4() {
-                tuple.__bindgen_anon_1.ipv4.sport = 0;
-            } else {
-                tuple.__bindgen_anon_1.ipv6.sport = 0;
+        let mut found = if !differs(Protocol::TCP) {
+            let mut found = bpf_sk_lookup_tcp(ctx, tuple.as_mut_ptr().cast(), size, CURRENT_NETNS, 0);
+            if found.is_null() {
+                // What is left of an earlier connection from the same port (TIME_WAIT) hides the listener, which will get
+                // the new one. Without the port, the search passes it by.
+                (tuple[2], tuple[8]) = (third(unknown), unknown);
+                found = bpf_sk_lookup_tcp(ctx, tuple.as_mut_ptr().cast(), size, CURRENT_NETNS, 0);
             }
-            found = bpf_sk_lookup_tcp(ctx, &raw mut tuple, size, CURRENT_NETNS, 0);
-        }
+            found
+        } else if !differs(Protocol::UDP) {
+            bpf_sk_lookup_udp(ctx, tuple.as_mut_ptr().cast(), size, CURRENT_NETNS, 0)
+        } else {
+            return 0;
+        };
+        // The compiler would write what follows once for each of the searches.
+        found = opaque_pointer(found);
         if found.is_null() {
             return 0;
         }

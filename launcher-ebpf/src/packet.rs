@@ -17,18 +17,18 @@ use common::{
     Decision,
     decision::UNPARSED_PACKET,
     net::{self, Address, Op, Protocol, Request},
-    packet::{Content, OPTION_WORDS, Packet, Quick, Thorough, parse},
-    record::Hook,
+    packet::{Addresses, Content, OPTION_WORDS, Packet, Quick, Thorough, parse},
+    record::{Hook, Key, NetSubject},
     socket::{self, kind, protocol},
 };
 
 use crate::{
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, words},
     own::{self, Maker},
-    record,
+    record::{Draft, Ledger},
     rodata::{filled, judged},
     socket::SOCKET_TABLE,
-    verifier::{is, opaque},
+    verifier::{is, opaque, opaque_pointer},
 };
 
 /// `TCP_ESTABLISHED`, which a connected UDP socket is in, too (include/net/tcp_states.h).
@@ -38,20 +38,22 @@ const SYN_SENT: u32 = 2;
 /// `TCP_LISTEN`
 const LISTEN: u32 = 10;
 
+/// What tells MPTCP's number from TCP's.
+const MPTCP_BIT: u32 = 0x100;
+
 /// The packet's socket, as far as packets are judged by it.
 struct Socket {
     pointer: *mut bpf_sock,
     family: u32,
-    /// Type and protocol in one number, as [`kind_of`] has it: comparing it whole leaves the verifier with one state for
-    /// all sockets that are none of those compared.
-    kind: u64,
+    /// Type and protocol in one number, as [`kind_of`] has it.
+    kind: u32,
     protocol: u32,
     state: u32,
 }
 
 /// A type and a protocol in one number.
-const fn kind_of(kind: u32, protocol: u32) -> u64 {
-    (kind as u64) << 32 | protocol as u64
+const fn kind_of(kind: u32, protocol: u32) -> u32 {
+    kind << 16 | protocol
 }
 
 impl Socket {
@@ -68,21 +70,29 @@ impl Socket {
                 return None;
             }
             let (family, protocol, state) = ((*pointer).family, (*pointer).protocol, (*pointer).state);
-            let kind = opaque(kind_of((*pointer).type_, protocol));
+            let kind = kind_of((*pointer).type_, protocol);
             Some(Self { pointer, family, kind, protocol, state })
         }
     }
 
-    /// Whether it is a TCP socket, whose connections the address hooks judge.
+    /// All ones if it is a TCP socket, whose connections the address hooks judge; else 0.
     #[inline(always)]
-    fn is_tcp(&self) -> bool {
-        self.kind == kind_of(kind::STREAM, protocol::TCP) || self.kind == kind_of(kind::STREAM, protocol::MPTCP)
+    fn is_tcp(&self) -> u32 {
+        // The number of MPTCP is that of TCP with another bit.
+        const { assert!(protocol::MPTCP == protocol::TCP | MPTCP_BIT) };
+        is(self.kind & !MPTCP_BIT, kind_of(kind::STREAM, protocol::TCP))
     }
 
-    /// Whether it is a UDP socket, whose datagrams the address hooks judge.
+    /// All ones if it is a UDP socket, whose datagrams the address hooks judge; else 0.
     #[inline(always)]
-    fn is_udp(&self) -> bool {
-        self.kind == kind_of(kind::DGRAM, protocol::UDP)
+    fn is_udp(&self) -> u32 {
+        is(self.kind, kind_of(kind::DGRAM, protocol::UDP))
+    }
+
+    /// All ones if it is in that state, else 0.
+    #[inline(always)]
+    fn is_in(&self, state: u32) -> u32 {
+        is(self.state, state)
     }
 
     /// The address that the socket is connected or connecting to.
@@ -90,11 +100,8 @@ impl Socket {
     fn peer(&self) -> Address {
         // SAFETY: as above.
         unsafe {
-            if self.family == socket::INET {
-                Address::v4((*self.pointer).dst_ip4)
-            } else {
-                Address::v6(words(&raw const (*self.pointer).dst_ip6))
-            }
+            let v6 = Address::v6(words(&raw const (*self.pointer).dst_ip6));
+            v6.or_v4((*self.pointer).dst_ip4, is(self.family, socket::INET))
         }
     }
 
@@ -109,15 +116,12 @@ struct Bytes<'a>(&'a SkBuffContext);
 
 impl Content for Bytes<'_> {
     #[inline(always)]
-    fn load<const N: usize>(&self, offset: u32) -> ([u32; N], u32) {
-        let mut words = MaybeUninit::<[u32; N]>::uninit();
+    fn load<const N: usize>(&self, offset: u32, to: &mut [u32; N]) -> u32 {
         // SAFETY: the buffer is as long as is said, and filled with zeros where the packet ends before. (In a cgroup's
         // program it begins with its IP header.)
-        unsafe {
-            let failed = bpf_skb_load_bytes(self.0.as_ptr(), offset, words.as_mut_ptr().cast(), 4 * N as u32);
-            // Negative or 0.
-            (words.assume_init(), opaque(failed.cast_unsigned() >> 63) as u32)
-        }
+        let failed = unsafe { bpf_skb_load_bytes(self.0.as_ptr(), offset, to.as_mut_ptr().cast(), 4 * N as u32) };
+        // Negative or 0.
+        opaque(failed.cast_unsigned() >> 63) as u32
     }
 
     #[inline(always)]
@@ -145,6 +149,14 @@ impl Content for Bytes<'_> {
     }
 
     #[inline(always)]
+    fn write(to: &mut [u32; 10], words: [u32; 10]) {
+        for (to, word) in to.iter_mut().zip(words) {
+            // SAFETY: a reference can be written to. Volatile, so that it is done in order.
+            unsafe { (&raw mut *to).write_volatile(word) };
+        }
+    }
+
+    #[inline(always)]
     fn zero(&self) -> u32 {
         // No packet is so long.
         // SAFETY: the verifier checks the access to the context.
@@ -160,14 +172,14 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         return 1;
     }
     let Some(socket) = Socket::of(ctx) else {
-        return record::deny_unjudged(Hook::Ingress);
+        return deny_unjudged(Hook::Ingress);
     };
-    let listens = is(socket.state, LISTEN);
+    let listens = socket.is_in(LISTEN);
     // Only the answer to a connection tells for certain which socket accepts it: another one may have joined or left the
     // port meanwhile, or a program of a SO_REUSEPORT group may have chosen.
-    let answered = if own::matters() { is(socket.state, SYN_SENT) } else { 0 };
+    let answered = if own::matters() { socket.is_in(SYN_SENT) } else { 0 };
     // What belongs to a connection has been judged when that was made; likewise a connected UDP socket.
-    if socket.is_tcp() && listens | answered == 0 || socket.is_udp() && socket.state == ESTABLISHED {
+    if socket.is_tcp() & !(listens | answered) | socket.is_udp() & socket.is_in(ESTABLISHED) != 0 {
         return 1;
     }
     // SAFETY: the verifier knows the socket from `of`.
@@ -177,13 +189,14 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     if !table.judges(Op::RECEIVE) && answered == 0 {
         return 1;
     }
-    judge(ctx, Hook::Ingress, &socket, |packet| {
+    judge(ctx, Hook::Ingress, &socket, |packet, addresses, key| {
         let protocol = protocol_of(packet.protocol);
-        let (address, port) = (packet.source, packet.source_port);
-        let own = is_own(ctx, protocol, (packet.destination, packet.destination_port), (address, port));
+        let (address, port) = (addresses.source(), packet.source_port);
+        let own = is_own(ctx, protocol, (addresses.destination(), packet.destination_port), (address, port));
         let op = Op::RECEIVE.or_connect(answered);
         let request = Request { op, protocol, address, port, own };
-        Some((net::decide(table, &KernelTables, &request)?, request))
+        key.subject = subject(&request, packet.protocol);
+        net::decide(table, &KernelTables::of(key), &request)
     })
 }
 
@@ -195,26 +208,29 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         return 1;
     }
     let Some(socket) = Socket::of(ctx) else {
-        return record::deny_unjudged(Hook::Egress);
+        return deny_unjudged(Hook::Egress);
     };
     // The address hooks have judged these, but for who receives it: that may have changed since. It does not matter for
     // who isn't reached by loopback, and must not: the packet may be on its way to another address (NAT).
-    if socket.is_tcp() && (socket.state != SYN_SENT || !own::matters() || !socket.peer().is_loopback())
-        || socket.is_udp() && !own::matters()
-    {
+    if own::matters() {
+        if socket.is_tcp() != 0 && (socket.is_in(SYN_SENT) == 0 || !socket.peer().is_loopback(is)) {
+            return 1;
+        }
+    } else if socket.is_tcp() | socket.is_udp() != 0 {
         return 1;
     }
-    judge(ctx, Hook::Egress, &socket, |packet| {
+    judge(ctx, Hook::Egress, &socket, |packet, addresses, key| {
         let protocol = protocol_of(packet.protocol);
-        let (address, port) = (packet.destination, packet.destination_port);
-        let own = is_own(ctx, protocol, (packet.source, packet.source_port), (address, port));
+        let (address, port) = (addresses.destination(), packet.destination_port);
+        let own = is_own(ctx, protocol, (addresses.source(), packet.source_port), (address, port));
         let mut op = Op::of_sent(protocol);
         if own::matters() {
             // A connected UDP socket was judged as that.
-            op = op.or_connect(is(socket.protocol, protocol::UDP) & is(socket.state, ESTABLISHED));
+            op = op.or_connect(is(socket.protocol, protocol::UDP) & socket.is_in(ESTABLISHED));
         }
         let request = Request { op, protocol, address, port, own };
-        Some((net::decide(filled(&NET_TABLE), &KernelTables, &request)?, request))
+        key.subject = subject(&request, packet.protocol);
+        net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request)
     })
 }
 
@@ -225,7 +241,7 @@ const LOOPBACK_DEVICE: u32 = 1;
 /// asks for that.
 #[inline(always)]
 fn is_own(ctx: &SkBuffContext, protocol: Protocol, source: (Address, u16), destination: (Address, u16)) -> u32 {
-    if !own::matters() || !destination.0.is_loopback() {
+    if !own::matters() || !destination.0.is_loopback(is) {
         return 0;
     }
     // A socket that is bound to another device (SO_BINDTODEVICE) sends even this over the wire.
@@ -236,38 +252,44 @@ fn is_own(ctx: &SkBuffContext, protocol: Protocol, source: (Address, u16), desti
     own::receives(ctx, protocol, source, destination)
 }
 
+/// Denies a packet of which nothing is known.
+#[inline(always)]
+fn deny_unjudged(hook: Hook) -> i32 {
+    Ledger::of(hook).map_or(0, Ledger::deny_unjudged)
+}
+
 /// Parses a packet, has it judged and concludes. One that can't be parsed is denied.
 #[inline(always)]
 fn judge(
     ctx: &SkBuffContext,
     hook: Hook,
     socket: &Socket,
-    decide: impl FnOnce(&Packet) -> Option<(Decision, Request)>,
+    decide: impl FnOnce(&Packet, &Addresses, &mut Key<NetSubject>) -> Option<Decision>,
 ) -> i32 {
-    let mut number = socket.protocol;
-    let outcome = judged(|| {
+    let op = if hook as u8 == Hook::Ingress as u8 { Op::RECEIVE } else { Op::SEND };
+    // Zeros that the compiler knows it would write byte by byte.
+    let zero = opaque(0) as u32;
+    let (address, protocol) = (Address::v6([zero; 4]), socket.protocol);
+    let mut draft = Draft::new(hook, NetSubject { address, port: 0, op: op.index() as u8, padding: 0, protocol });
+    let key = draft.key();
+    let Some(ledger) = Ledger::of(hook) else { return 0 };
+    let decision = judged(|| {
+        let mut memory = MaybeUninit::uninit();
+        // SAFETY: to the compiler, this is written now; really, `parse` does that before it reads any of it.
+        let addresses = unsafe { &mut *opaque_pointer(memory.as_mut_ptr()) };
         // Where no socket is allowed that makes its own headers, the kernel has made or acted on all that matters.
         let packet = if filled(&SOCKET_TABLE).packets != 0 {
-            parse::<Thorough, _>(&Bytes(ctx))
+            parse::<Thorough, _>(&Bytes(ctx), addresses)
         } else {
-            parse::<Quick, _>(&Bytes(ctx))
+            parse::<Quick, _>(&Bytes(ctx), addresses)
         };
         if let Some(packet) = packet {
-            number = packet.protocol;
-            return decide(&packet);
+            return decide(&packet, addresses, key);
         }
-        let op = if hook as u8 == Hook::Ingress as u8 { Op::RECEIVE } else { Op::SEND };
-        let request = Request { op, protocol: Protocol::OTHER, address: Address::UNSPECIFIED6, port: 0, own: 0 };
-        Some((Decision::fail_closed(UNPARSED_PACKET), request))
+        Some(Decision::fail_closed(UNPARSED_PACKET))
     });
-    let Some((decision, request)) = outcome else {
-        return record::deny_unjudged(hook);
+    let Some(decision) = decision else {
+        return ledger.deny_unjudged();
     };
-    record::conclude(
-        hook,
-        decision,
-        &NET_TALLIES,
-        || socket.maker(),
-        |process| record::key(hook, decision, process, subject(&request, number)),
-    )
+    ledger.conclude(decision, &NET_TALLIES, key, |_| socket.maker())
 }

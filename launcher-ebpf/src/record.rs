@@ -1,12 +1,12 @@
 //! Counting verdicts and recording denials.
 
-use core::borrow::Borrow;
+use core::ptr;
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{
         bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
-        generated::{bpf_get_current_comm, bpf_ktime_get_boot_ns},
+        generated::{bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_map_update_elem},
     },
     macros::map,
     maps::{HashMap, PerCpuArray, RingBuf},
@@ -16,7 +16,10 @@ use common::{
     record::{Counters, Hook, Key, Owner, Tally},
 };
 
-use crate::rodata;
+use crate::{
+    rodata,
+    verifier::{opaque, opaque_pointer},
+};
 
 /// What each hook has done, indexed by [`Hook`].
 #[map]
@@ -30,8 +33,8 @@ static NEWS: RingBuf = RingBuf::with_byte_size(128 * 1024, 0);
 pub trait Process {
     /// Its id (thread group) in the initial pid namespace.
     fn pid(&self) -> u32;
-    /// All that is recorded of it.
-    fn describe(&self) -> Owner;
+    /// Writes down what else is recorded of it.
+    fn describe(&self, tally: &mut Tally);
 }
 
 /// The process that runs: whoever makes the system call that the hook is in.
@@ -44,87 +47,153 @@ impl Process for Current {
     }
 
     #[inline(always)]
-    fn describe(&self) -> Owner {
+    fn describe(&self, tally: &mut Tally) {
+        tally.uid = bpf_get_current_uid_gid() as u32;
+        name(&mut tally.comm);
+    }
+}
+
+impl Current {
+    /// All that is recorded of it.
+    #[inline(always)]
+    pub fn owner(&self) -> Owner {
         let mut owner = Owner { pid: self.pid(), uid: bpf_get_current_uid_gid() as u32, comm: [0; 2] };
-        // SAFETY: the buffer is as long as is said.
-        unsafe { bpf_get_current_comm((&raw mut owner.comm).cast(), size_of_val(&owner.comm) as u32) };
+        name(&mut owner.comm);
         owner
     }
 }
 
-/// Counts what was decided, and records a denial of a process under its key; both are asked for only then. Returns what
-/// the hook has to return: 1 to let the request go on, 0 to refuse it.
+/// The name of the thread that runs.
 #[inline(always)]
-pub fn conclude<S, P: Process, K: Borrow<Key<S>>>(
-    hook: Hook,
-    decision: Decision,
-    tallies: &HashMap<Key<S>, Tally>,
-    process: impl FnOnce() -> P,
-    key: impl FnOnce(&P) -> K,
-) -> i32 {
-    let Some(counters) = counters(hook) else { return 0 };
-    if decision.allow {
-        increment(&counters.allowed);
-        return 1;
-    }
-    increment(&counters.denied);
-    let process = process();
-    if !tally(tallies, key(&process).borrow(), &process, counters) {
-        increment(&counters.unrecorded);
-    }
-    i32::from(rodata::audit())
+fn name(comm: &mut [u64; 2]) {
+    // SAFETY: the buffer is as long as is said.
+    unsafe { bpf_get_current_comm(comm.as_mut_ptr().cast(), size_of_val(comm) as u32) };
 }
 
-/// The identity of a denial.
-#[inline(always)]
-pub fn key<S>(hook: Hook, decision: Decision, process: &impl Process, subject: S) -> Key<S> {
-    Key { hook: hook as u8, padding: 0, rule: decision.rule, pid: process.pid(), subject }
+/// How long an address is.
+const ADDRESS_BITS: u32 = 128;
+
+/// The key of a denial that may come, but for rule and process. It is where words of 8 bytes can be written to it.
+#[repr(align(8))]
+pub struct Draft<S>(Key<S>);
+
+impl<S> Draft<S> {
+    /// A key with this subject, as far as that is known. What will be the process is the length of a whole address until
+    /// then ([`crate::net::KernelTables`]).
+    #[inline(always)]
+    pub const fn new(hook: Hook, subject: S) -> Self {
+        Self(Key { hook: hook as u8, padding: 0, rule: 0, pid: ADDRESS_BITS, subject })
+    }
+
+    /// The key, all of it written now, and read from now on. The compiler would keep its parts elsewhere, and put them
+    /// together only for a denial.
+    #[inline(always)]
+    pub fn key(&mut self) -> &mut Key<S> {
+        let key = opaque_pointer(&raw mut self.0);
+        // SAFETY: it is the same pointer.
+        unsafe { &mut *key }
+    }
 }
 
-/// This CPU's counters of a hook. They are always there: the index is a constant below the map's size.
-#[inline(always)]
-fn counters(hook: Hook) -> Option<&'static Counters> {
-    // SAFETY: the map lives as long as the program. Another program may preempt this one on the same CPU, so the
-    // counters are only ever changed atomically.
-    COUNTERS.get_ptr_mut(hook as u32).map(|counters| unsafe { &*counters })
+/// Where a hook's decisions are entered.
+///
+/// To be opened before anything is judged: that ends in several ways, each of which the verifier would follow through
+/// this.
+#[derive(Clone, Copy)]
+pub struct Ledger {
+    /// This CPU's. Another program may preempt this one on the same CPU, so they are only ever changed atomically.
+    counters: &'static Counters,
 }
 
-/// Counts a denial that could not even be judged. That can't happen with complete tables, so no reason is recorded.
-#[inline(always)]
-pub fn deny_unjudged(hook: Hook) -> i32 {
-    if let Some(counters) = counters(hook) {
-        increment(&counters.denied);
-        increment(&counters.unrecorded);
+impl Ledger {
+    /// The ledger of a hook. It is always there: the index is a constant below the map's size. What can't be entered
+    /// has to be denied.
+    #[inline(always)]
+    pub fn of(hook: Hook) -> Option<Self> {
+        // SAFETY: the map lives as long as the program.
+        let counters = COUNTERS.get_ptr_mut(hook as u32).map(|counters| unsafe { &*counters })?;
+        Some(Self { counters })
     }
-    i32::from(rodata::audit())
+
+    /// Counts what was decided, and records a denial under its key, of which the rule and the process are filled in.
+    /// Process and subject are asked for only then. Returns what the hook has to return: 1 to let the request go on, 0 to
+    /// refuse it.
+    #[inline(always)]
+    pub fn conclude<S, P: Process>(
+        self,
+        decision: Decision,
+        tallies: &HashMap<Key<S>, Tally>,
+        key: &mut Key<S>,
+        process: impl FnOnce(&mut S) -> P,
+    ) -> i32 {
+        if decision.allow {
+            increment(&self.counters.allowed);
+            return 1;
+        }
+        increment(&self.counters.denied);
+        let process = process(&mut key.subject);
+        key.rule = decision.rule;
+        key.pid = process.pid();
+        self.tally(tallies, key, &process);
+        rodata::audit()
+    }
+
+    /// Counts a denial that could not even be judged. That can't happen with complete tables, so no reason is recorded.
+    #[inline(always)]
+    pub fn deny_unjudged(self) -> i32 {
+        increment(&self.counters.denied);
+        increment(&self.counters.unrecorded);
+        rodata::audit()
+    }
+
+    /// Counts a denial under its identity, or as unrecorded if there is no room for it.
+    #[inline(always)]
+    fn tally<S>(self, tallies: &HashMap<Key<S>, Tally>, key: &Key<S>, process: &impl Process) {
+        // SAFETY: takes no arguments and has no effects.
+        let now = unsafe { bpf_ktime_get_boot_ns() };
+        let mut tally = lookup(tallies, key);
+        // 0 when it is made now.
+        let mut made = 1;
+        if tally.is_null() {
+            // It is counted below like any other. If another CPU is faster, this insertion fails, and it is there, too.
+            // All of it is written, also what is written again: what a helper writes into, the verifier takes for what was
+            // there before, and compares that wherever ways meet.
+            let mut fresh = Tally { count: 0, first: now, last: now, uid: 0, padding: 0, comm: [0; 2] };
+            process.describe(&mut fresh);
+            made = insert(tallies, key, &fresh);
+            tally = lookup(tallies, key);
+        }
+        // The compiler would write what follows once for each of the two.
+        (made, tally) = (opaque(made), opaque_pointer(tally));
+        if tally.is_null() {
+            increment(&self.counters.unrecorded);
+            return;
+        }
+        // SAFETY: nothing is ever deleted from the map, so the value stays where it is; it is shared with other CPUs, hence
+        // the atomic increment. `last` is a single aligned store, of which any of two at the same time may win.
+        unsafe {
+            increment(&(*tally).count);
+            (&raw mut (*tally).last).write_volatile(now);
+        }
+        // A launcher that is too far behind will find it in the map later: a verdict never waits for it.
+        if made == 0 && NEWS.output::<Key<S>>(key, 0).is_err() {
+            increment(&self.counters.late);
+        }
+    }
 }
 
-/// Counts a denial under its identity. False if there was no room for it.
+/// Puts something into a map that isn't there. 0 if that was done. (aya's function makes a branch of that.)
 #[inline(always)]
-fn tally<S>(tallies: &HashMap<Key<S>, Tally>, key: &Key<S>, process: &impl Process, counters: &Counters) -> bool {
-    // SAFETY: takes no arguments and has no effects.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    let mut tally = tallies.get_ptr_mut(key);
-    let mut new = false;
-    if tally.is_none() {
-        // It is counted below like any other. If another CPU is faster, this insertion fails, and it is there, too.
-        let Owner { uid, comm, .. } = process.describe();
-        let fresh = Tally { count: 0, first: now, last: now, uid, padding: 0, comm };
-        new = tallies.insert(key, &fresh, u64::from(BPF_NOEXIST)).is_ok();
-        tally = tallies.get_ptr_mut(key);
-    }
-    let Some(tally) = tally else { return false };
-    // SAFETY: nothing is ever deleted from the map, so the value stays where it is; it is shared with other CPUs, hence
-    // the atomic increment. `last` is a single aligned store, of which any of two at the same time may win.
-    unsafe {
-        increment(&(*tally).count);
-        (&raw mut (*tally).last).write_volatile(now);
-    }
-    // A launcher that is too far behind will find it in the map later: a verdict never waits for it.
-    if new && NEWS.output::<Key<S>>(key, 0).is_err() {
-        increment(&counters.late);
-    }
-    true
+fn insert<K, V>(map: &HashMap<K, V>, key: &K, value: &V) -> u64 {
+    let (map, key, value) = ((&raw const *map).cast_mut().cast(), (&raw const *key).cast(), (&raw const *value).cast());
+    // SAFETY: a map's static is its address for the kernel, and key and value have the sizes that it was declared with.
+    unsafe { bpf_map_update_elem(map, key, value, u64::from(BPF_NOEXIST)) }.cast_unsigned()
+}
+
+/// What a map holds under a key, or null.
+#[inline(always)]
+fn lookup<K, V>(map: &HashMap<K, V>, key: &K) -> *mut V {
+    map.get_ptr_mut(key).unwrap_or(ptr::null_mut())
 }
 
 /// Adds one to a counter in a map's value.
@@ -140,7 +209,7 @@ pub fn add(counter: &u64, number: u64) {
     unsafe {
         core::arch::asm!(
             "lock *(u64 *)({counter} + 0) += {number}",
-            counter = in(reg) core::ptr::from_ref(counter),
+            counter = in(reg) ptr::from_ref(counter),
             number = in(reg) number,
         );
     }
@@ -152,7 +221,7 @@ pub fn announce<T: 'static>(hook: Hook, news: &T) {
     if NEWS.output::<T>(news, 0).is_ok() {
         return;
     }
-    if let Some(counters) = counters(hook) {
-        increment(&counters.late);
+    if let Some(ledger) = Ledger::of(hook) {
+        increment(&ledger.counters.late);
     }
 }

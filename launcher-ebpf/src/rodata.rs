@@ -27,8 +27,8 @@ pub fn judged<T>(decide: impl FnOnce() -> Option<T>) -> Option<T> {
     if filled(&CONFIG).abi == ABI_VERSION { decide() } else { None }
 }
 
-/// Whether denials are only recorded.
+/// What a hook returns for a denial: 0, or 1 where denials are only recorded.
 #[inline(always)]
-pub fn audit() -> bool {
-    filled(&CONFIG).audit != 0
+pub fn audit() -> i32 {
+    filled(&CONFIG).audit.cast_signed()
 }

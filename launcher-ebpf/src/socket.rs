@@ -9,7 +9,7 @@ use common::{
 
 use crate::{
     own,
-    record::{self, Current},
+    record::{Current, Draft, Ledger},
     rodata::{filled, judged},
 };
 
@@ -37,14 +37,11 @@ pub fn create(ctx: &SockContext) -> i32 {
         own::mark_new(ctx);
     }
     let decide = || Some(socket::decide(filled(&SOCKET_TABLE), filled(&SOCKET_RULES), &request));
+    let mut draft = Draft::new(Hook::SockCreate, request);
+    let key = draft.key();
+    let Some(ledger) = Ledger::of(Hook::SockCreate) else { return 0 };
     let Some(decision) = judged(decide) else {
-        return record::deny_unjudged(Hook::SockCreate);
+        return ledger.deny_unjudged();
     };
-    record::conclude(
-        Hook::SockCreate,
-        decision,
-        &SOCKET_TALLIES,
-        || Current,
-        |process| record::key(Hook::SockCreate, decision, process, request),
-    )
+    ledger.conclude(decision, &SOCKET_TALLIES, key, |_| Current)
 }

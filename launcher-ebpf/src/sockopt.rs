@@ -8,7 +8,7 @@ use common::{
 };
 
 use crate::{
-    record::{self, Current},
+    record::{Current, Draft, Ledger},
     rodata::{filled, judged},
 };
 
@@ -61,19 +61,16 @@ fn judge(ctx: &SockoptContext, hook: Hook, access: u32, value: impl FnOnce(&Sock
     // SAFETY: as above. Volatile: it is the kernel who reads it.
     unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(0) };
     let request = Request { level, option, access };
+    let mut draft = Draft::new(hook, SockoptSubject { level, option, access, length, value: [0; 2] });
+    let key = draft.key();
+    let Some(ledger) = Ledger::of(hook) else { return 0 };
     let Some(decision) = judged(|| Some(decide(&request))) else {
-        return record::deny_unjudged(hook);
+        return ledger.deny_unjudged();
     };
-    record::conclude(
-        hook,
-        decision,
-        &SOCKOPT_TALLIES,
-        || Current,
-        |process| {
-            let subject = SockoptSubject { level, option, access, length, value: value(ctx) };
-            record::key(hook, decision, process, subject)
-        },
-    )
+    ledger.conclude(decision, &SOCKOPT_TALLIES, key, |subject| {
+        subject.value = value(ctx);
+        Current
+    })
 }
 
 /// The first 16 bytes of the value. The kernel's buffer has at least that many, those behind the value being zeros.

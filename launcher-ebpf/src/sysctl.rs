@@ -17,7 +17,7 @@ use common::{
 };
 
 use crate::{
-    record::{self, Current},
+    record::{Current, Ledger},
     rodata::{filled, judged},
 };
 
@@ -78,37 +78,32 @@ pub fn sysctl(ctx: &SysctlContext) -> i32 {
     // SAFETY: the pointer is to memory of this function's own, and the buffer as long as is said. The kernel ends the name
     // with a NUL, or returns an error if it doesn't fit (-E2BIG, after filling the buffer with the part that does).
     let (name, length) = unsafe {
+        (&raw mut (*key).hook).write(Hook::Sysctl as u8);
+        (&raw mut (*key).padding).write(0);
         let name = &raw mut (*key).subject.name;
         name.write([0; NAME_LEN]);
         let length = bpf_sysctl_get_name(ctx.sysctl, name.cast(), NAME_LEN as u64, 0);
         (&*name, length)
     };
+    let Some(ledger) = Ledger::of(Hook::Sysctl) else { return 0 };
     let decision =
-        if length < 0 { Some(Decision::fail_closed(decision::NAME_TOO_LONG)) } else { judged(|| decide(name, access)) };
+        judged(|| if length < 0 { Some(Decision::fail_closed(decision::NAME_TOO_LONG)) } else { decide(name, access) });
     let Some(decision) = decision else {
-        return record::deny_unjudged(Hook::Sysctl);
+        return ledger.deny_unjudged();
     };
-    record::conclude(
-        Hook::Sysctl,
+    ledger.conclude(
         decision,
         &SYSCTL_TALLIES,
-        || Current,
-        |process| {
-            let Key { hook, padding, rule, pid, .. } = record::key(Hook::Sysctl, decision, process, ());
-            // SAFETY: as above; now all of the key is written. The kernel fills the buffer for the value in any case: with NULs
-            // when a value is read, with as much as fits when one is written (`copy_sysctl_value`, kernel/bpf/cgroup.c).
-            unsafe {
-                (&raw mut (*key).hook).write(hook);
-                (&raw mut (*key).padding).write(padding);
-                (&raw mut (*key).rule).write(rule);
-                (&raw mut (*key).pid).write(pid);
-                let subject = &raw mut (*key).subject;
-                let value = &raw mut (*subject).value;
-                let length = bpf_sysctl_get_new_value(ctx.sysctl, value.cast(), size_of::<[u64; VALUE_WORDS]>() as u64);
-                (&raw mut (*subject).access).write(access.index() as u32);
-                (&raw mut (*subject).length).write(length as i32);
-                &*key
-            }
+        // SAFETY: what is not written of it yet is written before it is read: here, or where the denial is recorded.
+        unsafe { &mut *key },
+        |subject| {
+            let value = (&raw mut subject.value).cast();
+            // SAFETY: the buffer is as long as is said. The kernel fills it in any case: with NULs when a value is read, with
+            // as much as fits when one is written (`copy_sysctl_value`, kernel/bpf/cgroup.c).
+            let length = unsafe { bpf_sysctl_get_new_value(ctx.sysctl, value, size_of::<[u64; VALUE_WORDS]>() as u64) };
+            subject.access = access.index() as u32;
+            subject.length = length as i32;
+            Current
         },
     )
 }

@@ -19,11 +19,11 @@ use common::{
     decision::NAME_UNKNOWN,
     glob::{Node, State},
     record::{Hook, Key, Tally, UnixSubject},
-    unix::{self, AddressLayout, Kind, Lookup, NAME_LEN, Op, Peer, Table},
+    unix::{self, AddressLayout, Kind, Lookup, NAME_LEN, Name, Op, Peer, Table},
 };
 
 use crate::{
-    record::{self, Current, Process as _},
+    record::{Current, Draft, Ledger},
     rodata::{filled, judged},
     verifier::opaque,
 };
@@ -77,16 +77,15 @@ pub fn decide(peer: &Peer) -> Option<Decision> {
 /// The key of a denial, to be filled in: it is too large to be moved about on the stack. Nothing that is not known yet
 /// is a path.
 #[inline(always)]
-pub(crate) fn blank(hook: Hook, op: Op, pid: u32) -> Key<UnixSubject> {
+pub(crate) fn blank(hook: Hook, op: Op) -> Draft<UnixSubject> {
     let subject = UnixSubject { op: op as u32, kind: Kind::PATH.index() as u16, length: 0, name: [0; NAME_LEN] };
-    Key { hook: hook as u8, padding: 0, rule: 0, pid, subject }
+    Draft::new(hook, subject)
 }
 
-/// Judges what a key is about.
+/// Judges a peer, unless launcher and programs don't belong together.
 #[inline(always)]
-pub(crate) fn decide_on(subject: &UnixSubject) -> Option<Decision> {
-    let kind = Kind::from_number(u32::from(subject.kind));
-    judged(|| decide(&Peer { kind, length: u32::from(subject.length), name: &subject.name }))
+pub(crate) fn decide_on(kind: Kind, length: u32, name: &Name) -> Option<Decision> {
+    judged(|| decide(&Peer { kind, length, name }))
 }
 
 /// connect(2) to an address.
@@ -103,30 +102,28 @@ pub fn sendmsg(ctx: &SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn judge(ctx: &SockAddrContext, hook: Hook, op: Op) -> i32 {
-    let mut key = blank(hook, op, Current.pid());
+    let Some(ledger) = Ledger::of(hook) else { return 0 };
+    let mut draft = blank(hook, op);
+    let key = draft.key();
     // What has one verdict whatever it is need not be looked at unless it is denied.
     let by_kind = filled(&UNIX_TABLE).by_kind != 0;
-    let decision = if by_kind && !read_address(ctx, &mut key.subject) {
-        Some(Decision::fail_closed(NAME_UNKNOWN))
+    let decision = if !by_kind {
+        decide_on(Kind::PATH, 0, &key.subject.name)
+    } else if read_address(ctx, &mut key.subject) {
+        let UnixSubject { kind, length, name, .. } = &key.subject;
+        decide_on(Kind::from_number(u32::from(*kind)), u32::from(*length), name)
     } else {
-        decide_on(&key.subject)
+        Some(Decision::fail_closed(NAME_UNKNOWN))
     };
     let Some(decision) = decision else {
-        return record::deny_unjudged(hook);
+        return ledger.deny_unjudged();
     };
-    record::conclude(
-        hook,
-        decision,
-        &UNIX_TALLIES,
-        || Current,
-        |_| {
-            if !by_kind {
-                read_address(ctx, &mut key.subject);
-            }
-            key.rule = decision.rule;
-            &key
-        },
-    )
+    ledger.conclude(decision, &UNIX_TALLIES, key, |subject| {
+        if !by_kind {
+            read_address(ctx, subject);
+        }
+        Current
+    })
 }
 
 /// `AF_UNIX`, include/linux/socket.h

@@ -10,6 +10,14 @@ pub fn opaque(mut number: u64) -> u64 {
     number
 }
 
+/// The same of a pointer.
+#[inline(always)]
+pub fn opaque_pointer<T>(mut pointer: *mut T) -> *mut T {
+    // SAFETY: does nothing.
+    unsafe { core::arch::asm!("/* {0} */", inout(reg) pointer) };
+    pointer
+}
+
 /// All ones if the numbers are the same, else 0, without a branch.
 #[inline(always)]
 pub fn is(one: u32, other: u32) -> u32 {

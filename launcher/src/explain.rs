@@ -223,7 +223,7 @@ fn judge_peer(tables: &Tables, op: net::Op, peer: &Peer) -> (&'static str, Strin
     let named = shared_space(peer.address.ip());
     let address = match op {
         net::Op::BIND | net::Op::RECEIVE => named,
-        _ => net::effective_destination(named, Address::UNSPECIFIED6),
+        _ => net::effective_destination(named, Address::UNSPECIFIED6, net::ones_if_equal),
     };
     let own = peer.sandbox || op == net::Op::BIND;
     let request = net::Request { op, protocol, address, port: peer.address.port(), own: u32::from(own) };

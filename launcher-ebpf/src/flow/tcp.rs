@@ -5,25 +5,26 @@
 //! acknowledged, `bytes_received` includes the peer's FIN once it is in order (`tcp_rcv_nxt_update` up to the segment's
 //! `end_seq`). Most states tell which of them that are; where one doesn't, segments with a FIN are looked at.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{
     bindings::{
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_HDR_OPT_LEN_CB, BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG,
         BPF_SOCK_OPS_PARSE_HDR_OPT_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
-        BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG, bpf_sock_ops,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG, bpf_sock_ops,
     },
     helpers::generated::bpf_sock_ops_cb_flags_set,
-    programs::SockOpsContext,
 };
 use common::{
-    flow::{INCOMING, Key, OUTGOING, Socket, TCP},
+    flow::{INCOMING, Key, OUTGOING, Socket, TCP, Tally},
     net::Address,
 };
 
-use super::{find, find_or_begin, lose, now, touch, wanted};
-use crate::{own, record::add};
+use super::{find, find_or_begin, lose, now, touch};
+use crate::{
+    net::words,
+    own::Event,
+    record::add,
+    verifier::{is, opaque},
+};
 
 // States, include/net/tcp_states.h.
 const FIN_WAIT1: u32 = 4;
@@ -41,53 +42,34 @@ const FIN: u32 = 1;
 /// FIN.
 const FROM_THE_BEGINNING: u32 = BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG;
 
-/// Something has happened to a TCP socket.
+/// The callbacks that are about connections.
+pub const CALLBACKS: u32 = 1 << BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB
+    | 1 << BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB
+    | 1 << BPF_SOCK_OPS_STATE_CB
+    | 1 << BPF_SOCK_OPS_PARSE_HDR_OPT_CB
+    | 1 << BPF_SOCK_OPS_HDR_OPT_LEN_CB;
+
+/// Something has happened to a connection.
 #[inline(always)]
-pub fn sock_ops(ctx: &SockOpsContext) {
-    if !wanted() {
-        return;
-    }
-    let ops = ctx.ops;
-    // SAFETY: the verifier checks each access to the context. Volatile here and below, since the context allows no
-    // access wider than a field.
-    let (op, sk): (u32, *mut c_void) = unsafe {
-        ((&raw const (*ops).op).read_volatile(), (&raw const (*ops).__bindgen_anon_2.sk).read_volatile().cast())
-    };
-    if sk.is_null() {
-        return;
-    }
-    let known = match op {
-        BPF_SOCK_OPS_TCP_CONNECT_CB
-        | BPF_SOCK_OPS_TCP_LISTEN_CB
-        | BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB
-        | BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB
-        | BPF_SOCK_OPS_STATE_CB
-        | BPF_SOCK_OPS_PARSE_HDR_OPT_CB
-        // SAFETY: it is the context's own socket.
-        | BPF_SOCK_OPS_HDR_OPT_LEN_CB => unsafe { own::known(sk) },
-        _ => return,
-    };
-    let Some(known) = known else {
-        if op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
-            lose(1);
-        }
-        return;
-    };
-    // SAFETY: the kernel calls this with the socket locked, and keeps the value as long as the socket.
-    let known = unsafe { &mut *known };
-    match op {
-        BPF_SOCK_OPS_TCP_CONNECT_CB | BPF_SOCK_OPS_TCP_LISTEN_CB => {
-            known.connects = u8::from(op == BPF_SOCK_OPS_TCP_CONNECT_CB);
-        }
-        BPF_SOCK_OPS_STATE_CB => changed(ops, known),
-        BPF_SOCK_OPS_PARSE_HDR_OPT_CB => came(ops, known),
+pub fn happened(event: &mut Event) {
+    let Event { ops, op, known, .. } = event;
+    match *op {
+        BPF_SOCK_OPS_PARSE_HDR_OPT_CB => came(*ops, known),
         BPF_SOCK_OPS_HDR_OPT_LEN_CB => {
-            // SAFETY: as above.
-            if unsafe { (&raw const (*ops).skb_tcp_flags).read_volatile() } & FIN != 0 {
+            // SAFETY: the verifier checks each access to the context.
+            if unsafe { (&raw const (**ops).skb_tcp_flags).read_volatile() } & FIN != 0 {
                 known.fin_sent = 1;
             }
         }
-        _ => established(ops, known, op),
+        _ => began_or_changed(*ops, known, *op),
+    }
+}
+
+/// Something has happened to a socket that nothing can be known of.
+#[inline(always)]
+pub fn missed(op: u32) {
+    if op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
+        lose(1);
     }
 }
 
@@ -95,32 +77,63 @@ pub fn sock_ops(ctx: &SockOpsContext) {
 #[inline(always)]
 fn key(ops: *const bpf_sock_ops, known: &Socket) -> Key {
     // SAFETY: the verifier checks each access to the context.
-    unsafe {
-        // All is read before anything is chosen: of two reads, one of which is made, the compiler would make one at an
-        // address that the verifier doesn't know.
-        let v4 = (&raw const (*ops).remote_ip4).read_volatile();
-        let words = (&raw const (*ops).remote_ip6).cast::<u32>();
-        let v6 = core::array::from_fn(|i| words.add(i).read_volatile());
+    let (v4, v6, peer, own, family) = unsafe {
         // The peer's port is in network byte order, the own one isn't (include/uapi/linux/bpf.h).
-        let peer = u32::from_be((&raw const (*ops).remote_port).read_volatile());
-        let own = (&raw const (*ops).local_port).read_volatile();
-        let is_v4 = (&raw const (*ops).family).read_volatile() == AF_INET;
-        let address = if is_v4 { Address::v4(v4) } else { Address::v6(v6) };
-        let (direction, port) = if known.connects != 0 { (OUTGOING, peer) } else { (INCOMING, own) };
-        Key { address, pid: known.owner.pid, port: port as u16, direction, protocol: TCP }
+        (
+            (&raw const (*ops).remote_ip4).read_volatile(),
+            words(&raw const (*ops).remote_ip6),
+            u32::from_be((&raw const (*ops).remote_port).read_volatile()),
+            (&raw const (*ops).local_port).read_volatile(),
+            (&raw const (*ops).family).read_volatile(),
+        )
+    };
+    // No branch, after which the verifier would follow both families and both directions by themselves.
+    let is_v4 = is(family, AF_INET);
+    let address = Address::v6(v6).or_v4(v4, is_v4);
+    let incoming = 1 ^ known.connects;
+    let port = peer ^ (peer ^ own) & 0_u32.wrapping_sub(incoming.into());
+    Key {
+        address,
+        pid: known.owner.pid,
+        port: port as u16,
+        direction: OUTGOING + (INCOMING - OUTGOING) * incoming,
+        protocol: TCP,
     }
 }
 
-/// A connection begins. (With fast open, the peer's side does before the handshake is over.)
+/// A connection begins (with fast open, the peer's side does before the handshake is over), or its state is about to
+/// change. What was transferred is counted when the process closes it, since it may outlast the process, and when it has
+/// ended.
+///
+/// Whether it begins is asked twice: the verifier would follow what is common to both by itself for each.
 #[inline(always)]
-fn established(ops: *mut bpf_sock_ops, known: &mut Socket, op: u32) {
-    if known.established != 0 {
+fn began_or_changed(ops: *mut bpf_sock_ops, known: &mut Socket, op: u32) {
+    // SAFETY: the verifier checks each access to the context.
+    let (old, new) = unsafe {
+        let args = (&raw const (*ops).__bindgen_anon_1.args).cast::<u32>();
+        (args.read_volatile(), args.add(1).read_volatile())
+    };
+    if is(op, BPF_SOCK_OPS_STATE_CB) == 0 {
+        if known.established != 0 {
+            return;
+        }
+    } else if known.established == 0 || is_in(new, 1 << FIN_WAIT1 | 1 << LAST_ACK | 1 << CLOSE) == 0 {
         return;
     }
     let now = now();
-    let Some(tally) = find_or_begin(&key(ops, known), known.owner, now) else {
-        return lose(1);
-    };
+    let key = key(ops, known);
+    if is(op, BPF_SOCK_OPS_STATE_CB) == 0 {
+        match find_or_begin(&key, known.owner, now) {
+            Some(tally) => began(ops, known, op, tally, now),
+            None => lose(1),
+        }
+    } else if let Some(tally) = find(&key) {
+        changed(ops, known, old, new, tally, now);
+    }
+}
+
+#[inline(always)]
+fn began(ops: *mut bpf_sock_ops, known: &mut Socket, op: u32, tally: &Tally, now: u64) {
     add(&tally.begun, 1);
     touch(tally, now);
     known.established = now;
@@ -129,12 +142,16 @@ fn established(ops: *mut bpf_sock_ops, known: &mut Socket, op: u32) {
     known.fin_seen = 0;
     known.fin_sent = 0;
     // SAFETY: the verifier checks each access to the context.
-    unsafe {
-        // When both sides connect to each other, the kernel calls that passive, and the SYN has just been counted.
-        let acked = (&raw const (*ops).bytes_acked).read_volatile();
-        known.syn_counted = u8::from(op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || acked != 0);
-    }
+    let acked = unsafe { (&raw const (*ops).bytes_acked).read_volatile() };
+    // When both sides connect to each other, the kernel calls that passive, and the SYN has just been counted.
+    known.syn_counted = u8::from(op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || acked != 0);
     ask_for(ops, FROM_THE_BEGINNING);
+}
+
+/// 1 if a state is in that set, else 0.
+#[inline(always)]
+fn is_in(state: u32, set: u32) -> u32 {
+    opaque(u64::from(set) >> (state & 31)) as u32 & 1
 }
 
 /// Asks for further callbacks about a socket, besides those that programs of cgroups further up have asked for.
@@ -168,19 +185,8 @@ fn came(ops: *const bpf_sock_ops, known: &mut Socket) {
     }
 }
 
-/// A connection's state is about to change. What was transferred is counted when the process closes it, since it may
-/// outlast the process, and when it has ended.
 #[inline(always)]
-fn changed(ops: *mut bpf_sock_ops, known: &mut Socket) {
-    // SAFETY: the verifier checks each access to the context.
-    let (old, new) = unsafe {
-        let args = (&raw const (*ops).__bindgen_anon_1.args).cast::<u32>();
-        (args.read_volatile(), args.add(1).read_volatile())
-    };
-    if known.established == 0 || new != FIN_WAIT1 && new != LAST_ACK && new != CLOSE {
-        return;
-    }
-    let Some(tally) = find(&key(ops, known)) else { return };
+fn changed(ops: *mut bpf_sock_ops, known: &mut Socket, old: u32, new: u32, tally: &Tally, now: u64) {
     // SAFETY: as above.
     let (acked, received, una, nxt, expected) = unsafe {
         (
@@ -191,25 +197,19 @@ fn changed(ops: *mut bpf_sock_ops, known: &mut Socket) {
             (&raw const (*ops).rcv_nxt).read_volatile(),
         )
     };
-    let fin_received = match old {
-        CLOSE_WAIT | LAST_ACK | CLOSING => true,
-        // Its end is the peer's FIN, or something else.
-        FIN_WAIT2 => known.fin_seen != 0 && known.fin_end == expected,
-        _ => false,
-    };
-    let fin_acked = match old {
-        FIN_WAIT2 => true,
-        // Their end is the acknowledgement of the own FIN, or something else.
-        LAST_ACK | CLOSING => known.fin_sent != 0 && una == nxt,
-        _ => false,
-    };
+    // In FIN_WAIT2, the end of what was received is the peer's FIN, or something else.
+    let ends_with_fin = u32::from(known.fin_seen) & is(known.fin_end, expected);
+    let fin_received =
+        is_in(old, 1 << CLOSE_WAIT | 1 << LAST_ACK | 1 << CLOSING) | is_in(old, 1 << FIN_WAIT2) & ends_with_fin;
+    // In LAST_ACK and CLOSING, the end of what was acknowledged is the own FIN, or something else.
+    let acked_fin = u32::from(known.fin_sent) & is(una, nxt);
+    let fin_acked = is_in(old, 1 << FIN_WAIT2) | is_in(old, 1 << LAST_ACK | 1 << CLOSING) & acked_fin;
     let sent = acked.wrapping_sub(u64::from(known.syn_counted)).wrapping_sub(u64::from(fin_acked));
     let received = received.wrapping_sub(u64::from(fin_received));
     add(&tally.bytes_sent, sent.wrapping_sub(known.bytes_sent));
     add(&tally.bytes_received, received.wrapping_sub(known.bytes_received));
     known.bytes_sent = sent;
     known.bytes_received = received;
-    let now = now();
     touch(tally, now);
     if new == CLOSE {
         add(&tally.duration, now.wrapping_sub(known.established));

@@ -7,13 +7,13 @@ use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::map, maps::Per
 use common::{
     Decision,
     decision::{NAME_TOO_LONG, NAME_UNKNOWN},
-    record::{Hook, Key, UnixSubject},
+    record::{Hook, UnixSubject},
     unix::{Kind, NAME_LEN, Op, PeerLayout},
 };
 
 use super::{SUN_PATH, UNIX_TALLIES, blank, decide_on, name_length};
 use crate::{
-    record::{self, Current, Process as _},
+    record::{Current, Draft, Ledger},
     rodata::filled,
 };
 
@@ -30,7 +30,7 @@ pub struct Scratch {
     taken: u64,
     /// Where the path begins.
     begin: u64,
-    key: Key<UnixSubject>,
+    draft: Draft<UnixSubject>,
     /// A path, which grows from the middle towards the beginning. So a part that is as long as can be, read to where a
     /// path may begin, stays within.
     path: [u8; 2 * NAME_LEN],
@@ -57,31 +57,26 @@ pub fn may_send(ctx: &LsmContext) -> i32 {
 
 #[inline(always)]
 fn judge(hook: Hook, op: Op, other: u64) -> i32 {
-    let Some(scratch) = UNIX_SCRATCH.get_ptr_mut(0) else { return record::deny_unjudged(hook) };
+    let Some(ledger) = Ledger::of(hook) else { return 0 };
+    let Some(scratch) = UNIX_SCRATCH.get_ptr_mut(0) else { return ledger.deny_unjudged() };
     // SAFETY: the map lives as long as the program, and the mark keeps others off, also those that interrupt this one.
     let scratch = unsafe {
         if exchange(&raw mut (*scratch).taken, 1) != 0 {
-            return record::deny_unjudged(hook);
+            return ledger.deny_unjudged();
         }
         &mut *scratch
     };
-    scratch.key = blank(hook, op, Current.pid());
+    scratch.draft = blank(hook, op);
     let decision = match find(other, scratch) {
-        0 => decide_on(&scratch.key.subject),
+        0 => {
+            let UnixSubject { kind, length, name, .. } = &scratch.draft.key().subject;
+            decide_on(Kind::from_number(u32::from(*kind)), u32::from(*length), name)
+        }
         reason => Some(Decision::fail_closed(reason)),
     };
     let verdict = match decision {
-        None => record::deny_unjudged(hook),
-        Some(decision) => record::conclude(
-            hook,
-            decision,
-            &UNIX_TALLIES,
-            || Current,
-            |_| {
-                scratch.key.rule = decision.rule;
-                &scratch.key
-            },
-        ),
+        None => ledger.deny_unjudged(),
+        Some(decision) => ledger.conclude(decision, &UNIX_TALLIES, scratch.draft.key(), |_| Current),
     };
     exchange(&raw mut scratch.taken, 0);
     verdict
@@ -95,7 +90,7 @@ fn find(sock: u64, scratch: &mut Scratch) -> u16 {
     if sock == 0 {
         return NAME_UNKNOWN;
     }
-    let subject = &mut scratch.key.subject;
+    let subject = &mut scratch.draft.key().subject;
     if address == 0 {
         subject.kind = Kind::UNNAMED.index() as u16;
         return 0;
@@ -168,7 +163,8 @@ fn find_path(sock: u64, scratch: &mut Scratch) -> u16 {
     }
     let begin = volatile(&scratch.begin) as u32 & (NAME_LEN as u32 - 1);
     let length = NAME_LEN as u32 - begin;
-    let Scratch { key, path, .. } = scratch;
+    let Scratch { draft, path, .. } = scratch;
+    let key = draft.key();
     if !read_bytes(key.subject.name.as_mut_ptr(), length, path.as_ptr().wrapping_add(begin as usize) as u64) {
         return NAME_UNKNOWN;
     }

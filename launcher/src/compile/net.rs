@@ -97,6 +97,10 @@ impl Lookup for NetTables {
         let found = table.find_interval(|index| u32::from(self.ports[index as usize].first <= u32::from(port)));
         Some(&self.ports.get(found as usize)?.rules)
     }
+
+    fn by_chosen_port(&self) -> Option<&RuleSet> {
+        Some(&self.ports.first()?.rules)
+    }
 }
 
 fn ops(rule: &NetRule) -> Vec<net::Op> {
