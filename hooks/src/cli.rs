@@ -7,8 +7,8 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, error::ErrorKind};
-use launcher::exit;
+use clap::{Parser, Subcommand};
+use launcher::{cli::parse, exit};
 
 use crate::{
     container::{Stage, Told},
@@ -49,13 +49,9 @@ enum Sub {
 /// Parses the command line, does what it says and returns the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            let _ = error.print();
-            return ExitCode::from(if asked_for { exit::OK } else { exit::FAILURE });
-        }
+        Err(status) => return status,
     };
     let result = match cli.subcommand {
         None => hook(None),
@@ -95,11 +91,16 @@ fn collect() -> ExitCode {
 /// Says something to the user, on one line: on standard error, which runc shows, and to the system's log, since crun throws
 /// away what hooks say. What can't be said must not keep a hook from what it does.
 pub fn tell(message: &str) {
-    // podman takes the usual words for the container's command not being found.
-    let message =
-        message.replace('\n', " | ").replace("No such file or directory (os error 2)", "there is no such file");
+    let message = one_line(message);
     let _ = writeln!(io::stderr(), "guard-hook: {message}");
     let _ = log(&message);
+}
+
+/// A message as engines can hand it on: they show one line of what they are told.
+#[must_use]
+pub fn one_line(message: &str) -> String {
+    // podman takes the usual words for the container's command not being found.
+    message.replace('\n', " | ").replace("No such file or directory (os error 2)", "there is no such file")
 }
 
 /// Writes a message to the system's log, or where nobody keeps one to the kernel's.
