@@ -1,7 +1,7 @@
 //! The command line of `guard-hook`.
 
 use std::{
-    fs,
+    fs::OpenOptions,
     io::{self, Write as _},
     os::unix::net::UnixDatagram,
     process::ExitCode,
@@ -20,6 +20,9 @@ const SYSLOG: &str = "/dev/log";
 
 /// Where they are taken by the kernel.
 const KERNEL_LOG: &str = "/dev/kmsg";
+
+/// The kernel refuses records that are longer than LOG_LINE_MAX (kernel/printk/printk.c), 976 bytes and more.
+const MAX_RECORD: usize = 976;
 
 /// LOG_DAEMON | LOG_ERR (syslog(3)).
 const PRIORITY: u8 = 3 << 3 | 3;
@@ -105,12 +108,36 @@ pub fn one_line(message: &str) -> String {
 
 /// Writes a message to the system's log, or where nobody keeps one to the kernel's.
 fn log(message: &str) -> io::Result<()> {
-    let line = format!("<{PRIORITY}>guard-hook[{}]: {message}", std::process::id());
+    let record = format!("<{PRIORITY}>guard-hook[{}]: {message}", std::process::id());
     let log = UnixDatagram::unbound()?;
     // A log that is full must not keep a container waiting.
     log.set_nonblocking(true)?;
-    match log.send_to(line.as_bytes(), SYSLOG) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(KERNEL_LOG, line),
+    match log.send_to(record.as_bytes(), SYSLOG) {
+        // Where there is no such device, a file of that name would be of use to nobody.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            OpenOptions::new().write(true).open(KERNEL_LOG)?.write_all(for_kernel(&record))
+        }
         sent => sent.map(drop),
+    }
+}
+
+/// As much of a record as the kernel takes.
+fn for_kernel(record: &str) -> &[u8] {
+    &record.as_bytes()[..record.len().min(MAX_RECORD)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_for_the_kernels_log_is_cut() {
+        assert_eq!(for_kernel("<27>x"), b"<27>x");
+        assert_eq!(for_kernel(&"ä".repeat(MAX_RECORD)).len(), MAX_RECORD);
+    }
+
+    #[test]
+    fn messages_are_one_line_and_no_engine_takes_them_for_a_missing_command() {
+        assert_eq!(one_line("a\nb: No such file or directory (os error 2)"), "a | b: there is no such file");
     }
 }
