@@ -67,7 +67,8 @@ fn a_container_waits_for_whoever_took_its_new_folder_for_an_abandoned_one() {
     let words = ["create", "--name=c1", "--pids-limit=0", "--network=none", &policy, &log, "--rootfs"];
     let _ = machine.podman(&[&words[..], &[rootfs.to_str().unwrap(), "/bin/true"]].concat()).good();
     let folder = format!("{FOLDER}/{}~", machine.id("c1"));
-    let script = format!("mkdir -m 700 {FOLDER} {folder}; exec flock {folder} -c 'echo locked; sleep 0.5; rmdir {folder}'");
+    let script =
+        format!("mkdir -m 700 {FOLDER} {folder}; exec flock {folder} -c 'echo locked; sleep 0.5; rmdir {folder}'");
     let mut other = machine.command("sh", &["-euc", &script]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(other.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -77,4 +78,23 @@ fn a_container_waits_for_whoever_took_its_new_folder_for_an_abandoned_one() {
     let _ = machine.podman(&["rm", "c1"]).good();
     assert_eq!(machine.log("log.json")["enforced"]["exec"], true);
     assert!(machine.pins().is_empty(), "{:?}", machine.pins());
+}
+
+#[test]
+fn a_container_that_has_lost_one_program_is_not_taken_for_ended_where_its_cgroup_is_not_seen() {
+    let (machine, [_, log]) = machine();
+    let rule = r#"{"action": "deny", "names": ["kernel/hostname"]}"#;
+    let text = format!(
+        r#"{{"version": 1, "network": {{"default": "allow", "rules": [{{"action": "deny", "ports": [1]}}]}},
+            "sysctls": {{"default": "allow", "rules": [{rule}]}}}}"#
+    );
+    let policy = format!("--annotation=io.guard-run.policy={}", machine.write("two.json", &text).display());
+    let _ = machine.container(&[&policy, &log, "--detach", "--name=c1"], &["/bin/sleep", "1000"]).good();
+    let link = format!("{FOLDER}/{}/connect4", machine.id("c1"));
+    let _ = machine.run("bpftool", &["link", "detach", "pinned", &link]).good();
+    let script = format!("mount -t tmpfs tmpfs /sys/fs/cgroup; exec {} gc", machine.hook().display());
+    let said = machine.run("unshare", &["--mount", "sh", "-euc", &script]).good();
+    assert_eq!(said.stdout, "0 abandoned containers concluded\n");
+    let said = machine.exec("c1", "/bin/cat /proc/sys/kernel/hostname");
+    assert!(said.stderr.contains("Operation not permitted"), "{said:?}");
 }

@@ -81,44 +81,49 @@ impl Hierarchy {
     ///
     /// When there is none.
     pub fn find() -> Result<Self, CgroupError> {
-        Self::of("self")
+        Self::of("self", &mounts()?)
     }
 
-    /// Finds the hierarchy, with the cgroup of another process as its `own`.
+    /// Finds the hierarchy, once with the cgroup of another process as its `own`, and once with that of this process.
     ///
     /// # Errors
     ///
     /// When there is no hierarchy, or no such process.
-    pub fn of_process(pid: u32) -> Result<Self, CgroupError> {
-        Self::of(&pid.to_string())
+    pub fn of_process(pid: u32) -> Result<(Self, Self), CgroupError> {
+        // Where containers run there are many mounts, and the kernel takes its time to write them down.
+        let mounts = mounts()?;
+        Ok((Self::of(&pid.to_string(), &mounts)?, Self::of("self", &mounts)?))
     }
 
-    fn of(process: &str) -> Result<Self, CgroupError> {
+    fn of(process: &str, mounts: &[Mount]) -> Result<Self, CgroupError> {
         let file = format!("/proc/{process}/cgroup");
         let cgroups = fs::read(&file).map_err(on(Path::new(&file)))?;
-        let mounts = Mount::all().map_err(on(Path::new(MOUNTINFO)))?;
         // A mount may be covered by another one; what is seen at its mount point then is something else.
         let is_seen = |mount: &Path| statfs(mount).is_ok_and(|seen| seen.filesystem_type() == CGROUP2_SUPER_MAGIC);
         Self::among(mounts, &cgroups, is_seen).ok_or(CgroupError::NoCgroup2)
     }
 
     /// The one among these mounts. `cgroups` is a cgroup file (cgroups(7)).
-    fn among(mounts: Vec<Mount>, cgroups: &[u8], is_seen: impl Fn(&Path) -> bool) -> Option<Self> {
+    fn among(mounts: &[Mount], cgroups: &[u8], is_seen: impl Fn(&Path) -> bool) -> Option<Self> {
         let own = cgroups.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
         let own = PathBuf::from(OsString::from_vec(own.to_vec()));
         let mut found = None;
         for Mount { root, point, kind, .. } in mounts {
-            if kind != CGROUP2 || !is_seen(&point) {
+            if kind != CGROUP2 || !is_seen(point) {
                 continue;
             }
             // The hierarchy may be mounted more than once, of some mounts only a part: the best one shows our cgroup.
-            match own.strip_prefix(&root) {
-                Ok(below) => return Some(Self { own: point.join(below), mount: point }),
+            match own.strip_prefix(root) {
+                Ok(below) => return Some(Self { own: point.join(below), mount: point.clone() }),
                 Err(_) => found = found.or(Some(point)),
             }
         }
-        found.map(|mount| Self { own: mount.clone(), mount })
+        found.map(|mount| Self { own: mount.clone(), mount: mount.clone() })
     }
+}
+
+fn mounts() -> Result<Vec<Mount>, CgroupError> {
+    Mount::all().map_err(on(Path::new(MOUNTINFO)))
 }
 
 /// A cgroup of our own, which lives as long as this value: it is killed and removed with it.
@@ -384,18 +389,18 @@ mod tests {
             (b"24 1 8:1 / / rw - ext4 /dev/cgroup2 rw\ngarbage\n\n", None),
         ];
         for (mounts, expected) in table {
-            let found = Hierarchy::among(Mount::parse(mounts), CGROUPS, |_| true);
+            let found = Hierarchy::among(&Mount::parse(mounts), CGROUPS, |_| true);
             assert_eq!(found, expected, "{}", String::from_utf8_lossy(mounts));
         }
         let mount = b"30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(Hierarchy::among(Mount::parse(mount), b"1:cpu:/\n", |_| true), None);
+        assert_eq!(Hierarchy::among(&Mount::parse(mount), b"1:cpu:/\n", |_| true), None);
     }
 
     #[test]
     fn a_mount_that_is_covered_is_not_taken() {
         let mounts = b"32 30 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
                        33 30 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-        let found = Hierarchy::among(Mount::parse(mounts), CGROUPS, |mount| mount == "/sys/fs/cgroup");
+        let found = Hierarchy::among(&Mount::parse(mounts), CGROUPS, |mount| mount == "/sys/fs/cgroup");
         assert_eq!(found, Some(hierarchy("/sys/fs/cgroup", "/sys/fs/cgroup/user.slice/me")));
     }
 }
