@@ -3,9 +3,9 @@
 
 use std::{
     ffi::OsStr,
-    fs,
+    fs::{self, Permissions},
     io::{BufRead as _, BufReader},
-    os::unix::fs::{MetadataExt as _, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -251,7 +251,7 @@ fn without_the_hook_there_is_no_container() {
             .arg(&bundle.id),
     );
     let message = format!(
-        "guard-runtime: {}: No such file or directory (os error 2); it belongs into the same folder as guard-runtime",
+        "guard-runtime: {}: there is no such file; it belongs into the same folder as guard-runtime",
         folder.path().join("guard-hook").display()
     );
     let logged: Value = serde_json::from_slice(&fs::read(&log).unwrap()).unwrap();
@@ -271,6 +271,48 @@ fn without_a_guard_there_is_no_container() {
         let output = bundle.run(&guard_runtime());
         assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
         assert!(text(&output.stderr).contains(reason), "{output:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_policy_is_said_where_the_engine_looks_whatever_the_runtime_does() {
+    let (folder, program) = alone("guard-runtime-fake");
+    executable(&folder.path().join("fake"), "#!/bin/sh\necho it ran\n");
+    executable(&folder.path().join("guard-hook"), RECORDER);
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        file
+    };
+    let process = file("process.json", r#"{"version": 1, "process": {}}"#);
+    let typo = file("typo.json", r#"{"version": 1, "netwrk": {}}"#);
+    let writable = file("writable.json", POLICY);
+    fs::set_permissions(&writable, Permissions::from_mode(0o666)).unwrap();
+    let table = [
+        (json!({"io.guard-run.policy": "/no/such.json"}), "io.guard-run.policy: /no/such.json: there is no such file"),
+        (json!({"io.guard-run.policy": writable}), "others than root can write it"),
+        (json!({"io.guard-run.policy": typo}), "did you mean \"network\"?"),
+        (json!({"io.guard-run.policy": process}), "leave the section out of policies for containers"),
+        (json!({"io.guard-run.policy": "policy.json"}), "write an absolute path"),
+        (json!({"io.guard-run.policy": 1}), "/annotations/io.guard-run.policy: not a string"),
+        (json!({"io.guard-run.polcy": "/p.json"}), "unknown annotation io.guard-run.polcy"),
+        (json!({"io.guard-run.log": "/l.json"}), "no annotation io.guard-run.policy"),
+    ];
+    for (annotations, reason) in table {
+        let bundle = Bundle::new("").annotated(&annotations);
+        let log = bundle.path("runtime.log");
+        let said = refused(
+            Command::new(&program)
+                .env("PATH", folder.path())
+                .args(["--log-format=json", "--log"])
+                .arg(&log)
+                .args(["create", "-b"])
+                .arg(bundle.folder.path())
+                .arg(&bundle.id),
+        );
+        let logged: Value = serde_json::from_slice(&fs::read(&log).unwrap()).unwrap();
+        assert!(said.contains(reason) && logged["msg"] == said.trim_end(), "{annotations}: {said}{logged}");
+        assert!(bundle.config().get("hooks").is_none(), "{annotations}");
     }
 }
 

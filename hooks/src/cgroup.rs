@@ -82,14 +82,17 @@ impl Place {
         Ok(Self { path: path.to_owned(), id, mount: mount.to_owned(), view, made: false })
     }
 
-    /// Whether it is certain that no process is in the cgroup any more. It is not where another part of the hierarchy is
-    /// seen than when it was made, as in another mount namespace.
+    /// Whether no process is in the cgroup any more. `None` where another part of the hierarchy is seen than when it was made,
+    /// as in another mount namespace.
     #[must_use]
-    pub fn is_deserted(&self) -> bool {
+    pub fn is_deserted(&self) -> Option<bool> {
         if !view(&self.mount).is_ok_and(|view| view == self.view) {
-            return false;
+            return None;
         }
-        !self.is_there() || is_populated(&self.path).is_ok_and(|populated| !populated)
+        if !self.is_there() {
+            return Some(true);
+        }
+        is_populated(&self.path).ok().map(|populated| !populated)
     }
 
     /// Whether this very cgroup is where it was.
@@ -133,7 +136,7 @@ impl Own {
     ///
     /// When the container has no cgroup of its own.
     pub fn find(container: &Container, pid: u32) -> Result<Self, PlaceError> {
-        let (of_container, of_engine) = (Hierarchy::of_process(pid)?, Hierarchy::find()?);
+        let (of_container, of_engine) = Hierarchy::of_process(pid)?;
         let path = of_container.own;
         if path == of_container.mount || of_engine.own.starts_with(&path) {
             if is_pure() {

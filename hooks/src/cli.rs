@@ -1,14 +1,14 @@
 //! The command line of `guard-hook`.
 
 use std::{
-    fs,
+    fs::OpenOptions,
     io::{self, Write as _},
     os::unix::net::UnixDatagram,
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, error::ErrorKind};
-use launcher::exit;
+use clap::{Parser, Subcommand};
+use launcher::{cli::parse, exit};
 
 use crate::{
     container::{Stage, Told},
@@ -20,6 +20,9 @@ const SYSLOG: &str = "/dev/log";
 
 /// Where they are taken by the kernel.
 const KERNEL_LOG: &str = "/dev/kmsg";
+
+/// The kernel refuses records that are longer than LOG_LINE_MAX (kernel/printk/printk.c), 976 bytes and more.
+const MAX_RECORD: usize = 976;
 
 /// LOG_DAEMON | LOG_ERR (syslog(3)).
 const PRIORITY: u8 = 3 << 3 | 3;
@@ -49,13 +52,9 @@ enum Sub {
 /// Parses the command line, does what it says and returns the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            let _ = error.print();
-            return ExitCode::from(if asked_for { exit::OK } else { exit::FAILURE });
-        }
+        Err(status) => return status,
     };
     let result = match cli.subcommand {
         None => hook(None),
@@ -95,21 +94,50 @@ fn collect() -> ExitCode {
 /// Says something to the user, on one line: on standard error, which runc shows, and to the system's log, since crun throws
 /// away what hooks say. What can't be said must not keep a hook from what it does.
 pub fn tell(message: &str) {
-    // podman takes the usual words for the container's command not being found.
-    let message =
-        message.replace('\n', " | ").replace("No such file or directory (os error 2)", "there is no such file");
+    let message = one_line(message);
     let _ = writeln!(io::stderr(), "guard-hook: {message}");
     let _ = log(&message);
 }
 
+/// A message as engines can hand it on: they show one line of what they are told.
+#[must_use]
+pub fn one_line(message: &str) -> String {
+    // podman takes the usual words for the container's command not being found.
+    message.replace('\n', " | ").replace("No such file or directory (os error 2)", "there is no such file")
+}
+
 /// Writes a message to the system's log, or where nobody keeps one to the kernel's.
 fn log(message: &str) -> io::Result<()> {
-    let line = format!("<{PRIORITY}>guard-hook[{}]: {message}", std::process::id());
+    let record = format!("<{PRIORITY}>guard-hook[{}]: {message}", std::process::id());
     let log = UnixDatagram::unbound()?;
     // A log that is full must not keep a container waiting.
     log.set_nonblocking(true)?;
-    match log.send_to(line.as_bytes(), SYSLOG) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(KERNEL_LOG, line),
+    match log.send_to(record.as_bytes(), SYSLOG) {
+        // Where there is no such device, a file of that name would be of use to nobody.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            OpenOptions::new().write(true).open(KERNEL_LOG)?.write_all(for_kernel(&record))
+        }
         sent => sent.map(drop),
+    }
+}
+
+/// As much of a record as the kernel takes.
+fn for_kernel(record: &str) -> &[u8] {
+    &record.as_bytes()[..record.len().min(MAX_RECORD)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_for_the_kernels_log_is_cut() {
+        assert_eq!(for_kernel("<27>x"), b"<27>x");
+        assert_eq!(for_kernel(&"ä".repeat(MAX_RECORD)).len(), MAX_RECORD);
+    }
+
+    #[test]
+    fn messages_are_one_line_and_no_engine_takes_them_for_a_missing_command() {
+        assert_eq!(one_line("a\nb: No such file or directory (os error 2)"), "a | b: there is no such file");
     }
 }

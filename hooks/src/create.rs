@@ -1,32 +1,25 @@
 //! createRuntime: a container is guarded before it runs. This is the security argument, to be read from top to bottom.
 
-use std::{
-    fs::OpenOptions,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
 use launcher::{
     compile::Tables,
     load::{Fresh, Link},
-    policy::{Document, Part, Policy},
+    policy::Part,
     report::{Destination, LOG_FOLDER},
 };
 
 use crate::{
-    annotations::{LOG, POLICY, Wanted},
+    annotations::{LOG, Wanted},
     cgroup::Own,
     container::Container,
     gc::reap,
     note::{Note, Program},
     pins::{Draft, Pins},
-    stop,
+    policy, stop,
 };
-
-/// Permission bits by which others than its owner could write a file.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// How many digits of an id are enough in the name of a log.
 const SHORT_ID: usize = 12;
@@ -40,15 +33,8 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     let pid = pid.context("the container's state has no process (pid) to guard")?;
     // Nothing has been made before the annotations and the policy are known to be good.
     let wanted = Wanted::new(&container.annotations)?;
-    let document = read_policy(&wanted.policy).context(POLICY)?;
-    let mut policy: Policy = document.parse()?;
-    ensure!(
-        !document.has_process_section(),
-        "{}: /process: what else keeps a container inside is its engine's business (podman: --cap-drop, --security-opt …); \
-         leave the section out of policies for containers",
-        wanted.policy.display()
-    );
-    // So is who may write tunables that no rule is about: runtimes write some in the container's process, podman has one by default.
+    let (document, mut policy) = policy::read(&wanted.policy)?;
+    // Who may write tunables that no rule is about is the engine's business, too: runtimes write some in the container's process, podman has one by default.
     policy.process.allow = vec![Part::Sysctls];
     let tables = Tables::compile(&policy).with_context(|| wanted.policy.display().to_string())?;
     let started = Timestamp::now();
@@ -89,25 +75,6 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     // From here on the kernel owns the guard: it holds whatever becomes of the engine.
     reap();
     Ok(())
-}
-
-/// Reads a policy file that nobody but root could have written.
-fn read_policy(path: &Path) -> anyhow::Result<Document> {
-    // A pipe must not keep the container waiting.
-    let flags = nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = file.with_context(|| path.display().to_string())?;
-    let metadata = file.metadata().with_context(|| path.display().to_string())?;
-    ensure!(metadata.is_file(), "{}: not a regular file", path.display());
-    ensure!(
-        metadata.uid() == 0 && metadata.mode() & WRITABLE_BY_OTHERS == 0,
-        "{}: others than root can write it (owner {}, mode {:o}), and whoever writes the policy decides what the container \
-         may do; chown root, chmod go-w",
-        path.display(),
-        metadata.uid(),
-        metadata.mode() & 0o7777
-    );
-    Ok(Document::of_file(path, file)?)
 }
 
 /// The file that the log goes to, known to be writable: the one that is said, or a new one in the folder that is.

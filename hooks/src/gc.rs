@@ -21,7 +21,14 @@ pub struct Reaped {
 #[must_use]
 pub fn collect() -> Reaped {
     let mut reaped = Reaped::default();
-    for pins in Pins::idle() {
+    let idle = match Pins::idle() {
+        Ok(idle) => idle,
+        Err(error) => {
+            reaped.failed.push(error.into());
+            return reaped;
+        }
+    };
+    for pins in idle {
         let result =
             if pins.is_unfinished() { pins.remove().map(|()| None).map_err(Into::into) } else { conclude_ended(pins) };
         match result {

@@ -12,6 +12,7 @@ pub mod create;
 pub mod gc;
 pub mod note;
 pub mod pins;
+pub mod policy;
 pub mod report;
 pub mod runtime;
 pub mod stop;

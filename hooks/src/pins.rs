@@ -3,12 +3,20 @@
 //!
 //! A folder is made under another name and renamed when it is whole, and renamed again before it is taken apart. While
 //! somebody works on one, it is locked with flock(2), which goes away with its process.
+//!
+//! Everybody may write to a bpf file system unless it is mounted otherwise, and make folders and symbolic links there. So the
+//! folder of all containers is used only if nobody but root could have put anything into it.
 
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    },
     path::{Path, PathBuf},
+    thread::sleep,
+    time::Duration,
 };
 
 use nix::{
@@ -32,13 +40,19 @@ const FOLDER: &str = "/sys/fs/bpf/guard-run";
 const UNFINISHED: char = '~';
 
 /// How often another attempt is made because somebody took a new folder for an abandoned one.
-const ATTEMPTS: u32 = 16;
+const ATTEMPTS: u32 = 200;
+
+/// How long that somebody is given to remove it each time.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Permission bits by which others than its owner could write to a folder.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Why nothing can be kept of a container.
 #[derive(Debug, thiserror::Error)]
 pub enum PinError {
     /// There is no bpf file system.
-    #[error("no bpf file system is mounted at {MOUNT}; mount one: mount -t bpf bpf {MOUNT}")]
+    #[error("no bpf file system is mounted at {MOUNT}; mount one: mount -t bpf bpf {MOUNT} -o mode=700")]
     NoBpfFs,
     /// Something failed on a file or folder.
     #[error("{}", path.display())]
@@ -47,6 +61,17 @@ pub enum PinError {
         path: PathBuf,
         /// What failed.
         source: io::Error,
+    },
+    /// Somebody else than root could have put anything there.
+    #[error(
+        "{FOLDER} is not root's alone (owner {owner}, mode {mode:o}), so what is in it can't be trusted; see who has made it, \
+         then: chmod 700 {MOUNT}, rm -r {FOLDER}"
+    )]
+    Foreign {
+        /// Who owns it.
+        owner: u32,
+        /// Its mode.
+        mode: u32,
     },
     /// Somebody else has a container with this id.
     #[error("another guard-hook is at work on a container with the id {0}")]
@@ -71,6 +96,9 @@ impl Pins {
     ///
     /// When it can't be opened.
     pub fn open(container: &Container) -> Result<Option<Self>, PinError> {
+        if !is_there()? {
+            return Ok(None);
+        }
         let folder = Path::new(FOLDER).join(container.name());
         loop {
             match lock(&folder, FlockArg::LockExclusive) {
@@ -83,16 +111,18 @@ impl Pins {
         }
     }
 
-    /// The folders of all containers on which nobody is at work.
-    #[must_use]
-    pub fn idle() -> Vec<Self> {
-        let entries = fs::read_dir(FOLDER).into_iter().flatten().filter_map(Result::ok);
-        let idle = |entry: fs::DirEntry| {
-            let folder = entry.path();
+    /// The folders of all containers on which nobody is at work, each locked only when it is its turn: others wait for it.
+    ///
+    /// # Errors
+    ///
+    /// When what is there isn't known to be root's.
+    pub fn idle() -> Result<impl Iterator<Item = Self>, PinError> {
+        let entries = if is_there()? { Some(fs::read_dir(FOLDER).map_err(on(Path::new(FOLDER)))?) } else { None };
+        let folders: Vec<PathBuf> = entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        Ok(folders.into_iter().filter_map(|folder| {
             let lock = lock(&folder, FlockArg::LockExclusiveNonblock).ok()??;
             Some(Self { folder, lock })
-        };
-        entries.filter_map(idle).collect()
+        }))
     }
 
     /// Where it is.
@@ -150,9 +180,13 @@ impl Draft {
             Err(Errno::EEXIST) => {}
             made => made.map_err(on(Path::new(FOLDER)))?,
         }
+        is_there()?;
         let name = container.name();
         let folder = unfinished(&Path::new(FOLDER).join(&name));
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                sleep(PAUSE);
+            }
             sweep(&folder)?;
             match make(&folder) {
                 Err(Errno::EEXIST) => continue,
@@ -205,9 +239,23 @@ fn make(folder: &Path) -> nix::Result<()> {
     made.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
 }
 
+/// Whether the folder of all containers is there, which then is root's alone: whoever else could write to it could have what
+/// links in it lead to removed.
+fn is_there() -> Result<bool, PinError> {
+    let found = match fs::symlink_metadata(FOLDER) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found.map_err(on(Path::new(FOLDER)))?,
+    };
+    if found.is_dir() && found.uid() == 0 && found.mode() & WRITABLE_BY_OTHERS == 0 {
+        return Ok(true);
+    }
+    Err(PinError::Foreign { owner: found.uid(), mode: found.mode() })
+}
+
 /// Opens and locks a folder. `None` if it is another one by then.
 fn lock(folder: &Path, how: FlockArg) -> nix::Result<Option<Flock<OwnedFd>>> {
-    let opened = open(folder, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let opened =
+        open(folder, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
     let opened = Flock::lock(opened, how).map_err(|(_, error)| error)?;
     let (locked, there) = (fstat(&*opened)?, stat(folder));
     Ok(there.is_ok_and(|there| there.st_ino == locked.st_ino).then_some(opened))

@@ -33,9 +33,13 @@ pub fn stop(container: &Container) -> anyhow::Result<()> {
 /// Whether a container certainly has no process any more.
 #[must_use]
 pub fn has_ended(pins: &Pins, note: &Note) -> bool {
-    // A link's end at a cgroup is gone some time after the cgroup, but then wherever this process sees cgroups from.
+    // A link's end at a cgroup is gone some time after the cgroup, but then wherever this process sees cgroups from. One of
+    // several can also have been cut by hand.
     let is_cut = |hook| Link::open(pins.folder(), hook).and_then(|link| link.ends()).is_ok_and(|ends| ends.cgroup == 0);
-    note.place.is_deserted() || note.programs.iter().filter_map(|program| Hook::from_number(program.hook)).any(is_cut)
+    note.place.is_deserted().unwrap_or_else(|| {
+        let mut hooks = note.programs.iter().filter_map(|program| Hook::from_number(program.hook));
+        !note.programs.is_empty() && hooks.all(is_cut)
+    })
 }
 
 /// Writes the log of a container and removes what was kept for it.

@@ -119,13 +119,9 @@ pub fn main() -> ExitCode {
         tell(&format!("{:#}", anyhow::Error::from(error)));
         return ExitCode::from(exit::FAILURE);
     }
-    let cli = match Cli::try_parse() {
+    let cli: Cli = match parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            let _ = error.print();
-            return ExitCode::from(if asked_for { exit::OK } else { exit::FAILURE });
-        }
+        Err(status) => return status,
     };
     let result = match (cli.subcommand, cli.run) {
         (Some(Sub::Check { policy }), _) => check::check(&policy),
@@ -144,6 +140,20 @@ pub fn main() -> ExitCode {
         tell(&format!("{error:#}"));
         status_of(&error)
     }))
+}
+
+/// Parses this process's command line.
+///
+/// # Errors
+///
+/// The exit status where there is nothing to do: help or the version was asked for, or the command line is wrong, which
+/// has been said.
+pub fn parse<C: Parser>() -> Result<C, ExitCode> {
+    C::try_parse().map_err(|error| {
+        let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+        let _ = error.print();
+        ExitCode::from(if asked_for { exit::OK } else { exit::FAILURE })
+    })
 }
 
 fn completion(shell: Shell) -> anyhow::Result<u8> {

@@ -4,6 +4,7 @@
 //! versions of the specification or an engine of its own put there.
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     fs::{self, File, Metadata},
     io::{self, Write as _},
@@ -81,14 +82,14 @@ impl Bundle {
         Ok(Some(Self { path, metadata, text }))
     }
 
-    /// Whether an annotation is the guard's. One that is misspelled is, too: the hook refuses it.
-    pub fn asks_for_guard(&self) -> Result<bool, BundleError> {
-        Ok(self.annotations()?.keys().any(|key| key.starts_with(annotations::PREFIX)))
-    }
-
-    /// Whether the annotations name a policy.
-    pub fn names_policy(&self) -> Result<bool, BundleError> {
-        Ok(self.annotations()?.contains_key(annotations::POLICY))
+    /// The annotations that are the guard's. One that is misspelled is, too: whoever reads them refuses it.
+    pub fn guards(&self) -> Result<BTreeMap<String, String>, BundleError> {
+        let ours = self.annotations()?.into_iter().filter(|(key, _)| key.starts_with(annotations::PREFIX));
+        ours.map(|(key, value)| match value {
+            Value::String(value) => Ok((key, value)),
+            _ => Err(self.wrong(&format!("/annotations/{key}"), "not a string")),
+        })
+        .collect()
     }
 
     /// Names a policy in the annotations.
@@ -235,20 +236,17 @@ mod tests {
     fn a_guard_is_asked_for_by_any_annotation_of_the_guard() {
         let asked = |text: &str| {
             let (_folder, bundle) = bundle(text);
-            bundle
-                .asks_for_guard()
-                .and_then(|asks| Ok((asks, bundle.names_policy()?)))
-                .map_err(|error| error.to_string())
+            bundle.guards().map(|guards| guards.into_keys().collect::<Vec<_>>()).map_err(|error| error.to_string())
         };
-        assert_eq!(asked(r#"{"annotations":{"io.guard-run.policy":"/p.json"}}"#), Ok((true, true)));
-        for key in ["io.guard-run.log", "io.guard-run.polcy"] {
-            assert_eq!(asked(&json!({"annotations": {key: "/p.json"}}).to_string()), Ok((true, false)), "{key}");
+        for key in ["io.guard-run.policy", "io.guard-run.log", "io.guard-run.polcy"] {
+            assert_eq!(asked(&json!({"annotations": {key: "/p.json", "a": 1}}).to_string()), Ok(vec![key.to_owned()]));
         }
         for text in ["{}", r#"{"annotations":null}"#, r#"{"annotations":{"io.guard-runner.policy":"/p.json"}}"#] {
-            assert_eq!(asked(text), Ok((false, false)), "{text}");
+            assert_eq!(asked(text), Ok(vec![]), "{text}");
         }
         for (text, message) in [
             (r#"{"annotations":["io.guard-run.policy"]}"#, "/annotations: invalid type: sequence"),
+            (r#"{"annotations":{"io.guard-run.policy":1}}"#, "/annotations/io.guard-run.policy: not a string"),
             (r#"{"annotations":{}, "annotations":{}}"#, "/: duplicate field `annotations`"),
             ("", "/: not an object"),
             ("[]", "/: not an object"),
@@ -267,7 +265,7 @@ mod tests {
         ] {
             let (_folder, mut bundle) = bundle(before);
             bundle.set_policy("/p").unwrap();
-            assert_eq!((bundle.text.as_str(), bundle.names_policy().unwrap()), (after, true));
+            assert_eq!(bundle.text, after);
         }
     }
 

@@ -22,6 +22,12 @@ use std::{
 use launcher::sys::start;
 use nix::unistd::execv;
 
+use crate::{
+    annotations::{AnnotationError, POLICY, Wanted},
+    cli::one_line,
+    policy,
+};
+
 use self::{
     arguments::{ArgumentsError, CommandLine, Order},
     bundle::{Bundle, BundleError},
@@ -43,6 +49,10 @@ enum RuntimeError {
     Bundle(#[from] BundleError),
     #[error(transparent)]
     Find(#[from] FindError),
+    #[error(transparent)]
+    Annotations(#[from] AnnotationError),
+    #[error("{0:#}")]
+    Policy(anyhow::Error),
     #[error("{DEFAULT_POLICY}: {0}")]
     DefaultPolicy(io::Error),
     #[error(
@@ -62,7 +72,7 @@ pub fn main() -> ExitCode {
     let (name, rest) = arguments.split_first().map_or((Path::new(""), &[][..]), |(name, rest)| (Path::new(name), rest));
     let command_line = CommandLine::parse(rest);
     let Err(error) = run(name, rest, &command_line);
-    complaint::complain(&command_line.log, &error.to_string());
+    complaint::complain(&command_line.log, &one_line(&error.to_string()));
     ExitCode::from(FAILURE)
 }
 
@@ -85,15 +95,19 @@ fn prepare(order: &Order) -> Result<(), RuntimeError> {
         // There is none; let the runtime say so.
         return Ok(());
     };
-    if !bundle.names_policy()? && Path::new(DEFAULT_POLICY).try_exists().map_err(RuntimeError::DefaultPolicy)? {
+    let mut guards = bundle.guards()?;
+    if !guards.contains_key(POLICY) && Path::new(DEFAULT_POLICY).try_exists().map_err(RuntimeError::DefaultPolicy)? {
         bundle.set_policy(DEFAULT_POLICY)?;
+        guards.insert(POLICY.into(), DEFAULT_POLICY.into());
     }
-    if !bundle.asks_for_guard()? {
+    if guards.is_empty() {
         return Ok(());
     }
     if order.restores {
         return Err(RuntimeError::Restore);
     }
+    // The hook will judge them again. But what it says then, neither crun nor youki hands on to the engine.
+    policy::read(&Wanted::new(&guards)?.policy).map_err(RuntimeError::Policy)?;
     bundle.add_hooks(&find::hook()?)?;
     Ok(bundle.write()?)
 }

@@ -81,21 +81,18 @@ impl Hierarchy {
     ///
     /// When there is none.
     pub fn find() -> Result<Self, CgroupError> {
-        Self::of("self")
+        Self::find_among(&mounts()?)
     }
 
-    /// Finds the hierarchy, with the cgroup of another process as its `own`.
+    /// Finds the hierarchy, once with the cgroup of another process as its `own`, and once with that of this process.
     ///
     /// # Errors
     ///
     /// When there is no hierarchy, or no such process.
-    pub fn of_process(pid: u32) -> Result<Self, CgroupError> {
-        Self::of(&pid.to_string())
-    }
-
-    fn of(process: &str) -> Result<Self, CgroupError> {
-        let mounts = Mount::all().map_err(on(Path::new(MOUNTINFO)))?;
-        Self::of_among(process, &mounts)
+    pub fn of_process(pid: u32) -> Result<(Self, Self), CgroupError> {
+        // Where containers run there are many mounts, and the kernel takes its time to write them down.
+        let mounts = mounts()?;
+        Ok((Self::of(&pid.to_string(), &mounts)?, Self::of("self", &mounts)?))
     }
 
     /// Finds the hierarchy among the mounts of this process's namespace.
@@ -104,10 +101,10 @@ impl Hierarchy {
     ///
     /// When it isn't there.
     pub fn find_among(mounts: &[Mount]) -> Result<Self, CgroupError> {
-        Self::of_among("self", mounts)
+        Self::of("self", mounts)
     }
 
-    fn of_among(process: &str, mounts: &[Mount]) -> Result<Self, CgroupError> {
+    fn of(process: &str, mounts: &[Mount]) -> Result<Self, CgroupError> {
         let file = format!("/proc/{process}/cgroup");
         let cgroups = fs::read(&file).map_err(on(Path::new(&file)))?;
         // A mount may be covered by another one; what is seen at its mount point then is something else.
@@ -132,6 +129,10 @@ impl Hierarchy {
         }
         found.map(|mount| Self { own: mount.clone(), mount: mount.clone() })
     }
+}
+
+fn mounts() -> Result<Vec<Mount>, CgroupError> {
+    Mount::all().map_err(on(Path::new(MOUNTINFO)))
 }
 
 /// A cgroup of our own, which lives as long as this value: it is killed and removed with it.

@@ -155,7 +155,7 @@ fn layout() -> String {
 }
 
 fn bpffs() -> Option<String> {
-    let mount = format!("type: mount -t bpf bpf {BPFFS}");
+    let mount = format!("type: mount -t bpf bpf {BPFFS} -o mode=700");
     match statfs(BPFFS) {
         Ok(stat) if stat.filesystem_type() == BPF_FS_MAGIC => None,
         Ok(_) => Some(format!("not mounted; {mount}")),
