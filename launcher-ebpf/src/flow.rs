@@ -22,7 +22,7 @@ pub use self::{
 };
 use crate::{
     record::{add, announce},
-    rodata::filled,
+    rodata::{PLAIN, filled},
 };
 
 /// 1: flows are counted.
@@ -40,7 +40,7 @@ static FLOWS_LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// Whether flows are counted.
 #[inline(always)]
 pub fn wanted() -> bool {
-    *filled(&COUNT_FLOWS) != 0
+    !PLAIN && *filled(&COUNT_FLOWS) != 0
 }
 
 /// Now, in nanoseconds of `CLOCK_BOOTTIME`.

@@ -25,7 +25,7 @@ use crate::{
     flow,
     net::NET_TABLE,
     record::{Current, Process},
-    rodata::filled,
+    rodata::{PLAIN, filled},
     verifier::{is, opaque, opaque_pointer},
 };
 
@@ -237,7 +237,7 @@ impl Process for Maker {
 /// Whether any rule of the policy is about the sandbox's own sockets.
 #[inline(always)]
 pub fn matters() -> bool {
-    filled(&NET_TABLE).by_own != 0
+    !PLAIN && filled(&NET_TABLE).by_own != 0
 }
 
 /// 1 if what is sent to `destination` from `source` is received by one of the sandbox's own sockets, by the kernel's own

@@ -4,6 +4,10 @@
 
 use common::{ABI_VERSION, Config};
 
+/// Whether these programs are the smaller ones, which know nothing of any socket but what the kernel tells them. The verifier would
+/// drop the rest for such a policy, too, but it takes its time for all that it is given.
+pub const PLAIN: bool = cfg!(feature = "plain");
+
 /// What all programs need to know.
 #[unsafe(no_mangle)]
 pub static CONFIG: Config = Config::UNSET;

@@ -1,5 +1,5 @@
-//! Compiles the eBPF programs of `launcher-ebpf`, links them, and leaves them in OUT_DIR as Rust source: `guard.rs`, which
-//! is shipped, and `judge.rs`, for the tests. Parsing and relocating an object file is done here once, not at every start
+//! Compiles the eBPF programs of `launcher-ebpf`, links them, and leaves them in OUT_DIR as Rust source: `guard.rs` and
+//! `plain.rs`, which are shipped, and `judge.rs`, for the tests. Parsing and relocating an object file is done here once, not at every start
 //! of guard-run.
 
 mod image;
@@ -14,6 +14,9 @@ use std::{
 use toolchain::{Toolchain, find_linker};
 
 const TARGET: &str = "bpfel-unknown-none";
+
+/// What is left in OUT_DIR, from which program, with which feature.
+const IMAGES: [(&str, &str, &str); 3] = [("guard", "guard", ""), ("judge", "judge", ""), ("plain", "guard", "plain")];
 
 fn main() {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
@@ -45,31 +48,34 @@ fn build(workspace: &Path) -> Result<(), String> {
         // follows each time.
         "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
     ];
-    let mut cargo = Command::new(&toolchain.cargo);
-    // Nothing of the outer build's set-up may reach the inner one: it is for another target and another compiler.
-    for (name, _) in env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("CARGO") && name != "CARGO_HOME" || name.starts_with("RUST") && name != "RUSTUP_HOME" {
-            cargo.env_remove(name);
+    let compile = |program, feature| {
+        let mut cargo = Command::new(&toolchain.cargo);
+        // Nothing of the outer build's set-up may reach the inner one: it is for another target and another compiler.
+        for (name, _) in env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if name.starts_with("CARGO") && name != "CARGO_HOME" || name.starts_with("RUST") && name != "RUSTUP_HOME" {
+                cargo.env_remove(name);
+            }
         }
-    }
-    cargo
-        .current_dir(workspace)
-        .env("RUSTC", &toolchain.rustc)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        .args(["build", "--package", "launcher-ebpf", "--bins", "--release", "--locked", "--target", TARGET])
-        .arg("--target-dir")
-        .arg(&target);
-    if toolchain.build_std {
-        cargo.arg("-Zbuild-std=core");
-    }
-    let status = cargo.status().map_err(|error| format!("{}: {error}", toolchain.cargo.display()))?;
-    if !status.success() {
-        return Err(format!("compiling launcher-ebpf with {} failed ({status})", toolchain.rustc.display()));
-    }
-    for name in ["guard", "judge"] {
-        let object = target.join(TARGET).join("release").join(name);
+        cargo
+            .current_dir(workspace)
+            .env("RUSTC", &toolchain.rustc)
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+            .args(["build", "--package", "launcher-ebpf", "--bin", program, "--features", feature])
+            .args(["--release", "--locked", "--target", TARGET, "--target-dir"])
+            .arg(&target);
+        if toolchain.build_std {
+            cargo.arg("-Zbuild-std=core");
+        }
+        cargo.status()
+    };
+    for (name, program, feature) in IMAGES {
+        let status = compile(program, feature).map_err(|error| format!("{}: {error}", toolchain.cargo.display()))?;
+        if !status.success() {
+            return Err(format!("compiling launcher-ebpf with {} failed ({status})", toolchain.rustc.display()));
+        }
+        let object = target.join(TARGET).join("release").join(program);
         let source = image::link(&object).map_err(|error| format!("{}: {error}", object.display()))?;
         fs::write(out.join(name).with_extension("rs"), source).map_err(|error| error.to_string())?;
     }

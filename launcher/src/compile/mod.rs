@@ -127,7 +127,8 @@ impl Tables {
         hooks
     }
 
-    /// Whether every socket is marked with the process that makes it.
+    /// Whether every socket is marked with the process that makes it: where rules ask whose a socket is, packets are judged, or
+    /// flows are counted.
     #[must_use]
     pub fn marks_sockets(&self) -> bool {
         self.sockets.as_ref().is_some_and(|sockets| sockets.table.mark != 0)

@@ -109,8 +109,10 @@ pub fn unused(tables: &Tables) -> Vec<&'static str> {
 pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
     let mut globals = vec![("CONFIG", bytes_of(std::slice::from_ref(&tables.config)))];
     let flag = |set: bool| bytes_of::<u32>(if set { &[1] } else { &[0] });
-    globals.push(("COUNT_FLOWS", flag(tables.flows)));
-    globals.push(("HAS_MPTCP", flag(tables.marks_sockets() && Path::new(MPTCP).exists())));
+    if tables.marks_sockets() {
+        globals.push(("COUNT_FLOWS", flag(tables.flows)));
+        globals.push(("HAS_MPTCP", flag(Path::new(MPTCP).exists())));
+    }
     let unrestricted = &net::Table::ALLOW_ALL;
     let network = tables.network.as_ref().map_or(unrestricted, |network| &network.table);
     globals.push(("NET_TABLE", bytes_of(std::slice::from_ref(network))));

@@ -42,6 +42,10 @@ use crate::{
 #[allow(clippy::unreadable_literal)] // generated
 static GUARD: Image = include!(concat!(env!("OUT_DIR"), "/guard.rs"));
 
+/// The same for policies by which no socket is marked ([`Tables::marks_sockets`]): smaller, so that they are verified sooner.
+#[allow(clippy::unreadable_literal)] // generated
+static PLAIN: Image = include!(concat!(env!("OUT_DIR"), "/plain.rs"));
+
 /// Why programs could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -355,5 +359,6 @@ pub fn load_one(tables: &Tables, hook: Hook) -> Result<(), LoadError> {
 /// Begins to load the programs of these tables.
 fn begin(tables: &Tables, facts: &Facts) -> Result<LoadedImage, LoadError> {
     let globals = globals(tables).into_iter().chain(facts.globals()).collect::<Vec<_>>();
-    GUARD.begin(&globals, contents(tables), unused(tables))
+    let image = if tables.marks_sockets() { &GUARD } else { &PLAIN };
+    image.begin(&globals, contents(tables), unused(tables))
 }
