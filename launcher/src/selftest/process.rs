@@ -53,7 +53,7 @@ impl Process {
             Ok(_) => Ok(()),
             Err(error) => {
                 let HardenError::Scope { parts, .. } = &error else { return Err(error.into()) };
-                let parts: Vec<String> = self.allow.iter().chain(parts).map(|part| word(*part)).collect();
+                let parts: Vec<String> = parts.iter().map(|part| word(*part)).collect();
                 Err(anyhow!("{error}; and to the self-test: --allow {}", parts.join(",")))
             }
         }
