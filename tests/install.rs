@@ -208,7 +208,7 @@ fn the_debian_package_has_what_is_installed_and_goes_without_a_trace() {
     fs::write(root.path().join("var/lib/dpkg/status"), "").unwrap();
     let dpkg = |action: &str, what: &Path| {
         let output = Command::new("dpkg")
-            .args(["--force-not-root", "--log=/dev/stderr", "--root"])
+            .args(["--force-not-root", "--force-script-chrootless", "--log=/dev/stderr", "--root"])
             .args([root.path(), Path::new(action), what])
             .output()
             .unwrap();
@@ -235,8 +235,14 @@ fn the_debian_package_has_what_is_installed_and_goes_without_a_trace() {
     }
     let hook = fs::read_to_string(usr.join("share/containers/oci/hooks.d/guard-run.json")).unwrap();
     assert!(hook.contains("\"/usr/bin/guard-hook\""), "{hook}");
-    dpkg("--purge", Path::new("guard-run"));
+    let logs = root.path().join("var/log/guard-run");
+    fs::create_dir_all(&logs).unwrap();
+    fs::write(logs.join("log.json"), "{}").unwrap();
+    dpkg("--remove", Path::new("guard-run"));
     assert!(!usr.exists() || fs::read_dir(&usr).unwrap().next().is_none());
+    assert!(logs.join("log.json").exists(), "logs go only when the package is purged");
+    dpkg("--purge", Path::new("guard-run"));
+    assert!(!logs.exists());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use support::{
-    Output, Probe, Run, Yard, eventually,
+    Output, Probe, Run, Yard, cgroup_only, eventually,
     kernel::{self, Feature},
     unix::{SPELLINGS, WAYS},
 };
@@ -165,7 +165,8 @@ if sys.argv[2] == 'away': subprocess.run(['umount', '--lazy', folder + '/m'], ch
 socket.socket(socket.AF_UNIX).connect(f'/proc/self/fd/{held}/no')";
     let folder = folder();
     let denied = format!("{}/m/no", folder.path().display());
-    let policy = policy("allow", &json!([{"action": "deny", "paths": [denied]}]));
+    // Commands that may not mount never come here.
+    let policy = cgroup_only(&policy("allow", &json!([{"action": "deny", "paths": [denied]}])));
     if is_refused(&policy) {
         return;
     }

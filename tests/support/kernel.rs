@@ -51,6 +51,12 @@ pub fn lacks(feature: Feature) -> bool {
     !line.unwrap_or_else(|| panic!("guard-run doctor does not speak of {what:?}:\n{}", *DOCTOR)).starts_with("ok ")
 }
 
+/// Whether it is declared what this kernel lacks, so that it has all else.
+#[must_use]
+pub fn is_declared() -> bool {
+    env::var_os(DECLARATION).is_some()
+}
+
 /// The release of this kernel.
 ///
 /// # Panics

@@ -30,7 +30,7 @@ SCRIPT = """
 failed=0
 for program; do
     echo "== ${program##*/}"
-    timeout 600 "$program" --test-threads=2 || failed=1
+    timeout 1800 "$program" --test-threads=2 || failed=1
 done
 exit $failed
 """
@@ -45,7 +45,7 @@ for name in chosen or kernels:
     release = release.stdout.strip()
     lacks = " ".join(kernel["lacks"])
     print(f"== {name} (Linux {release}; lacks {lacks or 'nothing'})", flush=True)
-    command = [f"{here}/run", "-a", kernel.get("append", ""), f"{folder}/{release}", "--", "env", f"GUARD_KERNEL_LACKS={lacks}"]
+    command = [f"{here}/run", "-t", "5400", "-a", kernel.get("append", ""), f"{folder}/{release}", "--", "env", f"GUARD_KERNEL_LACKS={lacks}"]
     command += ["bash", "-c", SCRIPT, "bash", *paths]
     # The tests' own folder, as under cargo.
     process = subprocess.Popen(command, cwd=f"{root}/tests", stdout=subprocess.PIPE, text=True, errors="replace")

@@ -47,7 +47,7 @@ pub enum HardenError {
     Scope {
         /// What can't be prevented.
         what: Vec<&'static str>,
-        /// The parts to be named.
+        /// The parts to be named, with those that are.
         parts: Vec<Part>,
         /// The kernel's release.
         release: String,

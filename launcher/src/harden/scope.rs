@@ -48,7 +48,7 @@ impl Scope {
                 };
                 Err(HardenError::Scope {
                     what: missing.iter().map(|(_, what)| *what).collect(),
-                    parts: missing.iter().map(|(part, _)| *part).collect(),
+                    parts: section.allow.iter().chain(missing.iter().map(|(part, _)| part)).copied().collect(),
                     release: uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default(),
                     why,
                 })

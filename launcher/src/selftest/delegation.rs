@@ -8,9 +8,12 @@ use nix::{
     sys::{socket::SockType, stat::Mode},
 };
 
-use crate::sys::attempt::{
-    ipc::{read_key, read_queue, read_semaphore, read_shared_memory, request_key},
-    socket::connect,
+use crate::{
+    policy::Part,
+    sys::attempt::{
+        ipc::{read_key, read_queue, read_semaphore, read_shared_memory, request_key},
+        socket::connect,
+    },
 };
 
 use super::{
@@ -52,7 +55,8 @@ pub const VECTORS: &[Vector] = &[
     vector("abstract-socket", "an abstract Unix socket, which no file system hides", Layer::Landlock, |s| {
         s.tell_by(&unix(SockType::Stream)?, &abstract_address(&stream_name(s.key)))
     })
-    .seen_by(Evidence::Heard),
+    .seen_by(Evidence::Heard)
+    .unless(Part::AbstractSockets),
     vector(
         "session-bus",
         "a service that an environment variable names (DBUS_SESSION_BUS_ADDRESS)",

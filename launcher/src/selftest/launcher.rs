@@ -19,9 +19,12 @@ use nix::{
     unistd::{Pid, setsid},
 };
 
-use crate::sys::{
-    attempt::{Call, call, fork, keep_limit, open_by, set_idle, set_idle_by_attributes},
-    process::{exit_now, send_signal},
+use crate::{
+    policy::Part,
+    sys::{
+        attempt::{Call, call, fork, keep_limit, open_by, set_idle, set_idle_by_attributes},
+        process::{exit_now, send_signal},
+    },
 };
 
 use super::{
@@ -68,7 +71,8 @@ pub const VECTORS: &[Vector] = &[
     .seen_by(Evidence::Word),
     vector("limit", "sets its limits (prlimit)", |_| keep_limit(launcher()).at("prlimit").map(|_| Vec::new()))
         .seen_by(Evidence::Word)
-        .stopped_by(Layer::Seccomp),
+        .stopped_by(Layer::Seccomp)
+        .unless(Part::Signals),
     vector("idle", "lets it run only when nobody else does (SCHED_IDLE)", |_| {
         set_idle(launcher()).at("sched_setscheduler").map(|()| Vec::new())
     })
@@ -84,10 +88,12 @@ pub const VECTORS: &[Vector] = &[
     })
     .seen_by(Evidence::Word)
     .stopped_by(Layer::Capabilities),
-    vector("nice-group", "gives the process group that it shares with it the lowest priority", |_| {
+    vector("nice-group", "gives the process group that it shares with it another priority", |_| {
         const GROUP: i64 = 1;
         let before = nice(launcher())?;
-        call(Call::Setpriority, [GROUP, 0, 19]).at("setpriority")?;
+        // Another one, in any case.
+        let priority = if before == "19" { 18 } else { 19 };
+        call(Call::Setpriority, [GROUP, 0, priority]).at("setpriority")?;
         if nice(launcher())? == before {
             Err(Stop::because("only its own priority is changed"))
         } else {

@@ -3,9 +3,9 @@
 use nix::sys::utsname::uname;
 use serde::Serialize;
 
-use crate::exit;
+use crate::{exit, policy::Part};
 
-use super::{Control, Layer, Vector, attempt::Stop, runner::Tried};
+use super::{Control, Layer, Vector, attempt::Stop, process::word, runner::Tried};
 
 /// The verdict on a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -15,6 +15,8 @@ enum Verdict {
     Stopped,
     /// It is a way out, and it is open.
     Out,
+    /// It is a way out that the policy allows.
+    Allowed,
     /// It could not be tried.
     Missing,
     /// It could not be tried, and that was declared.
@@ -46,6 +48,9 @@ struct Row {
     verdict: Verdict,
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped_by: Option<StoppedBy>,
+    /// What of "allow" makes it a way out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_by: Option<Part>,
     /// Why it could not be tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     missing: Option<String>,
@@ -77,13 +82,19 @@ impl Matrix {
         Ok(Self { version, kernel, vectors: Vec::new(), json })
     }
 
-    /// Adds what came out of a vector.
-    pub fn add(&mut self, family: &'static str, vector: &Vector, bare: Tried, guarded: Tried, declared: bool) {
+    /// Adds what came out of a vector. `declared`: it need not be possible here. `allowed`: the policy allows it by this.
+    pub fn add(
+        &mut self,
+        (family, vector): (&'static str, &Vector),
+        (bare, guarded): (Tried, Tried),
+        declared: bool,
+        allowed: Option<Part>,
+    ) {
         let missing = if declared { Verdict::DeclaredMissing } else { Verdict::Missing };
         let (mut verdict, mut stopped_by, mut why) = (missing, None, None);
         match (bare, guarded) {
             // Whatever the control says.
-            (_, Tried::Out) => verdict = Verdict::Out,
+            (_, Tried::Out) => verdict = if allowed.is_some() { Verdict::Allowed } else { Verdict::Out },
             (Tried::CouldNot(reason), _) => why = Some(format!("without the guard: {reason}")),
             (Tried::Stopped { stop, .. }, _) => why = Some(format!("without the guard: {}", stop.step)),
             (Tried::Out, Tried::CouldNot(reason)) => why = Some(format!("under the guard: {reason}")),
@@ -96,7 +107,8 @@ impl Matrix {
                 stopped_by = Some(StoppedBy { layer, hooks, rules, stop });
             }
         }
-        let row = Row { family, name: vector.name, shows: vector.shows, verdict, stopped_by, missing: why };
+        let allowed_by = allowed.filter(|_| verdict == Verdict::Allowed);
+        let row = Row { family, name: vector.name, shows: vector.shows, verdict, stopped_by, allowed_by, missing: why };
         if !self.json {
             println!("{}", row.line());
         }
@@ -113,15 +125,16 @@ impl Matrix {
     ///
     /// When the matrix can't be written.
     pub fn conclude(&self) -> anyhow::Result<u8> {
-        let [stopped, out, missing, declared] =
-            [Verdict::Stopped, Verdict::Out, Verdict::Missing, Verdict::DeclaredMissing].map(|it| self.count(it));
+        let [stopped, out, allowed] = [Verdict::Stopped, Verdict::Out, Verdict::Allowed].map(|it| self.count(it));
+        let [missing, declared] = [Verdict::Missing, Verdict::DeclaredMissing].map(|it| self.count(it));
         if self.json {
             println!("{}", serde_json::to_string_pretty(self)?);
         } else {
             println!(
-                "{} vectors: {stopped} stopped, {out} ways out, {} could not be tried",
+                "{} vectors: {stopped} stopped, {out} ways out, {} could not be tried{}",
                 self.vectors.len(),
-                missing + declared
+                missing + declared,
+                if allowed > 0 { format!(", {allowed} allowed") } else { String::new() }
             );
             for row in self.vectors.iter().filter(|row| row.verdict == Verdict::Out) {
                 println!("WAY OUT: {}/{}: {}", row.family, row.name, row.shows);
@@ -144,12 +157,14 @@ impl Row {
         let (bare, guarded) = match self.verdict {
             Verdict::Stopped => ("out", "stopped"),
             Verdict::Out => ("out", "OUT"),
+            Verdict::Allowed => ("out", "allowed"),
             Verdict::Missing | Verdict::DeclaredMissing => ("-", "-"),
         };
-        let by = match (&self.stopped_by, &self.missing) {
-            (Some(by), _) => by.text(),
-            (None, Some(missing)) => missing.clone(),
-            (None, None) => String::new(),
+        let by = match (&self.stopped_by, self.allowed_by, &self.missing) {
+            (Some(by), ..) => by.text(),
+            (None, Some(part), _) => format!("nothing: --allow {}", word(part)),
+            (None, None, Some(missing)) => missing.clone(),
+            (None, None, None) => String::new(),
         };
         format!("{:<12} {:<26} {bare:<8} {guarded:<8} {by}", self.family, self.name).trim_end().to_owned()
     }

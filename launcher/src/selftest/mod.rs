@@ -15,9 +15,10 @@ use clap::Args;
 use nix::unistd::{alarm, geteuid};
 use serde::{Deserialize, Serialize};
 
-use crate::exit;
+use crate::{exit, policy::Part};
 
 use attempt::{Outcome, SCENE, Scene, Stop};
+use process::Process;
 use runner::Tried;
 
 mod address;
@@ -35,6 +36,7 @@ mod object;
 mod outsider;
 mod port;
 mod privilege;
+mod process;
 mod protocol;
 mod runner;
 mod server;
@@ -99,6 +101,7 @@ pub struct Vector {
     control: Control,
     evidence: Evidence,
     layer: Layer,
+    part: Option<Part>,
     handed: Option<Handed>,
     outsider: bool,
     restarts: bool,
@@ -107,7 +110,8 @@ pub struct Vector {
 impl Vector {
     const fn new(name: &'static str, shows: &'static str, policy: &'static str, attempt: Attempt) -> Self {
         let (control, evidence, layer) = (Control::Bare, Evidence::Heard, Layer::Hook);
-        Self { name, shows, policy, attempt, control, evidence, layer, handed: None, outsider: false, restarts: false }
+        let (part, handed, outsider, restarts) = (None, None, false, false);
+        Self { name, shows, policy, attempt, control, evidence, layer, part, handed, outsider, restarts }
     }
 
     const fn under(mut self, policy: &'static str) -> Self {
@@ -127,6 +131,12 @@ impl Vector {
 
     const fn stopped_by(mut self, layer: Layer) -> Self {
         self.layer = layer;
+        self
+    }
+
+    /// It is a way out where the policy allows this.
+    const fn unless(mut self, part: Part) -> Self {
+        self.part = Some(part);
         self
     }
 
@@ -227,9 +237,8 @@ pub struct Options {
     /// Print the vectors and what they do, and try none
     #[arg(long, conflicts_with = "json")]
     list: bool,
-    /// Try what is left of the guard with this in place of "full" as "isolation" of the policies
-    #[arg(long, value_name = "ISOLATION")]
-    isolation: Option<String>,
+    #[command(flatten)]
+    process: Process,
     // What the self-test's own processes are started with.
     #[arg(long, hide = true, exclusive = true)]
     role: Option<Role>,
@@ -296,13 +305,15 @@ pub fn selftest(options: &Options) -> anyhow::Result<u8> {
     }
     let declared = if options.allow_missing.is_empty() { Vec::new() } else { chosen(&options.allow_missing)? };
     anyhow::ensure!(geteuid().is_root(), "needs root's rights: run guard-run selftest as root");
-    let mut runner = runner::Runner::new(options.isolation.as_deref())?;
+    options.process.require()?;
+    let mut runner = runner::Runner::new(options.process.clone())?;
     let mut matrix = matrix::Matrix::new(options.json)?;
     for (family, vector) in vectors {
         let bare = patiently(|| runner.bare(family, vector))?;
         let guarded = patiently(|| runner.guarded(family, vector))?;
         let is_declared = declared.iter().any(|(f, v)| *f == family && v.name == vector.name);
-        matrix.add(family, vector, bare, guarded, is_declared);
+        let allowed = vector.part.filter(|part| options.process.allows(*part));
+        matrix.add((family, vector), (bare, guarded), is_declared, allowed);
     }
     drop(runner);
     matrix.conclude()
@@ -394,7 +405,7 @@ mod tests {
     #[test]
     fn policies_are_valid() {
         for (family, vector) in chosen(&[]).unwrap() {
-            let text = runner::policy(vector.policy, None, 1, 2);
+            let text = runner::policy(vector.policy, &Process::default(), 1, 2);
             let policy = Document::new(family.as_ref(), text.into()).parse().unwrap();
             Tables::compile(&policy).unwrap();
         }

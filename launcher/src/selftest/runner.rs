@@ -43,6 +43,7 @@ use super::{
     handed::Handed,
     object::{Disk, Queues, Shared, make_node, mount_formats},
     outsider::Outside,
+    process::Process,
     server::{BUS, Ear, Restarted},
     sysctl::is_hidden_value,
 };
@@ -72,7 +73,7 @@ pub enum Tried {
 
 /// Runs attempts. What it has made goes away with it.
 pub struct Runner {
-    isolation: Option<String>,
+    process: Process,
     hierarchy: Hierarchy,
     ear: Ear,
     _shared: Shared,
@@ -88,10 +89,9 @@ pub struct Runner {
 }
 
 /// The text of a policy with these sections.
-pub fn policy(sections: &str, isolation: Option<&str>, port: u16, served: u16) -> String {
-    let process = isolation.map(|isolation| format!(r#""process": {{"isolation": {}}}"#, Value::from(isolation)));
+pub fn policy(sections: &str, process: &Process, port: u16, served: u16) -> String {
     let sections = sections.replace("PORT", &port.to_string()).replace("SERVED", &served.to_string());
-    let parts = [Some(r#""version": 1"#.to_owned()), Some(sections).filter(|it| !it.is_empty()), process];
+    let parts = [Some(r#""version": 1"#.to_owned()), Some(sections).filter(|it| !it.is_empty()), process.section()];
     format!("{{{}}}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
@@ -101,7 +101,7 @@ impl Runner {
     /// # Errors
     ///
     /// When something of it can't be had.
-    pub fn new(isolation: Option<&str>) -> anyhow::Result<Self> {
+    pub fn new(process: Process) -> anyhow::Result<Self> {
         // Before there is another thread: whoever wants to end the self-test has it end itself, and clean up.
         let mut ending = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
@@ -119,7 +119,7 @@ impl Runner {
         make_node(folder.path());
         mount_formats();
         Ok(Self {
-            isolation: isolation.map(ToOwned::to_owned),
+            process,
             hierarchy: Hierarchy::find()?,
             _shared: Shared::new(key, &secret),
             ear,
@@ -182,12 +182,12 @@ impl Runner {
     }
 
     fn policy(&self, vector: &Vector) -> String {
-        policy(vector.policy, self.isolation.as_deref(), self.ear.port, self.served)
+        policy(vector.policy, &self.process, self.ear.port, self.served)
     }
 
     /// A cgroup with the policy's programs on it.
     fn control(&self, vector: &Vector) -> anyhow::Result<Attached> {
-        let text = policy(vector.policy, None, self.ear.port, self.served);
+        let text = policy(vector.policy, &Process::default(), self.ear.port, self.served);
         let policy = Document::new(Path::new("selftest"), text.into()).parse()?;
         let loaded = Loaded::new(&Tables::compile(&policy)?)?;
         Ok(Attached::new(loaded, Leaf::create(&self.hierarchy)?)?)

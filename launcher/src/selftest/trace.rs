@@ -17,9 +17,12 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::sys::{
-    attempt::{Call, advise, call, open_by, open_counter, queue_signal},
-    process::send_signal,
+use crate::{
+    policy::Part,
+    sys::{
+        attempt::{Call, advise, call, open_by, open_counter, queue_signal},
+        process::send_signal,
+    },
 };
 
 use super::{
@@ -96,21 +99,26 @@ pub const VECTORS: &[Vector] = &[
     }),
     vector("kill", "kills it (kill)", Evidence::Killed, |s| {
         kill(pid(s)?, Signal::SIGKILL).at("kill").map(|()| Vec::new())
-    }),
+    })
+    .unless(Part::Signals),
     vector("kill-thread", "kills its thread (tgkill)", Evidence::Killed, |s| {
         let pid = i64::from(s.outsider()?.pid);
         call(Call::Tgkill, [pid, pid, libc::SIGKILL.into()]).at("tgkill").map(|_| Vec::new())
-    }),
+    })
+    .unless(Part::Signals),
     vector("kill-group", "kills its process group", Evidence::Killed, |s| {
         nix::sys::signal::killpg(pid(s)?, Signal::SIGKILL).at("kill").map(|()| Vec::new())
-    }),
+    })
+    .unless(Part::Signals),
     vector("kill-by-pidfd", "kills it (pidfd_send_signal)", Evidence::Killed, |s| {
         let pidfd = open_by(Call::PidfdOpen, [s.outsider()?.pid.into(), 0, 0]).at("pidfd_open")?;
         send_signal(&pidfd, Signal::SIGKILL).at("pidfd_send_signal").map(|()| Vec::new())
-    }),
+    })
+    .unless(Part::Signals),
     vector("kill-by-queue", "kills it (rt_sigqueueinfo)", Evidence::Killed, |s| {
         queue_signal(pid(s)?, libc::SIGKILL).at("rt_sigqueueinfo").map(|()| Vec::new())
-    }),
+    })
+    .unless(Part::Signals),
     vector(
         "kill-by-file",
         "has the kernel send it a signal when a pipe can be read (F_SETOWN)",
@@ -122,7 +130,8 @@ pub const VECTORS: &[Vector] = &[
             fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_ASYNC)).at("F_SETFL")?;
             nix::unistd::write(&writer, b"x").at("write").map(|_| Vec::new())
         },
-    ),
+    )
+    .unless(Part::Signals),
 ];
 
 /// The process outside.
