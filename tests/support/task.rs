@@ -159,6 +159,18 @@ impl Task {
         output
     }
 
+    /// Works under the guard, whatever it does without.
+    ///
+    /// # Panics
+    ///
+    /// When it doesn't.
+    #[must_use]
+    pub fn works_guarded(&self) -> Output {
+        let output = self.outcome(|| self.run().output()).1;
+        assert_eq!((output.code(), output.denied(), output.events()), (Some(0), 0, &[][..]), "{output:?}");
+        output
+    }
+
     /// Makes the folder anew.
     fn prepare(&self) {
         let folder = self.folder();

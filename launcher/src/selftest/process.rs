@@ -49,7 +49,7 @@ impl Process {
     pub fn require(&self) -> anyhow::Result<()> {
         let text = super::runner::policy("", self, 0, 0);
         let policy = Document::new("selftest".as_ref(), text.into()).parse()?;
-        match Hardening::new(&policy, 0) {
+        match Hardening::new(&policy, 0, Vec::new()) {
             Ok(_) => Ok(()),
             Err(error) => {
                 let HardenError::Scope { parts, .. } = &error else { return Err(error.into()) };
