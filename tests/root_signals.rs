@@ -83,6 +83,22 @@ fn a_signal_that_comes_while_guard_run_starts_is_not_lost() {
     }
 }
 
+/// The kernel's verifier gives up whenever there is a signal, and a loaded machine's tools stop and continue processes.
+#[test]
+fn being_stopped_and_continued_while_it_starts_changes_nothing() {
+    for _ in 0..20 {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut running = Run::shell(EVERY_SECTION, "echo ran; read -r", &[]).stdin(reader).start();
+        running.wait_until("it runs", |running| {
+            running.signal(libc::SIGSTOP);
+            running.signal(libc::SIGCONT);
+            running.stdout() == "ran\n"
+        });
+        drop(writer);
+        assert_eq!(running.wait().exits(1).stderr, "");
+    }
+}
+
 #[test]
 fn real_time_signals_and_kill_count_alike() {
     for signal in [libc::SIGKILL, libc::SIGPIPE, libc::SIGRTMIN(), libc::SIGRTMIN() + 6, libc::SIGRTMAX()] {

@@ -16,6 +16,10 @@ use aya_obj::generated::{
     bpf_prog_type,
 };
 
+/// How often a program is loaded. The verifier gives up (`EAGAIN`) as soon as there is a signal, also one that only stops and
+/// continues this process (`signal_pending` in kernel/bpf/verifier.c); by the next time it has been dealt with.
+const LOAD_ATTEMPTS: usize = 1000;
+
 /// Room for the verifier's explanation when it refuses a program.
 const VERIFIER_LOG: usize = 1 << 20;
 
@@ -72,10 +76,16 @@ pub fn load_program(
     for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
         *to = from.cast_signed();
     }
-    let refused = match bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) {
-        Ok(fd) => return Ok(descriptor(fd)),
-        Err(error) => error,
-    };
+    let mut refused = io::Error::from_raw_os_error(libc::EAGAIN);
+    for _ in 0..LOAD_ATTEMPTS {
+        match bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) {
+            Ok(fd) => return Ok(descriptor(fd)),
+            Err(error) => refused = error,
+        }
+        if refused.raw_os_error() != Some(libc::EAGAIN) {
+            break;
+        }
+    }
     // Once more, for the explanation.
     let mut log = vec![0_u8; VERIFIER_LOG];
     // SAFETY: as above; the buffer outlives the call.
