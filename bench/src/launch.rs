@@ -11,6 +11,7 @@ use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
 use crate::{
+    policies,
     report::{Figure, Goal},
     setup::Setup,
     stats::{median, ratio},
@@ -42,6 +43,8 @@ pub fn measure(setup: &Setup) -> anyhow::Result<Vec<Figure>> {
     let sides = [
         ("true", command.clone()),
         ("guard-run --policy examples/tutorial.json -- true", guard(&setup.tutorial)),
+        ("guard-run with nothing but what keeps commands inside -- true", guard(&policies::hardening_alone(setup)?)),
+        ("guard-run with a rule at every hook -- true", guard(&policies::every_hook(setup)?)),
         ("guard-run --policy examples/everything-allowed.json -- true", guard(&setup.everything_allowed)),
         ("unshare -n true", format!("unshare -n {command}")),
         ("bwrap --dev-bind / / --unshare-net true", format!("bwrap --dev-bind / / --unshare-net {command}")),
@@ -57,13 +60,18 @@ pub fn measure(setup: &Setup) -> anyhow::Result<Vec<Figure>> {
     }
     let mut figures: Vec<Figure> =
         sides.iter().zip(&times).map(|((name, _), times)| Figure::new(*name, median(times), "ms")).collect();
-    let [_, guard, every_hook, unshare, bwrap, bwrap_all, firejail] = &times[..] else {
+    let [_, guard, inside, every_hook, everything, unshare, bwrap, bwrap_all, firejail] = &times[..] else {
         unreachable!("one for each side")
     };
     figures.extend([
         Figure::new("guard-run / bwrap --unshare-net", ratio(guard, bwrap), "").with_goal(Goal::AtMost(1.0)),
-        Figure::new("with every hook / bwrap --unshare-net", ratio(every_hook, bwrap), "").with_goal(Goal::AtMost(1.5)),
+        Figure::new("a rule at every hook / bwrap --unshare-net", ratio(every_hook, bwrap), "")
+            .with_goal(Goal::AtMost(1.5)),
+        Figure::new("everything-allowed.json / bwrap --unshare-net", ratio(everything, bwrap), "")
+            .with_goal(Goal::AtMost(1.5)),
         Figure::new("guard-run / unshare -n", ratio(guard, unshare), ""),
+        Figure::new("what keeps commands inside / bwrap --unshare-all", ratio(inside, bwrap_all), "")
+            .with_goal(Goal::AtMost(1.0)),
         Figure::new("guard-run / bwrap --unshare-all", ratio(guard, bwrap_all), "").with_goal(Goal::AtMost(1.0)),
         Figure::new("guard-run / firejail", ratio(guard, firejail), ""),
     ]);

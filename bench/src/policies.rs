@@ -78,6 +78,26 @@ pub fn back_stop(setup: &Setup) -> anyhow::Result<PathBuf> {
     write(setup, "back-stop", &policy)
 }
 
+/// No section at all: what is left is what keeps the command inside by default.
+pub fn hardening_alone(setup: &Setup) -> anyhow::Result<PathBuf> {
+    write(setup, "hardening-alone", &json!({ "version": 1 }))
+}
+
+/// A rule at every hook, and nothing else that costs.
+pub fn every_hook(setup: &Setup) -> anyhow::Result<PathBuf> {
+    let one = |rule: Value| json!({ "default": "allow", "rules": [rule] });
+    let policy = json!({
+        "version": 1,
+        "network": one(json!({ "action": "deny", "hosts": ["192.0.2.0/24"], "ports": [9] })),
+        "sockets": one(json!({ "action": "allow", "type": "raw" })),
+        "sockopts": one(json!({ "action": "deny", "level": 255, "option": 255 })),
+        "unix": { "default": "deny" },
+        "devices": one(json!({ "action": "deny", "major": 4095 })),
+        "sysctls": one(json!({ "action": "deny", "names": ["kernel/none"] })),
+    });
+    write(setup, "every-hook", &policy)
+}
+
 /// Denies UDP to the loopback interface.
 pub fn no_udp(setup: &Setup) -> anyhow::Result<PathBuf> {
     let rule = json!({ "action": "deny", "ops": ["connect"], "protocols": ["udp"], "hosts": ["loopback"] });
