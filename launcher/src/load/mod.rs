@@ -262,7 +262,7 @@ impl Loaded {
     ///
     /// When this process may not, or the kernel can't.
     pub fn new(tables: &Tables) -> Result<Self, LoadError> {
-        let Fresh { programs, maps } = Fresh::new(tables)?;
+        let Fresh { programs, maps } = Fresh::threaded_from(WORTH_A_THREAD_BESIDE_A_CHILD, tables)?;
         let records = if programs.is_empty() { None } else { Some(Records::of(maps)?) };
         Ok(Self { programs, records })
     }
@@ -283,28 +283,37 @@ impl Fresh {
     ///
     /// When this process may not, or the kernel can't.
     pub fn new(tables: &Tables) -> Result<Self, LoadError> {
-        match (Self::at(tables, &tables.hooks()), tables.other_hooks()) {
-            (Err(first), Some(hooks)) if first.is_missing_hook() => Self::at(tables, &hooks)
+        Self::threaded_from(WORTH_A_THREAD, tables)
+    }
+
+    /// The same, with a second thread from this many programs on.
+    fn threaded_from(count: usize, tables: &Tables) -> Result<Self, LoadError> {
+        match (Self::at(tables, &tables.hooks(), count), tables.other_hooks()) {
+            (Err(first), Some(hooks)) if first.is_missing_hook() => Self::at(tables, &hooks, count)
                 .map_err(|second| LoadError::Neither { first: Box::new(first), second: Box::new(second) }),
             (loaded, _) => loaded,
         }
     }
 
     /// Loads the programs for these hooks.
-    fn at(tables: &Tables, hooks: &[Hook]) -> Result<Self, LoadError> {
+    fn at(tables: &Tables, hooks: &[Hook], worth_a_thread: usize) -> Result<Self, LoadError> {
         let facts = Facts::of(tables, hooks)?;
         let _raised = privilege::raise(Operation::Load);
         let mut image = begin(tables, &facts)?;
         let prepared = hooks.iter().map(|hook| Ok((*hook, image.prepare(spec(*hook).program)?)));
         let prepared = prepared.collect::<Result<Vec<_>, LoadError>>()?;
-        let programs = load_all(&prepared, &facts)?;
+        let programs = load_all(&prepared, &facts, worth_a_thread)?;
         Ok(Self { programs, maps: RecordMaps::of(&mut image) })
     }
 }
 
 /// Loads programs, on two processors if there are: the kernel's verifier takes its time for each, and that is the largest
 /// part of launching. The other thread is gone when this returns.
-fn load_all(prepared: &[(Hook, PreparedProgram)], facts: &Facts) -> Result<Vec<LoadedProgram>, LoadError> {
+fn load_all(
+    prepared: &[(Hook, PreparedProgram)],
+    facts: &Facts,
+    worth_a_thread: usize,
+) -> Result<Vec<LoadedProgram>, LoadError> {
     let next = AtomicUsize::new(0);
     let load = || {
         let mut outcomes = Vec::new();
@@ -319,7 +328,7 @@ fn load_all(prepared: &[(Hook, PreparedProgram)], facts: &Facts) -> Result<Vec<L
         }
         outcomes
     };
-    let mut outcomes = if prepared.len() < WORTH_A_THREAD || processors() < 2 {
+    let mut outcomes = if prepared.len() < worth_a_thread || processors() < 2 {
         load()
     } else {
         thread::scope(|scope| {
@@ -334,9 +343,11 @@ fn load_all(prepared: &[(Hook, PreparedProgram)], facts: &Facts) -> Result<Vec<L
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-/// From this many programs on, a second thread makes up for the time that it takes to start one. With fewer, the command's process
-/// has the other processor to itself meanwhile (`child::prepare`).
-const WORTH_A_THREAD: usize = 8;
+/// From this many programs on, a second thread makes up for the time that it takes to start one: verifying takes longer.
+const WORTH_A_THREAD: usize = 2;
+
+/// The same where the command's process has the other processor to itself meanwhile (`child::prepare`).
+const WORTH_A_THREAD_BESIDE_A_CHILD: usize = 8;
 
 /// How many processors this process may run on.
 fn processors() -> usize {
