@@ -84,7 +84,7 @@ pub struct Held {
 /// What the process says that is to be the command.
 #[derive(Serialize, Deserialize)]
 enum Said {
-    /// It waits, and these sockets are covered.
+    /// It can be let go, and these sockets are covered.
     Ready(Vec<String>),
     /// This couldn't be done, for this reason: an errno.
     SetUp(String, i32),
@@ -119,9 +119,9 @@ impl Leaf {
                 // Its own copy would keep the gate from closing when guard-run is dead.
                 drop(go);
                 let say = |said: &Said| {
-                    let line = serde_json::to_string(said).unwrap_or_default();
+                    let line = serde_json::to_string(said).unwrap_or_default() + "\n";
                     // If nobody is there to be told, there is nobody to let it go.
-                    let _ = writeln!(&writer, "{line}");
+                    let _ = (&writer).write_all(line.as_bytes());
                 };
                 match prepare(self, command, hardening, launcher) {
                     Ok(view) => {
@@ -148,13 +148,13 @@ impl Attached {
     pub fn release(&self, held: Held, command: &Command) -> Result<Child, ChildError> {
         let Held { pid, pidfd, gate, said } = held;
         let mut child = Child { pid, pidfd, covered: Vec::new() };
+        // If it is dead by now, its end will be seen as the command's.
+        let _ = (&gate).write_all(&[0]);
         for line in said.lines() {
             let said = line.and_then(|line| Ok(serde_json::from_str(&line)?)).map_err(ChildError::Fork)?;
             let failed = match said {
                 Said::Ready(covered) => {
                     child.covered = covered;
-                    // If it is dead by now, its end will be seen as the command's.
-                    let _ = (&gate).write_all(&[0]);
                     continue;
                 }
                 Said::SetUp(what, error) => ChildError::SetUp { what, source: Errno::from_raw(error) },

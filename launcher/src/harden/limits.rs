@@ -12,12 +12,13 @@ use crate::{cgroup::CGROUP2, mounts::Mount};
 /// The type of a mount of version 1.
 pub(super) const CGROUP1: &str = "cgroup";
 
-/// The controllers of version 1 that have limits to adapt to. Others are left as they are: each one takes time.
-const CONTROLLERS: [&str; 3] = ["cpu", "cpuset", "memory"];
-
-/// The files of version 1 that say what the processes in a cgroup get, of whichever controller.
-const LEGACY_FILES: [&str; 5] =
-    ["cpu.cfs_quota_us", "cpu.shares", "cpuset.cpus", "memory.limit_in_bytes", "memory.soft_limit_in_bytes"];
+/// The controllers of version 1 that have limits to adapt to, and the files that say what the processes in a cgroup get. Other
+/// controllers are left as they are: each one takes time.
+const CONTROLLERS: [(&str, &[&str]); 3] = [
+    ("cpu", &["cpu.cfs_quota_us", "cpu.shares"]),
+    ("cpuset", &["cpuset.cpus"]),
+    ("memory", &["memory.limit_in_bytes", "memory.soft_limit_in_bytes"]),
+];
 
 /// The files of version 2 that say what the processes below get.
 const FILES: [&str; 4] = ["cpu.max", "memory.high", "memory.max", "memory.swap.max"];
@@ -35,9 +36,11 @@ impl Limits {
     /// What can be found of them. All of this is only to be looked at, so nothing of it is worth failing for.
     pub(super) fn find(mounts: &[Mount]) -> Self {
         let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let mut limits = Self { legacy: legacy(mounts, &cgroups), unified: Vec::new() };
         // Showing another cgroup in a mount's place takes time, so it is done where there is something to see.
-        limits.legacy.retain(|(own, mount)| own.is_dir() && LEGACY_FILES.iter().any(|file| differs(own, mount, file)));
+        let limited = legacy(mounts, &cgroups)
+            .into_iter()
+            .filter(|(own, mount, files)| own.is_dir() && files.iter().any(|file| differs(own, mount, file)));
+        let mut limits = Self { legacy: limited.map(|(own, mount, _)| (own, mount)).collect(), unified: Vec::new() };
         if let Some((point, own)) = unified(mounts, &cgroups) {
             let levels: Vec<&Path> = own.ancestors().take_while(|level| level.starts_with(&point)).collect();
             limits.unified =
@@ -52,23 +55,25 @@ fn differs(one: &Path, other: &Path, file: &str) -> bool {
     fs::read(one.join(file)).is_ok_and(|text| fs::read(other.join(file)).ok() != Some(text))
 }
 
-/// The cgroups of version 1 that are not what their mount shows, and their mounts. `cgroups` is a cgroup file (cgroups(7)).
-fn legacy(mounts: &[Mount], cgroups: &str) -> Vec<(PathBuf, PathBuf)> {
+/// The cgroups of version 1 that are not what their mount shows, their mounts, and the files to look at. `cgroups` is a cgroup
+/// file (cgroups(7)).
+fn legacy(mounts: &[Mount], cgroups: &str) -> Vec<(PathBuf, PathBuf, Vec<&'static str>)> {
     let hierarchies: Vec<(Vec<&str>, &str)> = cgroups
         .lines()
         .filter_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             Some((fields.next()?.split(',').collect(), fields.next()?))
         })
-        .filter(|(controllers, _): &(Vec<&str>, _)| CONTROLLERS.iter().any(|one| controllers.contains(one)))
         .collect();
     let mounts = mounts.iter().filter(|mount| mount.kind == CGROUP1);
     let of = |mount: &Mount| {
         let options: Vec<&str> = mount.options.split(',').collect();
         let is_mounted = |controllers: &[&str]| controllers.iter().all(|controller| options.contains(controller));
-        let (_, own) = hierarchies.iter().find(|(controllers, _)| is_mounted(controllers))?;
-        let below = Path::new(own).strip_prefix(&mount.root).ok().filter(|below| *below != "")?;
-        Some((mount.point.join(below), mount.point.clone()))
+        let (controllers, own) = hierarchies.iter().find(|(controllers, _)| is_mounted(controllers))?;
+        let limiting = CONTROLLERS.into_iter().filter(|(name, _)| controllers.contains(name));
+        let files: Vec<_> = limiting.flat_map(|(_, files)| files).copied().collect();
+        let below = Path::new(own).strip_prefix(&mount.root).ok().filter(|below| *below != "" && !files.is_empty())?;
+        Some((mount.point.join(below), mount.point.clone(), files))
     };
     mounts.filter_map(of).collect()
 }
@@ -115,7 +120,11 @@ mod tests {
         let path = |text: &str| PathBuf::from(text);
         assert_eq!(
             legacy(&mounts, cgroups),
-            [(path("/sys/fs/cgroup/cpu,cpuacct/a/b"), path("/sys/fs/cgroup/cpu,cpuacct"))]
+            [(
+                path("/sys/fs/cgroup/cpu,cpuacct/a/b"),
+                path("/sys/fs/cgroup/cpu,cpuacct"),
+                vec!["cpu.cfs_quota_us", "cpu.shares"]
+            )]
         );
         let unified = unified(&mounts, cgroups);
         assert_eq!(unified, Some((path("/sys/fs/cgroup/unified"), path("/sys/fs/cgroup/unified/d/e"))));
