@@ -20,7 +20,7 @@ const CONTROLLERS: [(&str, &[&str]); 3] = [
     ("memory", &["memory.limit_in_bytes", "memory.soft_limit_in_bytes"]),
 ];
 
-/// The files of version 2 that say what the processes below get.
+/// The files of version 2, of the controllers cpu and memory, that say what the processes below get.
 const FILES: [&str; 4] = ["cpu.max", "memory.high", "memory.max", "memory.swap.max"];
 
 /// The limits on the cgroups of this process, which will be the command's.
@@ -41,7 +41,12 @@ impl Limits {
             .into_iter()
             .filter(|(own, mount, files)| own.is_dir() && files.iter().any(|file| differs(own, mount, file)));
         let mut limits = Self { legacy: limited.map(|(own, mount, _)| (own, mount)).collect(), unified: Vec::new() };
-        if let Some((point, own)) = unified(mounts, &cgroups) {
+        // Where neither controller is version 2's, none of the files is there, at no level.
+        let has_controllers = |point: &Path| {
+            let list = fs::read_to_string(point.join("cgroup.controllers")).unwrap_or_default();
+            list.split_whitespace().any(|controller| ["cpu", "memory"].contains(&controller))
+        };
+        if let Some((point, own)) = unified(mounts, &cgroups).filter(|(point, _)| has_controllers(point)) {
             let levels: Vec<&Path> = own.ancestors().take_while(|level| level.starts_with(&point)).collect();
             limits.unified =
                 effective(|file| levels.iter().filter_map(|level| fs::read_to_string(level.join(file)).ok()).collect());
