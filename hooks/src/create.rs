@@ -34,7 +34,8 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     // Nothing has been made before the annotations and the policy are known to be good.
     let wanted = Wanted::new(&container.annotations)?;
     let (document, mut policy) = policy::read(&wanted.policy)?;
-    // Who may write tunables that no rule is about is the engine's business, too: runtimes write some in the container's process, podman has one by default.
+    // Who may write tunables that no rule is about is the engine's business, too: runtimes write some in the container's
+    // process, podman has one by default.
     policy.process.allow = vec![Part::Sysctls];
     let tables = Tables::compile(&policy).with_context(|| wanted.policy.display().to_string())?;
     let started = Timestamp::now();

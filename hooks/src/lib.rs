@@ -11,6 +11,7 @@ pub mod container;
 pub mod create;
 pub mod gc;
 pub mod note;
+pub mod ownership;
 pub mod pins;
 pub mod policy;
 pub mod report;

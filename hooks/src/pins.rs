@@ -28,7 +28,7 @@ use nix::{
     },
 };
 
-use crate::container::Container;
+use crate::{container::Container, ownership::is_roots_alone};
 
 /// Where a bpf file system is mounted, by systemd and whoever else does it.
 const MOUNT: &str = "/sys/fs/bpf";
@@ -44,9 +44,6 @@ const ATTEMPTS: u32 = 200;
 
 /// How long that somebody is given to remove it each time.
 const PAUSE: Duration = Duration::from_millis(5);
-
-/// Permission bits by which others than its owner could write to a folder.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Why nothing can be kept of a container.
 #[derive(Debug, thiserror::Error)]
@@ -246,7 +243,7 @@ fn is_there() -> Result<bool, PinError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         found => found.map_err(on(Path::new(FOLDER)))?,
     };
-    if found.is_dir() && found.uid() == 0 && found.mode() & WRITABLE_BY_OTHERS == 0 {
+    if found.is_dir() && is_roots_alone(&found) {
         return Ok(true);
     }
     Err(PinError::Foreign { owner: found.uid(), mode: found.mode() })

@@ -10,10 +10,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use launcher::policy::{Document, Policy};
 
-use crate::annotations::POLICY;
-
-/// Permission bits by which others than its owner could write a file.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+use crate::{annotations::POLICY, ownership::is_roots_alone};
 
 /// Reads a policy for containers.
 ///
@@ -41,7 +38,7 @@ fn open(path: &Path) -> anyhow::Result<Document> {
     let metadata = file.metadata().with_context(|| path.display().to_string())?;
     ensure!(metadata.is_file(), "{}: not a regular file", path.display());
     ensure!(
-        metadata.uid() == 0 && metadata.mode() & WRITABLE_BY_OTHERS == 0,
+        is_roots_alone(&metadata),
         "{}: others than root can write it (owner {}, mode {:o}), and whoever writes the policy decides what the container \
          may do; chown root, chmod go-w",
         path.display(),

@@ -1,6 +1,6 @@
 //! Compiles the eBPF programs of `launcher-ebpf`, links them, and leaves them in OUT_DIR as Rust source: `guard.rs` and
-//! `plain.rs`, which are shipped, and `judge.rs`, for the tests. Parsing and relocating an object file is done here once, not at every start
-//! of guard-run.
+//! `plain.rs`, which are shipped, and `judge.rs`, for the tests. Parsing and relocating an object file is done here once,
+//! not at every start of guard-run.
 
 mod image;
 mod toolchain;

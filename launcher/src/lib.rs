@@ -2,7 +2,8 @@
 //!
 //! One type per stage: policy file → [`policy::Policy`] → [`compile::Tables`] → [`load::Loaded`] →
 //! [`attach::Attached`] → [`child::Child`] → [`events::Event`]s → [`report::Report`]. Meanwhile, a [`cgroup::Leaf`] has a
-//! [`child::Held`] that will be the child. [`run::run`] takes a command through all of them; [`explain`] branches off after the tables.
+//! [`child::Held`] that will be the child. [`run::run`] takes a command through all of them; [`explain`] branches off after
+//! the tables.
 #![deny(unsafe_code)]
 
 pub mod attach;

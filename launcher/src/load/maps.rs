@@ -97,7 +97,6 @@ pub fn unused(tables: &Tables) -> Vec<&'static str> {
         ("SYSCTL_NAMES", sysctls.is_some_and(|sysctls| !sysctls.names.is_empty())),
         ("SYSCTL_STATES", sysctls.is_some_and(|sysctls| !sysctls.states.is_empty())),
         ("UNIX_STATES", tables.unix.as_ref().is_some_and(|unix| !unix.states.is_empty())),
-        ("SOCKETS", tables.marks_sockets()),
         ("FLOWS", tables.flows),
         ("FLOWS_LOST", tables.flows),
     ];

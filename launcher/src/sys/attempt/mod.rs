@@ -386,7 +386,7 @@ pub fn open_counter(process: Pid) -> io::Result<OwnedFd> {
     made(unsafe { libc::syscall(libc::SYS_perf_event_open, attributes.as_ptr(), process.as_raw(), -1, -1, 0) })
 }
 
-/// Advises the kernel on the memory of another process: one page at this address is not wanted for now
+/// Advises the kernel that one page of another process's memory, at this address, may be paged out before others
 /// (`process_madvise` with `MADV_COLD`).
 ///
 /// # Errors

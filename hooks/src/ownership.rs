@@ -1,0 +1,12 @@
+//! What can be relied on, since nobody but root could have written it.
+
+use std::{fs::Metadata, os::unix::fs::MetadataExt as _};
+
+/// Permission bits by which others than its owner could write to a file or folder.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Whether a file or folder is root's, and nobody else's to write to.
+#[must_use]
+pub fn is_roots_alone(metadata: &Metadata) -> bool {
+    metadata.uid() == 0 && metadata.mode() & WRITABLE_BY_OTHERS == 0
+}
