@@ -277,10 +277,15 @@ def datagrams(sent, received, bytes_sent, bytes_received):
     }
 
 
+# The servers of all ways: while one is open, no other gets its port, by which the flows are told apart.
+SERVERS = []
+
+
 def udp_sockets(host="127.0.0.1", family=None):
     kind = socket.AF_INET6 if ":" in host else socket.AF_INET
     server, client = socket.socket(kind, socket.SOCK_DGRAM), socket.socket(family or kind, socket.SOCK_DGRAM)
     server.bind((host, 0))
+    SERVERS.append(server)
     return client, server, server.getsockname()[1]
 
 
