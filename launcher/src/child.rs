@@ -4,7 +4,7 @@
 use std::{
     borrow::Cow,
     ffi::{CStr, CString},
-    io::{self, BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _},
+    io::{self, PipeReader, PipeWriter, Read as _, Write as _},
     os::fd::OwnedFd,
 };
 
@@ -77,15 +77,15 @@ pub struct Held {
     pidfd: OwnedFd,
     /// The first byte lets it go.
     gate: PipeWriter,
-    /// What it has to say, each on a line. Closed by the command's execution.
-    said: BufReader<PipeReader>,
+    /// What it has to say, if it fails. Closed by the command's execution.
+    said: PipeReader,
+    /// The sockets of services that it is kept from.
+    covered: Vec<String>,
 }
 
-/// What the process says that is to be the command.
+/// What the process says that fails to be the command.
 #[derive(Serialize, Deserialize)]
 enum Said {
-    /// It can be let go, and these sockets are covered.
-    Ready(Vec<String>),
     /// This couldn't be done, for this reason: an errno.
     SetUp(String, i32),
     /// The command couldn't be executed.
@@ -113,19 +113,18 @@ impl Leaf {
     pub fn hold(&self, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Held, ChildError> {
         let (mut gate, go) = io::pipe().map_err(ChildError::Fork)?;
         let (said, writer) = io::pipe().map_err(ChildError::Fork)?;
-        let launcher = Pid::this();
+        let (launcher, view) = (Pid::this(), hardening.look(self.path()));
         match self.fork().map_err(ChildError::Fork)? {
             Side::Child => {
                 // Its own copy would keep the gate from closing when guard-run is dead.
                 drop(go);
                 let say = |said: &Said| {
-                    let line = serde_json::to_string(said).unwrap_or_default() + "\n";
+                    let said = serde_json::to_vec(said).unwrap_or_default();
                     // If nobody is there to be told, there is nobody to let it go.
-                    let _ = (&writer).write_all(line.as_bytes());
+                    let _ = (&writer).write_all(&said);
                 };
-                match prepare(self, command, hardening, launcher) {
-                    Ok(view) => {
-                        say(&Said::Ready(view.covered()));
+                match prepare(self, command, hardening, &view, launcher) {
+                    Ok(()) => {
                         if gate.read_exact(&mut [0]).is_ok() {
                             say(&Said::Execute(become_command(mask, command) as i32));
                         }
@@ -134,7 +133,7 @@ impl Leaf {
                 }
                 exit_now(i32::from(crate::exit::FAILURE));
             }
-            Side::Parent { pid, pidfd } => Ok(Held { pid, pidfd, gate: go, said: BufReader::new(said) }),
+            Side::Parent { pid, pidfd } => Ok(Held { pid, pidfd, gate: go, said, covered: view.covered() }),
         }
     }
 }
@@ -146,27 +145,21 @@ impl Attached {
     ///
     /// When it couldn't be set up, or the command can't be executed.
     pub fn release(&self, held: Held, command: &Command) -> Result<Child, ChildError> {
-        let Held { pid, pidfd, gate, said } = held;
-        let mut child = Child { pid, pidfd, covered: Vec::new() };
+        let Held { pid, pidfd, gate, said, covered } = held;
         // If it is dead by now, its end will be seen as the command's.
         let _ = (&gate).write_all(&[0]);
-        for line in said.lines() {
-            let said = line.and_then(|line| Ok(serde_json::from_str(&line)?)).map_err(ChildError::Fork)?;
-            let failed = match said {
-                Said::Ready(covered) => {
-                    child.covered = covered;
-                    continue;
-                }
-                Said::SetUp(what, error) => ChildError::SetUp { what, source: Errno::from_raw(error) },
-                Said::Execute(error) => {
-                    let program = command.program.to_string_lossy().into_owned();
-                    ChildError::Execute { program, source: Errno::from_raw(error) }
-                }
-            };
-            let _ = waitpid(pid, None);
-            return Err(failed);
+        let said = io::read_to_string(said).map_err(ChildError::Fork)?;
+        if said.is_empty() {
+            return Ok(Child { pid, pidfd, covered });
         }
-        Ok(child)
+        let _ = waitpid(pid, None);
+        Err(match serde_json::from_str(&said).map_err(|error| ChildError::Fork(error.into()))? {
+            Said::SetUp(what, error) => ChildError::SetUp { what, source: Errno::from_raw(error) },
+            Said::Execute(error) => {
+                let program = command.program.to_string_lossy().into_owned();
+                ChildError::Execute { program, source: Errno::from_raw(error) }
+            }
+        })
     }
 }
 
@@ -175,14 +168,14 @@ fn prepare(
     leaf: &Leaf,
     command: &Command,
     hardening: &Hardening,
+    view: &View,
     launcher: Pid,
-) -> Result<View, (Cow<'static, str>, Errno)> {
+) -> Result<(), (Cow<'static, str>, Errno)> {
     // An ordinary user's command has no more than its user, and until then no more than it needs.
     let keep = || privilege::keep(&[Operation::View, Operation::Bound]).map_err(|_| Errno::EPERM);
     let mut steps = vec![Step::new("giving up guard-run's capabilities", keep)];
     steps.push(Step::new("signals and standard streams", start::restore));
-    let view = hardening.look(launcher);
-    steps.extend(hardening.steps_before_user(&view, leaf.path()));
+    steps.extend(hardening.steps_before_user(view, leaf.path()));
     steps.extend(command.user.as_ref().into_iter().flat_map(become_user));
     steps.extend(hardening.steps_after_user());
     steps.push(Step::new("giving up capabilities", || privilege::renounce().map_err(|_| Errno::EPERM)));
@@ -191,7 +184,7 @@ fn prepare(
     for Step { what, run } in steps {
         run().map_err(|error| (what, error))?;
     }
-    Ok(view)
+    Ok(())
 }
 
 /// Executes the command. Returns only if that fails.

@@ -4,12 +4,9 @@ mod containers;
 
 use std::{fmt, path::Path};
 
-use nix::{
-    sys::{
-        utsname::uname,
-        wait::{WaitStatus, waitpid},
-    },
-    unistd::Pid,
+use nix::sys::{
+    utsname::uname,
+    wait::{WaitStatus, waitpid},
 };
 
 use crate::{
@@ -163,7 +160,7 @@ fn parse(policy: &str) -> Result<Policy, PolicyError> {
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.
 fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
     let hardening = Hardening::new(&parse(policy)?, 0, Mount::all()?)?;
-    let view = hardening.look(Pid::this());
+    let view = hardening.look(attached.leaf.path());
     let mut steps = hardening.steps_before_user(&view, attached.leaf.path());
     steps.extend(hardening.steps_after_user());
     match attached.leaf.fork()? {

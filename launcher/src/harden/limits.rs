@@ -23,7 +23,7 @@ const CONTROLLERS: [(&str, &[&str]); 3] = [
 /// The files of version 2, of the controllers cpu and memory, that say what the processes below get.
 const FILES: [&str; 4] = ["cpu.max", "memory.high", "memory.max", "memory.swap.max"];
 
-/// The limits on the cgroups of this process, which will be the command's.
+/// The limits on the cgroups of the command: of version 1, these are guard-run's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Limits {
     /// Cgroups of version 1 that are to be shown where their hierarchy is mounted: the cgroup, and the mount.
@@ -34,7 +34,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// What can be found of them. All of this is only to be looked at, so nothing of it is worth failing for.
-    pub(super) fn find(mounts: &[Mount]) -> Self {
+    pub(super) fn find(mounts: &[Mount], leaf: &Path) -> Self {
         let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         // Showing another cgroup in a mount's place takes time, so it is done where there is something to see.
         let limited = legacy(mounts, &cgroups)
@@ -46,8 +46,9 @@ impl Limits {
             let list = fs::read_to_string(point.join("cgroup.controllers")).unwrap_or_default();
             list.split_whitespace().any(|controller| ["cpu", "memory"].contains(&controller))
         };
-        if let Some((point, own)) = unified(mounts, &cgroups).filter(|(point, _)| has_controllers(point)) {
-            let levels: Vec<&Path> = own.ancestors().take_while(|level| level.starts_with(&point)).collect();
+        let mut unified = mounts.iter().filter(|mount| mount.kind == CGROUP2).map(|mount| &mount.point);
+        if let Some(point) = unified.find(|point| leaf.starts_with(point) && has_controllers(point)) {
+            let levels: Vec<&Path> = leaf.ancestors().take_while(|level| level.starts_with(point)).collect();
             limits.unified =
                 effective(|file| levels.iter().filter_map(|level| fs::read_to_string(level.join(file)).ok()).collect());
         }
@@ -81,13 +82,6 @@ fn legacy(mounts: &[Mount], cgroups: &str) -> Vec<(PathBuf, PathBuf, Vec<&'stati
         Some((mount.point.join(below), mount.point.clone(), files))
     };
     mounts.filter_map(of).collect()
-}
-
-/// Where a mount of version 2 shows the own cgroup: the mount, and the cgroup.
-fn unified(mounts: &[Mount], cgroups: &str) -> Option<(PathBuf, PathBuf)> {
-    let own = Path::new(cgroups.lines().find_map(|line| line.strip_prefix("0::"))?);
-    let mut mounts = mounts.iter().filter(|mount| mount.kind == CGROUP2);
-    mounts.find_map(|mount| Some((mount.point.clone(), mount.point.join(own.strip_prefix(&mount.root).ok()?))))
 }
 
 /// The least of what a file says in a cgroup and those above it, for each file. `read` returns what it says there.
@@ -131,8 +125,6 @@ mod tests {
                 vec!["cpu.cfs_quota_us", "cpu.shares"]
             )]
         );
-        let unified = unified(&mounts, cgroups);
-        assert_eq!(unified, Some((path("/sys/fs/cgroup/unified"), path("/sys/fs/cgroup/unified/d/e"))));
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What keeps the command inside beside the programs on its cgroup: everything by which it could get out of the
 //! cgroup, take the programs off it, or have somebody else do what it may not.
 //!
-//! What the kernel has to have is found out before anything is created ([`Hardening::new`]). The command's process looks around
-//! for what there is to be kept from ([`Hardening::look`]), and then takes the steps one by one; it is not the command unless
-//! all of them succeed.
+//! What the kernel has to have is found out before anything is created ([`Hardening::new`]), and what there is to be kept from
+//! as soon as there is a leaf ([`Hardening::look`]). The command's process takes the steps one by one; it is not the command
+//! unless all of them succeed.
 
 mod capability;
 mod delegation;
@@ -164,10 +164,9 @@ impl Hardening {
         })
     }
 
-    /// Looks for what the command is to be kept from: in the command's process, since it takes its time. `launcher` is this
-    /// program's own process.
+    /// Looks for what a command in this leaf is to be kept from, this process among it.
     #[must_use]
-    pub fn look(&self, launcher: Pid) -> View {
+    pub fn look(&self, leaf: &Path) -> View {
         if self.isolation != InForce::Full {
             return View::default();
         }
@@ -176,8 +175,8 @@ impl Hardening {
         } else {
             delegation_sockets(&Doors::host(), self.unix.as_ref())
         };
-        let view = View::new(&self.section, &self.mounts, launcher, doors);
-        view.showing(Limits::find(&self.mounts)).reopening(self.folders.clone())
+        let view = View::new(&self.section, &self.mounts, Pid::this(), doors);
+        view.showing(Limits::find(&self.mounts, leaf)).reopening(self.folders.clone())
     }
 
     /// Whether the command gets this descriptor, if guard-run has it and it is not closed on execution anyway.
@@ -186,7 +185,7 @@ impl Hardening {
         self.first_closed.is_none_or(|first| descriptor < first)
     }
 
-    /// What the process does as long as it is who guard-run is, being in this cgroup and having looked around.
+    /// What the process does as long as it is who guard-run is, being in this cgroup, of which this is the view.
     #[must_use]
     pub fn steps_before_user(&self, view: &View, leaf: &Path) -> Vec<Step> {
         if self.isolation != InForce::Full {
