@@ -11,7 +11,6 @@ pub mod container;
 pub mod create;
 pub mod gc;
 pub mod note;
-pub mod ownership;
 pub mod pins;
 pub mod policy;
 pub mod report;

@@ -3,35 +3,22 @@
 //!
 //! A folder is made under another name and renamed when it is whole, and renamed again before it is taken apart. While
 //! somebody works on one, it is locked with flock(2), which goes away with its process.
-//!
-//! Everybody may write to a bpf file system unless it is mounted otherwise, and make folders and symbolic links there. So the
-//! folder of all containers is used only if nobody but root could have put anything into it.
 
 use std::{
-    fs::{self, DirBuilder},
-    io,
-    os::{
-        fd::OwnedFd,
-        unix::fs::{DirBuilderExt as _, MetadataExt as _},
-    },
+    fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     thread::sleep,
     time::Duration,
 };
 
+use launcher::bpffs::{self, FolderError, MOUNT, lock};
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg, OFlag, open},
-    sys::{
-        stat::{Mode, fstat, stat},
-        statfs::{BPF_FS_MAGIC, statfs},
-    },
+    fcntl::{Flock, FlockArg},
 };
 
-use crate::{container::Container, ownership::is_roots_alone};
-
-/// Where a bpf file system is mounted, by systemd and whoever else does it.
-const MOUNT: &str = "/sys/fs/bpf";
+use crate::container::Container;
 
 /// The folder of all containers, for root's eyes only.
 const FOLDER: &str = "/sys/fs/bpf/guard-run";
@@ -59,17 +46,9 @@ pub enum PinError {
         /// What failed.
         source: io::Error,
     },
-    /// Somebody else than root could have put anything there.
-    #[error(
-        "{FOLDER} is not root's alone (owner {owner}, mode {mode:o}), so what is in it can't be trusted; see who has made it, \
-         then: chmod 700 {MOUNT}, rm -r {FOLDER}"
-    )]
-    Foreign {
-        /// Who owns it.
-        owner: u32,
-        /// Its mode.
-        mode: u32,
-    },
+    /// The folder of all containers can't be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// Somebody else has a container with this id.
     #[error("another guard-hook is at work on a container with the id {0}")]
     Busy(String),
@@ -148,7 +127,7 @@ impl Pins {
             fs::rename(&folder, &unfinished).map_err(on(&folder))?;
             folder = unfinished;
         }
-        clear(&folder)?;
+        fs::remove_dir_all(&folder).map_err(on(&folder))?;
         drop(lock);
         Ok(())
     }
@@ -170,11 +149,11 @@ impl Draft {
     ///
     /// When that isn't possible.
     pub fn new(container: &Container) -> Result<Self, PinError> {
-        if !statfs(MOUNT).is_ok_and(|mount| mount.filesystem_type() == BPF_FS_MAGIC) {
+        if !bpffs::is_mounted() {
             return Err(PinError::NoBpfFs);
         }
-        match make(Path::new(FOLDER)) {
-            Err(Errno::EEXIST) => {}
+        match bpffs::make(Path::new(FOLDER)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made.map_err(on(Path::new(FOLDER)))?,
         }
         is_there()?;
@@ -185,8 +164,8 @@ impl Draft {
                 sleep(PAUSE);
             }
             sweep(&folder)?;
-            match make(&folder) {
-                Err(Errno::EEXIST) => continue,
+            match bpffs::make(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made.map_err(on(&folder))?,
             }
             // Between these two, somebody else may take it for an abandoned one and remove it.
@@ -220,7 +199,7 @@ impl Drop for Draft {
     fn drop(&mut self) {
         if self.lock.is_some() {
             // The container is about to be aborted. What can't be removed is removed by the next one.
-            let _ = clear(&self.folder);
+            let _ = fs::remove_dir_all(&self.folder);
         }
     }
 }
@@ -231,48 +210,17 @@ fn unfinished(folder: &Path) -> PathBuf {
     name.into()
 }
 
-fn make(folder: &Path) -> nix::Result<()> {
-    let made = DirBuilder::new().mode(0o700).create(folder);
-    made.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
-}
-
-/// Whether the folder of all containers is there, which then is root's alone: whoever else could write to it could have what
-/// links in it lead to removed.
-fn is_there() -> Result<bool, PinError> {
-    let found = match fs::symlink_metadata(FOLDER) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        found => found.map_err(on(Path::new(FOLDER)))?,
-    };
-    if found.is_dir() && is_roots_alone(&found) {
-        return Ok(true);
-    }
-    Err(PinError::Foreign { owner: found.uid(), mode: found.mode() })
-}
-
-/// Opens and locks a folder. `None` if it is another one by then.
-fn lock(folder: &Path, how: FlockArg) -> nix::Result<Option<Flock<OwnedFd>>> {
-    let opened =
-        open(folder, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
-    let opened = Flock::lock(opened, how).map_err(|(_, error)| error)?;
-    let (locked, there) = (fstat(&*opened)?, stat(folder));
-    Ok(there.is_ok_and(|there| there.st_ino == locked.st_ino).then_some(opened))
+/// Whether the folder of all containers is there.
+fn is_there() -> Result<bool, FolderError> {
+    bpffs::is_there(Path::new(FOLDER))
 }
 
 /// Removes a folder that whoever made it, or was removing it, has left behind.
 fn sweep(folder: &Path) -> Result<(), PinError> {
     match lock(folder, FlockArg::LockExclusiveNonblock) {
-        Ok(Some(_lock)) => clear(folder),
+        Ok(Some(_lock)) => fs::remove_dir_all(folder).map_err(on(folder)),
         // Somebody is at work: what the caller wants to do with the name will fail.
         Ok(None) | Err(Errno::ENOENT | Errno::EWOULDBLOCK) => Ok(()),
         Err(error) => Err(on(folder)(error)),
     }
-}
-
-/// Removes a folder and the files in it.
-fn clear(folder: &Path) -> Result<(), PinError> {
-    for entry in fs::read_dir(folder).map_err(on(folder))? {
-        let path = entry.map_err(on(folder))?.path();
-        fs::remove_file(&path).map_err(on(&path))?;
-    }
-    fs::remove_dir(folder).map_err(on(folder))
 }

@@ -8,9 +8,12 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use launcher::policy::{Document, Policy};
+use launcher::{
+    ownership::is_roots_alone,
+    policy::{Document, Policy},
+};
 
-use crate::{annotations::POLICY, ownership::is_roots_alone};
+use crate::annotations::POLICY;
 
 /// Reads a policy for containers.
 ///

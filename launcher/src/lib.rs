@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod attach;
+pub mod bpffs;
 pub mod cgroup;
 pub mod check;
 pub mod child;
@@ -22,6 +23,7 @@ pub mod harden;
 pub mod inherited;
 pub mod load;
 pub mod mounts;
+pub mod ownership;
 pub mod policy;
 pub mod privilege;
 pub mod process;
