@@ -50,7 +50,11 @@ const CGROUPS: [&str; 2] = [CGROUP1, CGROUP2];
 
 /// File systems that show the kernel's inside, or eBPF programs and maps by name; or by which the kernel is told what to execute
 /// in the place of a program.
-const HIDDEN: [&str; 4] = ["bpf", "debugfs", "tracefs", "binfmt_misc"];
+const HIDDEN: [&str; 4] = [BPFFS, "debugfs", "tracefs", "binfmt_misc"];
+
+/// Where guards are kept: of containers, and those that are for the next run. Whoever may rename files there could put one
+/// in another's place, so seeing it takes more than the others.
+const BPFFS: &str = "bpf";
 
 /// The message queues of the namespace that they were mounted in, which is another one than the command's.
 const QUEUES: &str = "mqueue";
@@ -111,6 +115,9 @@ impl View {
         if section.allows(Part::KernelFiles) {
             // Cgroups stay out of reach all the same.
             view.read_only = of(&CGROUPS);
+            if !section.allows(Part::Bpf) {
+                view.hidden = of(&[BPFFS]);
+            }
         } else {
             view.read_only = of(&READ_ONLY);
             view.hidden = of(&HIDDEN);
@@ -313,5 +320,8 @@ mod tests {
         let view = View::new(&section, &mounts, LAUNCHER, Vec::new());
         let cgroups = paths(&["/sys/fs/cgroup"]);
         assert_eq!(view, View { cgroups: cgroups.clone(), read_only: cgroups, ..View::default() });
+
+        let section = ProcessSection { allow: vec![Part::KernelFiles], ..ProcessSection::default() };
+        assert_eq!(View::new(&section, &mounts, LAUNCHER, Vec::new()).hidden, paths(&["/sys/fs/bpf"]));
     }
 }
