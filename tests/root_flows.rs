@@ -272,7 +272,7 @@ fn kill_9_of_guard_run_leaves_nothing_after_gc() {
     let program = "import socket, time\ns = socket.create_server(('127.0.0.1', 0))\nprint('ready', flush=True)\n\
                    time.sleep(1000)\n";
     let mark = format!("flows-{}", std::process::id());
-    let mut running = Run::python(policy(), program, &[&mark]).through(yard.wrapper()).start();
+    let mut running = Run::python(policy(), program, &[&mark]).flags(["--fresh"]).through(yard.wrapper()).start();
     running.wait_for("ready");
     // guard-run has the argument, too; the command is in the leaf.
     let leaves = yard.leaves();

@@ -57,7 +57,7 @@ impl Orphaned {
         let mut policy = without(self.forbidden.port());
         policy["process"] = json!({"allow": ["signals"]});
         let run = Run::shell(policy, &format!("{WITH_DAEMON}\n{then}"), &arguments);
-        let mut running = run.through(self.yard.wrapper()).start();
+        let mut running = run.flags(["--fresh"]).through(self.yard.wrapper()).start();
         running.wait_for("command ");
         running.wait_for("daemon ");
         assert!(running.stdout().contains(&self.expected()), "the control: {}", running.stdout());
@@ -210,7 +210,7 @@ fn kill_9_at_any_moment_leaves_no_process_outside_a_guarded_leaf_and_nothing_tha
     let (mut step, mut before_leaf, mut complete) = (0, 0, 0);
     // From the very start to when it all runs, in steps that are small beside the time that it takes.
     while complete < 5 {
-        let run = Run::shell(without(9), TWO_PROCESSES, &[&mark]).through(yard.wrapper());
+        let run = Run::shell(without(9), TWO_PROCESSES, &[&mark]).flags(["--fresh"]).through(yard.wrapper());
         let (running, begin) = (run.start(), Instant::now());
         // To the microsecond, so no sleeping.
         while begin.elapsed() < Duration::from_micros(100) * step {

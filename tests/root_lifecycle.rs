@@ -20,7 +20,11 @@ fn without(port: u16) -> Value {
 fn the_command_is_in_a_leaf_below_the_callers_own_cgroup_with_all_programs_attached() {
     let yard = Yard::new();
     let (release, hold) = pipe();
-    let mut running = Run::new(every_section_alone(), [STORM, "guard"]).through(yard.wrapper()).stdin(hold).start();
+    let mut running = Run::new(every_section_alone(), [STORM, "guard"])
+        .flags(["--fresh"])
+        .through(yard.wrapper())
+        .stdin(hold)
+        .start();
     running.wait_for("]\n[");
     // What the command itself saw: `storm` looks at its own cgroup.
     let stdout = running.stdout();
@@ -45,7 +49,7 @@ fn the_command_is_in_a_leaf_below_the_callers_own_cgroup_with_all_programs_attac
 #[test]
 fn only_the_programs_that_the_policy_needs_are_attached_and_they_go_with_the_leaf() {
     let policy = json!({"version": 1, "devices": {"default": "allow", "rules": [{"action": "deny", "major": 4095}]}});
-    let output = Run::new(cgroup_only(&policy), [STORM, "guard"]).output().success();
+    let output = Run::new(cgroup_only(&policy), [STORM, "guard"]).flags(["--fresh"]).output().success();
     let [_leaf, programs, maps] = output.stdout.lines().collect::<Vec<_>>()[..] else { panic!("{}", output.stdout) };
     let (programs, maps): (Vec<u32>, Vec<u32>) =
         (serde_json::from_str(programs).unwrap(), serde_json::from_str(maps).unwrap());

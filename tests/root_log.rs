@@ -69,7 +69,7 @@ fn hooks_are_named_with_the_programs_that_the_kernel_has_attached() {
                             {"action": "deny", "major": 4095}]}, "sysctls": {"default": "deny"},
                         "sockopts": {"default": "deny"}});
     let (end, writer) = io::pipe().unwrap();
-    let mut running = Run::shell(&policy, "echo ready; read -r _; true", &[]).stdin(end).start();
+    let mut running = Run::shell(&policy, "echo ready; read -r _; true", &[]).flags(["--fresh"]).stdin(end).start();
     running.wait_for("ready");
     let [leaf] = &leaves_of(running.pid())[..] else { panic!("one leaf") };
     let mut attached = Command::new(PYTHON);

@@ -159,7 +159,9 @@ fn two_hundred_at_once_all_succeed_and_leave_nothing_behind() {
     let yard = Yard::new();
     let (reader, writer) = std::io::pipe().unwrap();
     let runs: Vec<Run> = (0..200)
-        .map(|_| Run::new(every_section_alone(), [STORM, "guard"]).through(yard.wrapper()).limit(LONG))
+        .map(|_| {
+            Run::new(every_section_alone(), [STORM, "guard"]).flags(["--fresh"]).through(yard.wrapper()).limit(LONG)
+        })
         .map(|run| run.stdin(reader.try_clone().unwrap()))
         .collect();
     drop(reader);
@@ -179,7 +181,7 @@ fn two_hundred_at_once_all_succeed_and_leave_nothing_behind() {
 #[test]
 fn a_thousand_one_after_the_other_all_succeed_and_leave_nothing_behind() {
     let yard = Yard::new();
-    let run = Run::new(EVERY_SECTION, ["true"]).through(yard.wrapper());
+    let run = Run::new(EVERY_SECTION, ["true"]).flags(["--fresh"]).through(yard.wrapper());
     let programs: Vec<u64> = (0..1000)
         .flat_map(|_| {
             let output = run.start().wait().success();
@@ -193,6 +195,6 @@ fn a_thousand_one_after_the_other_all_succeed_and_leave_nothing_behind() {
     assert!(yard.leaves().is_empty(), "{:?}", yard.leaves());
     assert_eq!(files(&run), ["log.json", "policy.json"]);
     // And of one more, the maps.
-    let output = Run::new(every_section_alone(), [STORM, "guard"]).output().success();
+    let output = Run::new(every_section_alone(), [STORM, "guard"]).flags(["--fresh"]).output().success();
     assert_freed(&[guard(&output.stdout)]);
 }

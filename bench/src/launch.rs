@@ -40,12 +40,17 @@ pub fn measure(setup: &Setup) -> anyhow::Result<Vec<Figure>> {
     // The command ignores its argument; the log does not.
     let command = format!("/usr/bin/true {}", logs.tag);
     let guard = |policy: &Path| format!("'{}' --policy '{}' -- {command}", setup.guard_run.display(), policy.display());
+    // As the first run under a policy is since the system was started.
+    let fresh = |policy: &Path| guard(policy).replacen("--policy", "--fresh --policy", 1);
+    let every_hook = policies::every_hook(setup)?;
     let sides = [
         ("true", command.clone()),
         ("guard-run --policy examples/tutorial.json -- true", guard(&setup.tutorial)),
         ("guard-run with nothing but what keeps commands inside -- true", guard(&policies::hardening_alone(setup)?)),
-        ("guard-run with a rule at every hook -- true", guard(&policies::every_hook(setup)?)),
+        ("guard-run with a rule at every hook -- true", guard(&every_hook)),
         ("guard-run --policy examples/everything-allowed.json -- true", guard(&setup.everything_allowed)),
+        ("guard-run --fresh --policy examples/tutorial.json -- true", fresh(&setup.tutorial)),
+        ("guard-run --fresh with a rule at every hook -- true", fresh(&every_hook)),
         ("unshare -n true", format!("unshare -n {command}")),
         ("bwrap --dev-bind / / --unshare-net true", format!("bwrap --dev-bind / / --unshare-net {command}")),
         ("bwrap --unshare-all --dev-bind / / true", format!("bwrap --unshare-all --dev-bind / / {command}")),
@@ -60,7 +65,9 @@ pub fn measure(setup: &Setup) -> anyhow::Result<Vec<Figure>> {
     }
     let mut figures: Vec<Figure> =
         sides.iter().zip(&times).map(|((name, _), times)| Figure::new(*name, median(times), "ms")).collect();
-    let [_, guard, inside, every_hook, everything, unshare, bwrap, bwrap_all, firejail] = &times[..] else {
+    let [_, guard, inside, every_hook, everything, fresh, every_fresh, unshare, bwrap, bwrap_all, firejail] =
+        &times[..]
+    else {
         unreachable!("one for each side")
     };
     figures.extend([
@@ -69,6 +76,8 @@ pub fn measure(setup: &Setup) -> anyhow::Result<Vec<Figure>> {
             .with_goal(Goal::AtMost(1.5)),
         Figure::new("everything-allowed.json / bwrap --unshare-net", ratio(everything, bwrap), "")
             .with_goal(Goal::AtMost(1.5)),
+        Figure::new("guard-run --fresh / bwrap --unshare-net", ratio(fresh, bwrap), ""),
+        Figure::new("--fresh, a rule at every hook / bwrap --unshare-net", ratio(every_fresh, bwrap), ""),
         Figure::new("guard-run / unshare -n", ratio(guard, unshare), ""),
         Figure::new("what keeps commands inside / bwrap --unshare-all", ratio(inside, bwrap_all), "")
             .with_goal(Goal::AtMost(1.0)),

@@ -137,6 +137,12 @@ pub fn guard_device(ctx: DeviceContext) -> i32 {
     device::device(&ctx)
 }
 
+/// Allows everything: by it, the kernel tells whether there still is anything that the others guard (`launcher::load::Spare`).
+#[cgroup_sysctl]
+pub fn guard_sentinel(_: SysctlContext) -> i32 {
+    1
+}
+
 /// `BPF_CGROUP_SYSCTL`
 #[cgroup_sysctl]
 pub fn guard_sysctl(ctx: SysctlContext) -> i32 {

@@ -4,6 +4,7 @@ use std::{collections::HashSet, error::Error, fmt::Write as _, fs, path::Path};
 
 use aya_obj::{Map, Object, generated::bpf_insn};
 use object::{Object as _, ObjectSymbol as _};
+use sha2::{Digest as _, Sha256};
 
 /// Links an object file and writes it as an expression of type `launcher::load::Image`.
 pub fn link(path: &Path) -> Result<String, Box<dyn Error>> {
@@ -45,7 +46,9 @@ pub fn link(path: &Path) -> Result<String, Box<dyn Error>> {
         let words: Vec<u64> = function.instructions.iter().copied().map(word).collect();
         writeln!(source, "        ProgramImage {{ name: {name:?}, instructions: &{words:?} }},")?;
     }
-    source.push_str("    ],\n}\n");
+    source.push_str("    ],\n");
+    let digest: [u8; 32] = Sha256::digest(&source).into();
+    writeln!(source, "    digest: {digest:?},\n}}")?;
     Ok(source)
 }
 

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{
     cgroup::Leaf,
-    load::{Loaded, LoadedProgram, Records},
+    load::{Loaded, LoadedProgram, Records, Spare},
     privilege::{self, Operation},
 };
 
@@ -53,6 +53,8 @@ pub struct Attached {
     pub programs: Vec<LoadedProgram>,
     /// Their records.
     pub records: Option<Records>,
+    /// Where the programs are kept for the next run.
+    pub spare: Option<Spare>,
 }
 
 impl Attached {
@@ -62,12 +64,12 @@ impl Attached {
     ///
     /// When the kernel refuses one.
     pub fn new(loaded: Loaded, leaf: Leaf) -> Result<Self, AttachError> {
-        let Loaded { programs, records } = loaded;
+        let Loaded { programs, records, spare } = loaded;
         for program in &programs {
             let _raised = privilege::raise(Operation::Attach);
             attach(program, &leaf)?;
         }
-        Ok(Self { leaf, programs, records })
+        Ok(Self { leaf, programs, records, spare })
     }
 }
 

@@ -46,6 +46,7 @@ struct Cli {
 }
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct RunArgs {
     /// The policy to enforce
     #[arg(short, long, value_name = "FILE")]
@@ -63,6 +64,9 @@ struct RunArgs {
     /// Let the command have the N descriptors from 3 up, too; all others are closed
     #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
     preserve_fds: u16,
+    /// Have the kernel verify the programs anew, and keep none for the next run
+    #[arg(long)]
+    fresh: bool,
     /// Run the command as this user, with that user's groups
     #[arg(long, value_name = "NAME|UID[:GROUP]", value_hint = ValueHint::Username)]
     user: Option<Identity>,
@@ -188,7 +192,7 @@ fn status_of(error: &anyhow::Error) -> u8 {
 impl From<RunArgs> for Options {
     fn from(args: RunArgs) -> Self {
         let verbosity = if args.quiet { -1 } else { i8::from(args.verbose) };
-        let RunArgs { policy, log, events, flows, preserve_fds, user, wait, fail_on_deny, command, .. } = args;
-        Self { policy, command, log, events, flows, preserve_fds, user, wait, fail_on_deny, verbosity }
+        let RunArgs { policy, log, events, flows, preserve_fds, fresh, user, wait, fail_on_deny, command, .. } = args;
+        Self { policy, command, log, events, flows, preserve_fds, fresh, user, wait, fail_on_deny, verbosity }
     }
 }

@@ -11,11 +11,12 @@ use nix::sys::{
 
 use crate::{
     attach::Attached,
+    bpffs::{self, MOUNT},
     cgroup::{Hierarchy, Leaf},
     compile::{Tables, UnixTables},
     exit,
     harden::Hardening,
-    load::{Loaded, load_one},
+    load::{Loaded, load_one, spares_are_possible},
     mounts::Mount,
     policy::{Document, Policy, PolicyError},
     privilege,
@@ -148,6 +149,10 @@ pub fn doctor() -> anyhow::Result<u8> {
         }
     }
     findings.add("a place for logs", Destination::open(None, jiff::Timestamp::now()));
+    findings.add_optional(
+        format!("a bpf file system ({MOUNT}), where programs are kept for the next run, and the guards of containers"),
+        no_folder(),
+    );
     containers::look(&mut findings);
     Ok(findings.conclude())
 }
@@ -155,6 +160,14 @@ pub fn doctor() -> anyhow::Result<u8> {
 /// A policy of the doctor's own.
 fn parse(policy: &str) -> Result<Policy, PolicyError> {
     Document::new(Path::new("doctor"), policy.into()).parse()
+}
+
+/// Why nothing can be kept in the kernel.
+fn no_folder() -> Option<String> {
+    if !bpffs::is_mounted() {
+        return Some(format!("not mounted; type: mount -t bpf bpf {MOUNT} -o mode=700"));
+    }
+    spares_are_possible().err().map(|error| format!("{:#}", anyhow::Error::from(error)))
 }
 
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.

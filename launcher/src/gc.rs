@@ -1,12 +1,15 @@
-//! `guard-run gc`: reaps what guard-runs that were killed have left behind.
+//! `guard-run gc`: reaps what guard-runs that were killed have left behind, and what those that were not have kept.
 
 use crate::{
     cgroup::{Hierarchy, reap},
     exit,
+    load::remove_spares,
+    privilege,
     run::tell,
 };
 
-/// Removes every leaf in the hierarchy whose launcher is gone, and kills what still runs there.
+/// Removes every leaf in the hierarchy whose launcher is gone, and kills what still runs there; then, for root, the programs
+/// that are kept for the next run.
 ///
 /// # Errors
 ///
@@ -17,6 +20,10 @@ pub fn gc() -> anyhow::Result<u8> {
         println!("removed {}", path.display());
     }
     println!("{} abandoned {} removed", removed.len(), if removed.len() == 1 { "leaf" } else { "leaves" });
+    if privilege::is_root() {
+        let spares = remove_spares();
+        println!("{spares} {} removed", if spares == 1 { "spare" } else { "spares" });
+    }
     let status = if failed.is_empty() { exit::OK } else { exit::FAILURE };
     for error in failed {
         tell(&format!("can't remove {:#}", anyhow::Error::from(error)));

@@ -56,6 +56,8 @@ pub struct Options {
     pub flows: bool,
     /// How many descriptors beside the standard streams the command gets: 3 and those after it.
     pub preserve_fds: u16,
+    /// Whether to do without the programs that an earlier run has kept.
+    pub fresh: bool,
     /// Whom to run the command as.
     pub user: Option<Identity>,
     /// What to wait for.
@@ -95,7 +97,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     // The command's process is born in the leaf, and does what keeps it there while the kernel verifies the programs: both take
     // their time. It is not the command until it is let go.
     let held = leaf.hold(&command, &hardening, signals.before())?;
-    let loaded = Loaded::new(&tables)?;
+    let loaded = if options.fresh { Loaded::new(&tables)? } else { Loaded::spare_or_new(&tables, &leaf)? };
     let started = Timestamp::now();
     let log = Destination::open(options.log.as_deref(), started);
     let log = log.with_context(|| match &options.log {
@@ -132,6 +134,10 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         flows: None,
         flows_lost: None,
     };
+    if let Some(spare) = &mut attached.spare {
+        // If it can't be kept, the next run takes as long as this one.
+        let _ = spare.keep(&attached.programs);
+    }
     let outcome = supervise(&mut attached, &child, &signals, &mut journal, options.wait)?;
     // Nobody is left in the leaf, so the counts are final.
     report.ended = Timestamp::now();

@@ -1,9 +1,13 @@
 //! What the kernel says about eBPF programs and maps: bpf(2) with the few commands that ask.
 
 use std::{
+    ffi::CString,
     fs::File,
     io::{Error, Result},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
     path::Path,
 };
 
@@ -13,6 +17,7 @@ use crate::cgroup_only;
 
 // include/uapi/linux/bpf.h
 const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_OBJ_GET: libc::c_int = 7;
 const BPF_PROG_ATTACH: libc::c_int = 8;
 const BPF_PROG_GET_FD_BY_ID: libc::c_int = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
@@ -109,6 +114,23 @@ struct Info {
     address: u64,
 }
 
+/// Those of `BPF_OBJ_GET`.
+#[repr(C)]
+struct ByPath {
+    path: u64,
+    fd: u32,
+    flags: u32,
+}
+
+/// `struct bpf_link_info` of a link to a cgroup.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfo {
+    before: [u32; 4],
+    cgroup_id: u64,
+    after: u64,
+}
+
 /// `struct bpf_prog_info`, up to what is needed here.
 #[repr(C)]
 #[derive(Default)]
@@ -195,6 +217,28 @@ pub fn maps_of(program: u32) -> Vec<u32> {
     let mut attributes = Info { fd: number(program.as_raw_fd()), length, address: &raw mut info as u64 };
     bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes).expect("the program is there");
     ids[..info.nr_map_ids as usize].to_vec()
+}
+
+/// Whether a link that is pinned there still leads to a cgroup. Where there is none, none does.
+///
+/// # Panics
+///
+/// When the kernel doesn't say.
+#[must_use]
+pub fn leads_to_a_cgroup(link: &Path) -> bool {
+    let path = CString::new(link.as_os_str().as_bytes()).expect("a path");
+    let fd = bpf(BPF_OBJ_GET, &mut ByPath { path: path.as_ptr() as u64, fd: 0, flags: 0 });
+    let fd = match fd {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return false,
+        fd => RawFd::try_from(fd.expect("tests run as root")).expect("a descriptor is an int"),
+    };
+    // SAFETY: the kernel has just made the descriptor, for us alone.
+    let link = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut info = LinkInfo::default();
+    let length = u32::try_from(size_of::<LinkInfo>()).expect("small");
+    let mut attributes = Info { fd: number(link.as_raw_fd()), length, address: &raw mut info as u64 };
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes).expect("the link is there");
+    info.cgroup_id != 0
 }
 
 /// How a program on a cgroup goes together with those on cgroups further down.

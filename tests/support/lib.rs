@@ -16,6 +16,7 @@ mod probe;
 mod run;
 mod running;
 mod server;
+mod spares;
 mod task;
 pub mod terminal;
 pub mod unix;
@@ -34,6 +35,7 @@ pub use probe::Probe;
 pub use run::{LIMIT, PYTHON, PolicyText, Run, cgroup_only, guard_run};
 pub use running::{Output, Running};
 pub use server::{TcpServer, UdpServer};
+pub use spares::Spares;
 pub use task::Task;
 pub use yard::{Yard, cgroup_of, is_alive, is_stopped, processes_in, processes_with_argument, status_of};
 

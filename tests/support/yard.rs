@@ -68,8 +68,20 @@ impl Yard {
     /// When that can't be run.
     #[must_use]
     pub fn gc(&self) -> Output {
-        let mut command = Command::new("sh");
-        command.arg("-c").arg(ENTER_ALONE).arg(&self.0).arg(cgroup2_mount()).arg(guard_run()).arg("gc");
+        self.gc_through(&[])
+    }
+
+    /// The same by another command.
+    ///
+    /// # Panics
+    ///
+    /// When that can't be run.
+    #[must_use]
+    pub fn gc_through(&self, wrapper: &[OsString]) -> Output {
+        let words = wrapper.iter().cloned().chain(["sh".into(), "-c".into(), ENTER_ALONE.into()]);
+        let words: Vec<OsString> = words.collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg(&self.0).arg(cgroup2_mount()).arg(guard_run()).arg("gc");
         command.output().expect("sh is there")
     }
 }

@@ -10,10 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    sys::statfs::{BPF_FS_MAGIC, statfs},
-    unistd::{AccessFlags, access},
-};
+use nix::unistd::{AccessFlags, access};
 
 use super::Findings;
 use crate::cgroup::{CgroupError, Hierarchy};
@@ -36,9 +33,6 @@ const CONTAINERS_CONF_FOLDER: &str = "/etc/containers/containers.conf.d";
 
 /// The file that names our hook.
 const HOOK_FILE: &str = "guard-run.json";
-
-/// Where guard-hook keeps a container's guard.
-const BPFFS: &str = "/sys/fs/bpf";
 
 /// An engine that reads no hooks.d, but can be told of runtimes.
 struct Engine {
@@ -85,7 +79,6 @@ pub fn look(findings: &mut Findings) {
         findings.add_optional(version(name, program), None);
     }
     let has = |name: &str| engines.iter().any(|(engine, _)| *engine == name);
-    findings.add_optional(format!("bpffs, where the guards of containers are kept ({BPFFS})"), bpffs());
     if has("podman") || has("crio") {
         let folders = hooks_folders();
         let what = format!("the guard's hook for podman and CRI-O, in {}", folders.join(" or "));
@@ -151,15 +144,6 @@ fn layout() -> String {
                 .into()
         }
         Err(error) => error.to_string(),
-    }
-}
-
-fn bpffs() -> Option<String> {
-    let mount = format!("type: mount -t bpf bpf {BPFFS} -o mode=700");
-    match statfs(BPFFS) {
-        Ok(stat) if stat.filesystem_type() == BPF_FS_MAGIC => None,
-        Ok(_) => Some(format!("not mounted; {mount}")),
-        Err(error) => Some(format!("{error}; {mount}")),
     }
 }
 

@@ -3,7 +3,10 @@
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray};
 use common::flow::{Key, Tally};
 
-use super::{LoadError, RecordMaps};
+use super::{
+    LoadError, RecordMaps,
+    maps::{empty, on_every_cpu},
+};
 use crate::sys::plain::Wire;
 
 /// The maps in which the programs count flows.
@@ -23,6 +26,12 @@ impl Flows {
             tallies: HashMap::try_from(Map::HashMap(tallies)).map_err(unusable("FLOWS"))?,
             lost: PerCpuArray::try_from(Map::PerCpuArray(lost)).map_err(unusable("FLOWS_LOST"))?,
         }))
+    }
+
+    /// Forgets all of them.
+    pub(super) fn empty(&mut self) -> Result<(), MapError> {
+        empty(&mut self.tallies)?;
+        self.lost.set(0, on_every_cpu(0)?, 0)
     }
 
     /// All flows so far.

@@ -1,7 +1,7 @@
 //! eBPF programs and maps as the build script leaves them, and getting those that are wanted into the kernel.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     ffi::CStr,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
@@ -11,6 +11,8 @@ use aya_obj::{
     Map,
     generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_map_type, bpf_prog_type},
 };
+
+use sha2::{Digest as _, Sha256};
 
 use super::{LoadError, MapContent};
 use crate::sys::{bpf, storage::create_socket_storage};
@@ -30,6 +32,8 @@ pub struct Image {
     pub variables: &'static [Variable],
     /// Its programs.
     pub programs: &'static [ProgramImage],
+    /// SHA-256 of all of the above.
+    pub digest: [u8; 32],
 }
 
 /// A map of an [`Image`]; sizes in bytes.
@@ -81,7 +85,7 @@ impl Image {
         contents: Vec<MapContent>,
         unused: Vec<&'static str>,
     ) -> Result<LoadedImage, LoadError> {
-        let mut contents: HashMap<&str, MapContent> =
+        let mut contents: BTreeMap<&str, MapContent> =
             contents.into_iter().map(|content| (content.name, content)).collect();
         let mut data: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
         for (number, map) in self.maps.iter().enumerate().filter(|(_, map)| !map.data.is_empty()) {
@@ -138,13 +142,39 @@ impl PreparedProgram {
 /// An [`Image`] of which programs are made ready, with the maps that these need.
 pub struct LoadedImage {
     image: &'static Image,
-    contents: HashMap<&'static str, MapContent>,
+    contents: BTreeMap<&'static str, MapContent>,
     unused: Vec<&'static str>,
     maps: BTreeMap<usize, MapData>,
     placeholder: Option<MapData>,
 }
 
 impl LoadedImage {
+    /// How many bytes go into its maps.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.contents.values().map(|content| content.keys.len() + content.values.len()).sum()
+    }
+
+    /// SHA-256 of all that tells these programs from others, and the unchangeable part of their maps from others'. To be
+    /// asked before any program is prepared.
+    #[must_use]
+    pub fn digest(&self) -> Sha256 {
+        let mut digest = Sha256::new_with_prefix(self.image.digest);
+        // What is hashed begins with how long it is: so no two lists look alike.
+        let mut add = |bytes: &[u8]| {
+            digest.update((bytes.len() as u64).to_le_bytes());
+            digest.update(bytes);
+        };
+        for MapContent { name, keys, values, count } in self.contents.values() {
+            add(name.as_bytes());
+            add(keys);
+            add(values);
+            add(&count.to_le_bytes());
+        }
+        self.unused.iter().for_each(|name| add(name.as_bytes()));
+        digest
+    }
+
     /// Makes a program ready to be loaded, and the maps that it refers to unless they already are. These must be kept
     /// until it is loaded.
     ///

@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf},
+    util::nr_cpus,
+};
 use common::{
     net::{self, Address},
     record::{
@@ -140,6 +144,10 @@ pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
 pub struct Tallies<S: Plain>(HashMap<MapData, Wire<Key<S>>, Wire<Tally>>);
 
 impl<S: Plain> Tallies<S> {
+    fn empty(&mut self) -> Result<(), MapError> {
+        empty(&mut self.0)
+    }
+
     /// All denials so far.
     pub fn all(&self) -> impl Iterator<Item = Result<(Key<S>, Tally), MapError>> + '_ {
         self.0.iter().map(|entry| entry.map(|(Wire(key), Wire(tally))| (key, tally)))
@@ -201,6 +209,21 @@ impl Records {
         })
     }
 
+    /// Forgets all that is recorded, for the next run. There must be nobody who adds to it.
+    pub(super) fn empty(&mut self) -> Result<(), MapError> {
+        for hook in Hook::ALL {
+            self.counters.set(u32::from(hook as u8), on_every_cpu(Wire(Counters::default()))?, 0)?;
+        }
+        while self.news.next().is_some() {}
+        self.net.iter_mut().try_for_each(Tallies::empty)?;
+        self.unix.iter_mut().try_for_each(Tallies::empty)?;
+        self.device.iter_mut().try_for_each(Tallies::empty)?;
+        self.sysctl.iter_mut().try_for_each(Tallies::empty)?;
+        self.socket.iter_mut().try_for_each(Tallies::empty)?;
+        self.sockopt.iter_mut().try_for_each(Tallies::empty)?;
+        self.flows.iter_mut().try_for_each(Flows::empty)
+    }
+
     /// What a hook has done so far, on all CPUs together.
     ///
     /// # Errors
@@ -216,6 +239,23 @@ impl Records {
         }
         Ok(sum)
     }
+}
+
+/// Removes all entries of a map to which nobody adds any.
+pub(super) fn empty<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<(), MapError> {
+    loop {
+        // While some are removed, the kernel may leave others out.
+        let keys = map.keys().collect::<Result<Vec<K>, MapError>>()?;
+        if keys.is_empty() {
+            return Ok(());
+        }
+        keys.iter().try_for_each(|key| map.remove(key))?;
+    }
+}
+
+/// A value as the value of each CPU.
+pub(super) fn on_every_cpu<V: Pod>(value: V) -> Result<PerCpuValues<V>, MapError> {
+    Ok(PerCpuValues::try_from(vec![value; nr_cpus().map_err(|(_, error)| error)?])?)
 }
 
 fn tallies<S: Plain>(maps: &mut RecordMaps, name: &'static str) -> Result<Option<Tallies<S>>, LoadError> {

@@ -7,6 +7,7 @@ mod hook;
 mod image;
 mod maps;
 mod pin;
+mod spare;
 mod unix;
 
 use std::{
@@ -23,6 +24,7 @@ use nix::{
     sys::utsname::uname,
     unistd::Pid,
 };
+use sha2::Digest as _;
 
 pub use btf::BtfError;
 pub use flow::Flows;
@@ -30,9 +32,11 @@ pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, PreparedProgram, ProgramImage, Variable};
 pub use maps::{MapContent, Records, Tallies, contents, globals, unused};
 pub use pin::{Link, RecordMaps, pin_note, read_note};
+pub use spare::{Spare, remove_spares, spares_are_possible};
 
 use self::unix::{Facts, inactive_lsm, lsm_function};
 use crate::{
+    cgroup::Leaf,
     compile::Tables,
     privilege::{self, Operation},
     sys::bpf::{self, ProgramIdentity},
@@ -253,6 +257,8 @@ pub struct Loaded {
     pub programs: Vec<LoadedProgram>,
     /// Where they leave their records. `None` where there are no programs.
     pub records: Option<Records>,
+    /// Where they are kept for the next run.
+    pub spare: Option<Spare>,
 }
 
 impl Loaded {
@@ -262,9 +268,60 @@ impl Loaded {
     ///
     /// When this process may not, or the kernel can't.
     pub fn new(tables: &Tables) -> Result<Self, LoadError> {
-        let Fresh { programs, maps } = Fresh::threaded_from(WORTH_A_THREAD_BESIDE_A_CHILD, tables)?;
+        in_one_way_or_another(tables, |hooks| Self::of(Fresh::at(tables, hooks, WORTH_A_THREAD_BESIDE_A_CHILD)?))
+    }
+
+    /// The same for a leaf, with programs that an earlier run under the same policy has kept, or else with new ones that will
+    /// be kept ([`Spare`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Loaded::new`].
+    pub fn spare_or_new(tables: &Tables, leaf: &Leaf) -> Result<Self, LoadError> {
+        in_one_way_or_another(tables, |hooks| {
+            let facts = Facts::of(tables, hooks)?;
+            let mut image = begin(tables, &facts)?;
+            let name = name(&image, hooks, &facts);
+            let spare = if hooks.is_empty() { None } else { Spare::reserve(&mut image, &name, leaf) };
+            if let Some(mut kept) = spare.as_ref().and_then(|spare| Self::of(spare.open(hooks)?).ok())
+                && kept.forget().is_ok()
+            {
+                return Ok(Self { spare, ..kept });
+            }
+            let fresh = Fresh::load(image, hooks, &facts, WORTH_A_THREAD_BESIDE_A_CHILD)?;
+            let spare = spare.and_then(|spare| spare.expecting(&fresh.maps).ok());
+            Ok(Self { spare, ..Self::of(fresh)? })
+        })
+    }
+
+    fn of(Fresh { programs, maps }: Fresh) -> Result<Self, LoadError> {
         let records = if programs.is_empty() { None } else { Some(Records::of(maps)?) };
-        Ok(Self { programs, records })
+        Ok(Self { programs, records, spare: None })
+    }
+
+    /// Empties the records of an earlier run.
+    fn forget(&mut self) -> Result<(), MapError> {
+        self.records.iter_mut().try_for_each(Records::empty)
+    }
+}
+
+/// The name of these programs: what goes into the kernel is the same if it is.
+fn name(image: &LoadedImage, hooks: &[Hook], facts: &Facts) -> String {
+    let mut digest = image.digest();
+    for hook in hooks {
+        digest.update([*hook as u8]);
+        digest.update(facts.function(*hook).to_le_bytes());
+    }
+    format!("{:x}", digest.finalize())
+}
+
+/// Loads the programs at the hooks that these tables need, or, if this kernel lacks one, at others that do as well.
+fn in_one_way_or_another<T>(tables: &Tables, load: impl Fn(&[Hook]) -> Result<T, LoadError>) -> Result<T, LoadError> {
+    match (load(&tables.hooks()), tables.other_hooks()) {
+        (Err(first), Some(hooks)) if first.is_missing_hook() => {
+            load(&hooks).map_err(|second| LoadError::Neither { first: Box::new(first), second: Box::new(second) })
+        }
+        (loaded, _) => loaded,
     }
 }
 
@@ -283,26 +340,20 @@ impl Fresh {
     ///
     /// When this process may not, or the kernel can't.
     pub fn new(tables: &Tables) -> Result<Self, LoadError> {
-        Self::threaded_from(WORTH_A_THREAD, tables)
+        in_one_way_or_another(tables, |hooks| Self::at(tables, hooks, WORTH_A_THREAD))
     }
 
-    /// The same, with a second thread from this many programs on.
-    fn threaded_from(count: usize, tables: &Tables) -> Result<Self, LoadError> {
-        match (Self::at(tables, &tables.hooks(), count), tables.other_hooks()) {
-            (Err(first), Some(hooks)) if first.is_missing_hook() => Self::at(tables, &hooks, count)
-                .map_err(|second| LoadError::Neither { first: Box::new(first), second: Box::new(second) }),
-            (loaded, _) => loaded,
-        }
-    }
-
-    /// Loads the programs for these hooks.
+    /// Loads the programs for these hooks, with a second thread from this many programs on.
     fn at(tables: &Tables, hooks: &[Hook], worth_a_thread: usize) -> Result<Self, LoadError> {
         let facts = Facts::of(tables, hooks)?;
+        Self::load(begin(tables, &facts)?, hooks, &facts, worth_a_thread)
+    }
+
+    fn load(mut image: LoadedImage, hooks: &[Hook], facts: &Facts, worth_a_thread: usize) -> Result<Self, LoadError> {
         let _raised = privilege::raise(Operation::Load);
-        let mut image = begin(tables, &facts)?;
         let prepared = hooks.iter().map(|hook| Ok((*hook, image.prepare(spec(*hook).program)?)));
         let prepared = prepared.collect::<Result<Vec<_>, LoadError>>()?;
-        let programs = load_all(&prepared, &facts, worth_a_thread)?;
+        let programs = load_all(&prepared, facts, worth_a_thread)?;
         Ok(Self { programs, maps: RecordMaps::of(&mut image) })
     }
 }

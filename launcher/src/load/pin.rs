@@ -70,6 +70,11 @@ impl RecordMaps {
         self.0.iter().try_for_each(|(name, map)| bpf::pin(map.fd().as_fd(), &c_path(&folder.join(name))?))
     }
 
+    /// The same maps once more.
+    pub(super) fn handles(&self) -> io::Result<Vec<(&'static str, OwnedFd)>> {
+        self.0.iter().map(|(name, map)| Ok((*name, map.fd().as_fd().try_clone_to_owned()?))).collect()
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -79,6 +84,18 @@ impl RecordMaps {
     /// Takes one of them.
     pub(super) fn take(&mut self, name: &str) -> Option<MapData> {
         self.0.remove(name)
+    }
+}
+
+impl LoadedProgram {
+    /// Opens the program of a hook that is pinned in a folder.
+    pub(super) fn open(folder: &Path, hook: Hook) -> io::Result<Self> {
+        Ok(Self { hook, fd: open(&folder.join(hook.name()))? })
+    }
+
+    /// Pins the program in a folder.
+    pub(super) fn pin(&self, folder: &Path) -> io::Result<()> {
+        bpf::pin(self.fd.as_fd(), &c_path(&folder.join(self.hook.name()))?)
     }
 }
 
@@ -150,10 +167,10 @@ pub fn read_note(path: &Path) -> io::Result<Vec<u8>> {
     bpf::first_element(map.fd().as_fd(), size)
 }
 
-fn open(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn open(path: &Path) -> io::Result<OwnedFd> {
     bpf::open_pinned(&c_path(path)?)
 }
 
-fn c_path(path: &Path) -> io::Result<CString> {
+pub(super) fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }

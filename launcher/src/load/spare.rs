@@ -1,0 +1,223 @@
+//! Spares: programs that the kernel has verified, and their maps, kept for the next run under the same policy. Verifying takes
+//! most of the time of a launch, and comes to the same each time.
+//!
+//! A spare is a folder in a bpf file system, known by the hash of all that goes into the kernel, the policy included, which is
+//! in maps that nobody can change. Only one run has it at a time, and nothing of a run is there for the next, since the maps of
+//! records are emptied before. So a run with a spare differs in nothing but time from one without.
+//!
+//! While its guard-run is alive, the folder is locked. What it guards may live longer: processes, if guard-run was killed, or
+//! sockets in other hands. So a *sentinel* is attached to the leaf beside the programs, which allows everything, by a link that
+//! is pinned in the folder. The kernel takes all programs off a cgroup at once, when it is removed and neither process nor
+//! socket is left that belongs to it (`cgroup_bpf_release`). When the sentinel's link leads nowhere, nobody is guarded by this
+//! spare any more.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
+use common::record::Hook;
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+use super::{
+    Fresh, LoadError, LoadedImage, LoadedProgram, RecordMaps,
+    pin::{c_path, open},
+};
+use crate::{
+    bpffs::{self, FolderError},
+    cgroup::Leaf,
+    privilege,
+    sys::bpf,
+};
+
+/// The folder of all spares, for root's eyes only.
+const FOLDER: &str = "/sys/fs/bpf/guard-run-spares";
+
+/// How many spares there may be. Most take less than a megabyte.
+const MOST: usize = 32;
+
+/// How many of one policy: for runs at the same time, and for those shortly after one another, since the kernel takes its time
+/// (some 20 ms) to find that a cgroup is gone.
+const MOST_ALIKE: usize = 16;
+
+/// From this many bytes of tables on, there is one spare of a policy.
+const LARGE: usize = 1 << 20;
+
+/// The program that tells whether a leaf still is, and where it is attached: where programs are hardly ever asked.
+const SENTINEL: &str = "guard_sentinel";
+const SENTINEL_KIND: bpf_prog_type = bpf_prog_type::BPF_PROG_TYPE_CGROUP_SYSCTL;
+const SENTINEL_PLACE: bpf_attach_type = bpf_attach_type::BPF_CGROUP_SYSCTL;
+
+/// The name of its link to the leaf of the latest run.
+const LEAF: &str = "leaf";
+
+/// The folder of programs and maps in a spare's. It has all of them, or isn't there.
+const KEPT: &str = "kept";
+
+/// The same while it is being made, or removed.
+const UNFINISHED: &str = "unfinished";
+
+/// A spare that this run has, or is about to make. It is nobody else's until this process ends, and what it guards.
+#[derive(Debug)]
+pub struct Spare {
+    folder: PathBuf,
+    _lock: Flock<OwnedFd>,
+    /// The maps of records, where they are not kept yet.
+    unkept: Vec<(&'static str, OwnedFd)>,
+}
+
+impl Spare {
+    /// Finds a spare of this name that nobody has, or else a place to make one, and puts its sentinel on a leaf. `None` where
+    /// nothing can be kept: that takes root, and a bpf file system.
+    pub(super) fn reserve(image: &mut LoadedImage, name: &str, leaf: &Leaf) -> Option<Self> {
+        if !spares_are_possible().unwrap_or(false) {
+            return None;
+        }
+        let alike = if image.size() < LARGE { MOST_ALIKE } else { 1 };
+        let spare = (0..alike).find_map(|number| Self::at(&Path::new(FOLDER).join(format!("{name}-{number}"))))?;
+        spare.tie(image, leaf).ok()?;
+        Some(spare)
+    }
+
+    /// The spare in a folder, which is made if it isn't there. `None` if somebody has it.
+    fn at(folder: &Path) -> Option<Self> {
+        match Self::unused(folder) {
+            Err(Errno::ENOENT) => {
+                remove_oldest();
+                bpffs::make(folder).ok()?;
+                Self::unused(folder).ok()?
+            }
+            found => found.ok()?,
+        }
+    }
+
+    /// The spare in a folder, unless somebody has it.
+    fn unused(folder: &Path) -> nix::Result<Option<Self>> {
+        let Some(lock) = bpffs::lock(folder, FlockArg::LockExclusiveNonblock)? else { return Ok(None) };
+        let guards_nobody = match open(&folder.join(LEAF)) {
+            Ok(link) => bpf::link_ends(link.as_fd()).is_ok_and(|ends| ends.cgroup == 0),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        Ok(guards_nobody.then(|| Self { folder: folder.to_owned(), _lock: lock, unkept: Vec::new() }))
+    }
+
+    /// Puts the sentinel on a leaf. From then on, nobody else has this spare until the leaf is gone.
+    fn tie(&self, image: &mut LoadedImage, leaf: &Leaf) -> Result<(), LoadError> {
+        let refused = |error| LoadError::program(SENTINEL, error, String::new());
+        let (program, link) = (self.folder.join(SENTINEL), self.folder.join(LEAF));
+        let sentinel = match open(&program) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let sentinel = image.prepare(SENTINEL)?.load(SENTINEL_KIND, Some(SENTINEL_PLACE))?;
+                pin(&sentinel, &program).map_err(refused)?;
+                sentinel
+            }
+            opened => opened.map_err(refused)?,
+        };
+        match fs::remove_file(&link) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
+            _ => {}
+        }
+        let tied = bpf::link(&sentinel, leaf.folder(), SENTINEL_PLACE).map_err(refused)?;
+        pin(&tied, &link).map_err(refused)
+    }
+
+    /// What is kept in it: the programs of these hooks, and their maps. `None` if there is nothing that can be used.
+    pub(super) fn open(&self, hooks: &[Hook]) -> Option<Fresh> {
+        let kept = self.folder.join(KEPT);
+        let programs = hooks.iter().map(|hook| LoadedProgram::open(&kept, *hook)).collect::<io::Result<_>>().ok()?;
+        Some(Fresh { programs, maps: RecordMaps::open(&kept).ok()? })
+    }
+
+    /// The same spare, in which these maps are to be kept together with the programs.
+    pub(super) fn expecting(self, maps: &RecordMaps) -> io::Result<Self> {
+        Ok(Self { unkept: maps.handles()?, ..self })
+    }
+
+    /// Keeps programs and their maps for the next run, unless they already are.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses. Then there is nothing for the next run.
+    pub fn keep(&mut self, programs: &[LoadedProgram]) -> io::Result<()> {
+        if self.unkept.is_empty() {
+            return Ok(());
+        }
+        self.discard()?;
+        let unfinished = self.folder.join(UNFINISHED);
+        bpffs::make(&unfinished)?;
+        self.unkept.drain(..).try_for_each(|(name, map)| pin(&map, &unfinished.join(name)))?;
+        programs.iter().try_for_each(|program| program.pin(&unfinished))?;
+        fs::rename(&unfinished, self.folder.join(KEPT))
+    }
+
+    /// Removes what is kept.
+    fn discard(&self) -> io::Result<()> {
+        let (kept, unfinished) = (self.folder.join(KEPT), self.folder.join(UNFINISHED));
+        let there = |outcome: io::Result<()>| match outcome {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        there(fs::remove_dir_all(&unfinished))?;
+        there(fs::rename(kept, &unfinished))?;
+        there(fs::remove_dir_all(&unfinished))
+    }
+
+    /// Removes the spare.
+    fn remove(self) -> io::Result<()> {
+        self.discard()?;
+        fs::remove_dir_all(&self.folder)
+    }
+}
+
+fn pin(object: &OwnedFd, path: &Path) -> io::Result<()> {
+    bpf::pin(object.as_fd(), &c_path(path)?)
+}
+
+/// Whether spares can be kept: by root, where there is a bpf file system.
+///
+/// # Errors
+///
+/// When others than root could put something in their place.
+pub fn spares_are_possible() -> Result<bool, FolderError> {
+    if !privilege::is_root() || !bpffs::is_mounted() {
+        return Ok(false);
+    }
+    let folder = Path::new(FOLDER);
+    Ok(bpffs::is_there(folder)? || bpffs::make(folder).is_ok() && bpffs::is_there(folder)?)
+}
+
+/// Removes the spare that was not used for longest if there are as many as may be.
+fn remove_oldest() {
+    let mut spares = all();
+    if spares.len() < MOST {
+        return;
+    }
+    spares.sort_by_cached_key(|folder| folder.metadata().map(|folder| (folder.mtime(), folder.mtime_nsec())).ok());
+    let _ = spares.iter().find_map(|folder| remove(folder));
+}
+
+fn all() -> Vec<PathBuf> {
+    fs::read_dir(FOLDER).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Removes the spare in a folder, unless somebody has it.
+fn remove(folder: &Path) -> Option<()> {
+    Spare::unused(folder).ok()??.remove().ok()
+}
+
+/// Removes all spares that nobody has. Returns how many.
+#[must_use]
+pub fn remove_spares() -> usize {
+    if !bpffs::is_there(Path::new(FOLDER)).unwrap_or(false) {
+        return 0;
+    }
+    all().iter().filter_map(|folder| remove(folder)).count()
+}

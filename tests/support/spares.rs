@@ -1,0 +1,89 @@
+//! A bpf file system for one test alone, so that what guard-run keeps there is this test's, and goes away with it.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use crate::{bpf::leads_to_a_cgroup, eventually};
+
+/// Mounts it where everybody looks for it, and stays.
+const PLACE: &str = "mount -t bpf -o mode=700 bpf /sys/fs/bpf && echo ready && exec cat";
+
+/// A mount namespace with a bpf file system of its own, where guard-run keeps its spares.
+pub struct Spares {
+    place: Child,
+}
+
+impl Spares {
+    /// Makes one.
+    ///
+    /// # Panics
+    ///
+    /// When that can't be done.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "it makes something outside this process")]
+    pub fn new() -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-c", PLACE]);
+        let mut place = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare is there");
+        let mut line = String::new();
+        let said = place.stdout.take().expect("it was asked for");
+        let _ = BufReader::new(said).read_line(&mut line).expect("it writes text");
+        assert_eq!(line, "ready\n", "mounting a bpf file system");
+        Self { place }
+    }
+
+    /// What executes a command there: for [`crate::Run::through`].
+    #[must_use]
+    pub fn wrapper(&self) -> Vec<OsString> {
+        let target = format!("--target={}", self.place.id());
+        ["nsenter", &target, "--mount", "--"].map(OsString::from).to_vec()
+    }
+
+    /// The bpf file system, as this process sees it.
+    #[must_use]
+    pub fn mount(&self) -> PathBuf {
+        Path::new("/proc").join(self.place.id().to_string()).join("root/sys/fs/bpf")
+    }
+
+    /// The folder of all spares.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.mount().join("guard-run-spares")
+    }
+
+    /// The spares' folders, in the order of their names.
+    #[must_use]
+    pub fn all(&self) -> Vec<PathBuf> {
+        let mut all: Vec<PathBuf> =
+            fs::read_dir(self.folder()).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        all.sort();
+        all
+    }
+
+    /// Those that guard nobody, as the kernel tells.
+    #[must_use]
+    pub fn free(&self) -> Vec<PathBuf> {
+        self.all().into_iter().filter(|spare| !leads_to_a_cgroup(&spare.join("leaf"))).collect()
+    }
+
+    /// Waits until all are free: the kernel takes its time to find that a cgroup is gone.
+    ///
+    /// # Panics
+    ///
+    /// When some go on guarding.
+    pub fn settle(&self) {
+        eventually("all spares are free", || self.free().len() == self.all().len());
+    }
+}
+
+impl Drop for Spares {
+    fn drop(&mut self) {
+        let _ = self.place.kill();
+        let _ = self.place.wait();
+    }
+}
