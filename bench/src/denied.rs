@@ -73,7 +73,7 @@ fn one(setup: &Setup) -> anyhow::Result<f64> {
 fn storm(setup: &Setup) -> anyhow::Result<[Figure; 5]> {
     let log = setup.scratch.path().join("storm.json");
     let mut command = Command::new(&setup.guard_run);
-    command.args(["--quiet", "--policy"]).arg(policies::no_udp(setup)?).arg("--log").arg(&log).arg("--");
+    command.args(["--quiet", "--fresh", "--policy"]).arg(policies::no_udp(setup)?).arg("--log").arg(&log).arg("--");
     command.arg(&setup.own).args([STORM, &STORM_PROCESSES.to_string(), &STORM_CONNECTS.to_string()]);
     let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut peak = 0.0;

@@ -8,6 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
 use serde::Deserialize;
 
 use crate::{
@@ -36,6 +40,7 @@ struct Timing {
 }
 
 pub fn measure(setup: &Setup) -> anyhow::Result<Vec<Figure>> {
+    let _kept = BpfFs::mount().context("mounting a bpf file system")?;
     let logs = Logs::new();
     // The command ignores its argument; the log does not.
     let command = format!("/usr/bin/true {}", logs.tag);
@@ -98,6 +103,28 @@ fn hyperfine(setup: &Setup, commands: impl Iterator<Item = impl AsRef<OsStr>>) -
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let export: Export = serde_json::from_slice(&fs::read(&export)?)?;
     Ok(export.results)
+}
+
+/// A bpf file system where nearly every system has one, which only this process and those that it starts see. What is kept
+/// there goes away with this value.
+struct BpfFs;
+
+impl BpfFs {
+    const MOUNT: &str = "/sys/fs/bpf";
+
+    fn mount() -> nix::Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        let nothing = None::<&str>;
+        mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
+        mount(Some("bpf"), Self::MOUNT, Some("bpf"), MsFlags::empty(), Some("mode=700"))?;
+        Ok(Self)
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        let _ = umount2(Self::MOUNT, MntFlags::MNT_DETACH);
+    }
 }
 
 /// The logs of this bench's runs, known by an argument of their commands; removed with this value.

@@ -69,13 +69,13 @@ fn bench(wanted: &[&str]) -> anyhow::Result<()> {
     if let Some(unknown) = wanted.iter().find(|name| SECTIONS.iter().all(|(section, _)| section != *name)) {
         bail!("there is no section \"{unknown}\"; there are {}", SECTIONS.map(|(name, _)| name).join(", "));
     }
-    let setup = Setup::new()?;
     // Workers end with their input, so ending here ends them, too.
     thread::spawn(|| {
         thread::sleep(LIMIT);
         eprintln!("guard-bench: not done after {} s", LIMIT.as_secs());
         std::process::exit(1);
     });
+    let setup = Setup::new()?;
     let mut report = Report::new()?;
     for (name, measure) in SECTIONS {
         if wanted.is_empty() || wanted.contains(&name) {

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 use nix::{
-    mount::{MsFlags, mount},
-    sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
 };
 use tempfile::TempDir;
@@ -32,7 +31,6 @@ impl Setup {
         let guard_run = own.with_file_name("guard-run");
         ensure!(guard_run.exists(), "{} is not there; build it first", guard_run.display());
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("bench is in a workspace")?;
-        mount_bpffs().context("mounting a bpf file system of its own")?;
         Ok(Self {
             guard_run,
             own,
@@ -42,15 +40,6 @@ impl Setup {
             scratch: tempfile::tempdir()?,
         })
     }
-}
-
-/// Mounts a bpf file system where nearly every system has one, for what this process starts alone: nothing that is kept
-/// there is there before, or afterwards.
-fn mount_bpffs() -> nix::Result<()> {
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    let nothing = None::<&str>;
-    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
-    mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), Some("mode=700"))
 }
 
 /// Ties the calling thread to the last of its processors, which is the workers' own.

@@ -36,10 +36,10 @@ impl Side {
         Ok(side)
     }
 
-    /// A worker under a policy.
+    /// A worker under a policy, of which nothing is kept: "bare" is without any program of the kind in the kernel.
     pub fn guarded(setup: &Setup, policy: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(&setup.guard_run);
-        command.args(["--quiet", "--log"]).arg(setup.scratch.path().join("side.json"));
+        command.args(["--quiet", "--fresh", "--log"]).arg(setup.scratch.path().join("side.json"));
         Self::start(command.arg("--policy").arg(policy).arg("--").arg(&setup.own).arg(WORKER))
     }
 
