@@ -4,7 +4,7 @@
 use std::{
     borrow::Cow,
     ffi::{CStr, CString},
-    io::{self, PipeReader, PipeWriter, Read as _, Write as _},
+    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read as _, Write as _},
     os::fd::OwnedFd,
 };
 
@@ -75,7 +75,7 @@ pub struct Child {
 pub struct Held {
     pid: Pid,
     pidfd: OwnedFd,
-    /// The first byte lets it go.
+    /// Through it, the process is told what there is to be kept from, on a line. The first byte after that lets it go.
     gate: PipeWriter,
     /// What it has to say, if it fails. Closed by the command's execution.
     said: PipeReader,
@@ -104,16 +104,16 @@ impl Leaf {
         fork_into(self.folder())
     }
 
-    /// Starts the command's process, which takes all steps that keep it inside while this process goes on. `mask` are the
+    /// Starts the command's process, which takes all steps that keep it inside while this process looks around and goes on. `mask` are the
     /// signals that the command has to find blocked.
     ///
     /// # Errors
     ///
     /// When there is no process to be had.
     pub fn hold(&self, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Held, ChildError> {
-        let (mut gate, go) = io::pipe().map_err(ChildError::Fork)?;
+        let (gate, mut go) = io::pipe().map_err(ChildError::Fork)?;
         let (said, writer) = io::pipe().map_err(ChildError::Fork)?;
-        let (launcher, view) = (Pid::this(), hardening.look(self.path()));
+        let launcher = Pid::this();
         match self.fork().map_err(ChildError::Fork)? {
             Side::Child => {
                 // Its own copy would keep the gate from closing when guard-run is dead.
@@ -123,7 +123,8 @@ impl Leaf {
                     // If nobody is there to be told, there is nobody to let it go.
                     let _ = (&writer).write_all(&said);
                 };
-                match prepare(self, command, hardening, &view, launcher) {
+                let mut gate = BufReader::new(gate);
+                match prepare(self, command, hardening, &mut gate, launcher) {
                     Ok(()) => {
                         if gate.read_exact(&mut [0]).is_ok() {
                             say(&Said::Execute(become_command(mask, command) as i32));
@@ -133,7 +134,13 @@ impl Leaf {
                 }
                 exit_now(i32::from(crate::exit::FAILURE));
             }
-            Side::Parent { pid, pidfd } => Ok(Held { pid, pidfd, gate: go, said, covered: view.covered() }),
+            Side::Parent { pid, pidfd } => {
+                let view = hardening.look(self.path());
+                let told = serde_json::to_string(&view).map_err(|error| ChildError::Fork(error.into()))? + "\n";
+                // If it is dead by now, its end will be seen as the command's.
+                let _ = go.write_all(told.as_bytes());
+                Ok(Held { pid, pidfd, gate: go, said, covered: view.covered() })
+            }
         }
     }
 }
@@ -168,23 +175,34 @@ fn prepare(
     leaf: &Leaf,
     command: &Command,
     hardening: &Hardening,
-    view: &View,
+    gate: &mut impl BufRead,
     launcher: Pid,
 ) -> Result<(), (Cow<'static, str>, Errno)> {
     // An ordinary user's command has no more than its user, and until then no more than it needs.
     let keep = || privilege::keep(&[Operation::View, Operation::Bound]).map_err(|_| Errno::EPERM);
     let mut steps = vec![Step::new("giving up guard-run's capabilities", keep)];
     steps.push(Step::new("signals and standard streams", start::restore));
-    steps.extend(hardening.steps_before_user(view, leaf.path()));
+    steps.extend(hardening.steps_at_once());
+    take(steps)?;
+    let view = told(gate).map_err(|_| ("learning what to be kept from".into(), Errno::EPIPE))?;
+    let mut steps = hardening.steps_before_user(&view, leaf.path());
     steps.extend(command.user.as_ref().into_iter().flat_map(become_user));
     steps.extend(hardening.steps_after_user());
     steps.push(Step::new("giving up capabilities", || privilege::renounce().map_err(|_| Errno::EPERM)));
     // After the change of user, which clears this.
     steps.push(end_with(launcher));
-    for Step { what, run } in steps {
-        run().map_err(|error| (what, error))?;
-    }
-    Ok(())
+    take(steps)
+}
+
+fn take(steps: Vec<Step>) -> Result<(), (Cow<'static, str>, Errno)> {
+    steps.into_iter().try_for_each(|Step { what, run }| run().map_err(|error| (what, error)))
+}
+
+/// What guard-run tells of what there is to be kept from.
+fn told(gate: &mut impl BufRead) -> io::Result<View> {
+    let mut line = String::new();
+    gate.read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
 }
 
 /// Executes the command. Returns only if that fails.

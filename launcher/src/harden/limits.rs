@@ -7,6 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Deserialize, Serialize};
+
+use super::place::Place;
 use crate::{cgroup::CGROUP2, mounts::Mount};
 
 /// The type of a mount of version 1.
@@ -24,12 +27,12 @@ const CONTROLLERS: [(&str, &[&str]); 3] = [
 const FILES: [&str; 4] = ["cpu.max", "memory.high", "memory.max", "memory.swap.max"];
 
 /// The limits on the cgroups of the command: of version 1, these are guard-run's own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Limits {
     /// Cgroups of version 1 that are to be shown where their hierarchy is mounted: the cgroup, and the mount.
-    pub(super) legacy: Vec<(PathBuf, PathBuf)>,
+    pub(super) legacy: Vec<(Place, Place)>,
     /// What the files of version 2 are to say. None, if there is no limit.
-    pub(super) unified: Vec<(&'static str, String)>,
+    pub(super) unified: Vec<(String, String)>,
 }
 
 impl Limits {
@@ -40,7 +43,8 @@ impl Limits {
         let limited = legacy(mounts, &cgroups)
             .into_iter()
             .filter(|(own, mount, files)| own.is_dir() && files.iter().any(|file| differs(own, mount, file)));
-        let mut limits = Self { legacy: limited.map(|(own, mount, _)| (own, mount)).collect(), unified: Vec::new() };
+        let mut limits =
+            Self { legacy: limited.map(|(own, mount, _)| (own.into(), mount.into())).collect(), unified: Vec::new() };
         // Where neither controller is version 2's, none of the files is there, at no level.
         let has_controllers = |point: &Path| {
             let list = fs::read_to_string(point.join("cgroup.controllers")).unwrap_or_default();
@@ -85,11 +89,11 @@ fn legacy(mounts: &[Mount], cgroups: &str) -> Vec<(PathBuf, PathBuf, Vec<&'stati
 }
 
 /// The least of what a file says in a cgroup and those above it, for each file. `read` returns what it says there.
-fn effective(read: impl Fn(&str) -> Vec<String>) -> Vec<(&'static str, String)> {
+fn effective(read: impl Fn(&str) -> Vec<String>) -> Vec<(String, String)> {
     let least = |file: &'static str| {
         let said = read(file);
         let least = said.iter().min_by(|one, other| share(one).total_cmp(&share(other)))?;
-        Some((file, least.clone()))
+        Some((file.to_owned(), least.clone()))
     };
     let files: Vec<_> = FILES.into_iter().filter_map(least).collect();
     if files.iter().all(|(_, text)| share(text).is_infinite()) { Vec::new() } else { files }
@@ -139,7 +143,7 @@ mod tests {
             said.iter().map(ToString::to_string).collect()
         };
         let expected = [("cpu.max", "150000 100000\n"), ("memory.high", "max\n"), ("memory.max", "1073741824\n")];
-        assert_eq!(effective(levels), expected.map(|(file, text)| (file, text.to_owned())));
+        assert_eq!(effective(levels), expected.map(|(file, text)| (file.to_owned(), text.to_owned())));
         assert_eq!(effective(|_| vec!["max\n".to_owned()]), []);
         assert_eq!(effective(|_| Vec::new()), []);
     }

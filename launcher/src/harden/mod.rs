@@ -1,14 +1,15 @@
 //! What keeps the command inside beside the programs on its cgroup: everything by which it could get out of the
 //! cgroup, take the programs off it, or have somebody else do what it may not.
 //!
-//! What the kernel has to have is found out before anything is created ([`Hardening::new`]), and what there is to be kept from
-//! as soon as there is a leaf ([`Hardening::look`]). The command's process takes the steps one by one; it is not the command
-//! unless all of them succeed.
+//! What the kernel has to have is found out before anything is created ([`Hardening::new`]). Then the command's process takes the
+//! steps one by one, first those that need nothing more to be known; meanwhile, guard-run looks what else there is to be kept
+//! from ([`Hardening::look`]). The process is not the command unless all steps succeed.
 
 mod capability;
 mod delegation;
 mod filter;
 mod limits;
+mod place;
 mod scope;
 mod view;
 
@@ -176,7 +177,7 @@ impl Hardening {
             delegation_sockets(&Doors::host(), self.unix.as_ref())
         };
         let view = View::new(&self.section, &self.mounts, Pid::this(), doors);
-        view.showing(Limits::find(&self.mounts, leaf)).reopening(self.folders.clone())
+        view.showing(Limits::find(&self.mounts, leaf)).reopening(&self.folders)
     }
 
     /// Whether the command gets this descriptor, if guard-run has it and it is not closed on execution anyway.
@@ -185,7 +186,21 @@ impl Hardening {
         self.first_closed.is_none_or(|first| descriptor < first)
     }
 
-    /// What the process does as long as it is who guard-run is, being in this cgroup, of which this is the view.
+    /// What the process does first.
+    #[must_use]
+    pub fn steps_at_once(&self) -> Vec<Step> {
+        if self.isolation != InForce::Full {
+            return Vec::new();
+        }
+        let mut steps: Vec<Step> = view::namespaces(&self.section).map(|step| step.raised(Operation::View)).into();
+        // An ordinary user's command has none anyway (privilege::renounce).
+        if privilege::is_root() {
+            steps.push(capability::bounding_step(&self.section));
+        }
+        steps
+    }
+
+    /// What it does then, as long as it is who guard-run is, being in this cgroup, of which this is the view.
     #[must_use]
     pub fn steps_before_user(&self, view: &View, leaf: &Path) -> Vec<Step> {
         if self.isolation != InForce::Full {
@@ -202,10 +217,6 @@ impl Hardening {
                 .cloned()
                 .map(|filter| Step::new("a filter of system calls", move || install_filter(&filter))),
         );
-        // An ordinary user's command has none anyway (privilege::renounce).
-        if privilege::is_root() {
-            steps.push(capability::bounding_step(&self.section));
-        }
         steps
     }
 

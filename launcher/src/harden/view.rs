@@ -17,9 +17,12 @@ use nix::{
     unistd::{Pid, chdir},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Step,
     limits::{CGROUP1, Limits},
+    place::Place,
 };
 use crate::{
     cgroup::CGROUP2,
@@ -75,43 +78,42 @@ const SMALL: &str = "mode=0555,size=64k,nr_inodes=16";
 /// Over a file.
 const NO_FILE: &str = "/dev/null";
 
-/// What is done to the namespaces.
-#[derive(Debug, Default, PartialEq, Eq)]
+/// What is done in the mount namespace.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
-    /// Whether processes outside share no System V IPC with the command.
-    ipc: bool,
     /// Where the command's own cgroup is shown instead of all of them.
-    cgroups: Vec<PathBuf>,
+    cgroups: Vec<Place>,
     /// What it shows there of the limits that the command is under.
     limits: Limits,
     /// What is made read-only, with all that is mounted below.
-    read_only: Vec<PathBuf>,
+    read_only: Vec<Place>,
     /// Single files and folders that are.
-    pinned: Vec<PathBuf>,
+    pinned: Vec<Place>,
     /// Folders that seem empty.
-    hidden: Vec<PathBuf>,
+    hidden: Vec<Place>,
     /// Sockets that can't be connected to.
-    covered: Vec<PathBuf>,
+    covered: Vec<Place>,
     /// Folders that are handed on as these descriptors: by one from outside, everything outside could be reached.
-    reopened: Vec<(RawFd, PathBuf)>,
+    reopened: Vec<(RawFd, Place)>,
 }
 
 impl View {
     /// What is to be done, given what is mounted. `launcher` is this program's own process, `sockets` are those to be covered.
     pub(super) fn new(section: &ProcessSection, mounts: &[Mount], launcher: Pid, sockets: Vec<PathBuf>) -> Self {
         let mounts = || mounts.iter().filter(|mount| !is_out_of_reach(&mount.point));
-        let of = |kinds: &[&str]| -> Vec<PathBuf> {
-            let mut points = Vec::<PathBuf>::new();
+        let of = |kinds: &[&str]| -> Vec<Place> {
+            let mut points = Vec::<Place>::new();
             for mount in mounts().filter(|mount| kinds.contains(&mount.kind.as_str())) {
                 // What is below another one is dealt with when that one is.
                 if !points.iter().any(|point| mount.is_in(point)) {
-                    points.push(mount.point.clone());
+                    points.push(mount.point.clone().into());
                 }
             }
             points
         };
-        let cgroups = mounts().filter(|mount| mount.kind == CGROUP2).map(|mount| mount.point.clone()).collect();
-        let mut view = Self { ipc: !section.allows(Part::Ipc), cgroups, covered: sockets, ..Self::default() };
+        let cgroups = mounts().filter(|mount| mount.kind == CGROUP2).map(|mount| mount.point.clone().into()).collect();
+        let covered = sockets.into_iter().map(Place::from).collect();
+        let mut view = Self { cgroups, covered, ..Self::default() };
         if section.allows(Part::KernelFiles) {
             // Cgroups stay out of reach all the same.
             view.read_only = of(&CGROUPS);
@@ -122,22 +124,23 @@ impl View {
             view.read_only = of(&READ_ONLY);
             view.hidden = of(&HIDDEN);
             let formats = of(&["proc"]).into_iter().map(|proc| proc.join(FORMATS)).filter(|path| path.exists());
-            let formats: Vec<PathBuf> = formats.filter(|path| !view.hidden.contains(path)).collect();
+            let formats: Vec<Place> = formats.map(Place::from).filter(|path| !view.hidden.contains(path)).collect();
             view.hidden.extend(formats);
             // And guard-run's own files there, which root may write, too: oom_score_adj would have the kernel kill it first.
             let own = launcher.to_string();
             let files = MACHINE.into_iter().chain([own.as_str()]);
             let machine = of(&["proc"]).into_iter().flat_map(|proc| files.clone().map(move |file| proc.join(file)));
-            view.pinned = machine.filter(|path| path.exists()).collect();
+            view.pinned = machine.filter(|path| path.exists()).map(Place::from).collect();
         }
-        if view.ipc {
+        if !section.allows(Part::Ipc) {
             view.hidden.extend(of(&[QUEUES]));
         }
         view
     }
 
     /// The same, with these folders opened anew.
-    pub(super) fn reopening(self, reopened: Vec<(RawFd, PathBuf)>) -> Self {
+    pub(super) fn reopening(self, folders: &[(RawFd, PathBuf)]) -> Self {
+        let reopened = folders.iter().map(|(number, folder)| (*number, folder.clone().into())).collect();
         Self { reopened, ..self }
     }
 
@@ -154,13 +157,7 @@ impl View {
 
     /// What a process in this cgroup does to see no more. Needs `CAP_SYS_ADMIN`.
     pub(super) fn steps(&self, leaf: &Path) -> Vec<Step> {
-        let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
-        flags.set(CloneFlags::CLONE_NEWIPC, self.ipc);
-        let mut steps = vec![
-            Step::new("namespaces of its own", move || unshare(flags)),
-            // What is unmounted outside goes away inside, too, so that nothing is kept busy; but nothing gets out.
-            Step::new("a mount namespace of its own", || change(None, "/", MsFlags::MS_SLAVE | MsFlags::MS_REC)),
-        ];
+        let mut steps = Vec::new();
         // The first of them hides the path of the leaf, and is the leaf from then on.
         let mut shown = leaf;
         for point in &self.cgroups {
@@ -184,13 +181,25 @@ impl View {
         steps.extend(self.reopened.iter().map(|(number, folder)| on("opening anew", folder, open_as(folder, *number))));
         // What is mounted over it now is not what the process is in.
         let mut mounted = [&self.cgroups, &self.hidden, &self.pinned].into_iter().flatten();
-        let own = std::env::current_dir().ok().filter(|own| mounted.any(|point| own.starts_with(point)));
+        let own = std::env::current_dir().ok().filter(|own| mounted.any(|point| own.starts_with(&**point)));
         steps.extend(own.map(|own| {
             let to = own.clone();
             on("returning to", &own, move || chdir(&to))
         }));
         steps
     }
+}
+
+/// What a process in its cgroup does to have namespaces of its own. Needs `CAP_SYS_ADMIN`.
+pub(super) fn namespaces(section: &ProcessSection) -> [Step; 2] {
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
+    // Then processes outside share no System V IPC with the command.
+    flags.set(CloneFlags::CLONE_NEWIPC, !section.allows(Part::Ipc));
+    [
+        Step::new("namespaces of its own", move || unshare(flags)),
+        // What is unmounted outside goes away inside, too, so that nothing is kept busy; but nothing gets out.
+        Step::new("a mount namespace of its own", || change(None, "/", MsFlags::MS_SLAVE | MsFlags::MS_REC)),
+    ]
 }
 
 /// The folders among the descriptors below `first_closed`.
@@ -241,7 +250,7 @@ fn empty(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
 }
 
 /// Files with these contents, and nothing else. The mount is still writable then.
-fn files(files: &[(&'static str, String)], point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+fn files(files: &[(String, String)], point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
     let (files, point) = (files.to_vec(), point.to_owned());
     move || {
         memory(&point, MsFlags::empty(), SMALL)?;
@@ -278,8 +287,8 @@ mod tests {
         list.iter().map(mount).collect()
     }
 
-    fn paths(list: &[&str]) -> Vec<PathBuf> {
-        list.iter().map(PathBuf::from).collect()
+    fn paths(list: &[&str]) -> Vec<Place> {
+        list.iter().map(|path| PathBuf::from(path).into()).collect()
     }
 
     #[test]
@@ -310,7 +319,7 @@ mod tests {
             view.read_only,
             paths(&["/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified", "/elsewhere", "/elsewhere2"])
         );
-        assert!(view.ipc && view.hidden.is_empty());
+        assert!(view.hidden.is_empty());
     }
 
     #[test]
