@@ -45,6 +45,13 @@ struct Cli {
     run: Option<RunArgs>,
 }
 
+/// The same without subcommands, whose parsers take longer to set up than all of a policy.
+#[derive(Debug, Parser)]
+struct RunOnly {
+    #[command(flatten)]
+    run: RunArgs,
+}
+
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct RunArgs {
@@ -123,7 +130,9 @@ pub fn main() -> ExitCode {
         tell(&format!("{:#}", anyhow::Error::from(error)));
         return ExitCode::from(exit::FAILURE);
     }
-    let cli: Cli = match parse() {
+    // Whatever doesn't fit, the whole parser knows, or says what is wrong with it.
+    let run_only = RunOnly::try_parse().map(|RunOnly { run }| Cli { subcommand: None, run: Some(run) });
+    let cli = match run_only.or_else(|_| parse()) {
         Ok(cli) => cli,
         Err(status) => return status,
     };
