@@ -6,13 +6,16 @@ use std::{
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{cgroup2_mount, guard_run};
+use crate::{cgroup2_mount, guard_run, yard::remove};
 
 /// What of busybox is in the containers' root file system.
 const APPLETS: [&str; 9] = ["cat", "echo", "mount", "nc", "sh", "sleep", "touch", "true", "wc"];
@@ -63,6 +66,8 @@ pub struct Machine {
     runtime: &'static str,
     /// How many scripts have been run.
     scripts: AtomicU32,
+    /// The containers that were asked for by name.
+    known: Mutex<Vec<String>>,
 }
 
 /// What a command has said, and its exit status.
@@ -147,7 +152,7 @@ impl Machine {
         let said = BufReader::new(keeper.stdout.as_mut().expect("a pipe")).read_line(&mut line);
         said.expect("it says when it is ready");
         assert_eq!(line, "ready\n", "tools/containers/machine can't set up {}", folder.path().display());
-        let machine = Self { folder, keeper, runtime, scripts: AtomicU32::new(0) };
+        let machine = Self { folder, keeper, runtime, scripts: AtomicU32::new(0), known: Mutex::default() };
         machine.write("containers.conf", CONTAINERS_CONF);
         machine.make_rootfs();
         machine.install();
@@ -333,7 +338,9 @@ impl Machine {
     /// The id of a container, by its name.
     #[must_use]
     pub fn id(&self, name: &str) -> String {
-        self.podman(&["inspect", "--format={{.Id}}", name]).good().stdout.trim().to_owned()
+        let id = self.podman(&["inspect", "--format={{.Id}}", name]).good().stdout.trim().to_owned();
+        self.known.lock().expect("nobody panics with it").push(id.clone());
+        id
     }
 
     /// What is kept in the bpf file system, by its path below the folder of all containers.
@@ -367,6 +374,11 @@ impl Drop for Machine {
     fn drop(&mut self) {
         // The test has its verdict; what can't be removed any more is not its matter.
         let _ = self.podman(&["rm", "--all", "--force", "--time=0"]);
+        // An engine that was killed doesn't remove what it has made.
+        let known = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
+        for cgroup in known.iter().flat_map(|id| self.cgroups(id)) {
+            let _ = remove(&cgroup);
+        }
         let _ = self.keeper.kill();
         let _ = self.keeper.wait();
     }

@@ -95,7 +95,8 @@ impl Drop for Yard {
     }
 }
 
-fn remove(cgroup: &Path) -> std::io::Result<()> {
+/// Removes an empty cgroup and all below it.
+pub(crate) fn remove(cgroup: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(cgroup)?.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
         remove(&entry.path())?;
     }
