@@ -15,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 use support::{
     Output, Run, Spares, TcpServer, Yard, become_user,
-    bpf::{guard_of, program_exists},
+    bpf::{Beside, forbid_sysctls, guard_of, program_exists},
     cgroup_of, eventually, is_alive,
 };
 
@@ -337,4 +337,24 @@ fn whenever_guard_run_is_killed_the_next_one_works() {
         assert!(output.stdout.contains("denied") && output.denied() == 1, "{step}: {output:?}");
     }
     assert_eq!(server.accepted(), 0);
+}
+
+#[test]
+fn no_program_further_up_is_put_out_of_force() {
+    // Nothing at the hook where the sentinel is.
+    let policy = json!({"version": 1, "network": {"default": "deny"}, "process": {"allow": ["sysctls"]}});
+    for beside in [Beside::Joins, Beside::Yields] {
+        let (spares, yard) = (Spares::new(), Yard::new());
+        forbid_sysctls(yard.path(), beside);
+        let place = || [yard.wrapper(), spares.wrapper()].concat();
+        let script = "cat /proc/sys/kernel/ostype; true";
+        let run = Run::shell(&policy, script, &[]).through(place());
+        assert_eq!(run.bare().success().stdout, "", "{beside:?}: the control is forbidden it");
+        let run = run.flags(["--fresh"]);
+        assert_eq!(run.output().success().stdout, "", "{beside:?}: another control");
+        let run = Run::shell(&policy, script, &[]).through(place());
+        for _ in 0..2 {
+            assert_eq!(alone(&spares, &run).stdout, "", "{beside:?}");
+        }
+    }
 }

@@ -125,7 +125,14 @@ impl Spare {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
             _ => {}
         }
+        let effective = || bpf::effective(leaf.folder(), SENTINEL_PLACE).map_err(refused);
+        let before = effective()?;
         let tied = bpf::link(&sentinel, leaf.folder(), SENTINEL_PLACE).map_err(refused)?;
+        let after = effective()?;
+        if !before.iter().all(|id| after.contains(id)) {
+            // One further up that yields to others (BPF_F_ALLOW_OVERRIDE): the policy has nothing to put in its place.
+            return Err(refused(Errno::EBUSY.into()));
+        }
         pin(&tied, &link).map_err(refused)
     }
 
