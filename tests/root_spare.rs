@@ -2,7 +2,7 @@
 //! time differs.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::Write as _,
     os::unix::{
         fs::{PermissionsExt as _, chown, symlink},
@@ -357,4 +357,24 @@ fn no_program_further_up_is_put_out_of_force() {
             assert_eq!(alone(&spares, &run).stdout, "", "{beside:?}");
         }
     }
+}
+
+#[test]
+fn there_are_no_more_than_may_be_though_all_are_in_use() {
+    const MOST: usize = 32;
+    let (spares, server) = (Spares::new(), TcpServer::start("127.0.0.1"));
+    let policy = without(server.port());
+    let _ = connecting(&spares, &policy, &server).output().success();
+    (1..MOST).for_each(|number| fs::create_dir(spares.folder().join(format!("another-{number}"))).unwrap());
+    let all = spares.all();
+    let locked: Vec<_> = all.iter().map(|folder| File::open(folder).unwrap()).collect();
+    for folder in &locked {
+        folder.lock().unwrap();
+    }
+    let other = json!({"version": 1, "network": {"default": "deny"}});
+    let ids = programs(&connecting(&spares, &other, &server).output().success());
+    assert_eq!(spares.all(), all);
+    drop(locked);
+    let output = alone(&spares, &connecting(&spares, &other, &server));
+    assert!(!have_one_in_common(&programs(&output), &ids) && spares.all().len() == MOST, "{output:?}");
 }

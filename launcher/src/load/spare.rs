@@ -91,7 +91,7 @@ impl Spare {
     fn at(folder: &Path) -> Option<Self> {
         match Self::unused(folder) {
             Err(Errno::ENOENT) => {
-                remove_oldest();
+                make_room().then_some(())?;
                 bpffs::make(folder).ok()?;
                 Self::unused(folder).ok()?
             }
@@ -201,14 +201,13 @@ pub fn spares_are_possible() -> Result<bool, FolderError> {
     Ok(bpffs::is_there(folder)? || bpffs::make(folder).is_ok() && bpffs::is_there(folder)?)
 }
 
-/// Removes the spare that was not used for longest if there are as many as may be.
-fn remove_oldest() {
+/// Makes room for another spare, by removing those that were not used for longest if there are as many as may be. Returns
+/// whether there is room.
+fn make_room() -> bool {
     let mut spares = all();
-    if spares.len() < MOST {
-        return;
-    }
+    let Some(surplus) = (spares.len() + 1).checked_sub(MOST).filter(|surplus| *surplus > 0) else { return true };
     spares.sort_by_cached_key(|folder| folder.metadata().map(|folder| (folder.mtime(), folder.mtime_nsec())).ok());
-    let _ = spares.iter().find_map(|folder| remove(folder));
+    spares.iter().filter_map(|folder| remove(folder)).take(surplus).count() == surplus
 }
 
 fn all() -> Vec<PathBuf> {
