@@ -9,6 +9,7 @@ use std::{
         net::UnixDatagram,
     },
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -377,4 +378,23 @@ fn there_are_no_more_than_may_be_though_all_are_in_use() {
     drop(locked);
     let output = alone(&spares, &connecting(&spares, &other, &server));
     assert!(!have_one_in_common(&programs(&output), &ids) && spares.all().len() == MOST, "{output:?}");
+}
+
+#[test]
+fn what_is_kept_goes_into_the_folder_that_was_locked() {
+    let (spares, server) = (Spares::new(), TcpServer::start("127.0.0.1"));
+    let policy = without(server.port());
+    let late = connecting(&spares, &policy, &server);
+    // It waits for somebody to read its log, when it has its spare and before it keeps anything there.
+    assert!(Command::new("mkfifo").arg(late.log()).status().unwrap().success());
+    let started = late.start();
+    eventually("it has its spare", || spares.all().iter().any(|spare| spare.join("leaf").exists()));
+    fs::remove_dir_all(spares.folder()).unwrap();
+    let run = connecting(&spares, &policy, &server);
+    let ids = programs(&run.output().success());
+    let log = fs::read(late.log()).unwrap();
+    fs::remove_file(late.log()).unwrap();
+    let late = Output { log: serde_json::from_slice(&log).unwrap(), ..started.wait().success() };
+    assert!(late.denied() == 1 && !have_one_in_common(&programs(&late), &ids));
+    let _ = reusing(&spares, &run, &ids);
 }

@@ -14,7 +14,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
@@ -69,7 +69,7 @@ const UNFINISHED: &str = "unfinished";
 #[derive(Debug)]
 pub struct Spare {
     folder: PathBuf,
-    _lock: Flock<OwnedFd>,
+    lock: Flock<OwnedFd>,
     /// The maps of records, where they are not kept yet.
     unkept: Vec<(&'static str, OwnedFd)>,
 }
@@ -106,13 +106,18 @@ impl Spare {
             Ok(link) => bpf::link_ends(link.as_fd()).is_ok_and(|ends| ends.cgroup == 0),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
-        Ok(guards_nobody.then(|| Self { folder: folder.to_owned(), _lock: lock, unkept: Vec::new() }))
+        Ok(guards_nobody.then(|| Self { folder: folder.to_owned(), lock, unkept: Vec::new() }))
+    }
+
+    /// The path of something in it: in this very folder, whatever has its name by now.
+    fn inside(&self, name: &str) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.lock.as_raw_fd().to_string()).join(name)
     }
 
     /// Puts the sentinel on a leaf. From then on, nobody else has this spare until the leaf is gone.
     fn tie(&self, image: &mut LoadedImage, leaf: &Leaf) -> Result<(), LoadError> {
         let refused = |error| LoadError::program(SENTINEL, error, String::new());
-        let (program, link) = (self.folder.join(SENTINEL), self.folder.join(LEAF));
+        let (program, link) = (self.inside(SENTINEL), self.inside(LEAF));
         let sentinel = match open(&program) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let sentinel = image.prepare(SENTINEL)?.load(SENTINEL_KIND, Some(SENTINEL_PLACE))?;
@@ -138,7 +143,7 @@ impl Spare {
 
     /// What is kept in it: the programs of these hooks, and their maps. `None` if there is nothing that can be used.
     pub(super) fn open(&self, hooks: &[Hook]) -> Option<Fresh> {
-        let kept = self.folder.join(KEPT);
+        let kept = self.inside(KEPT);
         let programs = hooks.iter().map(|hook| LoadedProgram::open(&kept, *hook)).collect::<io::Result<_>>().ok()?;
         Some(Fresh { programs, maps: RecordMaps::open(&kept).ok()? })
     }
@@ -158,16 +163,16 @@ impl Spare {
             return Ok(());
         }
         self.discard()?;
-        let unfinished = self.folder.join(UNFINISHED);
+        let unfinished = self.inside(UNFINISHED);
         bpffs::make(&unfinished)?;
         self.unkept.drain(..).try_for_each(|(name, map)| pin(&map, &unfinished.join(name)))?;
         programs.iter().try_for_each(|program| program.pin(&unfinished))?;
-        fs::rename(&unfinished, self.folder.join(KEPT))
+        fs::rename(&unfinished, self.inside(KEPT))
     }
 
     /// Removes what is kept.
     fn discard(&self) -> io::Result<()> {
-        let (kept, unfinished) = (self.folder.join(KEPT), self.folder.join(UNFINISHED));
+        let (kept, unfinished) = (self.inside(KEPT), self.inside(UNFINISHED));
         let there = |outcome: io::Result<()>| match outcome {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
