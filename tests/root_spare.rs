@@ -151,6 +151,7 @@ fn what_still_guards_a_daemon_of_a_guard_run_that_was_killed_is_nobody_elses() {
         Run::new(&policy, ["bash", "-c", DAEMON, STORM, &server.port().to_string(), folder.path().to_str().unwrap()]);
     let mut orphaned = orphaned.through(place()).start();
     orphaned.wait_for("daemon ");
+    eventually("its programs are kept", || spares.all().iter().any(|spare| spare.join("kept").exists()));
     let daemon: u32 = orphaned.stdout().trim().strip_prefix("daemon ").unwrap().parse().unwrap();
     let leaf = cgroup_of(daemon).unwrap();
     let guard: Vec<u64> = guard_of(&leaf).unwrap().into_iter().map(u64::from).collect();
@@ -208,9 +209,10 @@ fn a_spare_that_is_not_whole_is_made_anew() {
     let (spares, server) = (Spares::new(), TcpServer::start("127.0.0.1"));
     let run = connecting(&spares, &without(server.port()), &server);
     let mut ids = programs(&run.output().success());
-    let spoilt: [&dyn Fn(&Path); 4] = [
+    let spoilt: [&dyn Fn(&Path); 5] = [
         &|spare| fs::remove_file(spare.join("kept/connect4")).unwrap(),
         &|spare| fs::remove_file(spare.join("kept/NEWS")).unwrap(),
+        &|spare| fs::remove_file(spare.join("kept/NET_TALLIES")).unwrap(),
         // As a guard-run that was killed leaves it.
         &|spare| fs::rename(spare.join("kept"), spare.join("unfinished")).unwrap(),
         &|spare| fs::remove_dir_all(spare.join("kept")).unwrap(),

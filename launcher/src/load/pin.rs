@@ -61,6 +61,17 @@ impl RecordMaps {
         Ok(Self(maps))
     }
 
+    /// Whether none is missing that the programs of these hooks leave records in.
+    pub(super) fn are_whole(&self, image: &LoadedImage, hooks: &[Hook]) -> Result<bool, LoadError> {
+        for hook in hooks {
+            let mut names = image.maps_of(spec(*hook).program)?.filter(|name| RECORD_MAPS.contains(name));
+            if !names.all(|name| self.0.contains_key(name)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Pins all of them in a folder.
     ///
     /// # Errors

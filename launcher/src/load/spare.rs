@@ -142,10 +142,11 @@ impl Spare {
     }
 
     /// What is kept in it: the programs of these hooks, and their maps. `None` if there is nothing that can be used.
-    pub(super) fn open(&self, hooks: &[Hook]) -> Option<Fresh> {
+    pub(super) fn open(&self, image: &LoadedImage, hooks: &[Hook]) -> Option<Fresh> {
         let kept = self.inside(KEPT);
         let programs = hooks.iter().map(|hook| LoadedProgram::open(&kept, *hook)).collect::<io::Result<_>>().ok()?;
-        Some(Fresh { programs, maps: RecordMaps::open(&kept).ok()? })
+        let maps = RecordMaps::open(&kept).ok()?;
+        maps.are_whole(image, hooks).ok()?.then_some(Fresh { programs, maps })
     }
 
     /// The same spare, in which these maps are to be kept together with the programs.
