@@ -151,7 +151,7 @@ pub fn link(program: &impl AsFd, cgroup: &impl AsFd, attach_type: bpf_attach_typ
 pub struct LinkEnds {
     /// The program's id.
     pub program: u32,
-    /// The cgroup's id, which is the inode of its folder; 0 once the cgroup is removed.
+    /// The cgroup's id, which is the inode of its folder; 0 once it is removed and nothing belongs to it any more, sockets included.
     pub cgroup: u64,
 }
 
