@@ -204,15 +204,41 @@ fn what_guards_a_socket_in_other_hands_is_nobody_elses() {
     let _ = reusing(&spares, &next, &ids);
 }
 
+/// Gives each the other's name.
+fn exchange(one: &Path, other: &Path) {
+    let aside = one.with_file_name("aside");
+    fs::rename(one, &aside).unwrap();
+    fs::rename(other, one).unwrap();
+    fs::rename(aside, other).unwrap();
+}
+
+#[test]
+fn programs_of_another_policy_that_were_put_there_are_not_taken() {
+    let (spares, server) = (Spares::new(), TcpServer::start("127.0.0.1"));
+    let strict = connecting(&spares, &without(server.port()), &server);
+    let _ = strict.output().success();
+    let mut audit = without(server.port());
+    audit["mode"] = json!("audit");
+    let lax = programs(&connecting(&spares, &audit, &server).output().success());
+    spares.settle();
+    let [one, other] = &spares.all()[..] else { panic!("{:?}", spares.all()) };
+    exchange(&one.join("kept"), &other.join("kept"));
+    let output = alone(&spares, &strict);
+    assert!(output.stdout.contains("denied") && !have_one_in_common(&programs(&output), &lax), "{output:?}");
+    assert_eq!(server.accepted(), 1, "the control is the one in mode \"audit\"");
+}
+
 #[test]
 fn a_spare_that_is_not_whole_is_made_anew() {
     let (spares, server) = (Spares::new(), TcpServer::start("127.0.0.1"));
     let run = connecting(&spares, &without(server.port()), &server);
     let mut ids = programs(&run.output().success());
-    let spoilt: [&dyn Fn(&Path); 5] = [
+    let spoilt: [&dyn Fn(&Path); 7] = [
         &|spare| fs::remove_file(spare.join("kept/connect4")).unwrap(),
         &|spare| fs::remove_file(spare.join("kept/NEWS")).unwrap(),
         &|spare| fs::remove_file(spare.join("kept/NET_TALLIES")).unwrap(),
+        &|spare| exchange(&spare.join("kept/connect4"), &spare.join("kept/sysctl")),
+        &|spare| exchange(&spare.join("kept/NET_TALLIES"), &spare.join("kept/SOCKET_TALLIES")),
         // As a guard-run that was killed leaves it.
         &|spare| fs::rename(spare.join("kept"), spare.join("unfinished")).unwrap(),
         &|spare| fs::remove_dir_all(spare.join("kept")).unwrap(),

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     ffi::CStr,
-    iter,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
@@ -73,33 +72,7 @@ pub struct ProgramImage {
     pub instructions: &'static [u64],
 }
 
-impl ProgramImage {
-    /// The instructions that refer to a map: the position of each, and that of its map.
-    fn references(&self) -> impl Iterator<Item = (usize, usize)> {
-        let mut next = 0;
-        iter::from_fn(move || {
-            loop {
-                let index = next;
-                let instruction = *self.instructions.get(index)?;
-                if instruction & 0xff != LOAD_IMMEDIATE_64 {
-                    next += 1;
-                    continue;
-                }
-                // The second half of the instruction holds the upper 32 bits.
-                next += 2;
-                if [BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE].contains(&((instruction >> 12 & 0xf) as u32)) {
-                    return Some((index, (instruction >> 32) as usize));
-                }
-            }
-        })
-    }
-}
-
 impl Image {
-    fn program(&'static self, name: &'static str) -> Result<&'static ProgramImage, LoadError> {
-        self.programs.iter().find(|program| program.name == name).ok_or(LoadError::NotInImage { name })
-    }
-
     /// Begins to load the image, with these values for global variables and these contents for maps. Maps that
     /// are `unused` are never made: programs refer to them, but only where they never get.
     ///
@@ -209,23 +182,24 @@ impl LoadedImage {
     ///
     /// When the kernel refuses a map.
     pub fn prepare(&mut self, name: &'static str) -> Result<PreparedProgram, LoadError> {
-        let program = self.image.program(name)?;
-        let mut instructions = program.instructions.to_vec();
-        for (index, number) in program.references() {
-            let fd = self.map(number)?.fd().as_fd().as_raw_fd();
-            instructions[index] = instructions[index] & 0xffff_ffff | u64::from(fd.cast_unsigned()) << 32;
+        let program = self.image.programs.iter().find(|program| program.name == name);
+        let mut instructions = program.ok_or(LoadError::NotInImage { name })?.instructions.to_vec();
+        let mut index = 0;
+        while let Some(instruction) = instructions.get_mut(index) {
+            if *instruction & 0xff != LOAD_IMMEDIATE_64 {
+                index += 1;
+                continue;
+            }
+            let source = (*instruction >> 12 & 0xf) as u32;
+            if [BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE].contains(&source) {
+                let number = (*instruction >> 32) as usize;
+                let fd = self.map(number)?.fd().as_fd().as_raw_fd();
+                *instruction = *instruction & 0xffff_ffff | u64::from(fd.cast_unsigned()) << 32;
+            }
+            // The second half of the instruction holds the upper 32 bits.
+            index += 2;
         }
         Ok(PreparedProgram { name, instructions, license: self.image.license })
-    }
-
-    /// The names of the maps that a program is loaded with.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such program.
-    pub fn maps_of(&self, program: &'static str) -> Result<impl Iterator<Item = &'static str>, LoadError> {
-        let names = self.image.program(program)?.references().map(|(_, number)| self.image.maps[number].name);
-        Ok(names.filter(|name| !self.unused.contains(name)))
     }
 
     /// Stands for maps that are not used. Of this type, so that the verifier refuses a program that uses it after all.

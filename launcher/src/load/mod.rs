@@ -283,7 +283,7 @@ impl Loaded {
             let mut image = begin(tables, &facts)?;
             let name = name(&image, hooks, &facts);
             let spare = if hooks.is_empty() { None } else { Spare::reserve(&mut image, &name, leaf) };
-            if let Some(mut kept) = spare.as_ref().and_then(|spare| Self::of(spare.open(&image, hooks)?).ok())
+            if let Some(mut kept) = spare.as_ref().and_then(|spare| Self::of(spare.open(hooks)?).ok())
                 && kept.forget().is_ok()
             {
                 return Ok(Self { spare, ..kept });

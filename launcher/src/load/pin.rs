@@ -12,7 +12,7 @@ use std::{
     path::Path,
 };
 
-use aya::maps::MapData;
+use aya::maps::{MapData, MapError};
 use aya_obj::{Map, generated::bpf_map_type};
 use common::record::Hook;
 
@@ -61,17 +61,6 @@ impl RecordMaps {
         Ok(Self(maps))
     }
 
-    /// Whether none is missing that the programs of these hooks leave records in.
-    pub(super) fn are_whole(&self, image: &LoadedImage, hooks: &[Hook]) -> Result<bool, LoadError> {
-        for hook in hooks {
-            let mut names = image.maps_of(spec(*hook).program)?.filter(|name| RECORD_MAPS.contains(name));
-            if !names.all(|name| self.0.contains_key(name)) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Pins all of them in a folder.
     ///
     /// # Errors
@@ -79,6 +68,11 @@ impl RecordMaps {
     /// When the kernel refuses.
     pub fn pin(&self, folder: &Path) -> io::Result<()> {
         self.0.iter().try_for_each(|(name, map)| bpf::pin(map.fd().as_fd(), &c_path(&folder.join(name))?))
+    }
+
+    /// What the kernel knows them by, in the order of their names.
+    pub(super) fn ids(&self) -> Result<Vec<u32>, MapError> {
+        self.0.values().map(|map| Ok(map.info()?.id())).collect()
     }
 
     /// The same maps once more.

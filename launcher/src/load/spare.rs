@@ -29,13 +29,13 @@ use nix::{
 
 use super::{
     Fresh, LoadError, LoadedImage, LoadedProgram, RecordMaps,
-    pin::{c_path, open},
+    pin::{c_path, open, pin_note, read_note},
 };
 use crate::{
     bpffs::{self, FolderError},
     cgroup::Leaf,
     privilege,
-    sys::bpf,
+    sys::{bpf, plain::bytes_of},
 };
 
 /// The folder of all spares, for root's eyes only.
@@ -65,6 +65,9 @@ const KEPT: &str = "kept";
 /// The same while it is being made, or removed.
 const UNFINISHED: &str = "unfinished";
 
+/// What says there which programs and maps these are, in a map that nobody can change.
+const NOTE: &str = "note";
+
 /// A spare that this run has, or is about to make. It is nobody else's until this process ends, and what it guards.
 #[derive(Debug)]
 pub struct Spare {
@@ -72,6 +75,8 @@ pub struct Spare {
     lock: Flock<OwnedFd>,
     /// The maps of records, where they are not kept yet.
     unkept: Vec<(&'static str, OwnedFd)>,
+    /// Their ids.
+    ids: Vec<u32>,
 }
 
 impl Spare {
@@ -106,7 +111,7 @@ impl Spare {
             Ok(link) => bpf::link_ends(link.as_fd()).is_ok_and(|ends| ends.cgroup == 0),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
-        Ok(guards_nobody.then(|| Self { folder: folder.to_owned(), lock, unkept: Vec::new() }))
+        Ok(guards_nobody.then(|| Self { folder: folder.to_owned(), lock, unkept: Vec::new(), ids: Vec::new() }))
     }
 
     /// The path of something in it: in this very folder, whatever has its name by now.
@@ -142,16 +147,18 @@ impl Spare {
     }
 
     /// What is kept in it: the programs of these hooks, and their maps. `None` if there is nothing that can be used.
-    pub(super) fn open(&self, image: &LoadedImage, hooks: &[Hook]) -> Option<Fresh> {
+    pub(super) fn open(&self, hooks: &[Hook]) -> Option<Fresh> {
         let kept = self.inside(KEPT);
-        let programs = hooks.iter().map(|hook| LoadedProgram::open(&kept, *hook)).collect::<io::Result<_>>().ok()?;
+        let programs =
+            hooks.iter().map(|hook| LoadedProgram::open(&kept, *hook)).collect::<io::Result<Vec<_>>>().ok()?;
         let maps = RecordMaps::open(&kept).ok()?;
-        maps.are_whole(image, hooks).ok()?.then_some(Fresh { programs, maps })
+        let note = self.note(&programs, &maps.ids().ok()?).ok()?;
+        (read_note(&kept.join(NOTE)).ok()? == note).then_some(Fresh { programs, maps })
     }
 
     /// The same spare, in which these maps are to be kept together with the programs.
     pub(super) fn expecting(self, maps: &RecordMaps) -> io::Result<Self> {
-        Ok(Self { unkept: maps.handles()?, ..self })
+        Ok(Self { unkept: maps.handles()?, ids: maps.ids().map_err(io::Error::other)?, ..self })
     }
 
     /// Keeps programs and their maps for the next run, unless they already are.
@@ -166,9 +173,18 @@ impl Spare {
         self.discard()?;
         let unfinished = self.inside(UNFINISHED);
         bpffs::make(&unfinished)?;
+        pin_note(&unfinished.join(NOTE), &self.note(programs, &self.ids)?)?;
         self.unkept.drain(..).try_for_each(|(name, map)| pin(&map, &unfinished.join(name)))?;
         programs.iter().try_for_each(|program| program.pin(&unfinished))?;
         fs::rename(&unfinished, self.inside(KEPT))
+    }
+
+    /// What is noted beside programs and maps that are kept: which these are, and where. So what was removed, renamed or
+    /// moved there from another spare is found out.
+    fn note(&self, programs: &[LoadedProgram], maps: &[u32]) -> io::Result<Vec<u8>> {
+        let programs = programs.iter().map(|program| Ok(program.identify()?.id)).collect::<io::Result<Vec<u32>>>()?;
+        let name = self.folder.file_name().unwrap_or_default().as_encoded_bytes();
+        Ok([name, bytes_of(&programs), bytes_of(maps)].concat())
     }
 
     /// Removes what is kept.
