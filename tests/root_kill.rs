@@ -1,10 +1,6 @@
 //! A command whose guard-run is killed or stopped dies or stays guarded, and what is left is reaped.
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, time::Instant};
 
 use serde_json::{Value, json};
 use support::{
@@ -208,12 +204,25 @@ fn kill_9_at_any_moment_leaves_no_process_outside_a_guarded_leaf_and_nothing_tha
     // A duration that nobody else sleeps for: by it the processes are found.
     let mark = format!("{}.25", 100_000_000 + std::process::id());
     let (mut step, mut before_leaf, mut complete) = (0, 0, 0);
-    // From the very start to when it all runs, in steps that are small beside the time that it takes.
-    while complete < 5 {
+    let start = || {
         let run = Run::shell(without(9), TWO_PROCESSES, &[&mark]).flags(["--fresh"]).through(yard.wrapper());
-        let (running, begin) = (run.start(), Instant::now());
+        (run.start(), Instant::now())
+    };
+    let time_to_run = || {
+        let (mut running, begin) = start();
+        running.wait_for("command");
+        running.wait_for("daemon");
+        let time = begin.elapsed();
+        running.signal(libc::SIGKILL);
+        let _ = running.wait();
+        time
+    };
+    // From the very start to when it all runs, in steps that are small beside the time that it takes.
+    let moment = (0..3).map(|_| time_to_run()).min().unwrap() / 100;
+    while complete < 5 {
+        let (running, begin) = start();
         // To the microsecond, so no sleeping.
-        while begin.elapsed() < Duration::from_micros(100) * step {
+        while begin.elapsed() < moment * step {
             std::hint::spin_loop();
         }
         let pid = running.pid();
@@ -225,7 +234,7 @@ fn kill_9_at_any_moment_leaves_no_process_outside_a_guarded_leaf_and_nothing_tha
         before_leaf += u32::from(!yard.leaves().iter().any(|leaf| belongs_to(leaf, pid)));
         complete += u32::from(stdout.contains("daemon") && stdout.contains("command"));
         step += 1;
-        assert!(step < 2000, "it never ran");
+        assert!(step < 1000, "it never ran");
     }
     println!("killed {step} times, before there was a leaf {before_leaf} times");
     assert!(before_leaf > 0 && step > before_leaf + 5, "the moments were not spread over the start");
