@@ -16,7 +16,7 @@ mod probe;
 mod run;
 mod running;
 mod server;
-mod spares;
+pub mod spares;
 mod task;
 pub mod terminal;
 pub mod unix;

@@ -8,7 +8,9 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::{bpf::leads_to_a_cgroup, eventually};
+use serde_json::{Value, json};
+
+use crate::{Output, Run, TcpServer, bpf::leads_to_a_cgroup, eventually};
 
 /// Mounts it where everybody looks for it, and stays.
 const PLACE: &str = "mount -t bpf -o mode=700 bpf /sys/fs/bpf && echo ready && exec cat";
@@ -71,6 +73,35 @@ impl Spares {
         self.all().into_iter().filter(|spare| !leads_to_a_cgroup(&spare.join("leaf"))).collect()
     }
 
+    /// A run that connects to a server by `storm`, where what is kept is kept here.
+    #[must_use]
+    pub fn connecting(&self, storm: &str, policy: &Value, server: &TcpServer) -> Run {
+        Run::new(policy, [storm, "tcp", &server.port().to_string()]).through(self.wrapper())
+    }
+
+    /// A run that succeeds, when nobody has any of the spares.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    #[must_use]
+    pub fn alone(&self, run: &Run) -> Output {
+        self.settle();
+        run.output().success()
+    }
+
+    /// The same when there is a spare of these programs: it has them.
+    ///
+    /// # Panics
+    ///
+    /// When it has not.
+    #[must_use]
+    pub fn reusing(&self, run: &Run, expected: &[u64]) -> Output {
+        let output = self.alone(run);
+        assert_eq!(programs(&output), expected);
+        output
+    }
+
     /// Waits until all are free: the kernel takes its time to find that a cgroup is gone.
     ///
     /// # Panics
@@ -79,6 +110,31 @@ impl Spares {
     pub fn settle(&self) {
         eventually("all spares are free", || self.free().len() == self.all().len());
     }
+}
+
+/// Forbids TCP connections to one port.
+#[must_use]
+pub fn without(port: u16) -> Value {
+    json!({"version": 1, "network": {"default": "allow", "rules": [
+        {"action": "deny", "ops": ["connect"], "protocols": ["tcp"], "ports": [port]}
+    ]}})
+}
+
+/// The ids of a run's programs.
+///
+/// # Panics
+///
+/// When there is no log.
+#[must_use]
+pub fn programs(output: &Output) -> Vec<u64> {
+    let hooks = output.log["enforced"]["hooks"].as_array().unwrap_or_else(|| panic!("no log: {output:?}"));
+    hooks.iter().map(|hook| hook["program_id"].as_u64().expect("an id")).collect()
+}
+
+/// Whether any is in both.
+#[must_use]
+pub fn have_one_in_common(one: &[u64], other: &[u64]) -> bool {
+    one.iter().any(|id| other.contains(id))
 }
 
 impl Drop for Spares {
