@@ -1,6 +1,9 @@
 //! What every section needs: the programs, the folders and the processors.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, ensure};
 use nix::{
@@ -30,6 +33,9 @@ impl Setup {
         let own = std::env::current_exe()?;
         let guard_run = own.with_file_name("guard-run");
         ensure!(guard_run.exists(), "{} is not there; build it first", guard_run.display());
+        // "Bare" is without any program of guard-run's in the kernel, so what earlier runs have kept there must go.
+        let gc = Command::new(&guard_run).arg("gc").output().context("guard-run gc")?;
+        ensure!(gc.status.success(), "guard-run gc: {}", String::from_utf8_lossy(&gc.stderr));
         let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("bench is in a workspace")?;
         Ok(Self {
             guard_run,

@@ -169,7 +169,7 @@ impl Ledger {
             increment(&self.counters.unrecorded);
             return;
         }
-        // SAFETY: nothing is ever deleted from the map, so the value stays where it is; it is shared with other CPUs, hence
+        // SAFETY: nothing is deleted from the map while a program may run, so the value stays where it is; it is shared with other CPUs, hence
         // the atomic increment. `last` is a single aligned store, of which any of two at the same time may win.
         unsafe {
             increment(&(*tally).count);

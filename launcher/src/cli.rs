@@ -113,7 +113,8 @@ enum Sub {
     Doctor,
     /// Try every known way out on this machine, without the guard and under it, and say what stopped each. Needs root
     Selftest(selftest::Options),
-    /// Remove what guard-runs that were killed have left behind; their commands' processes are killed
+    /// Remove what guard-runs that were killed have left behind (their commands' processes are killed), and what is kept for
+    /// the next run
     Gc,
     /// Print what a shell needs to complete guard-run's command line
     Completion {

@@ -16,7 +16,7 @@ use crate::{
     compile::{Tables, UnixTables},
     exit,
     harden::Hardening,
-    load::{Loaded, load_one, spares_are_possible},
+    load::{Loaded, load_one, spares_are_there},
     mounts::Mount,
     policy::{Document, Policy, PolicyError},
     privilege,
@@ -167,7 +167,7 @@ fn no_folder() -> Option<String> {
     if !bpffs::is_mounted() {
         return Some(format!("not mounted; type: mount -t bpf bpf {MOUNT} -o mode=700"));
     }
-    spares_are_possible().err().map(|error| format!("{:#}", anyhow::Error::from(error)))
+    spares_are_there().err().map(|error| format!("{:#}", anyhow::Error::from(error)))
 }
 
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.

@@ -1,5 +1,5 @@
 //! From compiled tables to programs and maps in the kernel. Nothing is attached yet, and all of it goes away with this
-//! process if nothing ever is.
+//! process if nothing ever is, but for what is kept for the next run ([`Spare`]).
 
 mod btf;
 mod flow;
@@ -32,7 +32,7 @@ pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, PreparedProgram, ProgramImage, Variable};
 pub use maps::{MapContent, Records, Tallies, contents, globals, unused};
 pub use pin::{Link, RecordMaps, pin_note, read_note};
-pub use spare::{Spare, remove_spares, spares_are_possible};
+pub use spare::{Spare, remove_spares, spares_are_there};
 
 use self::unix::{Facts, inactive_lsm, lsm_function};
 use crate::{

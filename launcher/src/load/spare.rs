@@ -83,7 +83,7 @@ impl Spare {
     /// Finds a spare of this name that nobody has, or else a place to make one, and puts its sentinel on a leaf. `None` where
     /// nothing can be kept: that takes root, and a bpf file system.
     pub(super) fn reserve(image: &mut LoadedImage, name: &str, leaf: &Leaf) -> Option<Self> {
-        if !spares_are_possible().unwrap_or(false) {
+        if !privilege::is_root() || !is_usable() {
             return None;
         }
         let alike = if image.size() < LARGE { MOST_ALIKE } else { 1 };
@@ -210,17 +210,19 @@ fn pin(object: &OwnedFd, path: &Path) -> io::Result<()> {
     bpf::pin(object.as_fd(), &c_path(path)?)
 }
 
-/// Whether spares can be kept: by root, where there is a bpf file system.
+/// Whether there is a folder of spares.
 ///
 /// # Errors
 ///
-/// When others than root could put something in their place.
-pub fn spares_are_possible() -> Result<bool, FolderError> {
-    if !privilege::is_root() || !bpffs::is_mounted() {
-        return Ok(false);
-    }
-    let folder = Path::new(FOLDER);
-    Ok(bpffs::is_there(folder)? || bpffs::make(folder).is_ok() && bpffs::is_there(folder)?)
+/// When others than root could put something in its place.
+pub fn spares_are_there() -> Result<bool, FolderError> {
+    bpffs::is_there(Path::new(FOLDER))
+}
+
+/// Whether there is one now: it is made where there is a bpf file system.
+fn is_usable() -> bool {
+    let is_there = || spares_are_there().unwrap_or(false);
+    bpffs::is_mounted() && (is_there() || bpffs::make(Path::new(FOLDER)).is_ok() && is_there())
 }
 
 /// Makes room for another spare, by removing those that were not used for longest if there are as many as may be. Returns
@@ -244,7 +246,7 @@ fn remove(folder: &Path) -> Option<()> {
 /// Removes all spares that nobody has. Returns how many.
 #[must_use]
 pub fn remove_spares() -> usize {
-    if !bpffs::is_there(Path::new(FOLDER)).unwrap_or(false) {
+    if !spares_are_there().unwrap_or(false) {
         return 0;
     }
     all().iter().filter_map(|folder| remove(folder)).count()
