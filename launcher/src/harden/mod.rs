@@ -177,7 +177,7 @@ impl Hardening {
             delegation_sockets(&Doors::host(), self.unix.as_ref())
         };
         let view = View::new(&self.section, &self.mounts, Pid::this(), doors);
-        view.showing(Limits::find(&self.mounts, leaf)).reopening(&self.folders)
+        view.showing(Limits::find(&self.mounts, leaf))
     }
 
     /// Whether the command gets this descriptor, if guard-run has it and it is not closed on execution anyway.
@@ -206,7 +206,8 @@ impl Hardening {
         if self.isolation != InForce::Full {
             return Vec::new();
         }
-        let mut steps: Vec<Step> = view.steps(leaf).into_iter().map(|step| step.raised(Operation::View)).collect();
+        let mut steps: Vec<Step> =
+            view.steps(leaf, &self.folders).into_iter().map(|step| step.raised(Operation::View)).collect();
         if !self.section.allows(Part::Privileges) {
             steps.push(Step::new("no_new_privs", prctl::set_no_new_privs));
         }

@@ -93,8 +93,6 @@ pub struct View {
     hidden: Vec<Place>,
     /// Sockets that can't be connected to.
     covered: Vec<Place>,
-    /// Folders that are handed on as these descriptors: by one from outside, everything outside could be reached.
-    reopened: Vec<(RawFd, Place)>,
 }
 
 impl View {
@@ -138,12 +136,6 @@ impl View {
         view
     }
 
-    /// The same, with these folders opened anew.
-    pub(super) fn reopening(self, folders: &[(RawFd, PathBuf)]) -> Self {
-        let reopened = folders.iter().map(|(number, folder)| (*number, folder.clone().into())).collect();
-        Self { reopened, ..self }
-    }
-
     /// The same, with these limits to be seen.
     pub(super) fn showing(self, limits: Limits) -> Self {
         Self { limits, ..self }
@@ -155,8 +147,9 @@ impl View {
         self.covered.iter().map(|path| path.to_string_lossy().into_owned()).collect()
     }
 
-    /// What a process in this cgroup does to see no more. Needs `CAP_SYS_ADMIN`.
-    pub(super) fn steps(&self, leaf: &Path) -> Vec<Step> {
+    /// What a process in this cgroup does to see no more. Needs `CAP_SYS_ADMIN`. The folders that are handed on as descriptors
+    /// are opened anew: by one from outside, everything outside could be reached.
+    pub(super) fn steps(&self, leaf: &Path, handed_on: &[(RawFd, PathBuf)]) -> Vec<Step> {
         let mut steps = Vec::new();
         // The first of them hides the path of the leaf, and is the leaf from then on.
         let mut shown = leaf;
@@ -178,7 +171,7 @@ impl View {
         }
         steps.extend(self.read_only.iter().map(|point| on("making read-only", point, read_only(point))));
         steps.extend(self.covered.iter().map(|socket| on("covering", socket, bind(Path::new(NO_FILE), socket))));
-        steps.extend(self.reopened.iter().map(|(number, folder)| on("opening anew", folder, open_as(folder, *number))));
+        steps.extend(handed_on.iter().map(|(number, folder)| on("opening anew", folder, open_as(folder, *number))));
         // What is mounted over it now is not what the process is in.
         let mut mounted = [&self.cgroups, &self.hidden, &self.pinned].into_iter().flatten();
         let own = std::env::current_dir().ok().filter(|own| mounted.any(|point| own.starts_with(&**point)));
