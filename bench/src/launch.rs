@@ -44,9 +44,12 @@ pub fn measure(setup: &Setup) -> anyhow::Result<Vec<Figure>> {
     let logs = Logs::new();
     // The command ignores its argument; the log does not.
     let command = format!("/usr/bin/true {}", logs.tag);
-    let guard = |policy: &Path| format!("'{}' --policy '{}' -- {command}", setup.guard_run.display(), policy.display());
+    let run = |flags: &str, policy: &Path| {
+        format!("'{}' {flags} --policy '{}' -- {command}", setup.guard_run.display(), policy.display())
+    };
+    let guard = |policy: &Path| run("", policy);
     // As the first run under a policy is since the system was started.
-    let fresh = |policy: &Path| guard(policy).replacen("--policy", "--fresh --policy", 1);
+    let fresh = |policy: &Path| run("--fresh", policy);
     let every_hook = policies::every_hook(setup)?;
     let sides = [
         ("true", command.clone()),
