@@ -152,11 +152,7 @@ impl Draft {
         if !bpffs::is_mounted() {
             return Err(PinError::NoBpfFs);
         }
-        match bpffs::make(Path::new(FOLDER)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(on(Path::new(FOLDER)))?,
-        }
-        is_there()?;
+        bpffs::make_at_top(Path::new(FOLDER))?;
         let name = container.name();
         let folder = unfinished(&Path::new(FOLDER).join(&name));
         for attempt in 0..ATTEMPTS {

@@ -169,8 +169,9 @@ impl Ledger {
             increment(&self.counters.unrecorded);
             return;
         }
-        // SAFETY: nothing is deleted from the map while a program may run, so the value stays where it is; it is shared with other CPUs, hence
-        // the atomic increment. `last` is a single aligned store, of which any of two at the same time may win.
+        // SAFETY: nothing is deleted from the map while a program may run, so the value stays where it is; it is shared with
+        // other CPUs, hence the atomic increment. `last` is a single aligned store, of which any of two at the same time may
+        // win.
         unsafe {
             increment(&(*tally).count);
             (&raw mut (*tally).last).write_volatile(now);

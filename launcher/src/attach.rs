@@ -79,12 +79,7 @@ fn attach(program: &LoadedProgram, leaf: &Leaf) -> Result<(), AttachError> {
     if privilege::is_root() {
         return program.attach(leaf.folder()).map_err(refused);
     }
-    // The kernel asks a program with BPF_F_ALLOW_OVERRIDE only where there is none further down (compute_effective_progs).
-    let effective = || program.effective(leaf.folder()).map_err(refused);
-    let before = effective()?;
-    program.attach(leaf.folder()).map_err(refused)?;
-    let after = effective()?;
-    let displaced: Vec<u32> = before.into_iter().filter(|id| !after.contains(id)).collect();
+    let displaced = program.attach_displacing(leaf.folder()).map_err(refused)?;
     if displaced.is_empty() {
         Ok(())
     } else {

@@ -5,7 +5,7 @@
 //! guard-run's own are used only if nobody but root could have put anything into them, or them where they are.
 
 use std::{
-    fs::DirBuilder,
+    fs::{DirBuilder, Metadata},
     io,
     os::{
         fd::OwnedFd,
@@ -72,27 +72,40 @@ pub fn is_mounted() -> bool {
 ///
 /// When it isn't.
 pub fn is_there(folder: &Path) -> Result<bool, FolderError> {
-    let look = |path: &Path| path.symlink_metadata();
-    let found = match look(folder) {
+    let found = match folder.symlink_metadata() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        found => found.map_err(|source| FolderError::File { path: folder.to_owned(), source })?,
+        found => found.map_err(on(folder))?,
     };
-    let top = Path::new(MOUNT);
-    let at = look(top).map_err(|source| FolderError::File { path: top.to_owned(), source })?;
-    let foreign = |path: &Path, owner, mode| FolderError::Foreign {
+    let foreign = |path: &Path, metadata: &Metadata| FolderError::Foreign {
         folder: folder.to_owned(),
         path: path.to_owned(),
-        owner,
-        mode,
+        owner: metadata.uid(),
+        mode: metadata.mode(),
     };
     if !found.is_dir() || !is_roots_alone(&found) {
-        return Err(foreign(folder, found.uid(), found.mode()));
+        return Err(foreign(folder, &found));
     }
+    let top = Path::new(MOUNT);
+    let at = top.symlink_metadata().map_err(on(top))?;
     let stays = is_roots_alone(&at) || at.uid() == 0 && at.mode() & STICKY != 0;
-    if !stays {
-        return Err(foreign(top, at.uid(), at.mode()));
+    if stays { Ok(true) } else { Err(foreign(top, &at)) }
+}
+
+/// Makes a folder for root's eyes only at the top of the file system, unless it is there, root's alone.
+///
+/// # Errors
+///
+/// As mkdir(2) and [`is_there`].
+pub fn make_at_top(folder: &Path) -> Result<(), FolderError> {
+    match make(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made.map_err(on(folder))?,
     }
-    Ok(true)
+    is_there(folder).map(drop)
+}
+
+fn on(path: &Path) -> impl FnOnce(io::Error) -> FolderError + '_ {
+    move |source| FolderError::File { path: path.to_owned(), source }
 }
 
 /// Makes a folder for root's eyes only.

@@ -104,8 +104,8 @@ impl Leaf {
         fork_into(self.folder())
     }
 
-    /// Starts the command's process, which takes all steps that keep it inside while this process looks around and goes on. `mask` are the
-    /// signals that the command has to find blocked.
+    /// Starts the command's process, which takes all steps that keep it inside while this process looks around and goes on.
+    /// `mask` are the signals that the command has to find blocked.
     ///
     /// # Errors
     ///

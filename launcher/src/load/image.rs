@@ -11,7 +11,6 @@ use aya_obj::{
     Map,
     generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_map_type, bpf_prog_type},
 };
-
 use sha2::{Digest as _, Sha256};
 
 use super::{LoadError, MapContent};

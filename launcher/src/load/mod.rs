@@ -232,13 +232,14 @@ impl LoadedProgram {
         bpf::attach(&self.fd, cgroup, spec(self.hook).attach_type)
     }
 
-    /// The ids of the programs that this cgroup has at the program's hook, those of cgroups further up included.
+    /// The same, returning the ids of programs of cgroups further up that are not asked any more.
     ///
     /// # Errors
     ///
-    /// When the kernel doesn't say.
-    pub fn effective(&self, cgroup: &OwnedFd) -> io::Result<Vec<u32>> {
-        bpf::effective(cgroup, spec(self.hook).attach_type)
+    /// When the kernel refuses.
+    pub fn attach_displacing(&self, cgroup: &OwnedFd) -> io::Result<Vec<u32>> {
+        let attach = || self.attach(cgroup);
+        bpf::displacing(cgroup, spec(self.hook).attach_type, attach).map(|((), displaced)| displaced)
     }
 
     /// What the kernel knows the program by.

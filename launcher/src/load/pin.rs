@@ -6,7 +6,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -34,6 +34,7 @@ const RECORD_MAPS: [&str; 10] = [
 ];
 
 /// The maps in which the programs of a policy leave their records, by their names.
+#[derive(Debug)]
 pub struct RecordMaps(BTreeMap<&'static str, MapData>);
 
 impl RecordMaps {
@@ -67,7 +68,7 @@ impl RecordMaps {
     ///
     /// When the kernel refuses.
     pub fn pin(&self, folder: &Path) -> io::Result<()> {
-        self.0.iter().try_for_each(|(name, map)| bpf::pin(map.fd().as_fd(), &c_path(&folder.join(name))?))
+        self.0.iter().try_for_each(|(name, map)| pin(map.fd(), &folder.join(name)))
     }
 
     /// What the kernel knows them by, in the order of their names.
@@ -76,8 +77,9 @@ impl RecordMaps {
     }
 
     /// The same maps once more.
-    pub(super) fn handles(&self) -> io::Result<Vec<(&'static str, OwnedFd)>> {
-        self.0.iter().map(|(name, map)| Ok((*name, map.fd().as_fd().try_clone_to_owned()?))).collect()
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        let again = |map: &MapData| MapData::from_fd(map.fd().as_fd().try_clone_to_owned()?).map_err(io::Error::other);
+        Ok(Self(self.0.iter().map(|(name, map)| Ok((*name, again(map)?))).collect::<io::Result<_>>()?))
     }
 
     /// Whether there is none.
@@ -100,7 +102,7 @@ impl LoadedProgram {
 
     /// Pins the program in a folder.
     pub(super) fn pin(&self, folder: &Path) -> io::Result<()> {
-        bpf::pin(self.fd.as_fd(), &c_path(&folder.join(self.hook.name()))?)
+        pin(&self.fd, &folder.join(self.hook.name()))
     }
 }
 
@@ -133,7 +135,7 @@ impl Link {
     ///
     /// When the kernel refuses.
     pub fn pin(&self, folder: &Path, hook: Hook) -> io::Result<()> {
-        bpf::pin(self.0.as_fd(), &c_path(&folder.join(hook.name()))?)
+        pin(&self.0, &folder.join(hook.name()))
     }
 
     /// What it connects.
@@ -158,7 +160,7 @@ pub fn pin_note(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let fd = map.fd().as_fd();
     bpf::fill_map(fd, &0_u32.to_ne_bytes(), bytes, 1)?;
     bpf::freeze_map(fd)?;
-    bpf::pin(fd, &c_path(path)?)
+    pin(map.fd(), path)
 }
 
 /// Reads bytes that were pinned.
@@ -176,6 +178,10 @@ pub(super) fn open(path: &Path) -> io::Result<OwnedFd> {
     bpf::open_pinned(&c_path(path)?)
 }
 
-pub(super) fn c_path(path: &Path) -> io::Result<CString> {
+pub(super) fn pin(object: &impl AsFd, path: &Path) -> io::Result<()> {
+    bpf::pin(object.as_fd(), &c_path(path)?)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }

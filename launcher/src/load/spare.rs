@@ -29,7 +29,7 @@ use nix::{
 
 use super::{
     Fresh, LoadError, LoadedImage, LoadedProgram, RecordMaps,
-    pin::{c_path, open, pin_note, read_note},
+    pin::{open, pin, pin_note, read_note},
 };
 use crate::{
     bpffs::{self, FolderError},
@@ -74,9 +74,7 @@ pub struct Spare {
     folder: PathBuf,
     lock: Flock<OwnedFd>,
     /// The maps of records, where they are not kept yet.
-    unkept: Vec<(&'static str, OwnedFd)>,
-    /// Their ids.
-    ids: Vec<u32>,
+    unkept: Option<RecordMaps>,
 }
 
 impl Spare {
@@ -111,7 +109,7 @@ impl Spare {
             Ok(link) => bpf::link_ends(link.as_fd()).is_ok_and(|ends| ends.cgroup == 0),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
-        Ok(guards_nobody.then(|| Self { folder: folder.to_owned(), lock, unkept: Vec::new(), ids: Vec::new() }))
+        Ok(guards_nobody.then(|| Self { folder: folder.to_owned(), lock, unkept: None }))
     }
 
     /// The path of something in it: in this very folder, whatever has its name by now.
@@ -135,12 +133,10 @@ impl Spare {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
             _ => {}
         }
-        let effective = || bpf::effective(leaf.folder(), SENTINEL_PLACE).map_err(refused);
-        let before = effective()?;
-        let tied = bpf::link(&sentinel, leaf.folder(), SENTINEL_PLACE).map_err(refused)?;
-        let after = effective()?;
-        if !before.iter().all(|id| after.contains(id)) {
-            // One further up that yields to others (BPF_F_ALLOW_OVERRIDE): the policy has nothing to put in its place.
+        let attach = || bpf::link(&sentinel, leaf.folder(), SENTINEL_PLACE);
+        let (tied, displaced) = bpf::displacing(leaf.folder(), SENTINEL_PLACE, attach).map_err(refused)?;
+        if !displaced.is_empty() {
+            // The policy has nothing to put in their place.
             return Err(refused(Errno::EBUSY.into()));
         }
         pin(&tied, &link).map_err(refused)
@@ -152,13 +148,13 @@ impl Spare {
         let programs =
             hooks.iter().map(|hook| LoadedProgram::open(&kept, *hook)).collect::<io::Result<Vec<_>>>().ok()?;
         let maps = RecordMaps::open(&kept).ok()?;
-        let note = self.note(&programs, &maps.ids().ok()?).ok()?;
+        let note = self.note(&programs, &maps).ok()?;
         (read_note(&kept.join(NOTE)).ok()? == note).then_some(Fresh { programs, maps })
     }
 
     /// The same spare, in which these maps are to be kept together with the programs.
     pub(super) fn expecting(self, maps: &RecordMaps) -> io::Result<Self> {
-        Ok(Self { unkept: maps.handles()?, ids: maps.ids().map_err(io::Error::other)?, ..self })
+        Ok(Self { unkept: Some(maps.try_clone()?), ..self })
     }
 
     /// Keeps programs and their maps for the next run, unless they already are.
@@ -167,24 +163,22 @@ impl Spare {
     ///
     /// When the kernel refuses. Then there is nothing for the next run.
     pub fn keep(&mut self, programs: &[LoadedProgram]) -> io::Result<()> {
-        if self.unkept.is_empty() {
-            return Ok(());
-        }
+        let Some(maps) = self.unkept.take() else { return Ok(()) };
         self.discard()?;
         let unfinished = self.inside(UNFINISHED);
         bpffs::make(&unfinished)?;
-        pin_note(&unfinished.join(NOTE), &self.note(programs, &self.ids)?)?;
-        self.unkept.drain(..).try_for_each(|(name, map)| pin(&map, &unfinished.join(name)))?;
+        pin_note(&unfinished.join(NOTE), &self.note(programs, &maps)?)?;
+        maps.pin(&unfinished)?;
         programs.iter().try_for_each(|program| program.pin(&unfinished))?;
         fs::rename(&unfinished, self.inside(KEPT))
     }
 
     /// What is noted beside programs and maps that are kept: which these are, and where. So what was removed, renamed or
     /// moved there from another spare is found out.
-    fn note(&self, programs: &[LoadedProgram], maps: &[u32]) -> io::Result<Vec<u8>> {
+    fn note(&self, programs: &[LoadedProgram], maps: &RecordMaps) -> io::Result<Vec<u8>> {
         let programs = programs.iter().map(|program| Ok(program.identify()?.id)).collect::<io::Result<Vec<u32>>>()?;
         let name = self.folder.file_name().unwrap_or_default().as_encoded_bytes();
-        Ok([name, bytes_of(&programs), bytes_of(maps)].concat())
+        Ok([name, bytes_of(&programs), bytes_of(&maps.ids().map_err(io::Error::other)?)].concat())
     }
 
     /// Removes what is kept.
@@ -206,10 +200,6 @@ impl Spare {
     }
 }
 
-fn pin(object: &OwnedFd, path: &Path) -> io::Result<()> {
-    bpf::pin(object.as_fd(), &c_path(path)?)
-}
-
 /// Whether there is a folder of spares.
 ///
 /// # Errors
@@ -221,8 +211,7 @@ pub fn spares_are_there() -> Result<bool, FolderError> {
 
 /// Whether there is one now: it is made where there is a bpf file system.
 fn is_usable() -> bool {
-    let is_there = || spares_are_there().unwrap_or(false);
-    bpffs::is_mounted() && (is_there() || bpffs::make(Path::new(FOLDER)).is_ok() && is_there())
+    bpffs::is_mounted() && bpffs::make_at_top(Path::new(FOLDER)).is_ok()
 }
 
 /// Makes room for another spare, by removing those that were not used for longest if there are as many as may be. Returns

@@ -113,12 +113,27 @@ pub fn attach(program: &impl AsFd, cgroup: &impl AsFd, attach_type: bpf_attach_t
     bpf(bpf_cmd::BPF_PROG_ATTACH, &mut attributes).map(drop)
 }
 
-/// The ids of the programs that are asked about what is done in a cgroup, those of cgroups further up included.
+/// Attaches something to a cgroup in this way, and finds out what it puts out of force there. The kernel asks a program with
+/// `BPF_F_ALLOW_OVERRIDE` only where there is none further down (`compute_effective_progs`). Returns what attaching does, and the
+/// ids of the programs that are not asked any more.
 ///
 /// # Errors
 ///
-/// As bpf(2) for `BPF_PROG_QUERY`: `EPERM` without `CAP_NET_ADMIN`, `ENOSPC` if there are more than anybody attaches.
-pub fn effective(cgroup: &impl AsFd, attach_type: bpf_attach_type) -> io::Result<Vec<u32>> {
+/// As attaching, and as bpf(2) for `BPF_PROG_QUERY`: `EPERM` without `CAP_NET_ADMIN`, `ENOSPC` if there are more than anybody
+/// attaches.
+pub fn displacing<T>(
+    cgroup: &impl AsFd,
+    attach_type: bpf_attach_type,
+    attach: impl FnOnce() -> io::Result<T>,
+) -> io::Result<(T, Vec<u32>)> {
+    let before = effective(cgroup, attach_type)?;
+    let attached = attach()?;
+    let after = effective(cgroup, attach_type)?;
+    Ok((attached, before.into_iter().filter(|id| !after.contains(id)).collect()))
+}
+
+/// The ids of the programs that are asked about what is done in a cgroup, those of cgroups further up included.
+fn effective(cgroup: &impl AsFd, attach_type: bpf_attach_type) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; 256];
     let mut attributes = attributes();
     attributes.query.__bindgen_anon_1.target_fd = number(cgroup);
@@ -151,7 +166,8 @@ pub fn link(program: &impl AsFd, cgroup: &impl AsFd, attach_type: bpf_attach_typ
 pub struct LinkEnds {
     /// The program's id.
     pub program: u32,
-    /// The cgroup's id, which is the inode of its folder; 0 once it is removed and nothing belongs to it any more, sockets included.
+    /// The cgroup's id, which is the inode of its folder; 0 once it is removed and nothing belongs to it any more, sockets
+    /// included.
     pub cgroup: u64,
 }
 
