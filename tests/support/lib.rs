@@ -11,7 +11,7 @@ mod client;
 pub mod container;
 mod daemon;
 pub mod kernel;
-mod ordinary;
+pub mod ordinary;
 mod probe;
 mod run;
 mod running;

@@ -1,8 +1,79 @@
 //! Ordinary users, and `guard-run` as they get it from their administrator.
 
-use std::{ffi::OsString, os::unix::fs::chown, path::Path, process::Command};
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::fs::chown,
+    path::Path,
+    process::Command,
+};
 
-use crate::run::{Run, guard_run};
+use serde_json::{Value, json};
+
+use crate::{
+    run::{Run, guard_run},
+    running::Output,
+    yard::Yard,
+};
+
+/// A user whom nobody knows.
+pub const ALICE: u32 = 54_321;
+/// Another.
+pub const BOB: u32 = 54_322;
+
+/// What [`policy`] forbids to read.
+pub const SECRET: &str = "/proc/sys/kernel/hostname";
+
+/// Forbids to read [`SECRET`].
+#[must_use]
+pub fn policy() -> Value {
+    let rules = json!([{"action": "deny", "names": ["kernel/hostname"], "access": "r"}]);
+    json!({"version": 1, "sysctls": {"default": "allow", "rules": rules}})
+}
+
+/// Alice's run of a shell script.
+#[must_use]
+pub fn alice(script: &str) -> Run {
+    Run::shell(policy(), script, &[]).as_ordinary(ALICE)
+}
+
+/// The same in a yard.
+#[must_use]
+pub fn alice_in(yard: &Yard, script: &str) -> Run {
+    alice(script).through(in_yard(yard, ALICE))
+}
+
+/// What makes a command a user's, in a yard: for [`Run::through`].
+#[must_use]
+pub fn in_yard(yard: &Yard, uid: u32) -> Vec<OsString> {
+    [yard.wrapper(), become_user(uid)].concat()
+}
+
+/// The only line that it has written to standard error.
+///
+/// # Panics
+///
+/// When there are others, or none.
+#[must_use]
+pub fn line(output: &Output) -> &str {
+    let mut lines = output.stderr.lines();
+    match (lines.next(), lines.next()) {
+        (Some(line), None) => line,
+        _ => panic!("not one line: {output:?}"),
+    }
+}
+
+/// Runs a command as a user to its end; what it writes to standard output.
+///
+/// # Panics
+///
+/// When it can't be run.
+#[must_use]
+pub fn as_user<A: AsRef<OsStr>>(uid: u32, command: impl IntoIterator<Item = A>) -> String {
+    let words: Vec<_> =
+        become_user(uid).into_iter().chain(command.into_iter().map(|word| word.as_ref().into())).collect();
+    let output = Command::new(&words[0]).args(&words[1..]).output().expect("setpriv is there");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
 
 /// What makes a command an ordinary user's, of that user's group alone: for [`Run::through`].
 #[must_use]
