@@ -20,6 +20,11 @@ pub const PORT_RANGE: u16 = 0xfffb;
 /// Denied because the option has a program choose who of those that share a port receives what is sent there.
 pub const RECEIVER_CHOICE: u16 = 0xfffa;
 
+/// Denied because the packet is for a loopback address and leaves by a device to other hosts.
+pub const LOOPBACK_LEAVES: u16 = 0xfff8;
+/// Denied because the socket listens at a port that it may not have.
+pub const NOT_SERVED: u16 = 0xfff7;
+
 /// Denied because no rule allows to write this tunable, and the policy does not do without such a rule.
 pub const TUNABLE_WRITE: u16 = 0xfff9;
 
@@ -33,6 +38,9 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// Nothing in the policy is about this request.
+    pub const NOT_CONCERNED: Self = Self { allow: true, rule: DEFAULT };
+
     /// A denial for which no rule is responsible: something that could not be judged is denied.
     #[inline(always)]
     #[must_use]

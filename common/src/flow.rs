@@ -81,12 +81,12 @@ pub struct Socket {
     pub syn_counted: u8,
     /// 1: the socket connects; 0: it listens, or was accepted.
     pub connects: u8,
-    /// 1: it has the port that bind(2) named. 0: the kernel chose one, if it has any.
-    pub bound: u8,
-    /// 1: it listens at a port that it may not have, so nobody gets through to it.
-    pub closed: u8,
-    /// Always 0.
-    pub padding: [u8; 2],
+    /// The port that a bind(2) named last which the policy allows, in host byte order; 0 if there is none. The kernel may have
+    /// refused that bind(2) for other reasons, so the socket may have another port.
+    pub asked: u16,
+    /// The port, in host byte order, at which it may listen; 0 if there is none. Whatever else it listens at, nobody gets
+    /// through to it.
+    pub served: u16,
     /// 1: it is one of the sandbox's own. Read rather than implied, since the verifier would follow everything that comes
     /// after once for each value that it knows.
     pub own: u32,

@@ -104,12 +104,17 @@ impl Address {
     }
 }
 
-/// Where a connection to `destination` really goes, from a socket that is bound to `bound` (unspecified if it is not).
+/// Where a connection to `destination` goes, from a socket that is bound to `bound` (unspecified if it is not).
 ///
-/// Linux reads the unspecified address as "this host": 0.0.0.0 is the socket's own bound address, or else 127.0.0.1
+/// Linux reads the unspecified address as "this host": 0.0.0.0 is the address that the socket sends from, or else 127.0.0.1
 /// (`ip_route_output_key_hash_rcu`); `::` is `::1`, or 127.0.0.1 on a socket that is bound to a mapped address
 /// (`tcp_v6_connect`, `__ip6_datagram_connect`). The mapped form `::ffff:0.0.0.0` takes IPv4's way. The hook sees the
 /// address as it was written, so a rule on 127.0.0.1 would miss it.
+///
+/// A socket that is bound to a multicast address or to 255.255.255.255 receives there and sends from no address in
+/// particular (`__inet_bind` leaves `inet_saddr` 0). Other things that no hook can see change what an unspecified address
+/// means, such as a device that the socket sends by, or a bind(2) meanwhile. So this is not a guess at what the kernel will do:
+/// the hook writes the address into the system call, and the kernel goes there.
 ///
 /// `is` does what [`ones_if_equal`] does. In the kernel it is without a branch, after which the verifier would follow each
 /// kind of address by itself.
@@ -118,11 +123,12 @@ impl Address {
 pub fn effective_destination(destination: Address, bound: Address, is: impl Fn(u32, u32) -> u32) -> Address {
     let (v4, [a, b, c, d], [e, f, g, h]) = (0xffff_u32.to_be(), destination.0, bound.0);
     let bound_v4 = is(e | f | (g ^ v4), 0);
+    let receives_only = is(u32::from_be(h) >> 28, 0xe) | is(h, u32::MAX);
     let unspecified4 = is(a | b | (c ^ v4) | d, 0);
     let unspecified6 = is(a | b | c | d, 0);
     // What is unspecified has zeros where something is set.
     let becomes_v4 = unspecified4 | unspecified6 & bound_v4;
-    let last = d | h & bound_v4 & unspecified4;
+    let last = d | h & bound_v4 & !receives_only & unspecified4;
     let loopback4 = Address::LOOPBACK4.0[3] & becomes_v4 & is(last, 0);
     let loopback6 = Address::LOOPBACK6.0[3] & unspecified6 & !bound_v4;
     Address([a, b, c | v4 & becomes_v4, last | loopback4 | loopback6])
@@ -275,11 +281,17 @@ pub struct Table {
     pub by_own: u32,
     /// The rules whose hosts include the sandbox's own sockets.
     pub own: RuleSet,
+    /// What the rules say of a UDP port that nobody asked for: only those that deny bind(2) and name ports deny it.
+    pub udp_ports: Verdicts,
+    /// 1: some rule denies UDP ports by number, so ports that nobody asked for have to be judged.
+    pub judges_udp_ports: u32,
+    /// Always 0.
+    pub padding: u32,
     /// The rules that hold for an operation by a protocol: `by_kind[op][protocol]`.
     pub by_kind: [[RuleSet; PROTOCOLS]; OPS],
 }
 
-const _: () = assert!(size_of::<Table>() == 88 + 32 * OPS * PROTOCOLS);
+const _: () = assert!(size_of::<Table>() == 136 + 32 * OPS * PROTOCOLS);
 
 impl Table {
     /// No rules, everything denied: what the programs are compiled with.
@@ -290,6 +302,9 @@ impl Table {
         judged: u32::MAX,
         by_own: 0,
         own: RuleSet::NONE,
+        udp_ports: Verdicts::DENY_ALL,
+        judges_udp_ports: 0,
+        padding: 0,
         by_kind: [[RuleSet::NONE; PROTOCOLS]; OPS],
     };
 
@@ -301,6 +316,14 @@ impl Table {
     #[must_use]
     pub const fn judges(&self, op: Op) -> bool {
         self.judged >> op.index() & 1 == 1
+    }
+
+    /// Whether some peers can be denied and others not. Where rules ask for no hosts, it is all the same by which route a packet
+    /// goes, and to whom: its port and protocol stay what they are.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tells_peers_apart(&self) -> bool {
+        self.by_host != 0 && (self.judges(Op::CONNECT) || self.judges(Op::SEND))
     }
 
     /// Which of the port intervals a port is in. `reached` gives 1 if the interval of that index begins at the port or
@@ -357,18 +380,41 @@ pub trait Lookup {
 #[must_use]
 pub fn decide(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<Decision> {
     let by_port = by_port(table, lookup, request.port)?;
-    decide_by_port(table, lookup, request, |index| word(by_port, index))
+    decide_by_port(table, lookup, request, &table.verdicts, |index| word(by_port, index))
 }
 
-/// Judges a socket that listens at an address and port which it may never have asked for: listen(2) without bind(2)
-/// lets the kernel choose, from a range that the socket can set (`IP_LOCAL_PORT_RANGE`). So the port counts as itself
-/// and as one that the kernel chose, and the first rule on either decides.
+/// Judges a TCP socket that listens at an address and port. The port is one that bind(2) named and that was judged then, if all
+/// bits of `asked` are set; if none is, the kernel may have chosen it: listen(2) without bind(2) does that, from a range
+/// that the socket can set (`IP_LOCAL_PORT_RANGE`). Then the port counts as itself and as one that the kernel chose, and the
+/// first rule on either decides.
 #[inline(always)]
 #[must_use]
-pub fn decide_listener(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<Decision> {
+pub fn decide_listener(table: &Table, lookup: &impl Lookup, request: &Request, asked: u32) -> Option<Decision> {
+    decide_own_port(table, lookup, request, &table.verdicts, asked)
+}
+
+/// Judges the port of a UDP socket that bind(2) did not name: sending makes the kernel choose one, and again until it is the one
+/// that is denied. Every client has such a port, so the default doesn't count, nor do rules that deny bind(2) on all ports
+/// ([`Table::udp_ports`]).
+#[inline(always)]
+#[must_use]
+pub fn decide_udp_port(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<Decision> {
+    decide_own_port(table, lookup, request, &table.udp_ports, 0)
+}
+
+#[inline(always)]
+fn decide_own_port(
+    table: &Table,
+    lookup: &impl Lookup,
+    request: &Request,
+    verdicts: &Verdicts,
+    asked: u32,
+) -> Option<Decision> {
     let chosen = if table.port_intervals != 0 { Some(lookup.by_chosen_port()?) } else { None };
     let itself = by_port(table, lookup, request.port)?;
-    decide_by_port(table, lookup, request, |index| word(itself, index) | word(chosen, index))
+    let unasked = !(u64::from(asked) << 32 | u64::from(asked));
+    let by_port = |index| word(itself, index) | word(chosen, index) & unasked;
+    decide_by_port(table, lookup, request, verdicts, by_port)
 }
 
 /// The port that bind(2) takes for "any that is free".
@@ -391,13 +437,14 @@ fn decide_by_port(
     table: &Table,
     lookup: &impl Lookup,
     request: &Request,
+    verdicts: &Verdicts,
     by_port: impl Fn(usize) -> u64,
 ) -> Option<Decision> {
     let by_kind = &table.by_kind[request.op.index()][request.protocol.index()];
     let by_host = if table.by_host != 0 { Some(lookup.by_host(&request.address)?) } else { None };
     let own = 0_u64.wrapping_sub(u64::from(request.own));
     let by_host = |index| word(by_host, index) | table.own.word(index) & own;
-    Some(table.verdicts.of_first(|index| by_kind.word(index) & by_host(index) & by_port(index)))
+    Some(verdicts.of_first(|index| by_kind.word(index) & by_host(index) & by_port(index)))
 }
 
 #[cfg(test)]
@@ -417,6 +464,10 @@ mod tests {
             (zero6, loopback6, loopback6),
             (zero6, loopback4, loopback4),
             (zero6, zero4, loopback4),
+            (zero4, Address::from_bits(0xffff_ffff_ffff), loopback4),
+            (zero4, Address::from_bits(0xffff_e000_0001), loopback4),
+            (zero4, Address::from_bits(0xffff_f000_0001), Address::from_bits(0xffff_f000_0001)),
+            (zero6, Address::from_bits(0xffff_e000_0001), loopback4),
             (own, zero4, own),
             (loopback6, zero6, loopback6),
         ];

@@ -130,7 +130,7 @@ static KINDS: [Kind; 256] = {
     kinds[60] = OPTIONS;
     kinds[51] = AUTHENTICATION;
     // Routing, and fragments.
-    kinds[43] = REFUSED;
+    kinds[ROUTING as usize] = REFUSED;
     kinds[44] = REFUSED;
     kinds
 };
@@ -196,13 +196,61 @@ fn header4<E: Effort, C: Content>(content: &C, addresses: &mut Addresses) -> Hea
     // A header can't be shorter than 20 bytes.
     refused |= end.wrapping_sub(20) >> 31;
     if E::OPTIONS {
-        let routed = content.load_options(end).map(|word| has_byte(word, LOOSE_ROUTE) | has_byte(word, STRICT_ROUTE));
-        let routed = routed.into_iter().fold(0, |either, word| either | word);
-        refused |= u32::from(routed != 0);
+        refused |= u32::from(routes4(content, end) != 0);
     }
     let protocol = u32::from_be(protocol) >> 16 & 0xff;
     Header { protocol, end, refused }
 }
+
+/// Not 0 if the options in an IPv4 header of `end` bytes have a route in them.
+#[inline(always)]
+fn routes4<C: Content>(content: &C, end: u32) -> u64 {
+    let routed = content.load_options(end).map(|word| has_byte(word, LOOSE_ROUTE) | has_byte(word, STRICT_ROUTE));
+    routed.into_iter().fold(0, |either, word| either | word)
+}
+
+/// What the IP headers say of where a packet goes that the kernel has made of what a socket wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The destination: the next one of several, if it has a route.
+    pub destination: Address,
+    /// Not 0 if it has a route of its own, or not all of the headers is there.
+    pub routed: u64,
+}
+
+/// Extension headers of IPv6 that are followed: the kernel puts a routing header behind two others at most, of which each is
+/// there once (`ipv6_push_nfrag_opts`).
+const BEFORE_ROUTE: u32 = 2;
+
+/// Reads where a packet goes, of IPv4 if all bits of `v4` are set, else (none is) of IPv6. There is no branch, after which the
+/// kernel's verifier would follow each version of IP by itself.
+#[inline(always)]
+#[must_use]
+pub fn way<C: Content>(content: &C, v4: u32, is: impl Fn(u32, u32) -> u32) -> Way {
+    // An IPv4 packet's destination is the last word of its first 20 bytes, an IPv6 packet's all four from byte 24 on.
+    let mut address = [0; 4];
+    let mut missing = content.load(0x18 & !v4 | 0x04 & v4, &mut address);
+    let destination = Address::v6(address).or_v4(address[3], v4);
+    let mut start = [0; 2];
+    missing |= content.load(0, &mut start);
+    let [first, second] = start.map(u32::from_be);
+    let routed4 = routes4(content, (first >> 24 & 0xf) * 4) & (u64::from(v4) << 32 | u64::from(v4));
+    let (mut next, mut end) = (second >> 8 & 0xff, 40);
+    for _ in 0..BEFORE_ROUTE {
+        let mut extension = [0];
+        content.load(end, &mut extension);
+        let [extension] = extension.map(u32::from_be);
+        // Hop by hop, and for the destination: their length does not count the first 8 bytes.
+        let is_followed = is(next, 0) | is(next, 60);
+        end += ((extension >> 16 & 0xff) * 8 + 8) & is_followed;
+        next ^= (next ^ extension >> 24) & is_followed;
+    }
+    let routed6 = is(next, ROUTING) & !v4;
+    Way { destination, routed: routed4 | u64::from(routed6 | missing) }
+}
+
+/// The kind of a routing header (RFC 8200, section 4.4).
+const ROUTING: u32 = 43;
 
 /// Options by which a packet takes a route of its own: 131 and 137 (RFC 791). Any byte of an option that looks like one
 /// counts as one.

@@ -76,6 +76,12 @@ pub fn guard_egress(ctx: SkBuffContext) -> i32 {
     verdict
 }
 
+/// `BPF_CGROUP_INET_EGRESS`, where it is all the same what leaves, as long as it goes where it was judged to.
+#[cgroup_skb(egress)]
+pub fn guard_leaving(ctx: SkBuffContext) -> i32 {
+    packet::way::leaving(&ctx)
+}
+
 /// `BPF_CGROUP_INET_SOCK_CREATE`
 #[cgroup_sock(sock_create)]
 pub fn guard_socket(ctx: SockContext) -> i32 {

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use common::{
     RuleSet,
-    net::{self, Address, EPHEMERAL, Lookup, Op, PortInterval, Protocol, Request, Table},
+    net::{self, Address, Lookup, Op, PortInterval, Protocol, Request, Table},
     record::{Hook, Key, NetSubject, Tally},
     socket::{self, protocol},
 };
@@ -101,13 +101,13 @@ impl Lookup for KernelTables<'_> {
 /// Like every address hook, this ignores `user_family`: a program that checks it can be walked round with AF_UNSPEC.
 #[inline(always)]
 pub fn connect4(ctx: &SockAddrContext) -> i32 {
-    judge(ctx, Hook::Connect4, Op::CONNECT, IPV4, net::effective_destination(user4(ctx), bound4(ctx), is))
+    judge(ctx, Hook::Connect4, Op::CONNECT, IPV4, destination4(ctx, bound4(ctx)))
 }
 
 /// connect(2) to an IPv6 address, mapped ones included.
 #[inline(always)]
 pub fn connect6(ctx: &SockAddrContext) -> i32 {
-    judge(ctx, Hook::Connect6, Op::CONNECT, ANY, net::effective_destination(user6(ctx), bound6(ctx), is))
+    judge(ctx, Hook::Connect6, Op::CONNECT, ANY, destination6(ctx, bound6(ctx)))
 }
 
 /// bind(2) to an IPv4 address.
@@ -125,13 +125,79 @@ pub fn bind6(ctx: &SockAddrContext) -> i32 {
 /// A datagram to an IPv4 address, also by an IPv6 socket.
 #[inline(always)]
 pub fn sendmsg4(ctx: &SockAddrContext) -> i32 {
-    judge(ctx, Hook::Sendmsg4, Op::SEND, IPV4, net::effective_destination(user4(ctx), bound4(ctx), is))
+    // The address that the kernel will send from if it is given one: the socket's or a control message's (`udp_sendmsg`).
+    // SAFETY: the verifier checks the access to the context.
+    let source = Address::v4(unsafe { (*ctx.sock_addr).msg_src_ip4 });
+    send(ctx, Hook::Sendmsg4, IPV4, destination4(ctx, source))
 }
 
 /// A datagram to an IPv6 address.
 #[inline(always)]
 pub fn sendmsg6(ctx: &SockAddrContext) -> i32 {
-    judge(ctx, Hook::Sendmsg6, Op::SEND, ANY, net::effective_destination(user6(ctx), bound6(ctx), is))
+    // `::` is `::1` here: for a socket with a mapped address, the kernel has taken IPv4's way before (`udpv6_sendmsg`).
+    send(ctx, Hook::Sendmsg6, ANY, destination6(ctx, Address::UNSPECIFIED6))
+}
+
+/// A datagram, unless the system call names no peer: the socket is connected then, and was judged as that.
+#[inline(always)]
+fn send(ctx: &SockAddrContext, hook: Hook, family: Family, destination: Address) -> i32 {
+    // A control message makes the kernel ask again for a connected socket, and without an address; what the program writes is
+    // ignored then. No system call can name port 0 (`udp_sendmsg` and `udpv6_sendmsg` refuse that before). Another thread
+    // can't change this: it is about this system call's arguments.
+    if port(ctx) == 0 {
+        return 1;
+    }
+    judge(ctx, hook, Op::SEND.or_connect(is_peer(ctx, destination)), family, destination)
+}
+
+/// All ones if the socket is connected to where a datagram goes, else 0. The kernel itself names the peer of an IPv6 socket that
+/// is connected to a mapped address (`udpv6_sendmsg`), so that it is no question of which system call was made.
+#[inline(always)]
+fn is_peer(ctx: &SockAddrContext, destination: Address) -> u32 {
+    // SAFETY: the verifier knows the socket, which is there for as long as the program runs.
+    let (peer, peer_port) = unsafe {
+        socket(ctx).map_or((Address::UNSPECIFIED6, 0), |sock| {
+            let peer = Address::v6(words(&raw const (*sock).dst_ip6));
+            (peer.or_v4((*sock).dst_ip4, is((*sock).family, socket::INET)), u16::from_be((*sock).dst_port))
+        })
+    };
+    let ([a, b, c, d], [e, f, g, h]) = (peer.words(), destination.words());
+    is(a ^ e | b ^ f | c ^ g | d ^ h | u32::from(peer_port ^ port(ctx)), 0)
+}
+
+/// Where a request goes from a socket that sends from `source`, and where the kernel goes from now on: an unspecified address
+/// means something only then, and what it means can change between here and there.
+#[inline(always)]
+fn destination4(ctx: &SockAddrContext, source: Address) -> Address {
+    let destination = net::effective_destination(user4(ctx), source, is);
+    let [_, _, _, word] = destination.words();
+    // SAFETY: the verifier checks the access to the context.
+    unsafe { (*ctx.sock_addr).user_ip4 = word };
+    destination
+}
+
+/// Like [`destination4`], by an IPv6 address.
+#[inline(always)]
+fn destination6(ctx: &SockAddrContext, source: Address) -> Address {
+    let destination = net::effective_destination(user6(ctx), source, is);
+    // SAFETY: the verifier checks each access to the context, which allows none wider than a word.
+    unsafe {
+        let first = (&raw mut (*ctx.sock_addr).user_ip6).cast::<u32>();
+        let [a, b, c, d] = destination.words();
+        first.write_volatile(a);
+        first.add(1).write_volatile(b);
+        first.add(2).write_volatile(c);
+        first.add(3).write_volatile(d);
+    }
+    destination
+}
+
+/// The port that the system call names, in host byte order.
+#[inline(always)]
+fn port(ctx: &SockAddrContext) -> u16 {
+    // The low 16 bits of user_port are the port in network byte order (include/uapi/linux/bpf.h).
+    // SAFETY: the verifier checks the access to the context.
+    u16::from_be(unsafe { (*ctx.sock_addr).user_port } as u16)
 }
 
 /// What is known of the addresses of a hook's family, besides what they are.
@@ -147,10 +213,8 @@ const ANY: Family = |address| address;
 
 #[inline(always)]
 fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Address) -> i32 {
-    // SAFETY: the verifier checks each access to the context.
-    let (port, number) = unsafe { ((*ctx.sock_addr).user_port, (*ctx.sock_addr).protocol) };
-    // The low 16 bits of user_port are the port in network byte order (include/uapi/linux/bpf.h).
-    let port = u16::from_be(port as u16);
+    // SAFETY: the verifier checks the access to the context.
+    let (port, number) = (port(ctx), unsafe { (*ctx.sock_addr).protocol });
     let protocol = protocol_of(number);
     let mut draft = Draft::new(hook, NetSubject { address, port, op: op.index() as u8, padding: 0, protocol: number });
     let key = draft.key();
@@ -168,25 +232,29 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
         return ledger.deny_unjudged();
     };
     let verdict = ledger.conclude(decision, &NET_TALLIES, key, |_| Current);
-    // Where the kernel chooses the port, it is judged when it is known: when the socket listens.
-    if op == Op::BIND
-        && port != EPHEMERAL
-        && verdict != 0
-        && let Some(socket) = socket(ctx)
-    {
-        // SAFETY: it is the context's own socket.
-        unsafe { own::mark_bound(socket.cast_mut().cast()) };
+    // The bind(2) has not happened yet, and may fail. So what is noted is what was asked for, and it counts only for a socket that
+    // has this port later. One that has a port keeps it (`__inet_bind` gives EINVAL).
+    // SAFETY: the verifier knows the socket, which is the context's own.
+    unsafe {
+        if op == Op::BIND
+            && verdict != 0
+            && let Some(socket) = socket(ctx)
+            && (*socket).src_port == 0
+        {
+            own::note_asked(socket.cast_mut().cast(), port);
+        }
     }
     verdict
 }
 
-/// listen(2) by TCP: a socket that was never bound has a port now that no bind hook has seen. Nothing can be refused here,
-/// but nobody gets through to a socket that is closed ([`crate::packet::ingress`]).
+/// listen(2) by TCP: the socket may have a port now that no bind hook has seen. Nothing can be refused here, but nobody gets
+/// through to a socket at another port than the one that is noted here ([`crate::packet::ingress`]): so there is no moment
+/// at which it listens and was not judged.
 #[inline(always)]
 pub fn listen(event: &mut Event) {
     let table = filled(&NET_TABLE);
     let Event { ops, op, known, .. } = event;
-    if !table.judges(Op::BIND) || *op != BPF_SOCK_OPS_TCP_LISTEN_CB || known.bound != 0 {
+    if !table.judges(Op::BIND) || *op != BPF_SOCK_OPS_TCP_LISTEN_CB {
         return;
     }
     let ops = *ops;
@@ -202,11 +270,12 @@ pub fn listen(event: &mut Event) {
     let mut draft = Draft::new(Hook::SockOps, subject(&request, protocol::TCP));
     let key = draft.key();
     let Some(ledger) = Ledger::of(Hook::SockOps) else { return };
-    let verdict = match judged(|| net::decide_listener(table, &KernelTables::of(key), &request)) {
+    let asked = is(known.asked.into(), port.into());
+    let verdict = match judged(|| net::decide_listener(table, &KernelTables::of(key), &request, asked)) {
         None => ledger.deny_unjudged(),
         Some(decision) => ledger.conclude(decision, &NET_TALLIES, key, |_| Maker(known.owner)),
     };
-    known.closed = u8::from(verdict == 0);
+    known.served = port & 0_u16.wrapping_sub(verdict.cast_unsigned() as u16);
 }
 
 /// The protocol of that number.

@@ -159,7 +159,9 @@ impl Event {
                     && let Some(whole) = known(whole.cast())
                 {
                     self.known.owner = (*whole).owner;
-                    self.known.bound |= (*whole).bound;
+                    if self.known.asked == 0 {
+                        self.known.asked = (*whole).asked;
+                    }
                     self.known.own = (*whole).own;
                 }
             }
@@ -168,17 +170,17 @@ impl Event {
     }
 }
 
-/// Notes that a socket has its port from bind(2), where that was judged.
+/// Notes the port that a bind(2) names which the policy allows, in host byte order.
 ///
 /// # Safety
 ///
 /// The verifier must take the pointer for one to a socket.
 #[inline(always)]
-pub unsafe fn mark_bound(socket: *mut c_void) {
+pub unsafe fn note_asked(socket: *mut c_void, port: u16) {
     // SAFETY: the caller's promise; the kernel calls this with the socket locked.
     unsafe {
         if let Some(known) = known(socket) {
-            (*known).bound = 1;
+            (*known).asked = port;
         }
     }
 }
@@ -194,15 +196,26 @@ unsafe fn storage(socket: *mut bpf_sock) -> Option<&'static Socket> {
     unsafe { bpf_sk_storage_get(SOCKETS.0.get().cast(), socket.cast(), ptr::null_mut(), 0).cast::<Socket>().as_ref() }
 }
 
-/// Whether a socket listens at a port that it may not have.
+/// Whether a socket may listen at this port.
 ///
 /// # Safety
 ///
 /// The verifier must know the socket.
 #[inline(always)]
-pub unsafe fn is_closed(socket: *mut bpf_sock) -> bool {
-    // SAFETY: the caller's promise. What nothing is known of is a listener that was never judged: nobody gets through.
-    unsafe { storage(socket) }.is_none_or(|known| known.closed != 0)
+pub unsafe fn is_served(socket: *mut bpf_sock, port: u16) -> bool {
+    // SAFETY: the caller's promise. What nothing is known of is a listener that was never judged.
+    unsafe { storage(socket) }.is_some_and(|known| known.served == port)
+}
+
+/// Whether a bind(2) that the policy allows has named this port for a socket.
+///
+/// # Safety
+///
+/// The verifier must know the socket.
+#[inline(always)]
+pub unsafe fn is_asked(socket: *mut bpf_sock, port: u16) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { storage(socket) }.is_some_and(|known| known.asked == port)
 }
 
 /// Whoever made a socket, where the process that runs has nothing to do with it.

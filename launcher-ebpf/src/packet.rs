@@ -1,9 +1,17 @@
 //! Packets that arrive or leave: what the address hooks can't see.
 //!
-//! - Who connects to a listener of the sandbox, and who sends datagrams to a socket that is connected to nobody.
+//! - Who connects to a listener of the sandbox, and who sends datagrams to it.
 //! - What leaves a socket that the policy allows although no address hook judges it (raw, ping …).
+//! - Where a packet goes that the address hooks have judged as a system call: it may have a route of its own.
 //! - Once more, whether the sandbox's own socket receives what is meant for it: between the system call and the packet,
 //!   another one may have taken its place.
+//!
+//! Another thread can change a socket's state, peer and port at any moment: after the kernel has found the socket for a packet,
+//! and before the socket gets it. So no state of a socket is a reason to let a packet through. It is compared with the packet, or what
+//! it says is judged like a request.
+
+pub mod plain;
+pub mod way;
 
 use core::mem::MaybeUninit;
 
@@ -15,7 +23,7 @@ use aya_ebpf::{
 };
 use common::{
     Decision,
-    decision::UNPARSED_PACKET,
+    decision::{LOOPBACK_LEAVES, NOT_SERVED, UNPARSED_PACKET},
     net::{self, Address, Op, Protocol, Request},
     packet::{Addresses, Content, OPTION_WORDS, Packet, Quick, Thorough, parse},
     record::{Hook, Key, NetSubject},
@@ -25,6 +33,7 @@ use common::{
 use crate::{
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, words},
     own::{self, Maker},
+    packet::plain::{Ends, LOOPBACK_DEVICE},
     record::{Draft, Ledger},
     rodata::{filled, judged},
     socket::SOCKET_TABLE,
@@ -35,8 +44,6 @@ use crate::{
 const ESTABLISHED: u32 = 1;
 /// `TCP_SYN_SENT`
 const SYN_SENT: u32 = 2;
-/// `TCP_LISTEN`
-const LISTEN: u32 = 10;
 
 /// What tells MPTCP's number from TCP's.
 const MPTCP_BIT: u32 = 0x100;
@@ -105,6 +112,22 @@ impl Socket {
         }
     }
 
+    /// The port that the socket is connected or connecting to, in host byte order; 0 if it is to none.
+    #[inline(always)]
+    fn peer_port(&self) -> u16 {
+        // SAFETY: as above. The kernel keeps it in network byte order (include/uapi/linux/bpf.h).
+        u16::from_be(unsafe { (*self.pointer).dst_port })
+    }
+
+    /// All ones if the socket is connected, or connecting, to this address and port; else 0. The kernel itself compares no port
+    /// where a UDP socket is connected to port 0 (`compute_score`, net/ipv4/udp.c): such a socket has no peer.
+    #[inline(always)]
+    fn is_peer(&self, address: Address, port: u16) -> u32 {
+        let peer_port = self.peer_port();
+        let ([a, b, c, d], [e, f, g, h]) = (self.peer().words(), address.words());
+        is(a ^ e | b ^ f | c ^ g | d ^ h | u32::from(peer_port ^ port), 0) & !is(port.into(), 0)
+    }
+
     #[inline(always)]
     fn maker(&self) -> Maker {
         // SAFETY: the verifier knows the socket from `of`.
@@ -168,74 +191,149 @@ impl Content for Bytes<'_> {
 #[inline(always)]
 pub fn ingress(ctx: &SkBuffContext) -> i32 {
     let table = filled(&NET_TABLE);
-    if !table.judges(Op::BIND) && !table.judges(Op::RECEIVE) {
+    let (binds, receives) = (table.judges(Op::BIND), table.judges(Op::RECEIVE));
+    if !binds && !receives && !own::matters() {
         return 1;
     }
     let Some(socket) = Socket::of(ctx) else {
         return deny_unjudged(Hook::Ingress);
     };
-    let listens = socket.is_in(LISTEN);
+    let (tcp, udp) = (socket.is_tcp(), socket.is_udp());
     // Only the answer to a connection tells for certain which socket accepts it: another one may have joined or left the
-    // port meanwhile, or a program of a SO_REUSEPORT group may have chosen.
-    let answered = if own::matters() { socket.is_in(SYN_SENT) } else { 0 };
-    // What belongs to a connection has been judged when that was made; likewise a connected UDP socket.
-    if socket.is_tcp() & !(listens | answered) | socket.is_udp() & socket.is_in(ESTABLISHED) != 0 {
+    // port meanwhile, or a program of a SO_REUSEPORT group may have chosen. Nothing but that answer takes a socket out of this
+    // state and leaves it its peer.
+    let connecting = if own::matters() { tcp & socket.is_in(SYN_SENT) } else { 0 };
+    // What belongs to a TCP connection was judged when that was made. The packet says that it does.
+    if tcp & !connecting != 0
+        && let Some(Ends { address, ports: [port, _], .. }) = plain::ends(ctx, protocol::TCP, false)
+        && socket.is_peer(address, u16::from_be(port)) != 0
+    {
         return 1;
     }
-    // SAFETY: the verifier knows the socket from `of`.
-    if table.judges(Op::BIND) && listens != 0 && unsafe { own::is_closed(socket.pointer) } {
-        return 0;
-    }
-    if !table.judges(Op::RECEIVE) && answered == 0 {
+    // A socket stays of one kind.
+    if tcp == 0 && !receives && (udp == 0 || table.judges_udp_ports == 0) {
         return 1;
     }
     judge(ctx, Hook::Ingress, &socket, |packet, addresses, key| {
         let protocol = protocol_of(packet.protocol);
         let (address, port) = (addresses.source(), packet.source_port);
-        let own = is_own(ctx, protocol, (addresses.destination(), packet.destination_port), (address, port));
-        let op = Op::RECEIVE.or_connect(answered);
+        let (own_address, own_port) = (addresses.destination(), packet.destination_port);
+        let is_peer = socket.is_peer(address, port);
+        if tcp & is_peer & !connecting != 0 {
+            return Some(Decision::NOT_CONCERNED);
+        }
+        if binds && !is_peer & (tcp | udp) != 0 {
+            let decision = judge_port(&socket, key, tcp, (own_address, own_port), packet.protocol)?;
+            if !decision.allow {
+                return Some(decision);
+            }
+        }
+        let answered = connecting & is_peer;
+        if !receives && answered == 0 {
+            return Some(Decision::NOT_CONCERNED);
+        }
+        let own = is_own(ctx, protocol, (own_address, own_port), (address, port));
+        // What the peer of a connected UDP socket answers is judged as the connect(2) was, and not taken for judged: while a
+        // socket goes from one peer to another, it has the address of the one and the port of the other.
+        let op = Op::RECEIVE.or_connect(answered | udp & is_peer);
         let request = Request { op, protocol, address, port, own };
         key.subject = subject(&request, packet.protocol);
         net::decide(table, &KernelTables::of(key), &request)
     })
 }
 
-/// A packet from one of the sandbox's sockets. 1 lets it through; 0 drops it, and the system call fails with EPERM if it
-/// is in one.
+/// A packet from one of the sandbox's sockets, of a policy that asks more of it than where it goes ([`way::leaving`]). 1 lets it
+/// through; 0 drops it, and the system call fails with EPERM if it is in one.
 #[inline(always)]
 pub fn egress(ctx: &SkBuffContext) -> i32 {
-    if !own::matters() && filled(&SOCKET_TABLE).packets == 0 {
+    let table = filled(&NET_TABLE);
+    let (ports, packets) = (table.judges_udp_ports != 0, filled(&SOCKET_TABLE).packets != 0);
+    let peers = table.tells_peers_apart();
+    if !peers && !ports && !packets && !own::matters() {
         return 1;
     }
     let Some(socket) = Socket::of(ctx) else {
         return deny_unjudged(Hook::Egress);
     };
-    // The address hooks have judged these, but for who receives it: that may have changed since. It does not matter for
-    // who isn't reached by loopback, and must not: the packet may be on its way to another address (NAT).
-    if own::matters() {
-        if socket.is_tcp() != 0 && (socket.is_in(SYN_SENT) == 0 || !socket.peer().is_loopback(is)) {
-            return 1;
-        }
-    } else if socket.is_tcp() | socket.is_udp() != 0 {
+    let (tcp, udp) = (socket.is_tcp(), socket.is_udp());
+    // Who receives it may have changed since it was judged, if it stays on this host. The kernel holds a TCP socket's lock while
+    // it sends, so its state is that of this packet.
+    let connects = if socket.peer().is_loopback(is) { tcp & socket.is_in(SYN_SENT) } else { 0 };
+    let own = if own::matters() { connects | udp } else { 0 };
+    let again = own | if ports { udp } else { 0 };
+    let straight = if peers { plain::goes_straight(ctx) } else { 1 };
+    if tcp | udp != 0 && again == 0 && straight != 0 || tcp | udp == 0 && !packets {
         return 1;
     }
     judge(ctx, Hook::Egress, &socket, |packet, addresses, key| {
         let protocol = protocol_of(packet.protocol);
         let (address, port) = (addresses.destination(), packet.destination_port);
-        let own = is_own(ctx, protocol, (addresses.source(), packet.source_port), (address, port));
+        let (own_address, own_port) = (addresses.source(), packet.source_port);
         let mut op = Op::of_sent(protocol);
         if own::matters() {
             // A connected UDP socket was judged as that.
             op = op.or_connect(is(socket.protocol, protocol::UDP) & socket.is_in(ESTABLISHED));
         }
-        let request = Request { op, protocol, address, port, own };
+        let mut request = Request { op, protocol, address, port, own: 0 };
         key.subject = subject(&request, packet.protocol);
-        net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request)
+        if peers && !stays(ctx) && is_loopback_network(address) != 0 {
+            return Some(Decision::fail_closed(LOOPBACK_LEAVES));
+        }
+        if ports && udp & !socket.is_peer(address, port) != 0 {
+            let decision = judge_port(&socket, key, tcp, (own_address, own_port), packet.protocol)?;
+            if !decision.allow {
+                return Some(decision);
+            }
+        }
+        if tcp | udp != 0 && (own == 0 || !address.is_loopback(is)) {
+            // The address hooks have judged where it goes. What it says of its destination is not judged: it may be on its way
+            // to another address (NAT).
+            return Some(Decision::NOT_CONCERNED);
+        }
+        request.own = is_own(ctx, protocol, (own_address, own_port), (address, port));
+        key.subject = subject(&request, packet.protocol);
+        net::decide(table, &KernelTables::of(key), &request)
     })
 }
 
-/// The loopback device, in every network namespace (`LOOPBACK_IFINDEX`, include/net/net_namespace.h).
-const LOOPBACK_DEVICE: u32 = 1;
+/// Judges the port at which a TCP or UDP socket is reached, or sends, where bind(2) is restricted: it may have it without that.
+#[inline(always)]
+fn judge_port(
+    socket: &Socket,
+    key: &mut Key<NetSubject>,
+    tcp: u32,
+    (address, port): (Address, u16),
+    number: u32,
+) -> Option<Decision> {
+    let table = filled(&NET_TABLE);
+    let request = Request { op: Op::BIND, protocol: protocol_of(number), address, port, own: 1 };
+    key.subject = subject(&request, number);
+    if tcp != 0 {
+        // Nothing but a listener takes a TCP packet that is not its peer's.
+        // SAFETY: the verifier knows the socket from `of`.
+        let is_served = unsafe { own::is_served(socket.pointer, port) };
+        return Some(if is_served { Decision::NOT_CONCERNED } else { Decision::fail_closed(NOT_SERVED) });
+    }
+    // SAFETY: as above.
+    if table.judges_udp_ports == 0 || unsafe { own::is_asked(socket.pointer, port) } {
+        return Some(Decision::NOT_CONCERNED);
+    }
+    net::decide_udp_port(table, &KernelTables::of(key), &request)
+}
+
+/// Whether a packet is sent by the loopback device, and so to this host.
+#[inline(always)]
+fn stays(ctx: &SkBuffContext) -> bool {
+    // SAFETY: the verifier checks the access to the context.
+    unsafe { (*ctx.skb.skb).ifindex == LOOPBACK_DEVICE }
+}
+
+/// All ones for an address of the loopback networks, those for several receivers included; else 0.
+#[inline(always)]
+fn is_loopback_network(address: Address) -> u32 {
+    let [a, b, c, d] = address.words();
+    address.v4_mask(is) & is(u32::from_be(d) >> 24, 127) | is(a | b | c | d ^ Address::LOOPBACK6.words()[3], 0)
+}
 
 /// 1 if what is sent from `source` to `destination` is received by one of the sandbox's own sockets, where the policy
 /// asks for that.
@@ -245,8 +343,7 @@ fn is_own(ctx: &SkBuffContext, protocol: Protocol, source: (Address, u16), desti
         return 0;
     }
     // A socket that is bound to another device (SO_BINDTODEVICE) sends even this over the wire.
-    // SAFETY: the verifier checks the access to the context.
-    if unsafe { (*ctx.skb.skb).ifindex } != LOOPBACK_DEVICE {
+    if !stays(ctx) {
         return 0;
     }
     own::receives(ctx, protocol, source, destination)
@@ -277,8 +374,8 @@ fn judge(
         let mut memory = MaybeUninit::uninit();
         // SAFETY: to the compiler, this is written now; really, `parse` does that before it reads any of it.
         let addresses = unsafe { &mut *opaque_pointer(memory.as_mut_ptr()) };
-        // Where no socket is allowed that makes its own headers, the kernel has made or acted on all that matters.
-        let packet = if filled(&SOCKET_TABLE).packets != 0 {
+        // Of what arrives, the kernel has acted on all that matters, unless a socket is allowed that gets whole packets.
+        let packet = if hook as u8 == Hook::Egress as u8 || filled(&SOCKET_TABLE).packets != 0 {
             parse::<Thorough, _>(&Bytes(ctx), addresses)
         } else {
             parse::<Quick, _>(&Bytes(ctx), addresses)

@@ -10,7 +10,7 @@ use common::{
 use crate::{
     own,
     record::{Current, Draft, Ledger},
-    rodata::{PLAIN, filled, judged},
+    rodata::{filled, judged},
 };
 
 /// The sockets section but for its rules.
@@ -33,7 +33,7 @@ pub fn create(ctx: &SockContext) -> i32 {
     let request = Request { family, kind, protocol, padding: 0 };
     // Before it is judged, since that ends in many ways, each of which the verifier would follow through this. A socket
     // that is denied goes away with its mark.
-    if !PLAIN && filled(&SOCKET_TABLE).mark != 0 {
+    if filled(&SOCKET_TABLE).mark != 0 {
         own::mark_new(ctx);
     }
     let decide = || Some(socket::decide(filled(&SOCKET_TABLE), filled(&SOCKET_RULES), &request));

@@ -55,6 +55,12 @@ impl Probe {
         Self::new(include_str!("../probes/packet.py"))
     }
 
+    /// Attempts to have the kernel go elsewhere than where the hooks looked (tests/probes/straight.py).
+    #[must_use]
+    pub fn straight() -> Self {
+        Self::new(include_str!("../probes/straight.py"))
+    }
+
     /// Attempts to use device nodes (tests/probes/device.py).
     #[must_use]
     pub fn device() -> Self {
@@ -128,6 +134,26 @@ impl Probe {
         self.environment.iter().fold(run, |run, (name, value)| run.environment(name, value))
     }
 
+    /// Makes the attempts without the guard.
+    ///
+    /// # Panics
+    ///
+    /// When the program fails.
+    #[must_use]
+    pub fn run_bare(&self, policy: &Value) -> Output {
+        self.run(policy).bare().success()
+    }
+
+    /// Makes the attempts under the policy's programs alone.
+    ///
+    /// # Panics
+    ///
+    /// When the program fails.
+    #[must_use]
+    pub fn run_guarded(&self, policy: &Value) -> Output {
+        self.run(policy).output().success()
+    }
+
     /// Makes the attempts without the guard, where none may fail with EPERM, and under it: under its programs alone, so that
     /// nothing else can be why an attempt fails.
     ///
@@ -136,8 +162,7 @@ impl Probe {
     /// When one does not go as expected, or the log does not count exactly the denials that are expected.
     #[must_use]
     pub fn check(&self, policy: &Value) -> Output {
-        let run = self.run(policy);
-        let (bare, guarded) = (run.bare().success(), run.output().success());
+        let (bare, guarded) = (self.run_bare(policy), self.run_guarded(policy));
         let (controls, results): (Vec<&str>, Vec<&str>) =
             (bare.stdout.lines().collect(), guarded.stdout.lines().collect());
         assert_eq!((controls.len(), results.len()), (self.attempts.len(), self.attempts.len()), "{guarded:#?}");

@@ -13,14 +13,12 @@ use common::{
 };
 
 use super::{find, find_or_begin, lose, now, touch, wanted};
-use crate::{own, record::add};
+use crate::{
+    own,
+    packet::plain::{self, Ends},
+    record::add,
+};
 
-/// `ETH_P_IP` in network byte order, as the kernel keeps it.
-const IPV4: u32 = 0x0800_u16.to_be() as u32;
-/// The length of an IPv4 header without options.
-const IPV4_HEADER: u32 = 20;
-/// The first byte of such a header: version and length.
-const PLAIN_IPV4: u8 = 0x45;
 /// The length of an IPv6 header.
 const IPV6_HEADER: u32 = 40;
 /// The length of a UDP header.
@@ -63,7 +61,7 @@ fn count(ctx: &SkBuffContext, sent: bool) {
     let datagrams = u64::from(if segments == 0 { 1 } else { segments });
     // SAFETY: it is the context's own socket.
     let known = unsafe { own::known(sk.cast()) };
-    let (Some(socket), Some((headers, address, port, own_port))) = (known, endpoints(skb, sent)) else {
+    let (Some(socket), Some((headers, address, port, own_port))) = (known, endpoints(ctx, sent)) else {
         return lose(datagrams);
     };
     // SAFETY: the kernel keeps the value as long as the socket; the owner was written before the first packet.
@@ -94,13 +92,12 @@ type Endpoints = (u32, Address, u16, u16);
 
 /// Reads a packet's headers. `None` where they aren't what the kernel itself has made or checked.
 #[inline(always)]
-fn endpoints(skb: *const __sk_buff, sent: bool) -> Option<Endpoints> {
-    // SAFETY: the verifier checks the access to the context.
-    let is_v4 = unsafe { (&raw const (*skb).protocol).read_volatile() } == IPV4;
-    if let Some(endpoints) = plain_endpoints(skb, is_v4, sent) {
-        return Some(endpoints);
+fn endpoints(ctx: &SkBuffContext, sent: bool) -> Option<Endpoints> {
+    if let Some(Ends { header, address, ports }) = plain::ends(ctx, u32::from(UDP), sent) {
+        return Some(with_ports(header, address, ports, sent));
     }
-    let (start, address) = if is_v4 {
+    let skb = ctx.skb.skb;
+    let (start, address) = if plain::is_v4(ctx) {
         let version_and_length: u8 = load(skb, 0)?;
         let address: u32 = load(skb, if sent { 16 } else { 12 })?;
         (u32::from(version_and_length & 0xf) * 4, Address::v4(address))
@@ -109,29 +106,6 @@ fn endpoints(skb: *const __sk_buff, sent: bool) -> Option<Endpoints> {
         (after_extensions(skb)?, Address::v6(address))
     };
     Some(with_ports(start, address, load(skb, start)?, sent))
-}
-
-/// The same where there are neither options nor extension headers: without a call, which takes a third of the time.
-#[inline(always)]
-fn plain_endpoints(skb: *const __sk_buff, is_v4: bool, sent: bool) -> Option<Endpoints> {
-    // SAFETY: the verifier checks each access to the context, and to the packet by what is compared.
-    unsafe {
-        let data = (&raw const (*skb).data).read_volatile() as usize as *const u8;
-        let end = (&raw const (*skb).data_end).read_volatile() as usize as *const u8;
-        let ports = |start: u32| data.add(start as usize).cast::<[u16; 2]>().read_unaligned();
-        if is_v4 {
-            if data.add((IPV4_HEADER + UDP_HEADER) as usize) > end || data.read() != PLAIN_IPV4 {
-                return None;
-            }
-            let address = data.add(if sent { 16 } else { 12 }).cast::<u32>().read_unaligned();
-            return Some(with_ports(IPV4_HEADER, Address::v4(address), ports(IPV4_HEADER), sent));
-        }
-        if data.add((IPV6_HEADER + UDP_HEADER) as usize) > end || data.add(6).read() != UDP {
-            return None;
-        }
-        let address = data.add(if sent { 24 } else { 8 }).cast::<[u32; 4]>().read_unaligned();
-        Some(with_ports(IPV6_HEADER, Address::v6(address), ports(IPV6_HEADER), sent))
-    }
 }
 
 /// Sorts the ports of a UDP header at `start` by whose they are.

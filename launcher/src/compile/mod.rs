@@ -98,7 +98,8 @@ impl Tables {
             }
         }
         let own = self.network.as_ref().is_some_and(NetTables::asks_for_own);
-        if own || self.sockets.as_ref().is_some_and(|sockets| sockets.table.packets != 0) {
+        let leaves = self.network.as_ref().is_some_and(NetTables::looks_at_what_leaves);
+        if leaves || self.sockets.as_ref().is_some_and(|sockets| sockets.table.packets != 0) {
             hooks.push(Hook::Egress);
         }
         if self.sockets.as_ref().is_some_and(SocketTables::is_needed) {
@@ -127,11 +128,25 @@ impl Tables {
         hooks
     }
 
-    /// Whether every socket is marked with the process that makes it: where rules ask whose a socket is, packets are judged, or
+    /// Whether every socket is marked with the process that makes it: where rules ask whose a socket is, packets are looked at, or
     /// flows are counted.
     #[must_use]
     pub fn marks_sockets(&self) -> bool {
         self.sockets.as_ref().is_some_and(|sockets| sockets.table.mark != 0)
+    }
+
+    /// Whether it is all the same what leaves, as long as it goes where it was judged to.
+    #[must_use]
+    pub fn asks_only_where_packets_go(&self) -> bool {
+        let asks_more = |network: &NetTables| network.asks_for_own() || network.table.judges_udp_ports != 0;
+        let packets = self.sockets.as_ref().is_some_and(|sockets| sockets.table.packets != 0);
+        !self.flows && !packets && !self.network.as_ref().is_some_and(asks_more)
+    }
+
+    /// Whether nothing but who made it is asked of a socket.
+    #[must_use]
+    pub fn asks_only_who_made_a_socket(&self) -> bool {
+        self.asks_only_where_packets_go() && !self.network.as_ref().is_some_and(NetTables::judges_packets)
     }
 
     /// The hooks at which it can be enforced on a kernel that lacks some of those, if there are others.

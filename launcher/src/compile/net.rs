@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use common::{
     Decision, RuleSet,
+    decision::Verdicts,
     net::{self, Address, Lookup, OPS, PROTOCOLS, PortInterval, Request, Table},
     socket::unjudged,
 };
@@ -47,6 +48,10 @@ impl NetTables {
                 }
             }
         }
+        let denies_udp_ports = |rule: &NetRule| {
+            let by_udp = protocols(rule).contains(&net::Protocol::UDP);
+            rule.action() == Action::Deny && ops(rule).contains(&net::Op::BIND) && by_udp && rule.ports.is_some()
+        };
         let ports = if rules.iter().any(|rule| rule.ports.is_some()) { resolve_ports(rules) } else { Vec::new() };
         Self {
             table: Table {
@@ -56,6 +61,9 @@ impl NetTables {
                 judged,
                 by_own: (own != RuleSet::NONE).into(),
                 own,
+                udp_ports: Verdicts::new(true, rules.iter().map(|rule| !denies_udp_ports(rule))),
+                judges_udp_ports: rules.iter().any(denies_udp_ports).into(),
+                padding: 0,
                 by_kind,
             },
             hosts: if by_host { resolve_hosts(rules) } else { Vec::new() },
@@ -68,6 +76,13 @@ impl NetTables {
     #[must_use]
     pub fn asks_for_own(&self) -> bool {
         self.table.by_own != 0
+    }
+
+    /// Whether packets that leave have to be looked at: they may have a route of their own, or come from a port that nobody asked
+    /// for.
+    #[must_use]
+    pub fn looks_at_what_leaves(&self) -> bool {
+        self.table.tells_peers_apart() || self.asks_for_own() || self.table.judges_udp_ports != 0
     }
 
     /// Whether packets that arrive have to be judged.

@@ -29,8 +29,9 @@ impl SocketTables {
         let given: &[SocketRule] = section.map_or(&[], |section| &section.rules);
         let packets = given.iter().any(|rule| rule.action() == Action::Allow && may_make(rule, refused));
         // Packets are put down to whoever made their socket, and so are flows.
-        let mark =
-            flows || packets || network.is_some_and(|network| network.asks_for_own() || network.judges_packets());
+        let mark = flows
+            || packets
+            || network.is_some_and(|network| network.looks_at_what_leaves() || network.judges_packets());
         let verdicts = section.map_or_else(|| Verdicts::new(true, []), Section::verdicts);
         if section.is_none() && refused == 0 && !mark {
             return None;

@@ -13,8 +13,8 @@ use std::{fmt, rc::Rc};
 
 use common::{
     decision::{
-        DEFAULT, NAME_TOO_LONG, NAME_UNKNOWN, PORT_RANGE, RECEIVER_CHOICE, TUNABLE_WRITE, UNJUDGED_SOCKET,
-        UNPARSED_PACKET,
+        DEFAULT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NOT_SERVED, PORT_RANGE, RECEIVER_CHOICE, TUNABLE_WRITE,
+        UNJUDGED_SOCKET, UNPARSED_PACKET,
     },
     record::{Hook, Key, Tally},
 };
@@ -146,7 +146,13 @@ impl Cause {
                 "a rule of the network section is about the sandbox's own sockets, and a program that this option sets \
                  could choose another one's at the same port"
             }
-            UNPARSED_PACKET => "the packet's headers don't tell all that rules may ask for",
+            UNPARSED_PACKET => {
+                "the packet has a route of its own, is a fragment, or its headers don't tell all that rules may ask for"
+            }
+            LOOPBACK_LEAVES => {
+                "the packet is for a loopback address, but leaves by another device, where anybody may answer"
+            }
+            NOT_SERVED => "the socket listens at a port that the kernel chose and that it may not have",
             TUNABLE_WRITE => {
                 return Self {
                     rule: "/process".to_owned(),

@@ -112,7 +112,7 @@ pub fn unused(tables: &Tables) -> Vec<&'static str> {
 pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
     let mut globals = vec![("CONFIG", bytes_of(std::slice::from_ref(&tables.config)))];
     let flag = |set: bool| bytes_of::<u32>(if set { &[1] } else { &[0] });
-    if tables.marks_sockets() {
+    if !tables.asks_only_who_made_a_socket() {
         globals.push(("COUNT_FLOWS", flag(tables.flows)));
         globals.push(("HAS_MPTCP", flag(Path::new(MPTCP).exists())));
     }

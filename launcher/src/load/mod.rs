@@ -46,7 +46,8 @@ use crate::{
 #[allow(clippy::unreadable_literal)] // generated
 static GUARD: Image = include!(concat!(env!("OUT_DIR"), "/guard.rs"));
 
-/// The same for policies by which no socket is marked ([`Tables::marks_sockets`]): smaller, so that they are verified sooner.
+/// Those for policies that ask nothing of sockets but who made them ([`Tables::asks_only_who_made_a_socket`]): smaller, so that they
+/// are verified sooner.
 #[allow(clippy::unreadable_literal)] // generated
 static PLAIN: Image = include!(concat!(env!("OUT_DIR"), "/plain.rs"));
 
@@ -352,7 +353,7 @@ impl Fresh {
 
     fn load(mut image: LoadedImage, hooks: &[Hook], facts: &Facts, worth_a_thread: usize) -> Result<Self, LoadError> {
         let _raised = privilege::raise(Operation::Load);
-        let prepared = hooks.iter().map(|hook| Ok((*hook, image.prepare(spec(*hook).program)?)));
+        let prepared = hooks.iter().map(|hook| Ok((*hook, image.prepare(facts.program(*hook))?)));
         let prepared = prepared.collect::<Result<Vec<_>, LoadError>>()?;
         let programs = load_all(&prepared, facts, worth_a_thread)?;
         Ok(Self { programs, maps: RecordMaps::of(&mut image) })
@@ -416,12 +417,12 @@ pub fn load_one(tables: &Tables, hook: Hook) -> Result<(), LoadError> {
     let facts = Facts::of(tables, &[hook])?;
     let _raised = privilege::raise(Operation::Load);
     let mut image = begin(tables, &facts)?;
-    LoadedProgram::load(hook, &image.prepare(spec(hook).program)?, &facts).map(drop)
+    LoadedProgram::load(hook, &image.prepare(facts.program(hook))?, &facts).map(drop)
 }
 
 /// Begins to load the programs of these tables.
 fn begin(tables: &Tables, facts: &Facts) -> Result<LoadedImage, LoadError> {
     let globals = globals(tables).into_iter().chain(facts.globals()).collect::<Vec<_>>();
-    let image = if tables.marks_sockets() { &GUARD } else { &PLAIN };
+    let image = if tables.asks_only_who_made_a_socket() { &PLAIN } else { &GUARD };
     image.begin(&globals, contents(tables), unused(tables))
 }

@@ -1,4 +1,4 @@
-//! What the programs for Unix sockets need to know of the running kernel, and whether it has what they need.
+//! What the programs need to know of the running kernel, those for Unix sockets above all, and whether it has what they need.
 
 use std::{
     fs,
@@ -13,12 +13,16 @@ use common::{
 use super::{
     LoadError,
     btf::{Btf, BtfError},
+    hook::spec,
 };
 use crate::{compile::Tables, policy::Glob, sys::plain::bytes_of};
 
 /// The security modules that are active. That a program can be loaded and attached says nothing about it: without the BPF
 /// module, it is never called.
 const ACTIVE: &str = "/sys/kernel/security/lsm";
+
+/// The program for what leaves where it is all the same what that is, as long as it goes where it was judged to.
+const LEAVING: &str = "guard_leaving";
 
 /// The hooks that see an address as it is spelled.
 pub(super) const SPELLED: [Hook; 2] = [Hook::ConnectUnix, Hook::SendmsgUnix];
@@ -38,13 +42,15 @@ pub(super) struct Facts {
     address: Option<AddressLayout>,
     peer: Option<PeerLayout>,
     functions: Vec<(Hook, u32)>,
+    /// Whether the smaller one of the two programs for what leaves will do.
+    leaving: bool,
 }
 
 impl Facts {
     /// Asks the kernel what the programs of these hooks need to know. It is only asked where a verdict depends on it:
     /// reading its types takes longer than anything else of a launch.
     pub(super) fn of(tables: &Tables, hooks: &[Hook]) -> Result<Self, LoadError> {
-        let mut facts = Self::default();
+        let mut facts = Self { leaving: tables.asks_only_where_packets_go(), ..Self::default() };
         let by_kind = tables.unix.as_ref().is_some_and(|unix| unix.table.by_kind != 0);
         if by_kind && hooks.iter().any(|hook| SPELLED.contains(hook)) {
             facts.address = Some(address_layout().map_err(|error| match error {
@@ -69,6 +75,11 @@ impl Facts {
             }
         }
         Ok(facts)
+    }
+
+    /// The name of the program for a hook.
+    pub(super) fn program(&self, hook: Hook) -> &'static str {
+        if hook == Hook::Egress && self.leaving { LEAVING } else { spec(hook).program }
     }
 
     /// The values of the programs' global variables.

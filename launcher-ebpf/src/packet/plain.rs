@@ -1,0 +1,93 @@
+//! Packets as the kernel sends and receives nearly all of them: TCP or UDP right behind an IP header without options or extension
+//! headers. They are read directly, which takes a third of the time of a call.
+
+use aya_ebpf::programs::SkBuffContext;
+use common::{net::Address, socket::protocol};
+
+/// `ETH_P_IP` in network byte order, as the kernel keeps it (include/uapi/linux/if_ether.h).
+const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
+/// The length of an IPv4 header without options, in bytes.
+const HEADER4: u32 = 20;
+/// The first byte of such a header: version and length.
+const FIRST4: u8 = 0x45;
+/// The length of an IPv6 header, in bytes.
+const HEADER6: u32 = 40;
+/// The length of a UDP header, in bytes, and of the part of a TCP header that is looked at.
+const TRANSPORT: u32 = 8;
+/// The first byte of the addresses of IPv4's loopback network.
+const LOOPBACK4: u8 = 127;
+/// ESP (RFC 4303): the kernel puts it behind all headers in which a packet says where it goes (`xfrm6_hdr_offset`).
+const ESP: u32 = 50;
+
+/// The loopback device, in every network namespace (`LOOPBACK_IFINDEX`, include/net/net_namespace.h).
+pub const LOOPBACK_DEVICE: u32 = 1;
+
+/// The peer of a packet.
+pub struct Ends {
+    /// The length of the IP header, in bytes.
+    pub header: u32,
+    /// The peer's address.
+    pub address: Address,
+    /// The source's port and the destination's, in network byte order.
+    pub ports: [u16; 2],
+}
+
+/// Whether a packet is one of IPv4.
+#[inline(always)]
+pub fn is_v4(ctx: &SkBuffContext) -> bool {
+    // SAFETY: the verifier checks the access to the context.
+    unsafe { (&raw const (*ctx.skb.skb).protocol).read_volatile() == ETH_P_IP }
+}
+
+/// The bounds of what can be read directly of a packet.
+#[inline(always)]
+fn bytes(ctx: &SkBuffContext) -> (*const u8, *const u8) {
+    // SAFETY: the verifier checks each access to the context.
+    unsafe {
+        let data = (&raw const (*ctx.skb.skb).data).read_volatile() as usize as *const u8;
+        (data, (&raw const (*ctx.skb.skb).data_end).read_volatile() as usize as *const u8)
+    }
+}
+
+/// The peer of a packet of a socket with this protocol, `sent` by it or received. `None` if its headers are not plain.
+#[inline(always)]
+pub fn ends(ctx: &SkBuffContext, protocol: u32, sent: bool) -> Option<Ends> {
+    let (data, end) = bytes(ctx);
+    // SAFETY: the verifier checks each access to the packet by what is compared.
+    unsafe {
+        let ports = |start: u32| data.add(start as usize).cast::<[u16; 2]>().read_unaligned();
+        if is_v4(ctx) {
+            if data.add((HEADER4 + TRANSPORT) as usize) > end || data.read() != FIRST4 {
+                return None;
+            }
+            let address = data.add(if sent { 16 } else { 12 }).cast::<u32>().read_unaligned();
+            return Some(Ends { header: HEADER4, address: Address::v4(address), ports: ports(HEADER4) });
+        }
+        if data.add((HEADER6 + TRANSPORT) as usize) > end || u32::from(data.add(6).read()) != protocol {
+            return None;
+        }
+        let address = data.add(if sent { 24 } else { 8 }).cast::<[u32; 4]>().read_unaligned();
+        Some(Ends { header: HEADER6, address: Address::v6(address), ports: ports(HEADER6) })
+    }
+}
+
+/// 1 if a packet that leaves goes to the destination in its IP header, and is not one for this host that others get; else 0.
+#[inline(always)]
+pub fn goes_straight(ctx: &SkBuffContext) -> u32 {
+    let (data, end) = bytes(ctx);
+    // SAFETY: the verifier checks each access to the context, and to the packet by what is compared.
+    unsafe {
+        let stays = (&raw const (*ctx.skb.skb).ifindex).read_volatile() == LOOPBACK_DEVICE;
+        if is_v4(ctx) {
+            let is_read = data.add(HEADER4 as usize) <= end;
+            return u32::from(is_read && data.read() == FIRST4 && (stays || data.add(16).read() != LOOPBACK4));
+        }
+        if data.add(HEADER6 as usize) > end {
+            return 0;
+        }
+        let next = u32::from(data.add(6).read());
+        let is_last = next == protocol::TCP || next == protocol::UDP || next == ESP;
+        let destination = data.add(24).cast::<[u32; 4]>().read_unaligned();
+        u32::from(is_last && (stays || Address::v6(destination) != Address::LOOPBACK6))
+    }
+}

@@ -1,0 +1,248 @@
+//! Nothing is let through for what a socket says of itself, which another thread can change between two looks, nor for what was only
+//! asked for. In network namespaces of their own, each with somebody outside the sandbox, from whom nothing may come.
+
+use serde_json::{Value, json};
+use support::{Output, Run};
+
+/// Starts somebody outside, who ends with the run.
+const UP: &str = "ip link set lo up; sysctl -qw net.ipv4.ip_local_port_range='40000 40001'
+    /usr/bin/python3 -c \"$1\" & shift; exec \"$@\"";
+
+const OUTSIDE: &str = "
+import ctypes, itertools, socket, time
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+def datagrams(address, port, text, to=7001):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    while True:
+        try:
+            sock.bind((address, port))
+            break
+        except OSError:
+            time.sleep(0.001)
+    def send():
+        try:
+            sock.sendto(text, ('127.0.0.1', to))
+        except OSError:
+            pass
+    return send
+def connect(address, to=7001):
+    sock = socket.socket()
+    sock.bind((address, 0))
+    sock.settimeout(0.05)
+    try:
+        sock.connect(('127.0.0.1', to))
+        sock.send(b'evil')
+    except OSError:
+        pass
+";
+
+const INSIDE: &str = "
+import ctypes, errno, os, socket, sys, time
+LIBC, UNSPEC = ctypes.CDLL(None), bytes(16)
+def address(host, port):
+    return socket.AF_INET.to_bytes(2, 'little') + port.to_bytes(2, 'big') + socket.inet_aton(host) + bytes(8)
+def udp(port=7001):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(('127.0.0.1', port))
+    sock.settimeout(30)
+    return sock
+def while_another(does, look):
+    child = os.fork()
+    if child == 0:
+        try:
+            does()
+        finally:
+            os._exit(0)
+    found = 0
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        found += look()
+    return found
+";
+
+/// Runs one program outside and one inside, without the guard and with it.
+fn both(policy: &Value, outside: &str, inside: &str) -> (String, Output) {
+    let outside = format!("{OUTSIDE}{outside}");
+    let wrapper = ["unshare", "--net", "sh", "-c", UP, "sh", &outside];
+    let run = Run::python(policy, &format!("{INSIDE}{inside}"), &[]).through(wrapper);
+    (run.bare().success().stdout, run.output().success())
+}
+
+fn network(default: &str, rules: &Value) -> Value {
+    json!({"version": 1, "network": {"default": default, "rules": rules}})
+}
+
+#[test]
+fn a_udp_socket_that_is_connected_to_no_port_has_no_peer() {
+    let outside = "
+good, evil = datagrams('127.0.0.2', 53, b'good'), datagrams('127.0.0.2', 666, b'evil')
+while True:
+    good(); evil(); time.sleep(0.001)";
+    let inside = "
+sock = udp()
+sock.connect(('127.0.0.2', 0))
+print(sorted({sock.recv(10) for _ in range(100)}))";
+    let rules = json!([{"action": "deny", "ops": ["receive"], "protocols": ["udp"], "ports": [666]}]);
+    let (bare, guarded) = both(&network("allow", &rules), outside, inside);
+    assert_eq!((bare.as_str(), guarded.stdout.as_str()), ("[b'evil', b'good']\n", "[b'good']\n"));
+    let [event] = guarded.events() else { panic!("{:#}", guarded.log) };
+    assert_eq!((&event["op"], &event["network"]["port"]), (&json!("receive"), &json!(666)));
+}
+
+#[test]
+fn connecting_again_and_again_lets_nobody_in() {
+    let outside = "
+evil = datagrams('127.0.0.3', 666, b'evil')
+while True:
+    evil()";
+    let inside = "
+sock = udp()
+sock.setblocking(False)
+good = address('127.0.0.2', 53)
+def toggle():
+    for _ in range(100_000):
+        LIBC.connect(sock.fileno(), good, 16)
+        LIBC.connect(sock.fileno(), UNSPEC, 16)
+def look():
+    try:
+        return sock.recv(10) == b'evil'
+    except BlockingIOError:
+        return 0
+print(while_another(toggle, look))";
+    let rules = json!([{"action": "deny", "ops": ["receive"], "hosts": ["127.0.0.3"]}]);
+    let (bare, guarded) = both(&network("allow", &rules), outside, inside);
+    assert!(bare.trim().parse::<u32>().unwrap() > 0, "nobody tried");
+    assert_eq!(guarded.stdout, "0\n");
+    assert!(guarded.hook("ingress")["denied"].as_u64() > Some(0));
+}
+
+#[test]
+fn who_takes_the_port_of_a_socket_of_the_sandbox_does_not_become_one() {
+    // When the sandbox has had the port.
+    let outside = "
+while ':1B5A ' not in open('/proc/net/udp').read():
+    time.sleep(0.001)
+evil = datagrams('127.0.0.1', 7002, b'evil')
+while True:
+    evil(); time.sleep(0.001)";
+    let inside = "
+other, sock = udp(7002), udp()
+sock.connect(('127.0.0.1', 7002))
+other.sendto(b'good', ('127.0.0.1', 7001))
+print(sock.recv(10))
+other.close()
+sock.settimeout(1)
+try:
+    print(sock.recv(10))
+except TimeoutError:
+    print('nothing')";
+    let rules = json!([{"action": "allow", "hosts": ["sandbox"]}]);
+    let (bare, guarded) = both(&network("deny", &rules), outside, inside);
+    assert_eq!((bare.as_str(), guarded.stdout.as_str()), ("b'good'\nb'evil'\n", "b'good'\nnothing\n"));
+}
+
+#[test]
+fn listening_again_and_again_lets_nobody_in() {
+    let outside = "
+while True:
+    connect('127.0.0.3')";
+    let inside = "
+sock = socket.socket()
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+sock.bind(('127.0.0.1', 7001))
+sock.setblocking(False)
+def toggle():
+    for _ in range(600):
+        LIBC.listen(sock.fileno(), 8)
+        LIBC.usleep(2_000)
+        LIBC.shutdown(sock.fileno(), 2)
+def look():
+    try:
+        sock.accept()
+        return 1
+    except OSError:
+        return 0
+print(while_another(toggle, look))";
+    let rules = json!([{"action": "deny", "ops": ["receive"], "hosts": ["127.0.0.3"]}]);
+    let (bare, guarded) = both(&network("allow", &rules), outside, inside);
+    assert!(bare.trim().parse::<u32>().unwrap() > 0, "nobody tried");
+    assert_eq!(guarded.stdout, "0\n");
+}
+
+#[test]
+fn a_bind_that_failed_gives_no_right_to_listen() {
+    let inside = "
+for ask in [('192.0.2.1', 7001), ('127.0.0.1', 7001)]:
+    server = socket.socket()
+    try:
+        server.bind(ask)
+    except OSError as error:
+        print(errno.errorcode[error.errno], end=' ')
+    server.listen()
+    client = socket.socket()
+    client.settimeout(1)
+    try:
+        client.connect(('127.0.0.1', server.getsockname()[1]))
+        print('in', end=' ')
+    except TimeoutError:
+        print('timeout', end=' ')";
+    let rules = json!([
+        {"action": "allow", "ops": ["bind"], "protocols": ["tcp"], "ports": [7001]},
+        {"action": "deny", "ops": ["bind"]},
+    ]);
+    let (bare, guarded) = both(&network("allow", &rules), "", inside);
+    let expected = ("EADDRNOTAVAIL in in ", "EADDRNOTAVAIL timeout in ");
+    assert_eq!((bare.as_str(), guarded.stdout.as_str()), expected, "{:#}", guarded.log);
+    // The listener, and each packet that was kept from it.
+    let hooks: Vec<&Value> = guarded.events().iter().map(|event| &event["hook"]).collect();
+    assert_eq!(hooks, ["sock_ops", "ingress"], "{:#}", guarded.log);
+    assert!(guarded.events().iter().all(|event| event["op"] == "bind"), "{:#}", guarded.log);
+}
+
+#[test]
+fn a_udp_port_that_the_kernel_chose_is_judged_by_rules_that_name_it() {
+    // There are two ports to choose from, of which one is denied.
+    let inside = "
+held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+for sock in held:
+    try:
+        sock.sendto(b'x', ('127.0.0.1', 9)); said = 'sent'
+    except OSError as error:
+        said = errno.errorcode[error.errno]
+    print(sock.getsockname()[1], said, end=' ')";
+    let sorted = |text: &str| {
+        let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        if words[0] == "40001" {
+            words.rotate_left(2);
+        }
+        words.join(" ")
+    };
+    let deny = |more: &str| {
+        let mut rule = json!({"action": "deny", "ops": ["bind"], "protocols": ["udp"]});
+        rule["ports"] = serde_json::from_str(more).unwrap();
+        rule
+    };
+    let (one, both_sent) = ("40000 EPERM 40001 sent", "40000 sent 40001 sent");
+    let table = [
+        (network("allow", &json!([deny("[40000]")])), one),
+        (network("allow", &json!([deny("[39999]")])), both_sent),
+        (
+            network("allow", &json!([{"action": "allow", "ops": ["bind"], "ports": ["ephemeral"]}, deny("[40000]")])),
+            both_sent,
+        ),
+        // Every client has a port: what only denies servers is not about it.
+        (network("allow", &json!([{"action": "deny", "ops": ["bind"]}])), both_sent),
+        (network("deny", &json!([{"action": "allow", "ops": ["send"]}])), both_sent),
+    ];
+    for (policy, expected) in table {
+        let (bare, guarded) = both(&policy, "", inside);
+        assert_eq!((sorted(&bare).as_str(), sorted(&guarded.stdout).as_str()), (both_sent, expected), "{policy}");
+        assert_eq!(guarded.events().len(), usize::from(expected == one), "{:#}", guarded.log);
+    }
+    let asked = "
+sock = udp(40000)
+sock.sendto(b'x', ('127.0.0.1', 9))
+print('sent')";
+    let rules = json!([deny("[40001]")]);
+    assert_eq!(both(&network("allow", &rules), "", asked).1.stdout, "sent\n");
+}
