@@ -1,10 +1,13 @@
 //! Ways to spell where to connect to, or to send to.
 
-use crate::sys::attempt::socket::{self, connect, control, send_message, send_messages, send_to, set_option};
+use std::os::fd::OwnedFd;
+
+use crate::sys::attempt::socket::{self, bind, connect, control, send_message, send_messages, send_to, set_option};
 
 use super::{
+    Evidence,
     Layer::Hook,
-    PORT, Vector,
+    PORT, PORT_AT_ONE_ADDRESS, PORT_ON_LOOPBACK, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, MAPPED, Outcome, Scene, Stop, of_family, tcp, udp, v4, v6},
 };
 
@@ -12,11 +15,21 @@ const ANY: [u8; 4] = [0; 4];
 const ANY6: [u8; 16] = [0; 16];
 const INET: i32 = libc::AF_INET;
 const INET6: i32 = libc::AF_INET6;
+const BROADCAST: [u8; 4] = [255; 4];
+const MULTICAST: [u8; 4] = [224, 0, 0, 1];
+const OTHER_LOOPBACK: [u8; 4] = [127, 0, 0, 2];
+/// An address for documentation, which no host has (RFC 3849).
+const NOWHERE6: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 /// A port at which nobody listens, and which no policy of the self-test forbids.
 const DISCARD: u16 = 9;
 
 const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
     Vector::new(name, shows, PORT, attempt).stopped_by(Hook)
+}
+
+/// A way to the forbidden port on loopback, where the same port elsewhere is allowed.
+const fn any(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+    Vector::new(name, shows, PORT_ON_LOOPBACK, attempt).stopped_by(Hook)
 }
 
 /// The vectors.
@@ -105,6 +118,41 @@ pub const VECTORS: &[Vector] = &[
         send_message(&udp(INET)?, s.token.as_bytes(), &v4(LOOPBACK, s.port), &control).at("sendmsg")?;
         Ok(Vec::new())
     }),
+    vector("udp4-pktinfo-source", "a datagram to 0.0.0.0, which a control message makes the forbidden address", |s| {
+        let info: Vec<u8> = [[0; 4], LOOPBACK, [0; 4]].concat();
+        let control = control(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+        let socket = udp(INET)?;
+        bind(&socket, &v4(OTHER_LOOPBACK, 0)).at("bind")?;
+        send_message(&socket, s.token.as_bytes(), &v4(ANY, s.port), &control).at("sendmsg")?;
+        Ok(Vec::new())
+    })
+    .under(PORT_AT_ONE_ADDRESS),
+    any("tcp4-any-broadcast", "TCP to 0.0.0.0, bound to 255.255.255.255", |s| bound_tell(s, &tcp(INET, 0)?, BROADCAST)),
+    any("tcp4-any-multicast", "TCP to 0.0.0.0, bound to 224.0.0.1", |s| bound_tell(s, &tcp(INET, 0)?, MULTICAST)),
+    any("udp4-any-broadcast", "UDP connected to 0.0.0.0, bound to 255.255.255.255", |s| {
+        bound_tell(s, &udp(INET)?, BROADCAST)
+    }),
+    any("udp4-any-broadcast-send", "a datagram to 0.0.0.0, bound to 255.255.255.255", |s| {
+        let socket = udp(INET)?;
+        bind(&socket, &v4(BROADCAST, 0)).at("bind")?;
+        send_to(&socket, s.token.as_bytes(), 0, &v4(ANY, s.port)).at("sendto")?;
+        Ok(Vec::new())
+    }),
+    any("udp6-route", "a datagram with a route of its own (IPV6_RTHDR)", |_| {
+        let socket = udp(INET6)?;
+        routed(&socket)?;
+        send_to(&socket, b"x", 0, &v6(NOWHERE6, DISCARD)).at("sendto")?;
+        Ok(Vec::new())
+    })
+    .seen_by(Evidence::Word),
+    any("udp6-route-connected", "a connected UDP socket whose packets have a route of their own", |_| {
+        let socket = udp(INET6)?;
+        routed(&socket)?;
+        connect(&socket, &v6(NOWHERE6, DISCARD)).at("connect")?;
+        send_to(&socket, b"x", 0, &[]).at("send")?;
+        Ok(Vec::new())
+    })
+    .seen_by(Evidence::Word),
     vector("udp6", "a datagram to ::1", |s| datagram(s, INET6, &v6(LOOPBACK6, s.port))),
     vector("udp6-mapped", "a datagram to ::ffff:127.0.0.1", |s| datagram(s, INET6, &v6(MAPPED, s.port))),
     vector("udp6-inet", "an IPv6 socket sends to an IPv4 address", |s| datagram(s, INET6, &v4(LOOPBACK, s.port))),
@@ -120,6 +168,18 @@ pub const VECTORS: &[Vector] = &[
         Ok(Vec::new())
     }),
 ];
+
+/// Binds a socket to an address at which it only receives, and says the token to "this host".
+fn bound_tell(scene: &Scene, socket: &OwnedFd, bound: [u8; 4]) -> Outcome {
+    bind(socket, &v4(bound, 0)).at("bind")?;
+    scene.tell_by(socket, &v4(ANY, scene.port))
+}
+
+/// Has a socket's packets go to `::1` first, by a routing header in which no segments are left.
+fn routed(socket: &OwnedFd) -> Result<(), Stop> {
+    let header: Vec<u8> = [&[0, 2, 4, 0, 0, 0, 0, 0], &LOOPBACK6[..]].concat();
+    set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RTHDR, &header).at("setsockopt")
+}
 
 fn datagram(scene: &Scene, domain: i32, address: &[u8]) -> Outcome {
     send_to(&udp(domain)?, scene.token.as_bytes(), 0, address).at("sendto")?;

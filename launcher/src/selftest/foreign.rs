@@ -55,7 +55,8 @@ pub const VECTORS: &[Vector] = &[
         set_option(&socket, libc::IPPROTO_IP, port::IP_LOCAL_PORT_RANGE, &port::range(s)).at("i386 setsockopt")?;
         port::answer(s, &socket)
     })
-    .under(PORT_SERVED),
+    .under(PORT_SERVED)
+    .knocked_at(),
     vector("x32-connect", "connects by x32's number", |s| {
         let socket = tcp(INET, 0)?;
         connect_x32(&socket, &v4(LOOPBACK, s.port)).at("x32 connect")?;

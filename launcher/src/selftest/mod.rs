@@ -38,6 +38,7 @@ mod port;
 mod privilege;
 mod process;
 mod protocol;
+mod receive;
 mod runner;
 mod server;
 mod sysctl;
@@ -51,6 +52,7 @@ pub use handed::Handed;
 pub const FAMILIES: &[(&str, &[Vector])] = &[
     ("address", address::VECTORS),
     ("port", port::VECTORS),
+    ("receive", receive::VECTORS),
     ("protocol", protocol::VECTORS),
     ("uring", uring::VECTORS),
     ("foreign", foreign::VECTORS),
@@ -72,6 +74,17 @@ pub type Attempt = fn(&Scene) -> Outcome;
 // The policies' sections. `PORT` and `SERVED` stand for ports that are free when the self-test begins.
 /// One port is forbidden, whatever is done with it.
 const PORT: &str = r#""network": {"default": "allow", "rules": [{"action": "deny", "ports": [PORT]}]}"#;
+/// That port is forbidden on this host's loopback networks.
+const PORT_ON_LOOPBACK: &str =
+    r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["loopback"], "ports": [PORT]}]}"#;
+/// That port is forbidden at one address.
+const PORT_AT_ONE_ADDRESS: &str =
+    r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["127.0.0.1"], "ports": [PORT]}]}"#;
+/// Nothing may be served but one port, which nobody wants.
+const NOTHING_SERVED: &str = r#""network": {"default": "allow", "rules": [{"action": "allow", "ops": ["bind"], "ports": [9]}, {"action": "deny", "ops": ["bind"]}]}"#;
+/// Nothing may come from this host.
+const NOTHING_RECEIVED: &str =
+    r#""network": {"default": "allow", "rules": [{"action": "deny", "ops": ["receive"], "hosts": ["loopback"]}]}"#;
 /// One port may not be served.
 const PORT_SERVED: &str =
     r#""network": {"default": "allow", "rules": [{"action": "deny", "ops": ["bind"], "ports": [SERVED]}]}"#;
@@ -105,13 +118,14 @@ pub struct Vector {
     handed: Option<Handed>,
     outsider: bool,
     restarts: bool,
+    knocked: bool,
 }
 
 impl Vector {
     const fn new(name: &'static str, shows: &'static str, policy: &'static str, attempt: Attempt) -> Self {
         let (control, evidence, layer) = (Control::Bare, Evidence::Heard, Layer::Hook);
-        let (part, handed, outsider, restarts) = (None, None, false, false);
-        Self { name, shows, policy, attempt, control, evidence, layer, part, handed, outsider, restarts }
+        let (part, handed, outsider, restarts, knocked) = (None, None, false, false, false);
+        Self { name, shows, policy, attempt, control, evidence, layer, part, handed, outsider, restarts, knocked }
     }
 
     const fn under(mut self, policy: &'static str) -> Self {
@@ -148,6 +162,12 @@ impl Vector {
     /// The service that [`server::BUS`] is begins anew while the attempt runs.
     const fn restarting(mut self) -> Self {
         self.restarts = true;
+        self
+    }
+
+    /// Somebody outside knocks all the time, at the port that the scene calls served.
+    const fn knocked_at(mut self) -> Self {
+        self.knocked = true;
         self
     }
 

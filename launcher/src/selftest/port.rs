@@ -8,20 +8,25 @@ use nix::{
 };
 
 use crate::sys::attempt::{
-    socket::{bind, local_port, receive, send_to, set_option},
+    socket::{bind, connect, local_port, receive, send_to, set_option},
     uring,
 };
 
 use super::{
-    Evidence, Layer, PORT_SERVED, Vector,
+    Evidence, Layer, NOTHING_SERVED, PORT_SERVED, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, MAPPED, Outcome, Scene, Stop, of_family, patient, tcp, udp, v4, v6},
 };
 
 const INET: i32 = libc::AF_INET;
 const INET6: i32 = libc::AF_INET6;
+/// The port that may be served.
+const DISCARD: u16 = 9;
+/// Addresses for documentation, which no host has (RFC 5737, RFC 3849).
+const NOWHERE: [u8; 4] = [192, 0, 2, 1];
+const NOWHERE6: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
 const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
-    Vector::new(name, shows, PORT_SERVED, attempt).stopped_by(Layer::Hook).seen_by(Evidence::Heard)
+    Vector::new(name, shows, PORT_SERVED, attempt).stopped_by(Layer::Hook).seen_by(Evidence::Heard).knocked_at()
 }
 
 /// The vectors.
@@ -50,6 +55,14 @@ pub const VECTORS: &[Vector] = &[
         set_option(&socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &range(s)).at("setsockopt")?;
         answer(s, &socket)
     }),
+    vector("bind4-failed", "a listener after a bind(2) that failed, to a port that it may have", |s| {
+        fail_and_listen(s, INET)
+    })
+    .under(NOTHING_SERVED)
+    .seen_by(Evidence::Word),
+    vector("bind6-failed", "an IPv6 listener after a bind(2) that failed", |s| fail_and_listen(s, INET6))
+        .under(NOTHING_SERVED)
+        .seen_by(Evidence::Word),
     vector("udp4", "a UDP server", |s| serve_datagrams(s, INET, &v4(LOOPBACK, s.served))),
     vector("udp6-dual", "a UDP server on ::, for IPv4, too", |s| serve_datagrams(s, INET6, &v6([0; 16], s.served))),
 ];
@@ -85,6 +98,21 @@ pub(super) fn answer(scene: &Scene, socket: &impl AsFd) -> Outcome {
     scene.send(&guest)?;
     // Time for the other side to read it, before this process' end closes it.
     std::thread::sleep(Duration::from_millis(20));
+    Ok(Vec::new())
+}
+
+/// Asks for a port at an address that this host does not have, listens all the same, and is its own client.
+fn fail_and_listen(_: &Scene, domain: i32) -> Outcome {
+    let (server, client) = (tcp(domain, 0)?, tcp(domain, 0)?);
+    let v6_only = domain == INET6;
+    match bind(&server, &if v6_only { v6(NOWHERE6, DISCARD) } else { v4(NOWHERE, DISCARD) }) {
+        Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => {}
+        Err(error) => return Err(error).at("bind"),
+        Ok(()) => return Err(Stop::because("this host has an address of a documentation network")),
+    }
+    listen(&server.as_fd(), Backlog::new(8).expect("small")).at("listen")?;
+    let port = local_port(&server).at("getsockname")?;
+    connect(&client, &if v6_only { v6(LOOPBACK6, port) } else { v4(LOOPBACK, port) }).at("connect")?;
     Ok(Vec::new())
 }
 

@@ -37,7 +37,7 @@ use crate::{
 };
 
 use super::{
-    Control, Evidence, PORT_SERVED, Report, Role, Vector,
+    Control, Evidence, Report, Role, Vector,
     attempt::{SCENE, Scene, Stop},
     contains,
     handed::Handed,
@@ -293,7 +293,7 @@ impl Runner {
     /// What it says, and whether it has ended in time.
     fn read(&self, output: &mut ChildStdout, vector: &Vector) -> anyhow::Result<(String, bool)> {
         let (mut text, end) = (Vec::new(), Instant::now() + LIMIT);
-        let knocking = if vector.policy == PORT_SERVED { Some(Knocking::new()?) } else { None };
+        let knocking = if vector.knocked { Some(Knocking::new()?) } else { None };
         let (begin, mut restarted) = (Instant::now(), None);
         while Instant::now() < end {
             if vector.restarts && restarted.is_none() && begin.elapsed() > STARTED {
