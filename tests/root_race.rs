@@ -152,9 +152,10 @@ sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 sock.bind(('127.0.0.1', 7001))
 sock.setblocking(False)
 def toggle():
-    for _ in range(600):
+    # Mostly for a moment, and now and then for as long as it takes to come in.
+    for turn in range(2_000):
         LIBC.listen(sock.fileno(), 8)
-        LIBC.usleep(2_000)
+        LIBC.usleep(20 if turn % 20 else 20_000)
         LIBC.shutdown(sock.fileno(), 2)
 def look():
     try:
