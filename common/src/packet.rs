@@ -445,6 +445,40 @@ mod tests {
     }
 
     #[test]
+    fn the_way_of_a_packet() {
+        let extension = |next: u8| [[next, 0].as_slice(), &[0; 6]].concat();
+        let behind = |extensions: &[Vec<u8>]| [extensions.concat(), PORTS.to_vec()].concat();
+        // Type 4, no segments left.
+        let route = || [[17, 2, 4, 0, 0, 0, 0, 0].as_slice(), &[7; 16]].concat();
+        let table = [
+            ("no options", packet4(&[], 0, 17, &PORTS), false),
+            ("others", packet4(&[148, 4, 0, 0, 7, 3, 4, 0], 0, 6, &PORTS), false),
+            ("as many as there can be", packet4(&[1; 40], 0, 17, &PORTS), false),
+            ("a loose route", packet4(&[131, 7, 4, 10, 0, 0, 3, 0], 0, 17, &PORTS), true),
+            ("a strict route, last", packet4(&[[1; 36].as_slice(), &[137, 3, 4, 0]].concat(), 0, 17, &PORTS), true),
+            ("a payload like one", packet4(&[], 0, 17, &[131, 7, 4, 10, 0, 0, 3, 0]), false),
+            ("no headers", packet6(17, &PORTS), false),
+            ("hop by hop", packet6(0, &behind(&[extension(17)])), false),
+            ("two others", packet6(0, &behind(&[extension(60), extension(6)])), false),
+            ("a route", packet6(43, &behind(&[route()])), true),
+            ("a route behind another", packet6(60, &behind(&[extension(43), route()])), true),
+            ("a route behind two", packet6(0, &behind(&[extension(60), extension(43), route()])), true),
+            ("cut off", packet6(0, &[43]), false),
+        ];
+        for (what, (bytes, length), routed) in table {
+            let (version, mask) = if bytes[0] >> 4 == 4 { (4, u32::MAX) } else { (6, 0) };
+            let way = way(&Sent(&bytes[..length], version), mask, crate::net::ones_if_equal);
+            assert_eq!(way.routed != 0, routed, "{what}");
+            let (v4, v6) = (Address::from_bits(0xffff_0a00_0002), Address::from_bits(2));
+            assert_eq!(way.destination, if version == 4 { v4 } else { v6 }, "{what}");
+        }
+        for bytes in [&[0x45; 19][..], &[0x60; 39]] {
+            let mask = if bytes[0] == 0x45 { u32::MAX } else { 0 };
+            assert_ne!(way(&Sent(bytes, 4), mask, crate::net::ones_if_equal).routed, 0, "too short");
+        }
+    }
+
+    #[test]
     fn other_versions() {
         for version in [0_u8, 1, 2, 3, 5, 7, 8, 15] {
             assert_eq!(parse::<Thorough, _>(&Sent(&[version << 4; 64], version.into())), None, "{version}");

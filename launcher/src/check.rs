@@ -5,7 +5,13 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde::Serialize;
 
-use crate::{compile::Tables, exit, policy::Policy};
+use common::net::{Address, Op, Protocol, Request};
+
+use crate::{
+    compile::Tables,
+    exit,
+    policy::{self, Action, Policy},
+};
 
 /// A policy with all names resolved, and what follows from it.
 #[derive(Serialize)]
@@ -16,6 +22,9 @@ struct Resolved<'a> {
     hooks: Vec<&'static str>,
     /// The sections that it leaves out, which restrict nothing.
     unrestricted: Vec<&'static str>,
+    /// What it allows that its writer may not expect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
 /// Validates a policy and prints it, resolved, on standard output.
@@ -27,7 +36,41 @@ pub fn check(path: &Path) -> anyhow::Result<u8> {
     let (policy, _) = Policy::read(path)?;
     let tables = Tables::compile(&policy).with_context(|| path.display().to_string())?;
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
-    let resolved = Resolved { policy: &policy, hooks, unrestricted: tables.unrestricted() };
+    let notes = broadcast(&policy, &tables).into_iter().collect();
+    let resolved = Resolved { policy: &policy, hooks, unrestricted: tables.unrestricted(), notes };
     println!("{}", serde_json::to_string_pretty(&resolved)?);
     Ok(exit::OK)
+}
+
+/// Addresses that every host on a link hears: 255.255.255.255, 224.0.0.1 and ff02::1.
+const EVERYBODY: [(&str, u128); 3] = [
+    ("255.255.255.255", 0xffff_ffff_ffff),
+    ("224.0.0.1", 0xffff_e000_0001),
+    ("ff02::1", 0xff02_0000_0000_0000_0000_0000_0000_0001),
+];
+
+/// Says so if a host to which datagrams are denied hears those that may be sent to everybody.
+fn broadcast(policy: &Policy, tables: &Tables) -> Option<String> {
+    let (section, network) = (policy.network.as_ref()?, tables.network.as_ref()?);
+    let denies = |rule: &policy::NetRule| {
+        let sends = rule.ops.as_ref().is_none_or(|ops| ops.contains(&policy::Op::Send));
+        let by_udp = |protocol: &policy::Protocol| matches!(protocol, policy::Protocol::Udp | policy::Protocol::Any);
+        let by_udp = rule.protocols.as_ref().is_none_or(|protocols| protocols.iter().any(by_udp));
+        rule.action == Action::Deny && rule.hosts.is_some() && sends && by_udp
+    };
+    let rule = section.rules.iter().position(denies)?;
+    let port = section.rules[rule].ports.iter().flatten().next().map_or(1, |range| range.first());
+    let allowed = |bits| {
+        let address = Address::from_bits(bits);
+        network.decide(&Request { op: Op::SEND, protocol: Protocol::UDP, address, port, own: 0 }).allow
+    };
+    let heard: Vec<&str> = EVERYBODY.iter().filter(|(_, bits)| allowed(*bits)).map(|(name, _)| *name).collect();
+    if heard.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "hosts that /network/rules/{rule} denies hear datagrams to {}, which are allowed; to deny these, too, add \
+         \"255.255.255.255\" and \"multicast\" to its hosts",
+        heard.join(", ")
+    ))
 }

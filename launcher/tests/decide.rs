@@ -8,6 +8,7 @@ use std::net::Ipv6Addr;
 use common::{
     Decision,
     decision::{DEFAULT, PORT_RANGE, RECEIVER_CHOICE, UNJUDGED_SOCKET},
+    net,
     record::Hook,
 };
 use generate::{Case, DecidedBy as _, case, parse, sysctl::names_of_so_many_states};
@@ -61,6 +62,47 @@ proptest! {
                 prop_assert_eq!(decision, expected, "{:?}", request);
             }
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A port that the kernel may have chosen counts as itself and as such a one, and the first rule on either decides. Of UDP, only a
+    /// rule that names ports denies it.
+    #[test]
+    fn ports_that_nobody_asked_for(case in case()) {
+        let Case { policy, nets, .. } = case;
+        let Some(section) = policy.network.as_ref() else { return Ok(()) };
+        let Ok(Tables { network: Some(tables), .. }) = Tables::compile(&policy) else { return Ok(()) };
+        for request in nets {
+            for protocol in [6, 17] {
+                let asked = Net { op: 1, protocol, own: true, ..request };
+                let (itself, chosen) = (oracle::net(section, asked), oracle::net(section, Net { port: 0, ..asked }));
+                let first = if itself.rule <= chosen.rule { itself } else { chosen };
+                let listener = |asked_for| net::decide_listener(&tables.table, &tables, &kernels(asked), asked_for).unwrap();
+                prop_assert_eq!(listener(u32::MAX), itself, "{:?}", asked);
+                prop_assert_eq!(listener(0), first, "{:?}", asked);
+                if protocol == 17 {
+                    let named = section.rules.get(usize::from(first.rule)).is_some_and(|rule| rule.ports.is_some());
+                    let decision = net::decide_udp_port(&tables.table, &tables, &kernels(asked)).unwrap();
+                    let expected = Decision { allow: first.allow || !named, ..first };
+                    prop_assert_eq!(decision, expected, "{:?}", asked);
+                    prop_assert!(decision.allow || tables.table.judges_udp_ports != 0);
+                }
+            }
+        }
+    }
+}
+
+/// A request as the kernel's programs put it.
+fn kernels(Net { op, protocol, address, port, own }: Net) -> net::Request {
+    net::Request {
+        op: net::Op::ALL[usize::from(op)],
+        protocol: net::Protocol::from_ipproto(protocol.into()),
+        address: net::Address::from_bits(address.to_bits()),
+        port,
+        own: own.into(),
     }
 }
 
@@ -215,6 +257,19 @@ fn hooks_follow_from_the_rules() {
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["connect"]}))}),
             vec!["connect4", "connect6", "sock_create"],
+        ),
+        // What leaves is looked at where hosts are told apart, or UDP ports.
+        (
+            json!({"network": deny(json!({"action": "deny", "ops": ["connect"], "hosts": ["10.0.0.1"]}))}),
+            vec!["connect4", "connect6", "egress", "sock_create"],
+        ),
+        (
+            json!({"network": deny(json!({"action": "deny", "ops": ["receive"], "hosts": ["10.0.0.1"]}))}),
+            vec!["ingress", "sock_create", "sock_ops"],
+        ),
+        (
+            json!({"network": deny(json!({"action": "deny", "ops": ["bind"], "protocols": ["udp"], "ports": [53]}))}),
+            vec!["bind4", "bind6", "ingress", "egress", "sock_create", "sock_ops", "setsockopt"],
         ),
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["send"]}))}),
