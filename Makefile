@@ -11,7 +11,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 # What the program's file needs for ordinary users, as setcap(8) takes it; `guard-run doctor` says the same.
 FILE_CAPABILITIES = cap_dac_override,cap_setpcap,cap_net_admin,cap_sys_admin,cap_perfmon,cap_bpf=p
 
-.PHONY: all setup build demo test test-kernels bench lint install uninstall deb clean
+.PHONY: all setup build demo test test-kernels fuzz-privileged bench lint install uninstall deb clean
 
 all: build
 
@@ -42,6 +42,13 @@ test:
 test-kernels:
 	tools/setup.sh test kernels
 	tools/vm/test.py target/kernels $(KERNELS)
+
+# Looks for faults in what works with root's rights, for MINUTES minutes; SEED repeats an earlier run. Needs root.
+MINUTES ?= 10
+fuzz-privileged:
+	tools/setup.sh test
+	$(CARGO) build --locked --package launcher --package guard-hooks --package guard-fuzz-privileged
+	$(or $(CARGO_TARGET_DIR),target)/$(HOST)/debug/guard-fuzz-privileged --minutes $(MINUTES) $(SEED:%=--seed %)
 
 # Measurements against the peers, with the release build.
 bench: setup
