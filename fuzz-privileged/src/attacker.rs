@@ -14,6 +14,8 @@ use anyhow::Context as _;
 use nix::{sys::stat::Mode, unistd::mkfifo};
 use serde::{Deserialize, Serialize};
 
+use crate::world::VICTIM;
+
 /// The attacker's user and group.
 pub const ATTACKER: u32 = 54_321;
 
@@ -37,6 +39,18 @@ pub enum Replacement {
     Socket,
     /// What was there before it was replaced.
     Former,
+}
+
+impl Replacement {
+    /// Whether somebody who looks it up could find something else than before, and not just nothing.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        match self {
+            Self::Link(to) => to.starts_with(VICTIM),
+            Self::Folder(_) | Self::Nothing => true,
+            Self::File | Self::Fifo | Self::Socket | Self::Former => false,
+        }
+    }
 }
 
 /// One replacement.

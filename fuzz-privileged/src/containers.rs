@@ -61,16 +61,16 @@ impl Container {
         anyhow::bail!("unshare(1) starts no process")
     }
 
-    /// Calls guard-hook as a runtime does for a container's life, with this id and annotation for its log, and what is looked up
-    /// goes by a schedule. Then another container of the same id is made, whose log goes where root's do.
+    /// Calls guard-hook as a runtime does for a container's life, with this id and annotation for its log; at the end, it is told this
+    /// word. What is looked up goes by a schedule. Then another container of the same id is made, whose log goes where root's do.
     ///
     /// # Errors
     ///
     /// When the world around it can't be made.
-    pub fn live(&self, id: &str, log: &str, running: &mut Running<'_>) -> anyhow::Result<Vec<Violation>> {
+    pub fn live(&self, id: &str, log: &str, end: &str, running: &mut Running<'_>) -> anyhow::Result<Vec<Violation>> {
         let cgroup = self.base.join(id);
         fs::create_dir(&cgroup)?;
-        let result = self.lives(id, log, &cgroup, running);
+        let result = self.lives(id, log, end, &cgroup, running);
         self.park()?;
         fs::remove_dir(&cgroup)?;
         result
@@ -85,13 +85,20 @@ impl Container {
         enter(&self.parked, self.process)
     }
 
-    fn lives(&self, id: &str, log: &str, cgroup: &Path, running: &mut Running<'_>) -> anyhow::Result<Vec<Violation>> {
+    fn lives(
+        &self,
+        id: &str,
+        log: &str,
+        end: &str,
+        cgroup: &Path,
+        running: &mut Running<'_>,
+    ) -> anyhow::Result<Vec<Violation>> {
         let mut processes = 0;
         let mut violations = Vec::new();
         let logged = json!({"io.guard-run.policy": DEFAULT_POLICY, "io.guard-run.log": log});
         let unlogged = json!({"io.guard-run.policy": DEFAULT_POLICY});
         for (stage, annotations) in
-            [("createRuntime", &logged), ("poststop", &logged), ("createRuntime", &unlogged), ("poststop", &unlogged)]
+            [("createRuntime", &logged), (end, &logged), ("createRuntime", &unlogged), ("poststop", &unlogged)]
         {
             let begins = stage == "createRuntime";
             enter(if begins { cgroup } else { &self.parked }, self.process)?;

@@ -5,15 +5,18 @@
 //!
 //! - `races`: an attacker replaces parts of paths while guard-run and guard-hook look them up ([`races`]);
 //! - `bundles`: documents that guard-runtime and the real runtimes could read differently ([`bundles`]);
-//! - `states`: what guard-hook is told on its standard input ([`states`]).
+//! - `states`: what guard-hook is told on its standard input ([`states`]);
+//! - `policies`: what guard-run reads as a policy, from root and from an ordinary user ([`policies`]).
 
 mod attacker;
 mod bundles;
 mod containers;
 mod drive;
 mod finding;
+mod guarded;
 mod json;
 mod place;
+mod policies;
 mod probe;
 mod races;
 mod random;
@@ -28,6 +31,7 @@ use std::{
     os::{fd::AsFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitCode, Stdio},
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -51,7 +55,12 @@ use crate::{
 
 type Engine = fn(&mut Session, &Place) -> anyhow::Result<()>;
 
-const ENGINES: [(&str, Engine); 3] = [("races", races::fuzz), ("bundles", bundles::fuzz), ("states", states::fuzz)];
+const ENGINES: [(&str, Engine); 4] =
+    [("races", races::fuzz), ("bundles", bundles::fuzz), ("states", states::fuzz), ("policies", policies::fuzz)];
+
+/// The engine that has the most to try, and into how many parts its work may be divided.
+const MAIN_ENGINE: &str = "races";
+const MOST_PARTS: usize = 4;
 
 /// The first words of this program's arguments when it is the first process of a pid namespace, and an engine in it.
 const INIT: &str = "init";
@@ -73,7 +82,9 @@ fn main() -> ExitCode {
         [probe::ROLE, folder] => probe::probe(Path::new(folder)).map(|()| 0),
         _ if is_reader() => bundles::read_as_runtime(&words).map(|()| 0),
         [INIT, ..] => init(&words[1..]),
-        [ENGINE, name, fuzzer, seed, seconds, programs] => engine(name, fuzzer, seed, seconds, programs).map(|()| 0),
+        [ENGINE, name, fuzzer, part, parts, seed, seconds, programs] => {
+            engine(name, fuzzer, (part, parts), seed, seconds, programs).map(|()| 0)
+        }
         _ => Options::parse(&words).and_then(|options| fuzz(&options)),
     };
     match result {
@@ -168,22 +179,31 @@ impl Drop for Worker {
 }
 
 /// The cgroups go away whatever happens.
-struct Cgroups(Place);
+struct Cgroups(String);
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        self.0.remove();
+        place::remove(&self.0);
     }
 }
 
 fn fuzz(options: &Options) -> anyhow::Result<u8> {
     ensure!(geteuid().is_root(), "needs root: it fuzzes what works with root's rights");
-    Place::remove_abandoned()?;
+    place::remove_abandoned()?;
     let fuzzer = std::process::id().to_string();
-    let cgroups = Cgroups(Place::of(&fuzzer)?);
+    let cgroups = Cgroups(fuzzer.clone());
     println!("seed {}: {} for {} s", options.seed, options.engines.join(", "), options.time.as_secs());
-    let mut workers =
-        options.engines.iter().map(|name| start(name, &fuzzer, options)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut workers = Vec::new();
+    for name in &options.engines {
+        let parts = if *name == MAIN_ENGINE {
+            thread::available_parallelism().map_or(1, usize::from).min(MOST_PARTS)
+        } else {
+            1
+        };
+        for part in 0..parts {
+            workers.push(start(name, (part, parts), &fuzzer, options)?);
+        }
+    }
     // Only now, so that none of them has these blocked.
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block()?;
@@ -257,12 +277,26 @@ fn print(engine: &str, Finding { subject, violation, way, after: (seconds, attem
     println!("  {}", violation.what);
 }
 
-fn start(name: &'static str, fuzzer: &str, options: &Options) -> anyhow::Result<Worker> {
+fn start(name: &'static str, (part, parts): (usize, usize), fuzzer: &str, options: &Options) -> anyhow::Result<Worker> {
     let index = ENGINES.iter().position(|(engine, _)| *engine == name).unwrap_or_default();
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    // The others have found what they can before.
+    let niceness = if name == MAIN_ENGINE { "0" } else { "5" };
+    let mut command = Command::new("nice");
+    command.args([
+        "-n",
+        niceness,
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]);
     command.arg(env::current_exe()?).args([INIT, name, fuzzer]);
-    command.args([(options.seed.wrapping_add(index as u64)).to_string(), options.time.as_secs_f64().to_string()]);
+    let seed = options.seed.wrapping_mul(31).wrapping_add((index * MOST_PARTS + part) as u64);
+    command.args([part.to_string(), parts.to_string(), seed.to_string(), options.time.as_secs_f64().to_string()]);
     command.arg(&options.programs).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
     let mut child = command.spawn().context("unshare(1)")?;
     let messages = BufReader::new(child.stdout.take().context("a pipe")?);
@@ -283,13 +317,21 @@ fn init(words: &[&str]) -> anyhow::Result<u8> {
     }
 }
 
-fn engine(name: &str, fuzzer: &str, seed: &str, seconds: &str, programs: &str) -> anyhow::Result<()> {
-    let place = Place::of(fuzzer)?;
+fn engine(
+    name: &str,
+    fuzzer: &str,
+    (part, parts): (&str, &str),
+    seed: &str,
+    seconds: &str,
+    programs: &str,
+) -> anyhow::Result<()> {
+    let place = Place::of(fuzzer, &format!("{name}{part}"))?;
     let (_, engine) = ENGINES.iter().find(|(engine, _)| *engine == name).context("there is no such engine")?;
-    place::enter(&place.make(name)?, std::process::id())?;
+    place::enter(&place.make("own")?, std::process::id())?;
     let own = env::current_exe()?;
     world::make(Path::new(programs), own.parent().context("this program's folder")?)?;
-    let mut session = Session::new(seed.parse()?, Duration::try_from_secs_f64(seconds.parse()?)?);
+    let time = Duration::try_from_secs_f64(seconds.parse()?)?;
+    let mut session = Session::new((part.parse()?, parts.parse()?), seed.parse()?, time);
     engine(&mut session, &place)?;
     session.done()
 }

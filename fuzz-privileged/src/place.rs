@@ -1,4 +1,4 @@
-//! Cgroups: one for all that a fuzzer starts, in it one for each engine, and the containers' beside these.
+//! Cgroups: for each of a fuzzer's workers one, in which the worker itself is in one, and its containers are in others.
 
 use std::{
     fs, io,
@@ -19,7 +19,7 @@ const OF_HOOKS: &str = "guard-hook.";
 const ATTEMPTS: u32 = 500;
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The cgroups of a fuzzer.
+/// The cgroups of a worker.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// Where the cgroup2 hierarchy is mounted.
@@ -28,16 +28,14 @@ pub struct Place {
 }
 
 impl Place {
-    /// That of the fuzzer whose main process has this id.
+    /// Those of a worker of the fuzzer whose main process has this id.
     ///
     /// # Errors
     ///
     /// Where no cgroup2 file system is mounted.
-    pub fn of(fuzzer: &str) -> anyhow::Result<Self> {
-        Ok(Self {
-            mount: mounts("cgroup2")?.into_iter().next().context("no cgroup2 is mounted")?,
-            name: format!("{PREFIX}{fuzzer}"),
-        })
+    pub fn of(fuzzer: &str, worker: &str) -> anyhow::Result<Self> {
+        let mount = mounts("cgroup2")?.into_iter().next().context("no cgroup2 is mounted")?;
+        Ok(Self { mount, name: format!("{PREFIX}{fuzzer}-{worker}") })
     }
 
     /// The name of the cgroup. Ids of containers may begin with it.
@@ -46,7 +44,7 @@ impl Place {
         &self.name
     }
 
-    /// The cgroup of all that the fuzzer starts.
+    /// The cgroup of all that the worker starts.
     #[must_use]
     pub fn base(&self) -> PathBuf {
         self.mount.join(&self.name)
@@ -63,27 +61,12 @@ impl Place {
         Ok(path)
     }
 
-    /// The leaf of a guard-run that was started by an engine, if it is still there.
+    /// The leaf of a guard-run that the worker has started, if it is still there.
     #[must_use]
     pub fn leaf(&self, process: i32) -> Option<PathBuf> {
         let start = format!("guard-run.{process}.");
-        let engines = folders(&self.base());
-        engines.iter().flat_map(|engine| folders(engine)).find(|path| name_of(path).starts_with(&start))
-    }
-
-    /// Removes all cgroups of the fuzzer, with what is in them: also those of version 1, which a container's runtime makes, and
-    /// those that guard-hook makes at the top.
-    pub fn remove(&self) {
-        let hierarchies = mounts("cgroup").unwrap_or_default();
-        for hierarchy in hierarchies.iter().chain([&self.mount]) {
-            for folder in folders(hierarchy) {
-                let name = name_of(&folder);
-                let name = name.strip_prefix(OF_HOOKS).unwrap_or(&name);
-                if name == self.name || name.starts_with(&format!("{}-", self.name)) {
-                    end(&folder);
-                }
-            }
-        }
+        let own = folders(&self.base());
+        own.iter().flat_map(|folder| folders(folder)).find(|path| name_of(path).starts_with(&start))
     }
 
     /// Removes the cgroups that guard-hook has made at the top for containers whose ids begin so.
@@ -91,23 +74,35 @@ impl Place {
         let start = format!("{OF_HOOKS}{ids}");
         folders(&self.mount).iter().filter(|folder| name_of(folder).starts_with(&start)).for_each(|folder| end(folder));
     }
+}
 
-    /// Removes what fuzzers that were killed have left.
-    ///
-    /// # Errors
-    ///
-    /// Where no cgroup2 file system is mounted.
-    pub fn remove_abandoned() -> anyhow::Result<()> {
-        let mount = mounts("cgroup2")?;
-        for folder in mount.iter().flat_map(|mount| folders(mount)) {
-            if let Some(fuzzer) = name_of(&folder).strip_prefix(PREFIX)
-                && !Path::new("/proc").join(fuzzer).exists()
-            {
-                Self::of(fuzzer)?.remove();
-            }
+/// Removes all cgroups of the fuzzer whose main process has this id, with what is in them: also those of version 1, which a
+/// container's runtime makes, and those that guard-hook makes at the top.
+pub fn remove(fuzzer: &str) {
+    let start = format!("{PREFIX}{fuzzer}-");
+    let hierarchies = ["cgroup", "cgroup2"].into_iter().flat_map(|kind| mounts(kind).unwrap_or_default());
+    for folder in hierarchies.flat_map(|hierarchy| folders(&hierarchy)) {
+        let name = name_of(&folder);
+        if name.strip_prefix(OF_HOOKS).unwrap_or(&name).starts_with(&start) {
+            end(&folder);
         }
-        Ok(())
     }
+}
+
+/// Removes what fuzzers that were killed have left.
+///
+/// # Errors
+///
+/// When it isn't known what is mounted.
+pub fn remove_abandoned() -> anyhow::Result<()> {
+    for folder in mounts("cgroup2")?.iter().flat_map(|mount| folders(mount)) {
+        let name = name_of(&folder);
+        let fuzzer = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if let Some(fuzzer) = fuzzer.filter(|fuzzer| !Path::new("/proc").join(fuzzer).exists()) {
+            remove(fuzzer);
+        }
+    }
+    Ok(())
 }
 
 /// The cgroup of version 2 that a process is in, as /proc has it.

@@ -11,6 +11,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::world::FORBIDDEN;
+
 /// The first word of this program's arguments when it is the guarded command. The folder to look at follows.
 pub const ROLE: &str = "probe";
 
@@ -36,7 +38,17 @@ pub struct Sight {
     pub files: BTreeMap<PathBuf, Result<Seen, i32>>,
     /// What the process's descriptors stand for: device and inode. -1 is the working directory.
     pub descriptors: BTreeMap<i32, (u64, u64)>,
+    /// Capability sets and no_new_privs, as /proc/self/status has them.
+    pub rights: BTreeMap<String, String>,
+    /// Whether [`FORBIDDEN`] can be read.
+    pub reads_forbidden: bool,
 }
+
+/// The names of the capability sets in /proc/self/status.
+pub const SETS: [&str; 5] = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"];
+
+/// The name of no_new_privs there.
+pub const NO_NEW_PRIVILEGES: &str = "NoNewPrivs";
 
 /// Prints what it sees below a folder, and its descriptors.
 ///
@@ -44,22 +56,26 @@ pub struct Sight {
 ///
 /// When there is nobody to read it.
 pub fn probe(folder: &Path) -> anyhow::Result<()> {
-    let mut sight = Sight { files: BTreeMap::new(), descriptors: descriptors() };
-    look(folder, &mut sight.files);
-    println!("{}", serde_json::to_string(&sight.files.into_iter().collect::<Vec<_>>())?);
-    println!("{}", serde_json::to_string(&sight.descriptors.into_iter().collect::<Vec<_>>())?);
+    let mut files = BTreeMap::new();
+    look(folder, &mut files);
+    let sight =
+        Sight { files, descriptors: descriptors(), rights: rights(), reads_forbidden: fs::read(FORBIDDEN).is_ok() };
+    println!("{}", serde_json::to_string(&sight)?);
     Ok(())
+}
+
+fn rights() -> BTreeMap<String, String> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let lines = status.lines().filter_map(|line| line.split_once(":\t"));
+    let wanted = lines.filter(|(name, _)| SETS.contains(name) || *name == NO_NEW_PRIVILEGES);
+    wanted.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 impl Sight {
     /// Reads what [`probe`] has printed.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(text).ok()?;
-        let (files, descriptors) = text.trim_end().split_once('\n')?;
-        let files: Vec<(PathBuf, Result<Seen, i32>)> = serde_json::from_str(files).ok()?;
-        let descriptors: Vec<(i32, (u64, u64))> = serde_json::from_str(descriptors).ok()?;
-        Some(Self { files: files.into_iter().collect(), descriptors: descriptors.into_iter().collect() })
+        serde_json::from_slice(text).ok()
     }
 }
 

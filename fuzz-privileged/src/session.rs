@@ -29,6 +29,7 @@ pub enum Message {
 pub struct Session {
     /// What follows from the seed.
     pub random: Random,
+    part: (usize, usize),
     begun: Instant,
     time: Duration,
     attempts: u64,
@@ -36,10 +37,10 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins now.
+    /// Begins now. Of several that share an engine's work, this is the part with this number, of so many.
     #[must_use]
-    pub fn new(seed: u64, time: Duration) -> Self {
-        Self { random: Random::new(seed), begun: Instant::now(), time, attempts: 0, noted: BTreeSet::new() }
+    pub fn new(part: (usize, usize), seed: u64, time: Duration) -> Self {
+        Self { random: Random::new(seed), part, begun: Instant::now(), time, attempts: 0, noted: BTreeSet::new() }
     }
 
     /// Whether the time is over. Ends this process if the fuzzer's main process has ended.
@@ -57,6 +58,12 @@ impl Session {
     #[must_use]
     pub fn elapsed(&self) -> f64 {
         self.begun.elapsed().as_secs_f64()
+    }
+
+    /// Whether what has this number is this part's.
+    #[must_use]
+    pub fn is_own(&self, number: usize) -> bool {
+        number % self.part.1 == self.part.0
     }
 
     /// Counts an attempt.

@@ -34,7 +34,8 @@ pub const VICTIM: &str = "/run/w/victim";
 
 /// The bundle of a container.
 pub const BUNDLE: &str = "/run/w/container";
-const CONFIGURATION: &str = r#"{"ociVersion": "1.0.2", "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["sleep"]}, "root": {"path": "rootfs"}}"#;
+const CONFIGURATION: &str = r#"{"ociVersion": "1.0.2", "root": {"path": "rootfs"}, "process": {"user": {"uid": 0, "gid": 0},
+    "cwd": "/", "args": ["sleep"], "capabilities": {"bounding": [], "effective": [], "permitted": []}}}"#;
 
 /// Where root has logs written to.
 pub const OUT: &str = "/run/w/out";
@@ -54,9 +55,10 @@ pub const RUNTIME: &str = "/run/user/54321";
 /// The policy of containers that name none.
 pub const DEFAULT_POLICY: &str = "/etc/guard-run/default-policy.json";
 
-/// What root settles for all containers: that logs may go to the attacker's volume, too.
+/// What root settles for all containers: that logs may go to the attacker's volume, too, and that there is a runtime which only
+/// notes what it reads.
 const SETTINGS: &str = "/etc/guard-run/hook.json";
-const SETTLED: &str = r#"{"version": 1, "logs": ["/var/log/guard-run", "/run/w/volume"]}"#;
+const SETTLED: &str = r#"{"version": 1, "logs": ["/var/log/guard-run", "/run/w/volume"], "runtimes": ["reader"]}"#;
 
 /// A policy of root's that no container names.
 pub const OTHER_POLICY: &str = "/etc/guard-run/open.json";

@@ -25,6 +25,7 @@ use self::{
 };
 use crate::{
     finding::{Finding, Known, Violation, manners},
+    guarded::own_program,
     json::Written,
     place::{self, Place},
     probe::Seen,
@@ -52,7 +53,7 @@ const ENOUGH: usize = 24;
 pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
     let mut random = session.random.clone();
     let mut bundles = Bundles::new(place)?;
-    let (mut known, mut samples) = (Known::default(), 0_u32);
+    let (mut known, mut accepted, mut samples) = (Known::default(), 0_u32, 0_u32);
     // That the judges can tell a guarded container from one that isn't, in all of what follows.
     for runtime in RUNTIMES {
         let bare = bundles.really(runtime, &[], false)?;
@@ -60,6 +61,8 @@ pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
         anyhow::ensure!(bare.0 == Some(true), "{}: no container without a guard: {:?}", runtime.name, bare.1);
         anyhow::ensure!(guarded.0 == Some(false), "{}: no container with a guard: {:?}", runtime.name, guarded.1);
     }
+    let (output, read) = bundles.read(&[])?;
+    anyhow::ensure!(read.is_some(), "a document that nothing is wrong with: {output:?}");
     let classes = |changes: &[Change]| -> BTreeSet<String> { changes.iter().map(Change::class).collect() };
     while !session.is_over() && known.count() < ENOUGH {
         let changes: Vec<Change> = (0..=random.below(3)).map(|_| change(&mut random, &bundles.hook)).collect();
@@ -74,6 +77,7 @@ pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
             }
         }
         let Some(read) = read else { continue };
+        accepted += 1;
         for runtime in RUNTIMES {
             let chosen = (runtime.model)(&read).is_some_and(|understood| !understood.is_guarded(&bundles.hook));
             let at_random = random.once_in(SAMPLE) || changes.iter().any(Change::logs_anywhere);
@@ -93,7 +97,7 @@ pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
             found(Finding { subject, violation, way, after })?;
         }
     }
-    note(&format!("{samples} documents were tried with the real runtimes"));
+    note(&format!("{accepted} documents were accepted, {samples} of them were tried with the real runtimes"));
     Ok(())
 }
 
@@ -140,10 +144,8 @@ impl<'a> Bundles<'a> {
             symlink("busybox", bin.join(name))?;
         }
         // What guard-runtime becomes to note what it would read.
-        let own = std::env::current_exe()?;
-        let own = Path::new(OWN).join("fuzzer").join(own.file_name().context("this program's name")?);
         fs::create_dir(Path::new(OWN).join("path"))?;
-        symlink(own, Path::new(OWN).join("path").join(READER))?;
+        symlink(own_program()?, Path::new(OWN).join("path").join(READER))?;
         for runtime in RUNTIMES.iter().map(|runtime| runtime.name).chain([READER]) {
             symlink(Path::new(PROGRAMS).join("guard-runtime"), program(runtime))?;
         }

@@ -10,26 +10,23 @@ mod subjects;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::unix::process::CommandExt as _,
-    path::{Path, PathBuf},
-    process::Command,
+    path::PathBuf,
 };
 
-use anyhow::Context as _;
-
 use self::{
-    run::{Tools, ordinary},
+    run::run,
     schedule::{Running, Stop, Swap},
     subjects::{Run, SUBJECTS, Subject},
 };
 use crate::{
-    attacker::{ATTACKER, Attacker, Replacement},
+    attacker::{Attacker, Replacement},
     containers::Container,
     finding::{Finding, Violation},
+    guarded::{Runs, own_program},
     place::Place,
-    probe::{self, Sight},
+    probe::Seen,
     session::{Session, found, note},
-    world::{self, VICTIM},
+    world,
 };
 
 /// What became of one attempt.
@@ -45,11 +42,8 @@ struct Races<'a> {
     place: &'a Place,
     attacker: Attacker,
     container: Container,
-    probe: PathBuf,
-    ordinary: PathBuf,
-    before: BTreeMap<PathBuf, Result<probe::Seen, i32>>,
-    /// What root and the attacker see of the victim's files without a guard.
-    sights: BTreeMap<u32, Sight>,
+    runs: Runs,
+    before: BTreeMap<PathBuf, Result<Seen, i32>>,
     attempts: u64,
 }
 
@@ -60,13 +54,16 @@ struct Races<'a> {
 /// When the world around an attempt can't be made.
 pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
     let mut random = session.random.clone();
+    let own = (0..).zip(SUBJECTS).filter(|(number, _)| session.is_own(*number)).map(|(_, subject)| *subject);
+    let own: Vec<(&str, Subject)> = own.collect();
     let mut races = Races::new(session, place)?;
     let mut seen = BTreeSet::new();
     // First everything with one replacement, the subjects taking turns.
     let mut queues = Vec::new();
-    for (name, subject) in SUBJECTS {
+    for (name, subject) in &own {
         let attempt = races.attempt(*subject, &[])?;
         races.report(name, *subject, &[], &attempt, &mut seen)?;
+        anyhow::ensure!(!attempt.stops.is_empty(), "{name}: nothing of the attacker's is looked up");
         // Whoever names a FIFO for a log or policy waits for the other end, as a shell does.
         let waits = matches!(subject, Subject::Run(run) if !run.independent);
         let mut swaps: Vec<Swap> = attempt.stops.iter().flat_map(swaps).collect();
@@ -75,6 +72,8 @@ pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
         for index in (1..swaps.len()).rev() {
             swaps.swap(index, random.below(index + 1));
         }
+        // Those that lead somewhere come first; the queue is taken from its end.
+        swaps.sort_by_key(|swap| swap.replace.by.leads());
         note(&format!("{name}: {} look-ups, {} replacements", attempt.stops.len(), swaps.len()));
         queues.push((*name, *subject, swaps.clone(), swaps));
     }
@@ -115,21 +114,10 @@ fn swaps(stop: &Stop) -> Vec<Swap> {
 
 impl<'a> Races<'a> {
     fn new(session: &'a mut Session, place: &'a Place) -> anyhow::Result<Self> {
-        let program = std::env::current_exe()?;
-        let own = Path::new(world::OWN).join("fuzzer").join(program.file_name().context("this program's name")?);
-        let attacker = Attacker::start(&own)?;
+        let attacker = Attacker::start(&own_program()?)?;
         let container = Container::start(place)?;
-        let mut races = Self {
-            session,
-            place,
-            attacker,
-            container,
-            ordinary: ordinary()?,
-            probe: own,
-            before: BTreeMap::new(),
-            sights: BTreeMap::new(),
-            attempts: 0,
-        };
+        let runs = Runs::new(place)?;
+        let mut races = Self { session, place, attacker, container, runs, before: BTreeMap::new(), attempts: 0 };
         races.renew()?;
         Ok(races)
     }
@@ -139,12 +127,7 @@ impl<'a> Races<'a> {
         world::attackers(true)?;
         world::tidy()?;
         self.before = world::snapshot();
-        for user in [0, ATTACKER] {
-            let output = Command::new(&self.probe).args([probe::ROLE, VICTIM]).uid(user).gid(user).output()?;
-            let sight = Sight::parse(&output.stdout).context("what a command sees without a guard")?;
-            self.sights.insert(user, sight);
-        }
-        Ok(())
+        self.runs.look()
     }
 
     fn try_schedule(
@@ -201,14 +184,10 @@ impl<'a> Races<'a> {
         world::attackers(matches!(subject, Subject::Run(Run { sockets: true, .. })))?;
         let mut running = Running::new(schedule, &mut self.attacker);
         let mut violations = match subject {
-            Subject::Run(run) => {
-                let tools =
-                    Tools { probe: &self.probe, ordinary: &self.ordinary, sights: &self.sights, place: self.place };
-                tools.run(&run, &mut running)?
-            }
-            Subject::Container(log) => {
+            Subject::Run(subject) => run(&self.runs, &subject, &mut running)?,
+            Subject::Container(log, end) => {
                 let id = format!("{}-{}", self.place.name(), self.attempts);
-                self.container.live(&id, log, &mut running)?
+                self.container.live(&id, log, end, &mut running)?
             }
         };
         let (stops, story) = (running.stops.clone(), running.story());
@@ -217,7 +196,6 @@ impl<'a> Races<'a> {
             // What has changed is changed for the command, too.
             violations.retain(|violation| violation.kind != "inside");
             violations.push(Violation::new("outside", changes.join("; ")));
-            // /etc has the upper layer's files, which nobody has written to in the usual case.
             self.session.note_once("the victim's files are made anew after each attempt that has changed them");
             world::victim()?;
             self.renew()?;

@@ -1,14 +1,6 @@
 //! What is run while the attacker replaces things.
 
-use crate::world::HOME;
-
-/// Who a guard-run is started by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Starter {
-    Root,
-    /// The attacker, by a guard-run that has file capabilities.
-    Attacker,
-}
+use crate::{guarded::Starter, world::HOME};
 
 /// A run of guard-run.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +33,8 @@ const PRESERVED: &str = "60";
 
 /// Has a command of root's run as the attacker.
 pub const AS_ATTACKER: &str = "--user=54321:54321";
-const POLICY: &str = "--policy=/etc/guard-run/default-policy.json";
+/// The policy of root's runs.
+pub const POLICY: &str = "--policy=/etc/guard-run/default-policy.json";
 const LOG: &str = "--log=/run/w/out/log.json";
 
 /// What is tried.
@@ -49,9 +42,9 @@ const LOG: &str = "--log=/run/w/out/log.json";
 pub enum Subject {
     /// guard-run, once.
     Run(Run),
-    /// guard-hook: a container's createRuntime and poststop, with this annotation for its log; and createRuntime of the next
-    /// container of that id, whose log goes elsewhere.
-    Container(&'static str),
+    /// guard-hook: a container's createRuntime, with this annotation for its log, and what its end is told by, poststop or gc; then
+    /// the next container of that id, whose log goes elsewhere.
+    Container(&'static str, &'static str),
 }
 
 /// All that is tried, with a name for people.
@@ -128,7 +121,11 @@ pub const SUBJECTS: &[(&str, Subject)] = &[
             ..RUN
         }),
     ),
-    ("a container's log in a volume", Subject::Container("/run/w/volume/log.json")),
-    ("a container's log in a folder of a volume", Subject::Container("/run/w/volume/sub/log.json")),
-    ("a container's logs in a folder of a volume", Subject::Container("/run/w/volume/sub")),
+    ("a container's log in a volume", Subject::Container("/run/w/volume/log.json", "poststop")),
+    ("a container's log in a folder of a volume", Subject::Container("/run/w/volume/sub/log.json", "poststop")),
+    (
+        "a container's log in a folder of a volume, written by gc",
+        Subject::Container("/run/w/volume/sub/log.json", "gc"),
+    ),
+    ("a container's logs in a folder of a volume", Subject::Container("/run/w/volume/sub", "poststop")),
 ];
