@@ -26,7 +26,7 @@ use nix::{
 use crate::sys::{Call, Listener, Next};
 
 /// The longest that a program may take. All of them end within some 100 ms, on a busy machine within a second or two.
-pub const LIMIT: Duration = Duration::from_secs(10);
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// PATH_MAX.
 const LONGEST: usize = 4096;

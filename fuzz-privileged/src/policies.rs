@@ -153,7 +153,8 @@ fn value(random: &mut Random) -> Value {
                 .map(|number| format!("10.{}.{}.0/24", number / 256, number % 256))
                 .collect::<Vec<_>>()
         ),
-        14 => json!((0..random.below(200)).map(|number| format!("*a{number}*/**/?")).collect::<Vec<_>>()),
+        // Few: an automaton with all the states there may be takes an unoptimised program seconds.
+        14 => json!((0..random.below(3)).map(|number| format!("*a{number}*/**/?")).collect::<Vec<_>>()),
         _ => (0..1 << random.below(9)).fold(Value::Null, |inner, _| json!([inner])),
     }
 }
