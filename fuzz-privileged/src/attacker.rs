@@ -37,6 +37,8 @@ pub enum Replacement {
     Fifo,
     /// A Unix socket.
     Socket,
+    /// A folder with so many sockets in it.
+    Crowd(u32),
     /// What was there before it was replaced.
     Former,
 }
@@ -48,7 +50,7 @@ impl Replacement {
         match self {
             Self::Link(to) => to.starts_with(VICTIM),
             Self::Folder(_) | Self::Nothing => true,
-            Self::File | Self::Fifo | Self::Socket | Self::Former => false,
+            Self::File | Self::Fifo | Self::Socket | Self::Crowd(_) | Self::Former => false,
         }
     }
 }
@@ -152,6 +154,13 @@ fn replace(Replace { what, by }: &Replace) -> io::Result<()> {
         Replacement::Folder(inside) => fs::create_dir_all(what.join(inside)),
         Replacement::Fifo => Ok(mkfifo(what, Mode::from_bits_truncate(0o644))?),
         Replacement::Socket => UnixListener::bind(what).map(drop),
+        Replacement::Crowd(count) => {
+            fs::create_dir(what)?;
+            let first = what.join("0");
+            drop(UnixListener::bind(&first)?);
+            // A link each: so many sockets would take much more memory.
+            (1..*count).try_for_each(|number| fs::hard_link(&first, what.join(number.to_string())))
+        }
         Replacement::Former => match fs::rename(&aside, what) {
             // There was none.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

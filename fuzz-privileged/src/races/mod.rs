@@ -19,15 +19,18 @@ use self::{
     subjects::{Run, SUBJECTS, Subject},
 };
 use crate::{
-    attacker::{Attacker, Replacement},
+    attacker::{Attacker, Replace, Replacement},
     containers::Container,
     finding::{Finding, Violation},
     guarded::{Runs, own_program},
     place::Place,
     probe::Seen,
     session::{Session, found, note},
-    world,
+    world::{self, TMUX},
 };
+
+/// How many sockets are a crowd: more than a mount namespace may have mounts (fs.mount-max).
+const CROWD: u32 = 100_001;
 
 /// What became of one attempt.
 struct Attempt {
@@ -87,6 +90,12 @@ pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
         }
     }
     note("all schedules with one replacement have been tried");
+    for (name, subject, ..) in &queues {
+        if matches!(subject, Subject::Run(run) if run.sockets) && !races.session.is_over() {
+            let replace = Replace { what: TMUX.into(), by: Replacement::Crowd(CROWD) };
+            races.try_schedule(name, *subject, &[Swap { at: (0, 0), replace }], &mut seen)?;
+        }
+    }
     while !races.session.is_over() {
         let (name, subject, _, all) = random.pick(&queues);
         if all.is_empty() {

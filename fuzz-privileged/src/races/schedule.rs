@@ -155,6 +155,7 @@ impl fmt::Display for Replace {
             Replacement::Folder(inside) => write!(f, "{what} becomes another folder, with {} in it", inside.display()),
             Replacement::Fifo => write!(f, "{what} becomes a FIFO"),
             Replacement::Socket => write!(f, "{what} becomes another socket"),
+            Replacement::Crowd(count) => write!(f, "{what} becomes a folder with {count} sockets"),
             Replacement::Former => write!(f, "{what} is put back"),
         }
     }
