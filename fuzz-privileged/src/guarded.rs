@@ -31,6 +31,21 @@ pub enum Starter {
     Attacker,
 }
 
+/// What is expected of a run.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// Who started it.
+    pub starter: Starter,
+    /// Whether its command is the attacker's.
+    pub as_attacker: bool,
+    /// Whether it has nothing to do with the attacker's paths.
+    pub independent: bool,
+    /// Whether its policy forbids [`world::FORBIDDEN`].
+    pub guarded: bool,
+    /// The descriptors that are handed on: device and inode of each.
+    pub descriptors: BTreeMap<i32, (u64, u64)>,
+}
+
 /// What runs of guard-run take.
 #[derive(Debug)]
 pub struct Runs {
@@ -91,22 +106,14 @@ impl Runs {
         command
     }
 
-    /// Judges a run whose command was the attacker's or root's, and to which these descriptors were handed on. `guarded` says whether
-    /// its policy forbids [`world::FORBIDDEN`].
+    /// Judges a run.
     #[must_use]
-    pub fn judge(
-        &self,
-        starter: Starter,
-        as_attacker: bool,
-        guarded: bool,
-        expected: &BTreeMap<i32, (u64, u64)>,
-        outcome: &Outcome,
-    ) -> Vec<Violation> {
+    pub fn judge(&self, expected: &Expected, outcome: &Outcome) -> Vec<Violation> {
         let mut violations = manners(&outcome.output, outcome.hung, "guard-run: ", &FAILURES);
         if let Some(sight) = Sight::parse(&outcome.output.stdout) {
-            let bare = &self.sights[&if as_attacker { ATTACKER } else { 0 }];
-            // A user may be kept from whatever sockets that user names.
-            let covered = |path: &PathBuf| as_attacker && bare.files.get(path).is_some_and(is_socket);
+            let bare = &self.sights[&if expected.as_attacker { ATTACKER } else { 0 }];
+            // Whoever is told to look at the attacker's paths may find a socket of root's there, and cover that.
+            let covered = |path: &PathBuf| !expected.independent && bare.files.get(path).is_some_and(is_socket);
             let files = sight.files.iter().map(|(path, seen)| {
                 (path.clone(), if covered(path) { bare.files[path].clone() } else { seen.clone() })
             });
@@ -114,15 +121,15 @@ impl Runs {
             if !changes.is_empty() {
                 violations.push(Violation::new("inside", format!("the command sees: {}", changes.join("; "))));
             }
-            if guarded && sight.reads_forbidden {
+            if expected.guarded && sight.reads_forbidden {
                 violations.push(Violation::new("unguarded", "the command does what the policy forbids"));
             }
             let nothing = |set: &str| sight.rights.get(set).is_some_and(|held| held.trim_start_matches('0').is_empty());
             let kept = sight.rights.get(NO_NEW_PRIVILEGES).is_some_and(|value| value == "1");
-            if starter == Starter::Attacker && !(kept && SETS.iter().all(|set| nothing(set))) {
+            if expected.starter == Starter::Attacker && !(kept && SETS.iter().all(|set| nothing(set))) {
                 violations.push(Violation::new("rights", format!("an ordinary user's command has {:?}", sight.rights)));
             }
-            violations.extend(expected.iter().filter_map(|(number, file)| {
+            violations.extend(expected.descriptors.iter().filter_map(|(number, file)| {
                 let now = sight.descriptors.get(number);
                 let what = if *number == WORKING {
                     "the working directory".to_owned()

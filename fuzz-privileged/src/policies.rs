@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     drive::drive,
     finding::{Finding, Known, Violation},
-    guarded::{Runs, Starter},
+    guarded::{Expected, Runs, Starter},
     place::Place,
     random::Random,
     session::{Session, found, note},
@@ -252,7 +252,14 @@ fn attempt(
     let option = format!("--policy={}", file.display());
     let command = runs.command(starter, &[&option, "--log=-", "--quiet"]);
     let outcome = drive(command, &runs.probe, 0, |_| Ok(()))?;
-    let violations = runs.judge(starter, starter == Starter::Attacker, false, &BTreeMap::new(), &outcome);
+    let expected = Expected {
+        starter,
+        as_attacker: starter == Starter::Attacker,
+        independent: true,
+        guarded: false,
+        descriptors: BTreeMap::new(),
+    };
+    let violations = runs.judge(&expected, &outcome);
     Ok((violations, outcome.output.status.success()))
 }
 

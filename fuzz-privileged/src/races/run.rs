@@ -18,7 +18,7 @@ use super::{
 use crate::{
     drive::drive,
     finding::Violation,
-    guarded::{FAILURES, Runs, Starter},
+    guarded::{Expected, FAILURES, Runs, Starter},
     probe::WORKING,
 };
 
@@ -30,20 +30,20 @@ use crate::{
 pub fn run(runs: &Runs, run: &Run, running: &mut Running<'_>) -> anyhow::Result<Vec<Violation>> {
     let mut command = runs.command(run.starter, run.arguments);
     command.envs(run.environment.iter().copied());
-    let mut expected = BTreeMap::new();
+    let mut descriptors = BTreeMap::new();
     let working = run.working.unwrap_or("/");
     command.current_dir(working);
-    expected.insert(WORKING, identity(&fs::metadata(working)?));
+    descriptors.insert(WORKING, identity(&fs::metadata(working)?));
     if let Some(folder) = run.stdin {
         let folder = File::open(folder)?;
-        expected.insert(0, identity(&folder.metadata()?));
+        descriptors.insert(0, identity(&folder.metadata()?));
         command.stdin(OwnedFd::from(folder));
     }
     // Kept open until the program has ended.
     let handed = run.handed.map(File::open).transpose()?;
     if let Some(folder) = &handed {
         fcntl(folder, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        expected.insert(folder.as_raw_fd(), identity(&folder.metadata()?));
+        descriptors.insert(folder.as_raw_fd(), identity(&folder.metadata()?));
     }
     let (program, mut begun) = (runs.program(run.starter), false);
     let outcome = drive(command, &runs.probe, 0, |lookup| {
@@ -55,8 +55,14 @@ pub fn run(runs: &Runs, run: &Run, running: &mut Running<'_>) -> anyhow::Result<
         running.at(lookup)
     })?;
     drop(handed);
-    let as_attacker = run.starter == Starter::Attacker || run.arguments.contains(&AS_ATTACKER);
-    let mut violations = runs.judge(run.starter, as_attacker, run.arguments.contains(&POLICY), &expected, &outcome);
+    let expected = Expected {
+        starter: run.starter,
+        as_attacker: run.starter == Starter::Attacker || run.arguments.contains(&AS_ATTACKER),
+        independent: run.independent,
+        guarded: run.arguments.contains(&POLICY),
+        descriptors,
+    };
+    let mut violations = runs.judge(&expected, &outcome);
     if run.independent && outcome.output.status.code().is_some_and(|code| FAILURES.contains(&code)) {
         let stderr = String::from_utf8_lossy(&outcome.output.stderr);
         violations.push(Violation::new("refused", format!("root's run does not start: {}", stderr.trim_end())));
