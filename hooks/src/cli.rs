@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use launcher::{cli::parse, exit};
+use launcher::{cli::parse, exit, text::OneLine};
 
 use crate::{
     container::{Stage, Told},
@@ -81,7 +81,7 @@ fn hook(stage: Option<Stage>) -> anyhow::Result<()> {
 fn collect() -> ExitCode {
     let reaped = gc::collect();
     for id in &reaped.containers {
-        println!("concluded {id}");
+        println!("concluded {}", OneLine(id));
     }
     let count = reaped.containers.len();
     println!("{count} abandoned {} concluded", if count == 1 { "container" } else { "containers" });
@@ -103,7 +103,9 @@ pub fn tell(message: &str) {
 #[must_use]
 pub fn one_line(message: &str) -> String {
     // podman takes the usual words for the container's command not being found.
-    message.replace('\n', " | ").replace("No such file or directory (os error 2)", "there is no such file")
+    let message =
+        message.replace('\n', " | ").replace("No such file or directory (os error 2)", "there is no such file");
+    OneLine(message).to_string()
 }
 
 /// Writes a message to the system's log, or where nobody keeps one to the kernel's.
@@ -139,5 +141,6 @@ mod tests {
     #[test]
     fn messages_are_one_line_and_no_engine_takes_them_for_a_missing_command() {
         assert_eq!(one_line("a\nb: No such file or directory (os error 2)"), "a | b: there is no such file");
+        assert_eq!(one_line("a\u{9b}2J\u{202e}b"), "a\\u{9b}2J\\u{202e}b");
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     compile::Tables,
     exit,
     policy::{self, Action, Policy},
+    text::pretty_json,
 };
 
 /// A policy with all names resolved, and what follows from it.
@@ -38,7 +39,7 @@ pub fn check(path: &Path) -> anyhow::Result<u8> {
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
     let notes = broadcast(&policy, &tables).into_iter().collect();
     let resolved = Resolved { policy: &policy, hooks, unrestricted: tables.unrestricted(), notes };
-    println!("{}", serde_json::to_string_pretty(&resolved)?);
+    println!("{}", String::from_utf8(pretty_json(&resolved)?)?);
     Ok(exit::OK)
 }
 

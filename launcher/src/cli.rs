@@ -22,6 +22,7 @@ use crate::{
     run::{self, Options, tell},
     selftest,
     supervise::Wait,
+    text::lines,
     user::Identity,
 };
 
@@ -164,9 +165,13 @@ pub fn main() -> ExitCode {
 /// has been said.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     C::try_parse().map_err(|error| {
-        let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-        let _ = error.print();
-        ExitCode::from(if asked_for { exit::OK } else { exit::FAILURE })
+        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+            let _ = error.print();
+            return ExitCode::from(exit::OK);
+        }
+        // With what was typed in it, which may be the name of somebody else's file.
+        let _ = io::stderr().write_all(lines(&error.render().to_string()).as_bytes());
+        ExitCode::from(exit::FAILURE)
     })
 }
 

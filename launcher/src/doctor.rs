@@ -22,6 +22,7 @@ use crate::{
     privilege,
     report::Destination,
     sys::process::{Side, exit_now},
+    text::{OneLine, lines},
 };
 
 /// A policy that needs every program there is.
@@ -93,10 +94,10 @@ impl Findings {
     fn conclude(&self) -> u8 {
         let missing = self.0.iter().filter(|finding| finding.missing.is_some() && !finding.optional).count();
         for finding in &self.0 {
-            println!("{finding}");
+            println!("{}", lines(&finding.to_string()));
         }
         if privilege::is_root() {
-            println!("To let ordinary users run it, too: {}", privilege::set_up());
+            println!("To let ordinary users run it, too: {}", OneLine(privilege::set_up()));
         }
         if missing > 0 {
             println!("guard-run can't work here: {missing} missing.");

@@ -22,6 +22,7 @@ use crate::{
         DeviceAccess, DeviceNode, Family, Mode, Policy, SocketProtocol, SocketType, canonical_name, parse_sockopt,
         shared_space,
     },
+    text::OneLine,
 };
 
 /// A request to be judged.
@@ -139,13 +140,13 @@ pub fn explain(path: &Path, request: &Request) -> anyhow::Result<u8> {
     let tables = Tables::compile(&policy).with_context(|| path.display().to_string())?;
     let (section, what, decision) = judge(&tables, request)?;
     let Some(Decision { allow, rule }) = decision else {
-        println!("{what}: allowed, since the policy has no section \"{section}\"");
+        println!("{}: allowed, since the policy has no section \"{section}\"", OneLine(what));
         return Ok(exit::OK);
     };
     let verdict = if allow { "allowed" } else { "denied" };
     let cause = Cause::new(section, rule).rule;
     let audit = if policy.mode == Mode::Audit && !allow { " (audit mode: only recorded)" } else { "" };
-    println!("{what}: {verdict} by {cause}{audit}");
+    println!("{}: {verdict} by {cause}{audit}", OneLine(what));
     Ok(if allow { exit::OK } else { exit::NO })
 }
 

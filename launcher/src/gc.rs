@@ -6,6 +6,7 @@ use crate::{
     load::remove_spares,
     privilege,
     run::tell,
+    text::OneLine,
 };
 
 /// Removes every leaf in the hierarchy whose launcher is gone, and kills what still runs there; then, for root, the programs
@@ -17,7 +18,7 @@ use crate::{
 pub fn gc() -> anyhow::Result<u8> {
     let (removed, failed) = reap(&Hierarchy::find()?);
     for path in &removed {
-        println!("removed {}", path.display());
+        println!("removed {}", OneLine(path.display()));
     }
     println!("{} abandoned {} removed", removed.len(), if removed.len() == 1 { "leaf" } else { "leaves" });
     if privilege::is_root() {

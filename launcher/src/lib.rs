@@ -32,4 +32,5 @@ pub mod run;
 pub mod selftest;
 pub mod supervise;
 pub mod sys;
+pub mod text;
 pub mod user;

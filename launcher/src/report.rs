@@ -21,6 +21,7 @@ use crate::{
     policy::Mode,
     privilege,
     sys::{bpf::ProgramIdentity, process::Change},
+    text::pretty_json,
 };
 
 /// Version of the log's format.
@@ -250,7 +251,7 @@ impl Destination {
     ///
     /// When it can't be.
     pub fn write(&self, report: &impl Serialize) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(report)?;
+        let mut text = pretty_json(report)?;
         text.push(b'\n');
         match self {
             Self::Stderr => io::stderr().write_all(&text),

@@ -32,6 +32,7 @@ use crate::{
     privilege::{self, Operation},
     report::{Destination, Enforced, Exit, HookReport, PolicySource, Report, SCHEMA, User},
     supervise::{Signals, Wait, supervise},
+    text::OneLine,
     user::{Identity, local_name},
 };
 
@@ -238,7 +239,7 @@ fn conclude(options: &Options, log: &Destination, report: &Report) -> anyhow::Re
     })
 }
 
-/// Says something to the user. A standard error that is closed must not end the run.
+/// Says something to the user, on one line. A standard error that is closed must not end the run.
 pub fn tell(message: &str) {
-    let _ = writeln!(io::stderr(), "guard-run: {message}");
+    let _ = writeln!(io::stderr(), "guard-run: {}", OneLine(message));
 }

@@ -15,6 +15,7 @@ use crate::{
     load::{Records, Tallies},
     process::Details,
     sys::plain::{bytes_of, from_bytes},
+    text::json,
 };
 
 /// The inode of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
@@ -144,7 +145,7 @@ impl Journal {
     fn write_live(&mut self, event: &Event) {
         let Some(file) = &mut self.live else { return };
         // One write for each line, so that a reader never sees a part of one.
-        let written = serde_json::to_vec(event).map_err(io::Error::from).and_then(|mut line| {
+        let written = json(event).map_err(io::Error::from).and_then(|mut line| {
             line.push(b'\n');
             file.write_all(&line)
         });
