@@ -32,5 +32,6 @@ pub mod run;
 pub mod selftest;
 pub mod supervise;
 pub mod sys;
+pub mod target;
 pub mod text;
 pub mod user;
