@@ -4,7 +4,9 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 use support::{
-    Run, eventually, is_stopped, processes_with_argument, status_of,
+    Run, become_user, eventually, is_stopped,
+    ordinary::ALICE,
+    processes_with_argument, status_of,
     terminal::{INTERRUPT, PROMPT, SUSPEND, Terminal},
 };
 
@@ -138,6 +140,31 @@ fn a_command_in_the_background_that_reads_the_terminal_is_stopped_and_gets_the_l
     desk.line("hello");
     desk.terminal.expect("read hello");
     assert_eq!(desk.status(), 0);
+}
+
+/// For root, whose terminal it is, and for somebody who may not open it.
+#[test]
+fn a_log_on_the_terminal_is_written_from_the_background_also_where_that_stops_others() {
+    for user in [0, ALICE] {
+        let mut desk = Desk::new();
+        desk.files = desk.files.as_ordinary(user);
+        let become_user =
+            become_user(user).into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ");
+        let (program, policy) = (desk.files.program().display(), desk.files.policy().display().to_string());
+        let line = format!(
+            "stty tostop; {become_user} {program} -p {policy} --log - -- sh -c 'exec 2>/dev/null; : </dev/zero' & wait $!"
+        );
+        desk.line(&line);
+        desk.terminal.expect("\"schema\"");
+        desk.terminal.expect("\"events\"");
+        desk.terminal.expect("\"minor\": 5");
+        desk.terminal.expect("guard-run: denied 1");
+        // The shell's word for a redirection that fails.
+        assert_eq!(desk.status(), 2);
+        // The control: others are stopped.
+        desk.line("sh -c 'echo wrote' & until jobs | grep Stopped; do :; done; kill -9 %1; wait");
+        desk.terminal.expect("Stopped");
+    }
 }
 
 #[test]

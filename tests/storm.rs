@@ -6,12 +6,13 @@
 //!     storm ports FIRST COUNT            one connect of a UDP socket to each of so many ports: the same
 //!     storm wait                         says "ready PARENT PID now", then what signals come; SIGINT ends it with 5
 //!     storm sleep                        says the same, then sleeps
+//!     storm killed-at-rename COMMAND...  executes the command, which the kernel kills when it renames something
 //!     storm guard                        the programs on its own cgroup, and their maps; ends with standard input
 
 use std::{
     env, io, mem,
     net::{Ipv4Addr, TcpStream, UdpSocket},
-    os::unix::process::parent_id,
+    os::unix::process::{CommandExt as _, parent_id},
     process::{Command, ExitCode, id},
     thread,
     time::Duration,
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             udp(number(count), |index| u16::try_from(first + index).expect("a port"));
         }
         ["guard"] => guard(),
+        ["killed-at-rename", ref command @ ..] => killed_at_rename(command),
         ["wait"] => return wait(),
         // Not a script, since bash may lose a signal that comes just before it executes something.
         ["sleep"] => {
@@ -84,6 +86,34 @@ fn guard() {
     maps.dedup();
     println!("{}\n{programs:?}\n{maps:?}", cgroup.display());
     io::copy(&mut io::stdin(), &mut io::sink()).expect("standard input can be read");
+}
+
+/// Installs a filter (seccomp(2)) that kills this process at rename(2) and its like, and executes a command.
+fn killed_at_rename(command: &[&str]) {
+    let step = |code: u32, value: u32, jump: u8| {
+        let code = u16::try_from(code).expect("codes have 16 bits");
+        libc::sock_filter { code, jt: jump, jf: 0, k: value }
+    };
+    let is = |call: libc::c_long, jump| {
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, u32::try_from(call).expect("a small number"), jump)
+    };
+    let mut filter = [
+        // The system call's number comes first.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0),
+        #[cfg(target_arch = "x86_64")]
+        is(libc::SYS_rename, 3),
+        #[cfg(not(target_arch = "x86_64"))]
+        is(libc::SYS_renameat, 3),
+        is(libc::SYS_renameat, 2),
+        is(libc::SYS_renameat2, 1),
+        step(libc::BPF_RET, libc::SECCOMP_RET_ALLOW, 0),
+        step(libc::BPF_RET, libc::SECCOMP_RET_KILL_PROCESS, 0),
+    ];
+    let program = libc::sock_fprog { len: u16::try_from(filter.len()).expect("a few"), filter: filter.as_mut_ptr() };
+    // SAFETY: the program is there during the call, and as long as it says.
+    let result = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    panic!("{}", Command::new(command[0]).args(&command[1..]).exec());
 }
 
 fn say_ready() {

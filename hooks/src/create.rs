@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use launcher::{
     compile::Tables,
@@ -88,14 +88,8 @@ fn log_file(wanted: Option<&Path>, started: Timestamp, id: &str) -> anyhow::Resu
         let id: String = id.chars().take(SHORT_ID).map(|c| if c == '/' { '_' } else { c }).collect();
         path.push(format!("{}-{id}.json", started.strftime("%Y%m%dT%H%M%S.%9fZ")));
     }
-    match path.metadata() {
-        Ok(metadata) if !metadata.is_file() => bail!("{}: not a regular file", path.display()),
-        _ => {}
-    }
-    match Destination::open(Some(&path), started).with_context(|| format!("can't write the log {}", path.display()))? {
-        Destination::File(path) => Ok(path),
-        _ => bail!("{}: not a regular file", path.display()),
-    }
+    Destination::file(&path).with_context(|| format!("can't write the log {}", path.display()))?;
+    Ok(path)
 }
 
 /// Concludes what an earlier container of this id has left behind, where nobody did when it ended.

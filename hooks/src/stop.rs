@@ -1,7 +1,5 @@
 //! poststop: a container is no more, so its log is written and what was kept for it removed.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, ensure};
 use common::record::Hook;
 use launcher::{
@@ -48,10 +46,11 @@ pub fn has_ended(pins: &Pins, note: &Note) -> bool {
 ///
 /// When the log can't be written: then all is kept.
 pub fn conclude(pins: Pins, note: Note) -> anyhow::Result<()> {
-    let (place, log) = (note.place.clone(), Destination::File(PathBuf::from(&note.log)));
+    let (place, path) = (note.place.clone(), note.log.clone());
     let maps = RecordMaps::open(pins.folder())?;
     let report = Report::new(note, maps).context("reading the records")?;
-    log.write(&report).with_context(|| format!("can't write the log {log}"))?;
+    let written = Destination::file(&path).and_then(|mut log| log.write(&report));
+    written.with_context(|| format!("can't write the log {}", path.display()))?;
     pins.remove()?;
     Ok(place.remove()?)
 }

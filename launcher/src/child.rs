@@ -4,12 +4,13 @@
 use std::{
     borrow::Cow,
     ffi::{CStr, CString},
-    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read as _, Write as _},
-    os::fd::OwnedFd,
+    io::{self, BufRead, BufReader, PipeReader, Read as _, Write as _},
+    os::fd::{AsFd as _, OwnedFd},
 };
 
 use nix::{
     errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
         prctl,
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
@@ -25,7 +26,9 @@ use crate::{
     cgroup::Leaf,
     command::Command,
     harden::{Hardening, Step, View},
+    outlet::{HURRY, Outlet, PIPE_BUF},
     privilege::{self, Operation},
+    signals::enough,
     sys::{
         process::{Change, Side, exit_now, fork_into, poll_change, send_signal},
         start,
@@ -76,7 +79,7 @@ pub struct Held {
     pid: Pid,
     pidfd: OwnedFd,
     /// Through it, the process is told what there is to be kept from, on a line. The first byte after that lets it go.
-    gate: PipeWriter,
+    gate: Outlet,
     /// What it has to say, if it fails. Closed by the command's execution.
     said: PipeReader,
     /// The sockets of services that it is kept from.
@@ -111,7 +114,7 @@ impl Leaf {
     ///
     /// When there is no process to be had.
     pub fn hold(&self, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Held, ChildError> {
-        let (gate, mut go) = io::pipe().map_err(ChildError::Fork)?;
+        let (gate, go) = io::pipe().map_err(ChildError::Fork)?;
         let (said, writer) = io::pipe().map_err(ChildError::Fork)?;
         let launcher = Pid::this();
         match self.fork().map_err(ChildError::Fork)? {
@@ -137,9 +140,9 @@ impl Leaf {
             Side::Parent { pid, pidfd } => {
                 let view = hardening.look(self.path());
                 let told = serde_json::to_string(&view).map_err(|error| ChildError::Fork(error.into()))? + "\n";
-                // If it is dead by now, its end will be seen as the command's.
-                let _ = go.write_all(told.as_bytes());
-                Ok(Held { pid, pidfd, gate: go, said, covered: view.covered() })
+                let mut gate = Outlet::pipe(go).map_err(ChildError::Fork)?;
+                tell(&mut gate, told.as_bytes(), &pidfd);
+                Ok(Held { pid, pidfd, gate, said, covered: view.covered() })
             }
         }
     }
@@ -152,15 +155,22 @@ impl Attached {
     ///
     /// When it couldn't be set up, or the command can't be executed.
     pub fn release(&self, held: Held, command: &Command) -> Result<Child, ChildError> {
-        let Held { pid, pidfd, gate, said, covered } = held;
-        // If it is dead by now, its end will be seen as the command's.
-        let _ = (&gate).write_all(&[0]);
-        let said = io::read_to_string(said).map_err(ChildError::Fork)?;
+        let Held { pid, pidfd, mut gate, mut said, covered } = held;
+        tell(&mut gate, &[0], &pidfd);
+        if !has_said(&said).map_err(|error| ChildError::Fork(error.into()))? {
+            let _ = send_signal(&pidfd, Signal::SIGKILL);
+        }
+        // It says all in one piece. Its end need not come yet, since it may be stopped.
+        let mut text = vec![0; PIPE_BUF];
+        let length = said.read(&mut text).map_err(ChildError::Fork)?;
+        let said = &text[..length];
         if said.is_empty() {
             return Ok(Child { pid, pidfd, covered });
         }
+        // It ends by itself, unless somebody has stopped it.
+        let _ = send_signal(&pidfd, Signal::SIGKILL);
         let _ = waitpid(pid, None);
-        Err(match serde_json::from_str(&said).map_err(|error| ChildError::Fork(error.into()))? {
+        Err(match serde_json::from_slice(said).map_err(|error| ChildError::Fork(error.into()))? {
             Said::SetUp(what, error) => ChildError::SetUp { what, source: Errno::from_raw(error) },
             Said::Execute(error) => {
                 let program = command.program.to_string_lossy().into_owned();
@@ -168,6 +178,36 @@ impl Attached {
             }
         })
     }
+}
+
+/// Tells the process something. If it is dead by now, its end will be seen as the command's. Somebody may also have stopped it, so
+/// that it takes no signal; whoever ends guard-run then means it.
+fn tell(gate: &mut Outlet, bytes: &[u8], pidfd: &OwnedFd) {
+    if gate.write_all(bytes, None).is_err() {
+        let _ = send_signal(pidfd, Signal::SIGKILL);
+    }
+}
+
+/// Waits until the process has said something, or has become the command. Not for long once a signal asks guard-run to end; that
+/// is left for the command.
+fn has_said(said: &PipeReader) -> nix::Result<bool> {
+    let asked = enough()?;
+    let said = PollFd::new(said.as_fd(), PollFlags::POLLIN);
+    let mut files = [said.clone(), PollFd::new(asked.as_fd(), PollFlags::POLLIN)];
+    poll_again(&mut files, PollTimeout::NONE)?;
+    let mut files = [said];
+    poll_again(&mut files, PollTimeout::from(HURRY))?;
+    Ok(files[0].any().unwrap_or(false))
+}
+
+/// As poll(2), also if the process is stopped and continued.
+fn poll_again(files: &mut [PollFd<'_>], timeout: PollTimeout) -> nix::Result<()> {
+    while let Err(error) = poll(files, timeout) {
+        if error != Errno::EINTR {
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Does all that keeps this process in the leaf. If something fails, it returns what, and why.

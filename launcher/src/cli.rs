@@ -18,8 +18,10 @@ use crate::{
     check,
     child::ChildError,
     command::CommandError,
-    doctor, exit, explain, gc, privilege,
-    run::{self, Options, tell},
+    doctor, exit, explain, gc,
+    outlet::{PATIENCE, own_stderr, tell, write_stderr},
+    privilege,
+    run::{self, Options},
     selftest,
     supervise::Wait,
     text::lines,
@@ -132,6 +134,7 @@ pub fn main() -> ExitCode {
         tell(&format!("{:#}", anyhow::Error::from(error)));
         return ExitCode::from(exit::FAILURE);
     }
+    own_stderr();
     // Whatever doesn't fit, the whole parser knows, or says what is wrong with it.
     let run_only = RunOnly::try_parse().map(|RunOnly { run }| Cli { subcommand: None, run: Some(run) });
     let cli = match run_only.or_else(|_| parse()) {
@@ -170,7 +173,7 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
             return ExitCode::from(exit::OK);
         }
         // With what was typed in it, which may be the name of somebody else's file.
-        let _ = io::stderr().write_all(lines(&error.render().to_string()).as_bytes());
+        let _ = write_stderr(lines(&error.render().to_string()).as_bytes(), Some(PATIENCE));
         ExitCode::from(exit::FAILURE)
     })
 }

@@ -1,16 +1,20 @@
 //! `guard-run gc`: reaps what guard-runs that were killed have left behind, and what those that were not have kept.
 
+use std::fs::File;
+
 use crate::{
     cgroup::{Hierarchy, reap},
     exit,
     load::remove_spares,
+    outlet::tell,
     privilege,
-    run::tell,
+    report::log_folder,
+    target::sweep,
     text::OneLine,
 };
 
 /// Removes every leaf in the hierarchy whose launcher is gone, and kills what still runs there; then, for root, the programs
-/// that are kept for the next run.
+/// that are kept for the next run; then logs that were left half written in the folder for logs.
 ///
 /// # Errors
 ///
@@ -24,6 +28,10 @@ pub fn gc() -> anyhow::Result<u8> {
     if privilege::is_root() {
         let spares = remove_spares();
         println!("{spares} {} removed", if spares == 1 { "spare" } else { "spares" });
+    }
+    let drafts = log_folder().and_then(|folder| sweep(File::open(folder)?)).unwrap_or(0);
+    if drafts > 0 {
+        println!("{drafts} half-written {} removed", if drafts == 1 { "log" } else { "logs" });
     }
     let status = if failed.is_empty() { exit::OK } else { exit::FAILURE };
     for error in failed {

@@ -3,14 +3,14 @@
 use std::{
     env,
     fmt::{self, Write as _},
-    fs::{File, OpenOptions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 use common::record::{Counters, Hook};
 use jiff::Timestamp;
+use nix::sys::stat::SFlag;
 use serde::Serialize;
 
 pub use crate::events::nanoseconds;
@@ -18,9 +18,11 @@ use crate::{
     events::{Event, Flow},
     harden::HardeningReport,
     inherited::Inherited,
+    outlet::{Outlet, write_stderr},
     policy::Mode,
     privilege,
     sys::{bpf::ProgramIdentity, process::Change},
+    target::{Found, Target},
     text::pretty_json,
 };
 
@@ -206,61 +208,73 @@ impl Report {
 pub enum Destination {
     /// To standard error.
     Stderr,
-    /// To a file that appears, or replaces another, when it is whole.
-    File(PathBuf),
-    /// To something that must not be replaced: a device, a pipe.
-    Stream(PathBuf, File),
+    /// To a file that appears, or replaces another, when it is whole. The path is for people.
+    File(PathBuf, Target),
+    /// To something that must not be replaced: a device, a FIFO, what somebody has open.
+    Stream(PathBuf, Outlet),
 }
 
 impl Destination {
     /// Makes sure that the log can be written at the end, by beginning to: to `given`, or to a new file in the folder for
-    /// logs. What is begun has no name yet, so nothing stays behind if there is no end.
+    /// logs. What is begun has no name yet, so nothing stays behind if there is no end. The folder is the one that is found
+    /// now, whatever becomes of its path.
     ///
     /// # Errors
     ///
-    /// When it can't.
+    /// When it can't, and as [`Found::at`].
     pub fn open(given: Option<&Path>, started: Timestamp) -> io::Result<Self> {
         let Some(path) = given else {
             let name = format!("{}-{}.json", started.strftime("%Y%m%dT%H%M%S.%9fZ"), std::process::id());
-            return Self::open_file(log_folder()?.join(name));
+            return Self::file(&make_log_folder()?.join(name));
         };
         if path == Path::new("-") {
             return Ok(Self::Stderr);
         }
-        match path.metadata() {
-            Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-            // A symbolic link stays one.
-            Ok(metadata) if metadata.is_file() => Self::open_file(path.canonicalize()?),
-            Ok(_) => Ok(Self::Stream(path.to_owned(), OpenOptions::new().write(true).open(path)?)),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Err(error) if path.as_os_str().is_empty() || path.as_os_str().as_encoded_bytes().ends_with(b"/") => {
-                Err(error)
-            }
-            Err(_) => Self::open_file(path.to_owned()),
+        match Found::at(path)? {
+            Found::Name(target) => Self::at(path, target),
+            Found::Open(file) => Ok(Self::Stream(path.to_owned(), Outlet::of(file)?)),
         }
     }
 
-    fn open_file(path: PathBuf) -> io::Result<Self> {
-        tempfile::tempfile_in(folder_of(&path))?;
-        Ok(Self::File(path))
+    /// A file that can be made or replaced.
+    ///
+    /// # Errors
+    ///
+    /// When it can't, as [`Found::at`], and when something is there that is no regular file.
+    pub fn file(path: &Path) -> io::Result<Self> {
+        let destination = match Found::at(path)? {
+            Found::Name(target) => Self::at(path, target)?,
+            Found::Open(_) => return Err(io::Error::other("not a regular file")),
+        };
+        match destination {
+            Self::File(..) => Ok(destination),
+            _ => Err(io::Error::other("not a regular file")),
+        }
     }
 
-    /// Writes the log: whole, or not at all.
+    fn at(path: &Path, target: Target) -> io::Result<Self> {
+        match target.kind()? {
+            None | Some(SFlag::S_IFREG | SFlag::S_IFDIR) => {
+                target.probe()?;
+                Ok(Self::File(path.to_owned(), target))
+            }
+            Some(_) => Ok(Self::Stream(path.to_owned(), Outlet::at(&target)?)),
+        }
+    }
+
+    /// Writes the log: to a file whole, or not at all. Waits for the reader of anything else, but not after a signal that asks
+    /// guard-run to end.
     ///
     /// # Errors
     ///
     /// When it can't be.
-    pub fn write(&self, report: &impl Serialize) -> io::Result<()> {
+    pub fn write(&mut self, report: &impl Serialize) -> io::Result<()> {
         let mut text = pretty_json(report)?;
         text.push(b'\n');
         match self {
-            Self::Stderr => io::stderr().write_all(&text),
-            Self::Stream(_, file) => (&*file).write_all(&text),
-            Self::File(path) => {
-                let mut file = tempfile::Builder::new().prefix(".guard-run-").tempfile_in(folder_of(path))?;
-                file.write_all(&text)?;
-                file.persist(path).map_err(|error| error.error).map(drop)
-            }
+            Self::Stderr => write_stderr(&text, None),
+            Self::Stream(_, outlet) => outlet.write_all(&text, None),
+            Self::File(_, target) => target.put(&text),
         }
     }
 }
@@ -269,30 +283,31 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stderr => f.write_str("standard error"),
-            Self::File(path) | Self::Stream(path, _) => path.display().fmt(f),
+            Self::File(path, _) | Self::Stream(path, _) => path.display().fmt(f),
         }
     }
 }
 
 /// The folder for logs for which nobody has said where they go: [`LOG_FOLDER`] for root; for an ordinary user the one
-/// where programs keep what they note down (`guard-run` in XDG_STATE_HOME, which is ~/.local/state unless set). It is made
-/// if need be, with the user's own rights.
-fn log_folder() -> io::Result<PathBuf> {
+/// where programs keep what they note down (`guard-run` in XDG_STATE_HOME, which is ~/.local/state unless set).
+///
+/// # Errors
+///
+/// When the environment doesn't tell.
+pub fn log_folder() -> io::Result<PathBuf> {
     if privilege::is_root() {
-        std::fs::create_dir_all(LOG_FOLDER)?;
         return Ok(LOG_FOLDER.into());
     }
     let variable = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
-    let folder = state.ok_or_else(|| io::Error::other("neither XDG_STATE_HOME nor HOME is set"))?.join("guard-run");
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-    made.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
-    Ok(folder)
+    Ok(state.ok_or_else(|| io::Error::other("neither XDG_STATE_HOME nor HOME is set"))?.join("guard-run"))
 }
 
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    }
+/// Makes the folder for logs if need be, with the user's own rights.
+fn make_log_folder() -> io::Result<PathBuf> {
+    let folder = log_folder()?;
+    let mode = if privilege::is_root() { 0o755 } else { 0o700 };
+    let created = std::fs::DirBuilder::new().recursive(true).mode(mode).create(&folder);
+    created.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", folder.display())))?;
+    Ok(folder)
 }

@@ -2,9 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions},
-    io::{self, Write as _},
-    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
+    io,
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
@@ -22,22 +20,21 @@ use crate::{
     cgroup::{Hierarchy, Leaf},
     command::Command,
     compile::Tables,
-    events::{Clock, Event, Journal, Verdict, open},
+    events::{Clock, Event, Journal, Live, Verdict, open},
     exit,
     harden::{Hardening, InForce},
     inherited::inherited,
     load::{Flows, Loaded, Records},
     mounts::{MOUNTINFO, Mount},
+    outlet::{Outlet, tell},
     policy::{Mode, Policy, Record},
     privilege::{self, Operation},
     report::{Destination, Enforced, Exit, HookReport, PolicySource, Report, SCHEMA, User},
-    supervise::{Signals, Wait, supervise},
-    text::OneLine,
+    signals::Signals,
+    supervise::{Wait, supervise},
+    target::Found,
     user::{Identity, local_name},
 };
-
-/// Logs and events are for their owner: they hold command lines.
-const PRIVATE: u32 = 0o600;
 
 /// How long to wait for connections to end after their processes: longer than most round trips.
 const SETTLING: Duration = Duration::from_millis(200);
@@ -101,11 +98,11 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let loaded = if options.fresh { Loaded::new(&tables)? } else { Loaded::spare_or_new(&tables, &leaf)? };
     let started = Timestamp::now();
     let log = Destination::open(options.log.as_deref(), started);
-    let log = log.with_context(|| match &options.log {
+    let mut log = log.with_context(|| match &options.log {
         Some(path) => format!("can't write the log {}", path.display()),
         None => "can't write a log in a folder for logs; say where: --log FILE".to_owned(),
     })?;
-    let live = options.events.as_deref().map(open_events).transpose()?;
+    let live = options.events.as_deref().map(|path| open_events(path, &log)).transpose()?;
     let mut attached = Attached::new(loaded, leaf)?;
     // All programs are attached before there is a command.
     let child = attached.release(held, &command)?;
@@ -153,7 +150,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         report.flows = journal.flows(records).context("reading the flows")?;
         report.events = finish(journal, records, options.events.as_deref())?;
     }
-    let status = conclude(options, &log, &report)?;
+    let status = conclude(options, &mut log, &report)?;
     // Last, since the kernel has more to do after it than before.
     if let Err(error) = attached.leaf.remove() {
         tell(&format!("can't remove the cgroup: {:#}; `guard-run gc` will try again", anyhow::Error::from(error)));
@@ -161,13 +158,25 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     Ok(status)
 }
 
-/// Opens the file for JSON lines, anew; `-` is standard error.
-fn open_events(path: &Path) -> anyhow::Result<File> {
-    if path == Path::new("-") {
-        return Ok(File::from(io::stderr().as_fd().try_clone_to_owned().context("standard error")?));
-    }
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(path);
-    file.with_context(|| format!("can't write events to {}", path.display()))
+/// Opens what the JSON lines go to: a file is emptied; `-` is standard error.
+fn open_events(path: &Path, log: &Destination) -> anyhow::Result<Live> {
+    let outlet = if path == Path::new("-") {
+        Outlet::stderr()
+    } else {
+        let failed = || format!("can't write events to {}", path.display());
+        match Found::at(path).with_context(failed)? {
+            Found::Name(target) => {
+                let replaced = match log {
+                    Destination::File(_, log) => log.is_same(&target).with_context(failed)?,
+                    _ => false,
+                };
+                anyhow::ensure!(!replaced, "--events and --log name the same file, {}", path.display());
+                Outlet::emptied(&target).with_context(failed)?
+            }
+            Found::Open(file) => Outlet::of(file).with_context(failed)?,
+        }
+    };
+    Ok(Live::new(outlet))
 }
 
 fn verdict(mode: Mode) -> Verdict {
@@ -212,11 +221,9 @@ fn settle(flows: &Flows) -> anyhow::Result<()> {
 }
 
 /// Writes the log, says what is to be said, and finds the exit status.
-fn conclude(options: &Options, log: &Destination, report: &Report) -> anyhow::Result<u8> {
+fn conclude(options: &Options, log: &mut Destination, report: &Report) -> anyhow::Result<u8> {
     if let Err(error) = log.write(report) {
-        // Nothing is lost: it goes where the user can see it.
-        tell(&format!("can't write the log {log}: {error}; here it is instead"));
-        Destination::Stderr.write(report)?;
+        write_elsewhere(log, &error, report)?;
         return Ok(exit::FAILURE);
     }
     if report.enforced.hardening.isolation == InForce::CgroupOnly && options.verbosity >= 0 {
@@ -239,7 +246,17 @@ fn conclude(options: &Options, log: &Destination, report: &Report) -> anyhow::Re
     })
 }
 
-/// Says something to the user, on one line. A standard error that is closed must not end the run.
-pub fn tell(message: &str) {
-    let _ = writeln!(io::stderr(), "guard-run: {}", OneLine(message));
+/// Writes a log that can't be where it should to where the user can see it, or else to the folder for logs.
+fn write_elsewhere(log: &Destination, error: &io::Error, report: &Report) -> anyhow::Result<()> {
+    if !matches!(log, Destination::Stderr) {
+        tell(&format!("can't write the log {log}: {error}; here it is instead"));
+        if Destination::Stderr.write(report).is_ok() {
+            return Ok(());
+        }
+    }
+    let mut folder =
+        Destination::open(None, report.started).context("can't write a log in the folder for logs either")?;
+    folder.write(report).with_context(|| format!("can't write the log {folder} either"))?;
+    tell(&format!("can't write the log to standard error; it is in {folder} instead"));
+    Ok(())
 }

@@ -5,8 +5,8 @@ use std::{io, os::fd::AsFd as _};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        signal::{SigSet, SigmaskHow, Signal, raise, sigprocmask},
-        signalfd::{SfdFlags, SignalFd, siginfo},
+        signal::{Signal, raise},
+        signalfd::siginfo,
     },
     unistd::{getpgrp, tcgetpgrp, tcsetpgrp},
 };
@@ -15,32 +15,11 @@ use crate::{
     attach::Attached,
     cgroup::CgroupError,
     child::Child,
-    events::Journal,
-    sys::{process::Change, start},
+    events::{Awaited, Journal},
+    outlet::RETRY,
+    signals::{Signals, is_enough},
+    sys::process::Change,
 };
-
-/// The signals that are passed on to the command. All others that can be caught mean something that happens to
-/// guard-run itself (a fault, a full pipe).
-const PASSED_ON: [Signal; 15] = [
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGALRM,
-    Signal::SIGTERM,
-    Signal::SIGCONT,
-    Signal::SIGTSTP,
-    Signal::SIGXCPU,
-    Signal::SIGXFSZ,
-    Signal::SIGVTALRM,
-    Signal::SIGWINCH,
-    Signal::SIGIO,
-    Signal::SIGPWR,
-];
-
-/// After the command's end, these end the waiting for what it left behind.
-const ENOUGH: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
 
 /// Something that guard-run can't go on without failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,38 +46,6 @@ pub enum Wait {
     Tree,
     /// Wait for the command itself, then kill the rest
     Child,
-}
-
-/// Signals, held back for us to read.
-pub struct Signals {
-    fd: SignalFd,
-    before: SigSet,
-    /// Those that were ignored before. They come all the same, for the command may not ignore them any more.
-    ignored: SigSet,
-}
-
-impl Signals {
-    /// Holds all signals back that concern the command.
-    ///
-    /// # Errors
-    ///
-    /// As sigprocmask(2) and signalfd(2).
-    pub fn hold() -> nix::Result<Self> {
-        start::expect_children()?;
-        let mut held = SigSet::empty();
-        PASSED_ON.into_iter().chain([Signal::SIGCHLD]).for_each(|signal| held.add(signal));
-        let mut before = SigSet::empty();
-        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&held), Some(&mut before))?;
-        let ignored = ENOUGH.into_iter().filter(|signal| start::is_ignored(*signal)).collect();
-        let fd = SignalFd::with_flags(&held, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self { fd, before, ignored })
-    }
-
-    /// The signals that were blocked before, as the command has to find them.
-    #[must_use]
-    pub const fn before(&self) -> &SigSet {
-        &self.before
-    }
 }
 
 /// How it went.
@@ -149,7 +96,7 @@ struct Supervisor<'a> {
 impl Supervisor<'_> {
     /// Waits until something happens, and deals with it.
     fn wait(&mut self, attached: &mut Attached, journal: &mut Journal) -> Result<(), SuperviseError> {
-        let mut files = vec![PollFd::new(self.signals.fd.as_fd(), PollFlags::POLLIN)];
+        let mut files = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         // Before that, nobody reads the events, and poll(2) would report them again and again.
         if self.end.is_some() {
             files.push(PollFd::new(attached.leaf.events().as_fd(), PollFlags::POLLPRI));
@@ -157,14 +104,21 @@ impl Supervisor<'_> {
         if let Some(records) = &attached.records {
             files.push(PollFd::new(records.news.as_fd(), PollFlags::POLLIN));
         }
-        match poll(&mut files, PollTimeout::NONE) {
+        let mut timeout = PollTimeout::NONE;
+        match journal.awaits() {
+            Some(Awaited::Room(file)) => files.push(PollFd::new(file, PollFlags::POLLOUT)),
+            Some(Awaited::Reader) => timeout = PollTimeout::from(RETRY),
+            None => {}
+        }
+        match poll(&mut files, timeout) {
             Err(nix::Error::EINTR) => return Ok(()),
             result => result?,
         };
+        journal.go_on();
         if let Some(records) = &mut attached.records {
             journal.drain(records);
         }
-        while let Some(info) = self.signals.fd.read_signal()? {
+        while let Some(info) = self.signals.next()? {
             self.handle(&info)?;
         }
         Ok(())
@@ -175,7 +129,7 @@ impl Supervisor<'_> {
         match signal {
             Some(Signal::SIGCHLD) => self.look_after_child()?,
             Some(signal) if self.end.is_some() => {
-                self.enough |= ENOUGH.contains(&signal) && !self.signals.ignored.contains(signal);
+                self.enough |= is_enough(signal);
             }
             // What the terminal sends goes to the whole process group, so the command has it already.
             Some(signal) if info.ssi_code != libc::SI_KERNEL => self.child.signal(signal),

@@ -1,6 +1,6 @@
 //! Collecting events while the command runs, and all of them once it has ended.
 
-use std::{collections::HashMap, fs::File, io, io::Write as _, rc::Rc};
+use std::{collections::HashMap, io, rc::Rc};
 
 use aya::maps::MapError;
 use common::{
@@ -10,12 +10,14 @@ use common::{
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 
-use super::{Event, Flow, Recorded, Verdict, event};
+use super::{
+    Event, Flow, Recorded, Verdict, event,
+    live::{Awaited, Live},
+};
 use crate::{
     load::{Records, Tallies},
     process::Details,
     sys::plain::{bytes_of, from_bytes},
-    text::json,
 };
 
 /// The inode of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
@@ -64,14 +66,14 @@ pub struct Journal {
     seen: HashMap<Box<[u8]>, Seen>,
     /// What was found out about processes, so that it is kept once.
     processes: HashMap<u32, Rc<Details>>,
-    live: Option<File>,
+    live: Option<Live>,
     failure: Option<io::Error>,
 }
 
 impl Journal {
     /// A journal that also writes events as JSON lines to `live` as they come.
     #[must_use]
-    pub fn new(clock: Clock, verdict: Verdict, live: Option<File>) -> Self {
+    pub fn new(clock: Clock, verdict: Verdict, live: Option<Live>) -> Self {
         let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
         Self {
             clock,
@@ -143,13 +145,23 @@ impl Journal {
     }
 
     fn write_live(&mut self, event: &Event) {
-        let Some(file) = &mut self.live else { return };
-        // One write for each line, so that a reader never sees a part of one.
-        let written = json(event).map_err(io::Error::from).and_then(|mut line| {
-            line.push(b'\n');
-            file.write_all(&line)
-        });
-        if let Err(error) = written {
+        self.with_live(|live| live.add(event));
+    }
+
+    /// What the JSON lines wait for that are not written yet.
+    #[must_use]
+    pub fn awaits(&self) -> Option<Awaited<'_>> {
+        self.live.as_ref().and_then(Live::awaits)
+    }
+
+    /// Writes JSON lines that have waited.
+    pub fn go_on(&mut self) {
+        self.with_live(Live::go_on);
+    }
+
+    /// Does something about the JSON lines. If it fails, there are no more of them.
+    fn with_live(&mut self, mut act: impl FnMut(&mut Live) -> io::Result<()>) {
+        if let Some(Err(error)) = self.live.as_mut().map(&mut act) {
             self.failure.get_or_insert(error);
             self.live = None;
         }
@@ -190,6 +202,9 @@ impl Journal {
             if event.count > *announced {
                 self.write_live(event);
             }
+        }
+        if let Some(Err(error)) = self.live.take().map(Live::finish) {
+            self.failure.get_or_insert(error);
         }
         Ok((events.into_iter().map(|(event, _)| event).collect(), self.failure))
     }

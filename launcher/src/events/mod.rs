@@ -3,6 +3,7 @@
 mod device;
 mod flow;
 mod journal;
+mod live;
 mod net;
 mod socket;
 mod sockopt;
@@ -23,6 +24,7 @@ use serde::{Serialize, Serializer};
 
 pub use flow::{Flow, open};
 pub use journal::{Clock, Journal};
+pub use live::{Awaited, Live};
 
 use crate::process::Details;
 
