@@ -260,6 +260,82 @@ fn services_that_run_commands_for_others_are_out_of_reach_unless_a_rule_allows_t
     }
 }
 
+/// Puts what the kernel's own programs are and read where it usually is, on file systems that nobody else sees, where the kernel
+/// says that it loads modules and hands core dumps to a program.
+const OWN_HELPERS: [&str; 6] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    "set -e
+mount -t tmpfs none /mnt
+mkdir /mnt/kernel
+cp /proc/sys/kernel/cap_last_cap /mnt/kernel
+echo '|/usr/sbin/handler %p' >/mnt/kernel/core_pattern
+echo /usr/sbin/loader >/mnt/kernel/modprobe
+mount --bind /mnt/kernel /proc/sys/kernel
+for folder in usr etc run; do
+    mkdir -p /mnt/$folder/upper /mnt/$folder/work
+    mount -t overlay -o lowerdir=/$folder,upperdir=/mnt/$folder/upper,workdir=/mnt/$folder/work none /$folder
+done
+rm -rf /etc/modprobe.d /run/modprobe.d /usr/local/lib/modprobe.d /usr/lib/modprobe.d /usr/lib/modules/* /etc/request-key.d
+mkdir /etc/request-key.d
+touch /etc/request-key.conf /usr/sbin/request-key /usr/sbin/handler /usr/sbin/loader
+chmod +x /usr/sbin/*
+exec \"$@\"",
+    "sh",
+];
+
+/// Tries to change files and folders: prints the error of writing to each, and of moving it away and back.
+const CHANGE: &str = "
+import errno, os, sys
+def attempt(what):
+    try:
+        what()
+        return 'ok'
+    except OSError as error:
+        return errno.errorcode[error.errno]
+def write(path):
+    if not os.path.exists(path):
+        os.makedirs(path)
+    if os.path.isdir(path):
+        open(path + '/new', 'w').close()
+        os.remove(path + '/new')
+    else:
+        open(path, 'r+b').close()
+def move(path):
+    os.rename(path, path + '~')
+    os.rename(path + '~', path)
+for path in sys.argv[1:]:
+    print(path, attempt(lambda: write(path)), attempt(lambda: move(path)))";
+
+#[test]
+fn what_the_kernel_starts_and_what_that_reads_can_not_be_changed() {
+    let modules = format!("/usr/lib/modules/{}", release());
+    let places = [
+        "/etc/modprobe.d",
+        "/run/modprobe.d",
+        "/usr/local/lib/modprobe.d",
+        "/usr/lib/modprobe.d",
+        &modules,
+        "/etc/request-key.d",
+        "/etc/request-key.conf",
+        "/usr/sbin/request-key",
+        "/usr/sbin/handler",
+        "/usr/sbin/loader",
+    ];
+    let said = |errors: &str| places.map(|path| format!("{path} {errors}\n")).concat();
+    let run = |policy: Value| Run::python(policy, CHANGE, &places).through(OWN_HELPERS);
+    let closed = run(json!({"version": 1}));
+    assert_eq!(closed.bare().success().stdout, said("ok ok"), "the control");
+    assert_eq!(closed.output().success().stdout, said("EROFS EBUSY"));
+    let open = run(json!({"version": 1, "process": {"allow": ["kernel-helpers"]}}));
+    assert_eq!(open.output().success().stdout, said("ok ok"));
+    // An ordinary user has no right to change any of it.
+    let user = run(json!({"version": 1})).flags(["--user", "nobody"]);
+    assert!(!user.output().success().stdout.contains("ok"));
+}
+
 #[test]
 fn a_set_uid_program_gains_nothing() {
     let folder = tempfile::tempdir().unwrap();

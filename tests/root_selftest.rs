@@ -19,7 +19,7 @@ use support::{
 type Need = (&'static str, &'static str, fn() -> bool);
 
 /// All of these. Any other that can't be tried fails the test.
-const NEEDS: [Need; 11] = [
+const NEEDS: [Need; 17] = [
     ("protocol/ping4-datagram", "a net/ipv4/ping_group_range with root's group in it", || {
         !fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").is_ok_and(|range| range.starts_with("0\t"))
     }),
@@ -33,6 +33,18 @@ const NEEDS: [Need; 11] = [
         !fs::read_to_string("/proc/cmdline").is_ok_and(|words| words.contains("syscall.x32=y"))
     }),
     ("sysctl/modprobe", "CONFIG_MODULES", || !Path::new("/proc/sys/kernel/modprobe").exists()),
+    ("sysctl/module-loader", "kmod", || !Path::new("/sbin/modprobe").exists()),
+    ("sysctl/module-rules", "kmod, or another package with rules for it", || {
+        !["/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"]
+            .iter()
+            .any(|path| Path::new(path).exists())
+    }),
+    ("sysctl/modules", "the running kernel's modules", || {
+        !["/lib/modules", "/usr/lib/modules"].iter().any(|path| Path::new(path).join(release()).exists())
+    }),
+    ("sysctl/key-rules", "keyutils", || !Path::new("/etc/request-key.conf").exists()),
+    ("sysctl/key-finder", "keyutils", || !Path::new("/sbin/request-key").exists()),
+    ("sysctl/scsi", "CONFIG_SCSI_PROC_FS", || !Path::new("/proc/scsi/scsi").exists()),
     ("sysctl/sysrq", "CONFIG_MAGIC_SYSRQ", || !Path::new("/proc/sysrq-trigger").exists()),
     ("sysctl/kernel-memory", "CONFIG_PROC_KCORE", || !Path::new("/proc/kcore").exists()),
     ("sysctl/release-agent", "a hierarchy of cgroup v1", || {

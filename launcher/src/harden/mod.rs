@@ -8,6 +8,7 @@
 mod capability;
 mod delegation;
 mod filter;
+mod helper;
 mod limits;
 mod place;
 mod scope;
@@ -176,8 +177,9 @@ impl Hardening {
         } else {
             delegation_sockets(&Doors::host(), self.unix.as_ref())
         };
+        let helpers = if self.section.allows(Part::KernelHelpers) { Vec::new() } else { helper::places() };
         let view = View::new(&self.section, &self.mounts, Pid::this(), doors);
-        view.showing(Limits::find(&self.mounts, leaf))
+        view.pinning(helpers).showing(Limits::find(&self.mounts, leaf))
     }
 
     /// Whether the command gets this descriptor, if guard-run has it and it is not closed on execution anyway.

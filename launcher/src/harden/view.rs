@@ -65,9 +65,26 @@ const QUEUES: &str = "mqueue";
 /// Where in /proc the last of these may be mounted later: systemd does so when somebody looks there.
 const FORMATS: &str = "sys/fs/binfmt_misc";
 
-/// What of /proc is about the whole machine, and may be written by root without any capability. /proc/sys is not here: the sysctl
-/// hook judges it.
-const MACHINE: [&str; 7] = ["sysrq-trigger", "irq", "bus", "fs", "acpi", "mtrr", "dynamic_debug"];
+/// What of /proc is about the whole machine, and may be written by root without any capability: by /proc/scsi/scsi, disks are taken
+/// from the machine (`proc_scsi_write`). /proc/sys is not here: the sysctl hook judges it.
+const MACHINE: [&str; 16] = [
+    "sysrq-trigger",
+    "irq",
+    "bus",
+    "fs",
+    "acpi",
+    "mtrr",
+    "dynamic_debug",
+    "scsi",
+    "asound",
+    "driver",
+    "ide",
+    "xen",
+    "spl",
+    "cio_ignore",
+    "latency_stats",
+    "lock_stat",
+];
 
 /// What is mounted over a folder: nothing, in as little memory as can be.
 const EMPTY: &str = "mode=0555,size=4k,nr_inodes=1";
@@ -134,6 +151,12 @@ impl View {
             view.hidden.extend(of(&[QUEUES]));
         }
         view
+    }
+
+    /// Like this one, with more files and folders that can only be read.
+    pub(super) fn pinning(mut self, places: Vec<Place>) -> Self {
+        self.pinned.extend(places);
+        self
     }
 
     /// The same, with these limits to be seen.

@@ -119,6 +119,9 @@ words! {
         Ipc = "ipc",
         /// Writing files of /sys and those of /proc that are about the whole machine; debugfs, tracefs and bpffs.
         KernelFiles = "kernel-files",
+        /// Writing the programs that the kernel starts by itself (modprobe, request-key, what takes core dumps), their
+        /// configuration, and the modules of the running kernel.
+        KernelHelpers = "kernel-helpers",
         /// Writing kernel tunables that no rule is about.
         Sysctls = "sysctls",
         /// Sockets of services that run commands for others.

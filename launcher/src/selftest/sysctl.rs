@@ -1,5 +1,5 @@
 //! Ways to the kernel's tunables: to a value that the policy hides (`kernel/random/boot_id`), and to writing what has the
-//! kernel start a program outside. Nothing is changed: what is written is what is there.
+//! kernel start a program outside. Nothing is changed: what is written is what is there, and what is made is empty and removed.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,14 +19,18 @@ use nix::{
         memfd::{MFdFlags, memfd_create},
         sendfile::sendfile,
         uio::readv,
+        utsname::uname,
         wait::waitpid,
     },
     unistd::pipe,
 };
 
-use crate::sys::{
-    attempt::{fork, mount_nowhere, read_aio},
-    process::exit_now,
+use crate::{
+    policy::Part,
+    sys::{
+        attempt::{fork, mount_nowhere, read_aio},
+        process::exit_now,
+    },
 };
 
 use super::{
@@ -172,6 +176,37 @@ pub const VECTORS: &[Vector] = &[
         keep_choice(s.work().join("kernel/mm/transparent_hugepage/enabled"))
     })
     .stopped_by(Layer::Seccomp),
+    written("scsi", "has the kernel add and remove disks (/proc/scsi/scsi; in words that it does not know)", |_| {
+        refused(&OpenOptions::new().write(true).open("/proc/scsi/scsi").at("open")?)
+    })
+    .stopped_by(Layer::Mounts),
+    written("module-rules", "says what is done in a module's place (modprobe.d)", |_| {
+        one_of(MODPROBE, |folder| make_file(&folder))
+    })
+    .stopped_by(Layer::Mounts)
+    .unless(Part::KernelHelpers),
+    written("modules", "puts a file among the running kernel's modules", |_| {
+        let release = uname().at("uname")?.release().to_owned();
+        one_of(["/lib/modules", "/usr/lib/modules"], |folder| make_file(&folder.join(&release)))
+    })
+    .stopped_by(Layer::Mounts)
+    .unless(Part::KernelHelpers),
+    written("key-rules", "says which program finds keys for the kernel (request-key.conf)", |_| {
+        one_of(["/etc/request-key.d"], |folder| make_file(&folder)).or_else(|_| keep("/etc/request-key.conf"))
+    })
+    .stopped_by(Layer::Mounts)
+    .unless(Part::KernelHelpers),
+    written("module-loader", "changes the program that the kernel starts to load modules", |_| {
+        let path = fs::read_to_string("/proc/sys/kernel/modprobe").at("read")?;
+        changeable(path.trim_end())
+    })
+    .stopped_by(Layer::Mounts)
+    .unless(Part::KernelHelpers),
+    written("key-finder", "changes the program that the kernel starts to find keys", |_| {
+        changeable("/sbin/request-key")
+    })
+    .stopped_by(Layer::Mounts)
+    .unless(Part::KernelHelpers),
     written("kernel-memory", "reads the kernel's memory (/proc/kcore)", |_| open_and_read("/proc/kcore".as_ref()))
         .stopped_by(Layer::Capabilities),
     written("binary-formats", "names the program that the kernel starts for a kind of file", |_| {
@@ -203,6 +238,35 @@ pub const VECTORS: &[Vector] = &[
 ];
 
 const SETTING: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// Where modprobe(8) looks for what to do.
+const MODPROBE: [&str; 5] =
+    ["/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"];
+
+/// Tries all of these until one works. What is not there doesn't count, unless nothing is.
+fn one_of<const N: usize>(places: [&'static str; N], attempt: impl Fn(PathBuf) -> Outcome) -> Outcome {
+    let mut last = Err(Stop::because("none of these is there"));
+    for place in places.into_iter().map(PathBuf::from).filter(|place| place.exists()) {
+        last = attempt(place);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+/// Makes an empty file in a folder, of a name that nobody looks for, and removes it.
+fn make_file(folder: &Path) -> Outcome {
+    let path = folder.join(format!("guard-selftest-{}", std::process::id()));
+    File::create_new(&path).at("open")?;
+    fs::remove_file(&path).at("unlink").map(|()| Vec::new())
+}
+
+/// Whether a program's file can be opened for writing.
+fn changeable(program: &str) -> Outcome {
+    let file = fs::canonicalize(program).at("finding the program")?;
+    OpenOptions::new().write(true).open(file).at("open").map(|_| Vec::new())
+}
 
 /// Whether the kernel has read what was written, and refused it for its form.
 fn refused(mut file: &File) -> Outcome {
