@@ -4,8 +4,8 @@ use std::{fs, path::Path, time::Instant};
 
 use serde_json::{Value, json};
 use support::{
-    Run, Running, TcpServer, Yard, bpf::guard_of, cgroup_of, eventually, guard_run, is_alive, is_stopped, processes_in,
-    processes_with_argument,
+    PYTHON, Run, Running, TcpServer, Yard, bpf::guard_of, cgroup_of, eventually, guard_run, is_alive, is_stopped,
+    processes_in, processes_with_argument,
 };
 
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
@@ -66,6 +66,11 @@ impl Orphaned {
 
     /// After guard-run is killed: the command is dead, the daemon is in the leaf, is still denied, and is reaped.
     fn check(&self, running: Running) {
+        self.check_with(running, false);
+    }
+
+    /// Like [`Self::check`], where the command `survives` until it is reaped with the daemon.
+    fn check_with(&self, running: Running, survives: bool) {
         let stdout = running.stdout();
         let pid = |name: &str| -> u32 {
             stdout.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok()).unwrap()
@@ -73,9 +78,13 @@ impl Orphaned {
         let (command, daemon) = (pid("command"), pid("daemon"));
         let output = running.wait();
         assert_eq!((output.code(), &output.log), (None, &Value::Null), "it was killed");
-        eventually("the command is dead", || !is_alive(command));
         let leaves = self.yard.leaves();
         let [leaf] = &leaves[..] else { panic!("{leaves:?}") };
+        if survives {
+            assert_eq!((is_alive(command), cgroup_of(command).as_ref()), (true, Some(leaf)));
+        } else {
+            eventually("the command is dead", || !is_alive(command));
+        }
         assert_eq!(cgroup_of(daemon).as_ref(), Some(leaf));
         assert_eq!(
             guard_of(leaf).unwrap().len(),
@@ -98,7 +107,7 @@ impl Orphaned {
         let said = String::from_utf8(said.stdout).unwrap();
         let name = leaf.file_name().unwrap().to_str().unwrap();
         assert!(said.contains(&format!("/{name}\n")) && said.contains("1 abandoned leaf removed"), "{said}");
-        eventually("the daemon is dead", || !is_alive(daemon));
+        eventually("both are dead", || !is_alive(daemon) && !is_alive(command));
         assert!(self.yard.leaves().is_empty());
     }
 }
@@ -116,6 +125,17 @@ fn a_command_that_kills_its_guard_run_gains_nothing() {
     let orphaned = Orphaned::new();
     let running = orphaned.start("kill -9 $PPID; exec sleep 1000");
     orphaned.check(running);
+}
+
+/// guard-run can't keep a process from that: the kernel forgets it, too, when a process changes its user.
+#[test]
+fn a_command_that_asks_not_to_be_killed_with_guard_run_stays_guarded_until_gc_reaps_it() {
+    let orphaned = Orphaned::new();
+    let prctl = "import ctypes, time; ctypes.CDLL(None).prctl(1, 0); print('outlives', flush=True); time.sleep(1000)";
+    let mut running = orphaned.start(&format!("exec {PYTHON} -c \"{prctl}\""));
+    running.wait_for("outlives");
+    running.signal(libc::SIGKILL);
+    orphaned.check_with(running, true);
 }
 
 #[test]

@@ -185,3 +185,32 @@ fn a_signal_that_is_ignored_ends_neither_the_command_nor_the_waiting() {
     let output = running.wait().exits(3);
     assert_eq!((output.stdout.as_str(), &output.log["exit"]["killed"]), ("alone\ndone\n", &json!(0)));
 }
+
+const TRACED: &str = include_str!("probes/traced.py");
+
+/// The kernel makes guard-run the tracer of what asks for that, and then waits for its word at each signal.
+#[test]
+fn what_asks_to_be_traced_goes_on() {
+    for (way, said) in [
+        ("by_itself", "handled\nhandled\n"),
+        ("before_executing", "executed\n"),
+        ("by_a_thread_that_ends_with_it", "traced\n"),
+        ("by_another_child_of_its_parent", "handled\n"),
+    ] {
+        let output = Run::python(EVERY_SECTION, TRACED, &[way]).output().success();
+        assert_eq!(output.stdout, said, "{way}");
+    }
+}
+
+#[test]
+fn what_asks_to_be_traced_is_ended_by_signals_like_any_other() {
+    for way in ["until_it_ends", "again_and_again"] {
+        let mut running = Run::python(EVERY_SECTION, TRACED, &[way]).flags(["--wait", "child"]).through(PLAIN).start();
+        running.wait_for("ready");
+        running.signal(libc::SIGTERM);
+        let output = running.wait().exits(128 + libc::SIGTERM);
+        let others = if way == "again_and_again" { 4 } else { 0 };
+        assert_eq!(output.log["exit"], json!({"signal": libc::SIGTERM, "killed": others}), "{way}");
+        support::assert_no_leaf(output.pid);
+    }
+}

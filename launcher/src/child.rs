@@ -30,7 +30,7 @@ use crate::{
     privilege::{self, Operation},
     signals::enough,
     sys::{
-        process::{Change, Side, exit_now, fork_into, poll_change, send_signal},
+        process::{Side, exit_now, fork_into, send_signal},
         start,
     },
     user::Identity,
@@ -288,14 +288,5 @@ impl Child {
     pub fn signal(&self, signal: Signal) {
         // ESRCH: it has ended. EPERM can't be: it is our child, and we are root or it is of the same user.
         let _ = send_signal(&self.pidfd, signal);
-    }
-
-    /// The next change of its state, if there has been one.
-    ///
-    /// # Errors
-    ///
-    /// As waitid(2).
-    pub fn poll_change(&self) -> io::Result<Option<Change>> {
-        poll_change(&self.pidfd)
     }
 }

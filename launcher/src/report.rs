@@ -95,7 +95,9 @@ impl Exit {
     pub fn new(change: Change, killed: usize) -> Self {
         match change {
             Change::Exited(code) => Self { code: Some(code), signal: None, killed },
-            Change::Signaled(signal) | Change::Stopped(signal) => Self { code: None, signal: Some(signal), killed },
+            Change::Signaled(signal) | Change::Stopped(signal) | Change::Trapped(signal) => {
+                Self { code: None, signal: Some(signal), killed }
+            }
             Change::Continued => Self { code: None, signal: None, killed },
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     events::{Awaited, Journal},
     outlet::RETRY,
     signals::{Signals, is_enough},
-    sys::process::Change,
+    sys::process::{Change, poll_change, stop_tracing},
 };
 
 /// Something that guard-run can't go on without failed.
@@ -69,7 +69,7 @@ pub fn supervise(
     journal: &mut Journal,
     wait: Wait,
 ) -> Result<Outcome, SuperviseError> {
-    let mut supervisor = Supervisor { child, signals, end: None, enough: false };
+    let mut supervisor = Supervisor { child, signals, end: None, enough: false, busy: false };
     let mut killed = 0;
     loop {
         if let Some(end) = supervisor.end {
@@ -91,7 +91,13 @@ struct Supervisor<'a> {
     signals: &'a Signals,
     end: Option<Change>,
     enough: bool,
+    /// Whether there may be more changes of children's states, of which no signal will tell any more.
+    busy: bool,
 }
+
+/// How many changes of children's states are dealt with before signals and events are looked at again: processes that stop again
+/// and again would keep guard-run from everything else.
+const AT_ONCE: usize = 64;
 
 impl Supervisor<'_> {
     /// Waits until something happens, and deals with it.
@@ -104,11 +110,11 @@ impl Supervisor<'_> {
         if let Some(records) = &attached.records {
             files.push(PollFd::new(records.news.as_fd(), PollFlags::POLLIN));
         }
-        let mut timeout = PollTimeout::NONE;
+        let mut timeout = if self.busy { PollTimeout::ZERO } else { PollTimeout::NONE };
         match journal.awaits() {
             Some(Awaited::Room(file)) => files.push(PollFd::new(file, PollFlags::POLLOUT)),
-            Some(Awaited::Reader) => timeout = PollTimeout::from(RETRY),
-            None => {}
+            Some(Awaited::Reader) if !self.busy => timeout = PollTimeout::from(RETRY),
+            Some(Awaited::Reader) | None => {}
         }
         match poll(&mut files, timeout) {
             Err(nix::Error::EINTR) => return Ok(()),
@@ -119,15 +125,18 @@ impl Supervisor<'_> {
             journal.drain(records);
         }
         while let Some(info) = self.signals.next()? {
-            self.handle(&info)?;
+            self.handle(&info);
+        }
+        if self.busy {
+            self.look_after_children()?;
         }
         Ok(())
     }
 
-    fn handle(&mut self, info: &siginfo) -> Result<(), SuperviseError> {
+    fn handle(&mut self, info: &siginfo) {
         let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
         match signal {
-            Some(Signal::SIGCHLD) => self.look_after_child()?,
+            Some(Signal::SIGCHLD) => self.busy = true,
             Some(signal) if self.end.is_some() => {
                 self.enough |= is_enough(signal);
             }
@@ -135,19 +144,20 @@ impl Supervisor<'_> {
             Some(signal) if info.ssi_code != libc::SI_KERNEL => self.child.signal(signal),
             _ => {}
         }
-        Ok(())
     }
 
-    fn look_after_child(&mut self) -> Result<(), SuperviseError> {
-        if self.end.is_some() {
-            return Ok(());
-        }
-        while let Some(change) = self.child.poll_change()? {
+    fn look_after_children(&mut self) -> Result<(), SuperviseError> {
+        for _ in 0..AT_ONCE {
+            let Some((pid, change)) = poll_change()? else {
+                self.busy = false;
+                break;
+            };
             match change {
-                Change::Exited(_) | Change::Signaled(_) => {
-                    self.end = Some(change);
-                    break;
-                }
+                // It has asked to be traced by its parent. Nobody here wants to know more; if it has just been killed, that is all.
+                Change::Trapped(signal) => drop(stop_tracing(pid, signal)),
+                // Of others, it is enough to have let them go.
+                _ if self.end.is_some() || pid != self.child.pid => {}
+                Change::Exited(_) | Change::Signaled(_) => self.end = Some(change),
                 Change::Stopped(signal) => stop_like_child(signal)?,
                 Change::Continued => {}
             }

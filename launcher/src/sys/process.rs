@@ -7,7 +7,10 @@ use std::{
     ptr,
 };
 
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::{
+    sys::{ptrace::getsiginfo, signal::Signal},
+    unistd::Pid,
+};
 
 /// include/uapi/linux/sched.h. The libc crate's constant of this name is an int, into which it doesn't fit: it is 0.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -68,36 +71,60 @@ pub enum Change {
     Signaled(i32),
     /// The signal of this number has stopped it.
     Stopped(i32),
+    /// The signal of this number has stopped it, and waits for this process as its tracer to say what becomes of it.
+    Trapped(i32),
     /// It goes on.
     Continued,
 }
 
-/// The next change of a child's state, if there has been one. (nix's `waitid` fails for a child that was ended by a
-/// real-time signal.)
+/// The next change of the state of a child, or of a thread that this process traces, if there has been one, with its id. (nix's
+/// `waitid` fails for a child that was ended by a real-time signal.)
+///
+/// Not only children that this process knows of: a child can make others of its parent's (`CLONE_PARENT`), and any thread of a child
+/// can make its parent its tracer (`PTRACE_TRACEME`). Whoever then waits for the child alone waits for ever.
 ///
 /// # Errors
 ///
 /// As waitid(2).
-pub fn poll_change(child: &OwnedFd) -> io::Result<Option<Change>> {
-    let flags = libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG;
-    let id = child.as_raw_fd().cast_unsigned();
+pub fn poll_change() -> io::Result<Option<(Pid, Change)>> {
+    let flags = libc::WEXITED | libc::WSTOPPED | libc::WCONTINUED | libc::WNOHANG | libc::__WALL;
     // SAFETY: the structure is plain memory that the call fills in; all zero means "no change". Its fields for children
     // are the ones that the code says are there.
-    let (code, status) = unsafe {
+    let (code, pid, status) = unsafe {
         let mut info: libc::siginfo_t = mem::zeroed();
-        if libc::waitid(libc::P_PIDFD, id, &raw mut info, flags) < 0 {
-            return Err(io::Error::last_os_error());
+        if libc::waitid(libc::P_ALL, 0, &raw mut info, flags) < 0 {
+            let error = io::Error::last_os_error();
+            return if error.raw_os_error() == Some(libc::ECHILD) { Ok(None) } else { Err(error) };
         }
-        (info.si_code, info.si_status())
+        (info.si_code, info.si_pid(), info.si_status())
     };
-    Ok(match code {
+    let change = match code {
         // An exit status has 8 bits.
-        libc::CLD_EXITED => Some(Change::Exited((status & 0xff).to_le_bytes()[0])),
-        libc::CLD_KILLED | libc::CLD_DUMPED => Some(Change::Signaled(status)),
-        libc::CLD_STOPPED | libc::CLD_TRAPPED => Some(Change::Stopped(status)),
-        libc::CLD_CONTINUED => Some(Change::Continued),
-        _ => None,
-    })
+        libc::CLD_EXITED => Change::Exited((status & 0xff).to_le_bytes()[0]),
+        libc::CLD_KILLED | libc::CLD_DUMPED => Change::Signaled(status),
+        libc::CLD_STOPPED => Change::Stopped(status),
+        libc::CLD_TRAPPED => Change::Trapped(status),
+        libc::CLD_CONTINUED => Change::Continued,
+        _ => return Ok(None),
+    };
+    Ok(Some((Pid::from_raw(pid), change)))
+}
+
+/// Stops to trace a thread that is [trapped](Change::Trapped), and gives it the signal that it was stopped for, but for the one that
+/// only a tracer gets: `SIGTRAP` by execve(2) (`ptrace_event`, include/linux/ptrace.h).
+///
+/// # Errors
+///
+/// As ptrace(2): `ESRCH` once the thread is killed.
+pub fn stop_tracing(thread: Pid, signal: i32) -> io::Result<()> {
+    let by_execution = signal == libc::SIGTRAP && getsiginfo(thread).is_ok_and(|info| info.si_code == libc::SI_USER);
+    let signal = if by_execution { 0 } else { signal };
+    // SAFETY: takes integers.
+    let result = unsafe {
+        let (signal, nothing) = (libc::c_long::from(signal), ptr::null_mut::<libc::c_void>());
+        libc::ptrace(libc::PTRACE_DETACH, thread.as_raw(), nothing, signal)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Sends a signal to the very process that a descriptor stands for.
