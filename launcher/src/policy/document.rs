@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, de::IgnoredAny};
 use sha2::{Digest as _, Sha256};
 
-use super::{Policy, PolicyError};
+use super::{Policy, PolicyError, strict::Strict};
 
 /// More than any policy needs (100,000 networks are 2 MiB), and little enough to read `/dev/zero` to its end.
 const MAX_LEN: u64 = 64 << 20;
@@ -60,7 +60,7 @@ impl Document {
     /// When it isn't a valid policy; the error names the file, the JSON path and, where it helps, what to write.
     pub fn parse(&self) -> Result<Policy, PolicyError> {
         let mut json = serde_json::Deserializer::from_slice(&self.text);
-        let policy = serde_path_to_error::deserialize(&mut json)
+        let policy = serde_path_to_error::deserialize(Strict(&mut json))
             .map_err(|error| PolicyError::invalid(&self.path, error.path(), error.inner()))?;
         json.end().map_err(|error| PolicyError::syntax(&self.path, &error))?;
         Ok(policy)

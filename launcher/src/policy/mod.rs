@@ -15,6 +15,7 @@ mod process;
 mod section;
 mod socket;
 mod sockopt;
+mod strict;
 mod sysctl;
 mod unix;
 

@@ -1,12 +1,7 @@
 //! The process section: what keeps the command inside beside the rules, and what of it the policy does without.
 
-use std::fmt;
-
 use caps::Capability;
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::{error::did_you_mean, section::words};
 
@@ -59,26 +54,11 @@ impl ProcessSection {
     }
 }
 
-/// The section, which says nothing contradictory. An object: what serde derives would take a list of its values, too, and an empty
-/// one for all that is left out.
+/// The section, which says nothing contradictory.
 pub(super) fn section<'de, D: Deserializer<'de>>(json: D) -> Result<ProcessSection, D::Error> {
-    struct Object;
-
-    impl<'de> Visitor<'de> for Object {
-        type Value = ProcessSection;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, keys: A) -> Result<ProcessSection, A::Error> {
-            let section = ProcessSection::deserialize(MapAccessDeserializer::new(keys))?;
-            section.check().map_err(de::Error::custom)?;
-            Ok(section)
-        }
-    }
-
-    json.deserialize_map(Object)
+    let section = ProcessSection::deserialize(json)?;
+    section.check().map_err(de::Error::custom)?;
+    Ok(section)
 }
 
 words! {

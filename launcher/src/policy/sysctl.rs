@@ -85,22 +85,38 @@ pub fn canonical_name(text: &str) -> String {
     }
 }
 
+/// The name that is meant by one that looks like a path: from /proc/sys on, and without the parts that lead nowhere. The kernel has
+/// none of these in a name (`sysctl_cpy_dir`, kernel/bpf/cgroup.c).
+fn real_name(name: &str) -> String {
+    let mut parts = Vec::new();
+    for part in name.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.strip_prefix(&["proc", "sys"]).unwrap_or(&parts).join("/")
+}
+
 impl TryFrom<String> for Pattern {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        if let Some(name) = text.strip_prefix("/proc/sys/") {
-            return Err(format!("a sysctl name starts below /proc/sys; write \"{name}\""));
-        }
-        let name = canonical_name(&text);
+        let is_path = ["./", "../"].iter().any(|start| text.starts_with(start));
+        let name = if is_path { text.clone() } else { canonical_name(&text) };
         if text.is_empty() {
             return Err("a sysctl name can't be empty; write \"*\" to mean all".to_owned());
         }
         if name.len() >= NAME_LEN {
             return Err(format!("sysctl name of {} bytes; the longest possible has {}", name.len(), NAME_LEN - 1));
         }
-        if name.starts_with('/') || name.ends_with('/') || name.contains("//") {
-            return Err(format!("sysctl name \"{text}\" has an empty part, so it would never match"));
+        let real = real_name(&name);
+        if real != name {
+            let instead = if real.is_empty() { "\"*\" to mean all".to_owned() } else { format!("\"{real}\"") };
+            return Err(format!(
+                "sysctl name \"{text}\" would never match: names start below /proc/sys, and are no paths; write {instead}"
+            ));
         }
         Glob::new(name, "sysctl name", |c| !c.is_whitespace() && !c.is_control()).map(Self)
     }
@@ -135,8 +151,30 @@ mod tests {
     #[test]
     fn names_that_would_never_match_are_refused() {
         let long = "k".repeat(NAME_LEN);
-        for text in ["", "/", "/kernel/hostname", "kernel/", "kernel..x", "a b", "a[b]", "/proc/sys/kernel/x", &long] {
+        for text in ["", "a b", "a[b]", &long] {
             assert!(Pattern::try_from(text.to_owned()).is_err(), "{text}");
+        }
+        for (text, instead) in [
+            ("/", "\"*\""),
+            ("/proc/sys", "\"*\""),
+            ("..", "\"*\""),
+            ("/kernel/hostname", "\"kernel/hostname\""),
+            ("kernel/", "\"kernel\""),
+            ("kernel..x", "\"kernel/x\""),
+            ("./kernel/x", "\"kernel/x\""),
+            ("../../proc/sys/kernel.x", "\"kernel.x\""),
+            ("/proc/sys/kernel/x", "\"kernel/x\""),
+            ("proc/sys/kernel/*", "\"kernel/*\""),
+            ("proc.sys.kernel.x", "\"kernel/x\""),
+            ("//proc/./sys/kernel/../net/?x", "\"net/?x\""),
+            ("vm/../../../proc/sys/kernel/x", "\"kernel/x\""),
+            ("kernel/../hostname", "\"hostname\""),
+        ] {
+            let error = Pattern::try_from(text.to_owned()).unwrap_err();
+            assert!(error.contains("never match") && error.contains(&format!("write {instead}")), "{text}: {error}");
+        }
+        for text in ["proc/x", "kernel/...", "a/.b/..c", "sys/kernel/x"] {
+            assert!(Pattern::try_from(text.to_owned()).is_ok(), "{text}");
         }
         assert!(Pattern::try_from("k".repeat(NAME_LEN - 1)).is_ok());
     }
