@@ -1,9 +1,9 @@
 //! Programs that a run leaves for the next one under the same policy: who has them, who never gets them, and that nothing but
 //! time differs.
 
-use std::{fs, io::Write as _, os::unix::net::UnixDatagram, time::Instant};
+use std::{fs, io::Write as _, os::unix::net::UnixDatagram, path::Path, time::Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{
     Run, Spares, TcpServer, Yard, become_user,
     bpf::{Beside, forbid_sysctls, guard_of},
@@ -97,22 +97,66 @@ const DAEMON: &str = r#"
     exec sleep 1000
 "#;
 
+/// Runs [`DAEMON`] with programs that are kept, and kills its guard-run. Returns the daemon's process id and the programs' ids.
+fn orphan(spares: &Spares, yard: &Yard, policy: &Value, server: &TcpServer, folder: &Path) -> (u32, Vec<u64>) {
+    let words = ["bash", "-c", DAEMON, STORM, &server.port().to_string(), folder.to_str().unwrap()];
+    let mut orphaned = Run::new(policy, words).through([yard.wrapper(), spares.wrapper()].concat()).start();
+    orphaned.wait_for("daemon ");
+    eventually("its programs are kept", || spares.all().iter().any(|spare| spare.join("kept").exists()));
+    let daemon: u32 = orphaned.stdout().trim().strip_prefix("daemon ").unwrap().parse().unwrap();
+    let guard = guard_of(&cgroup_of(daemon).unwrap()).unwrap().into_iter().map(u64::from).collect();
+    orphaned.signal(libc::SIGKILL);
+    assert_eq!(orphaned.wait().code(), None);
+    (daemon, guard)
+}
+
+/// Does something to the folder of a spare, given that of another one.
+type Spoil = fn(&Path, &Path);
+
+#[test]
+fn what_still_guards_somebody_is_taken_by_nobody_when_the_link_that_tells_is_not_there() {
+    let (server, folder) = (TcpServer::start("127.0.0.1"), tempfile::tempdir().unwrap());
+    let (policy, other) = (without(server.port()), json!({"version": 1, "devices": {"default": "allow", "rules": []}}));
+    let spoilt: [Spoil; 5] = [
+        |spare, _| fs::remove_file(spare.join("leaf")).unwrap(),
+        |spare, _| fs::rename(spare.join("leaf"), spare.join("aside")).unwrap(),
+        // To the leaf of an earlier run, which is gone.
+        |spare, _| fs::rename(spare.join("earlier"), spare.join("leaf")).unwrap(),
+        |spare, other| fs::rename(other.join("leaf"), spare.join("leaf")).unwrap(),
+        // Together with what says which it is.
+        |spare, other| {
+            fs::rename(other.join("leaf"), spare.join("leaf")).unwrap();
+            fs::rename(other.join("kept/LATEST"), spare.join("kept/LATEST")).unwrap();
+        },
+    ];
+    for (number, spoil) in spoilt.into_iter().enumerate() {
+        let (spares, yard) = (Spares::new(), Yard::new());
+        let next = spares.connecting(STORM, &policy, &server);
+        let earlier = programs(&next.output().success());
+        let [spare] = &spares.all()[..] else { panic!("{:?}", spares.all()) };
+        fs::hard_link(spare.join("leaf"), spare.join("earlier")).unwrap();
+        let _ = Run::new(&other, ["true"]).through(spares.wrapper()).output().success();
+        let others = spares.all().into_iter().find(|other| other != spare).unwrap();
+        spares.settle();
+        let (daemon, guard) = orphan(&spares, &yard, &policy, &server, folder.path());
+        assert!(have_one_in_common(&guard, &earlier), "the control: they were taken when they were free");
+        spoil(spare, &others);
+        for _ in 0..3 {
+            let output = next.output().success();
+            let taken = have_one_in_common(&programs(&output), &guard);
+            assert!(output.denied() == 1 && !taken, "{number}: {output:?}");
+        }
+        assert!(is_alive(daemon) && guard_of(&cgroup_of(daemon).unwrap()).unwrap().len() >= 2);
+        assert!(yard.gc().status.success() && !is_alive(daemon));
+    }
+}
+
 #[test]
 fn what_still_guards_a_daemon_of_a_guard_run_that_was_killed_is_nobody_elses() {
     let (spares, server, yard) = (Spares::new(), TcpServer::start("127.0.0.1"), Yard::new());
     let folder = tempfile::tempdir().unwrap();
     let policy = without(server.port());
-    let place = || [yard.wrapper(), spares.wrapper()].concat();
-    let orphaned =
-        Run::new(&policy, ["bash", "-c", DAEMON, STORM, &server.port().to_string(), folder.path().to_str().unwrap()]);
-    let mut orphaned = orphaned.through(place()).start();
-    orphaned.wait_for("daemon ");
-    eventually("its programs are kept", || spares.all().iter().any(|spare| spare.join("kept").exists()));
-    let daemon: u32 = orphaned.stdout().trim().strip_prefix("daemon ").unwrap().parse().unwrap();
-    let leaf = cgroup_of(daemon).unwrap();
-    let guard: Vec<u64> = guard_of(&leaf).unwrap().into_iter().map(u64::from).collect();
-    orphaned.signal(libc::SIGKILL);
-    assert_eq!(orphaned.wait().code(), None);
+    let (daemon, guard) = orphan(&spares, &yard, &policy, &server, folder.path());
 
     let next = spares.connecting(STORM, &policy, &server);
     for _ in 0..3 {

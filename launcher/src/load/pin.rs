@@ -154,13 +154,53 @@ impl Link {
 ///
 /// When the kernel refuses.
 pub fn pin_note(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let map = one_element("NOTE", bytes)?;
+    bpf::freeze_map(map.fd().as_fd())?;
+    pin(map.fd(), path)
+}
+
+/// An array map with one element.
+fn one_element(name: &str, bytes: &[u8]) -> io::Result<MapData> {
     let size = u32::try_from(bytes.len()).map_err(io::Error::other)?;
     let definition = Map::new_from_params(bpf_map_type::BPF_MAP_TYPE_ARRAY as u32, 4, size, 1, 0);
-    let map = MapData::create(definition, "NOTE", None).map_err(io::Error::other)?;
-    let fd = map.fd().as_fd();
-    bpf::fill_map(fd, &0_u32.to_ne_bytes(), bytes, 1)?;
-    bpf::freeze_map(fd)?;
-    pin(map.fd(), path)
+    let map = MapData::create(definition, name, None).map_err(io::Error::other)?;
+    bpf::fill_map(map.fd().as_fd(), &0_u32.to_ne_bytes(), bytes, 1)?;
+    Ok(map)
+}
+
+/// A number in a map, which only bpf(2) can change: not who may rename and remove what is pinned.
+pub(super) struct Number(MapData);
+
+impl Number {
+    const SIZE: u32 = u32::BITS / 8;
+
+    pub(super) fn new(name: &str, number: u32) -> io::Result<Self> {
+        one_element(name, &number.to_ne_bytes()).map(Self)
+    }
+
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let map = MapData::from_fd(open(path)?).map_err(io::Error::other)?;
+        let size = map.info().map_err(io::Error::other)?.value_size();
+        if size == Self::SIZE { Ok(Self(map)) } else { Err(io::Error::other("no number")) }
+    }
+
+    pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
+        pin(self.0.fd(), path)
+    }
+
+    /// What the kernel knows the map by.
+    pub(super) fn id(&self) -> io::Result<u32> {
+        Ok(self.0.info().map_err(io::Error::other)?.id())
+    }
+
+    pub(super) fn get(&self) -> io::Result<u32> {
+        let bytes = bpf::first_element(self.0.fd().as_fd(), Self::SIZE)?;
+        bytes.try_into().map(u32::from_ne_bytes).map_err(|_| io::Error::other("no number"))
+    }
+
+    pub(super) fn set(&self, number: u32) -> io::Result<()> {
+        bpf::fill_map(self.0.fd().as_fd(), &0_u32.to_ne_bytes(), &number.to_ne_bytes(), 1)
+    }
 }
 
 /// Reads bytes that were pinned.

@@ -10,6 +10,9 @@
 //! is pinned in the folder. The kernel takes all programs off a cgroup at once, when it is removed and neither process nor
 //! socket is left that belongs to it (`cgroup_bpf_release`). When the sentinel's link leads nowhere, nobody is guarded by this
 //! spare any more.
+//!
+//! That must be the link to the leaf of the latest run. Its id stands in a map beside the programs; where there is no link of that
+//! id, somebody has removed or renamed it, and whether anybody is guarded by these programs is not known. Then they are not taken.
 
 use std::{
     fs, io,
@@ -29,7 +32,7 @@ use nix::{
 
 use super::{
     Fresh, LoadError, LoadedImage, LoadedProgram, RecordMaps,
-    pin::{open, pin, pin_note, read_note},
+    pin::{Number, open, pin, pin_note, read_note},
 };
 use crate::{
     bpffs::{self, FolderError},
@@ -68,11 +71,16 @@ const UNFINISHED: &str = "unfinished";
 /// What says there which programs and maps these are, in a map that nobody can change.
 const NOTE: &str = "note";
 
+/// And the map with the id of the link to the leaf of the latest run.
+const LATEST: &str = "LATEST";
+
 /// A spare that this run has, or is about to make. It is nobody else's until this process ends, and what it guards.
 #[derive(Debug)]
 pub struct Spare {
     folder: PathBuf,
     lock: Flock<OwnedFd>,
+    /// The id of the sentinel's link to this run's leaf.
+    link: u32,
     /// The maps of records, where they are not kept yet.
     unkept: Option<RecordMaps>,
 }
@@ -86,8 +94,8 @@ impl Spare {
         }
         let alike = if image.size() < LARGE { MOST_ALIKE } else { 1 };
         let spare = (0..alike).find_map(|number| Self::at(&Path::new(FOLDER).join(format!("{name}-{number}"))))?;
-        spare.tie(image, leaf).ok()?;
-        Some(spare)
+        let link = spare.tie(image, leaf).ok()?;
+        Some(Self { link, ..spare })
     }
 
     /// The spare in a folder, which is made if it isn't there. `None` if somebody has it.
@@ -105,11 +113,19 @@ impl Spare {
     /// The spare in a folder, unless somebody has it.
     fn unused(folder: &Path) -> nix::Result<Option<Self>> {
         let Some(lock) = bpffs::lock(folder, FlockArg::LockExclusiveNonblock)? else { return Ok(None) };
-        let guards_nobody = match open(&folder.join(LEAF)) {
-            Ok(link) => bpf::link_ends(link.as_fd()).is_ok_and(|ends| ends.cgroup == 0),
-            Err(error) => error.kind() == io::ErrorKind::NotFound,
-        };
-        Ok(guards_nobody.then(|| Self { folder: folder.to_owned(), lock, unkept: None }))
+        let spare = Self { folder: folder.to_owned(), lock, link: 0, unkept: None };
+        Ok(spare.guards_nobody().unwrap_or(false).then_some(spare))
+    }
+
+    /// Whether nobody is guarded by what is kept in it. Where that isn't known, what is kept is removed, by which nobody loses a
+    /// guard.
+    fn guards_nobody(&self) -> io::Result<bool> {
+        let latest = Number::open(&self.inside(KEPT).join(LATEST)).and_then(|latest| latest.get());
+        let link = open(&self.inside(LEAF)).and_then(|link| bpf::link_ends(link.as_fd()));
+        match (latest, link) {
+            (Ok(latest), Ok(ends)) if ends.link == latest => Ok(ends.cgroup == 0),
+            _ => self.discard().map(|()| true),
+        }
     }
 
     /// The path of something in it: in this very folder, whatever has its name by now.
@@ -117,8 +133,8 @@ impl Spare {
         Path::new("/proc/self/fd").join(self.lock.as_raw_fd().to_string()).join(name)
     }
 
-    /// Puts the sentinel on a leaf. From then on, nobody else has this spare until the leaf is gone.
-    fn tie(&self, image: &mut LoadedImage, leaf: &Leaf) -> Result<(), LoadError> {
+    /// Puts the sentinel on a leaf. From then on, nobody else has this spare until the leaf is gone. Returns the link's id.
+    fn tie(&self, image: &mut LoadedImage, leaf: &Leaf) -> Result<u32, LoadError> {
         let refused = |error| LoadError::program(SENTINEL, error, String::new());
         let (program, link) = (self.inside(SENTINEL), self.inside(LEAF));
         let sentinel = match open(&program) {
@@ -139,7 +155,8 @@ impl Spare {
             // The policy has nothing to put in their place.
             return Err(refused(Errno::EBUSY.into()));
         }
-        pin(&tied, &link).map_err(refused)
+        pin(&tied, &link).map_err(refused)?;
+        Ok(bpf::link_ends(tied.as_fd()).map_err(refused)?.link)
     }
 
     /// What is kept in it: the programs of these hooks, and their maps. `None` if there is nothing that can be used.
@@ -148,8 +165,13 @@ impl Spare {
         let programs =
             hooks.iter().map(|hook| LoadedProgram::open(&kept, *hook)).collect::<io::Result<Vec<_>>>().ok()?;
         let maps = RecordMaps::open(&kept).ok()?;
-        let note = self.note(&programs, &maps).ok()?;
-        (read_note(&kept.join(NOTE)).ok()? == note).then_some(Fresh { programs, maps })
+        let latest = Number::open(&kept.join(LATEST)).ok()?;
+        let note = self.note(&programs, &maps, &latest).ok()?;
+        if read_note(&kept.join(NOTE)).ok()? != note {
+            return None;
+        }
+        latest.set(self.link).ok()?;
+        Some(Fresh { programs, maps })
     }
 
     /// The same spare, in which these maps are to be kept together with the programs.
@@ -167,7 +189,9 @@ impl Spare {
         self.discard()?;
         let unfinished = self.inside(UNFINISHED);
         bpffs::make(&unfinished)?;
-        pin_note(&unfinished.join(NOTE), &self.note(programs, &maps)?)?;
+        let latest = Number::new(LATEST, self.link)?;
+        pin_note(&unfinished.join(NOTE), &self.note(programs, &maps, &latest)?)?;
+        latest.pin(&unfinished.join(LATEST))?;
         maps.pin(&unfinished)?;
         programs.iter().try_for_each(|program| program.pin(&unfinished))?;
         fs::rename(&unfinished, self.inside(KEPT))
@@ -175,10 +199,12 @@ impl Spare {
 
     /// What is noted beside programs and maps that are kept: which these are, and where. So what was removed, renamed or
     /// moved there from another spare is found out.
-    fn note(&self, programs: &[LoadedProgram], maps: &RecordMaps) -> io::Result<Vec<u8>> {
+    fn note(&self, programs: &[LoadedProgram], maps: &RecordMaps, latest: &Number) -> io::Result<Vec<u8>> {
         let programs = programs.iter().map(|program| Ok(program.identify()?.id)).collect::<io::Result<Vec<u32>>>()?;
+        let mut maps = maps.ids().map_err(io::Error::other)?;
+        maps.push(latest.id()?);
         let name = self.folder.file_name().unwrap_or_default().as_encoded_bytes();
-        Ok([name, bytes_of(&programs), bytes_of(&maps.ids().map_err(io::Error::other)?)].concat())
+        Ok([name, bytes_of(&programs), bytes_of(&maps)].concat())
     }
 
     /// Removes what is kept.

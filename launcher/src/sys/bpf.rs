@@ -164,6 +164,8 @@ pub fn link(program: &impl AsFd, cgroup: &impl AsFd, attach_type: bpf_attach_typ
 /// What a link connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkEnds {
+    /// The link's own id.
+    pub link: u32,
     /// The program's id.
     pub program: u32,
     /// The cgroup's id, which is the inode of its folder; 0 once it is removed and nothing belongs to it any more, sockets
@@ -186,7 +188,7 @@ pub fn link_ends(link: BorrowedFd<'_>) -> io::Result<LinkEnds> {
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     // SAFETY: plain integers, which the kernel has filled in for a link to a cgroup and which are 0 otherwise.
     let cgroup = unsafe { info.__bindgen_anon_1.cgroup.cgroup_id };
-    Ok(LinkEnds { program: info.prog_id, cgroup })
+    Ok(LinkEnds { link: info.id, program: info.prog_id, cgroup })
 }
 
 /// Gives a program, map or link a name in a bpf file system, which keeps it for as long as it is there.
