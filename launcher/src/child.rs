@@ -4,8 +4,9 @@
 use std::{
     borrow::Cow,
     ffi::{CStr, CString},
-    io::{self, BufRead, BufReader, PipeReader, Read as _, Write as _},
+    io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read as _, Write as _},
     os::fd::{AsFd as _, OwnedFd},
+    sync::Arc,
 };
 
 use nix::{
@@ -25,6 +26,7 @@ use crate::{
     attach::Attached,
     cgroup::Leaf,
     command::Command,
+    crash::on_panic,
     harden::{Hardening, Step, View},
     outlet::{HURRY, Outlet, PIPE_BUF},
     privilege::{self, Operation},
@@ -53,6 +55,9 @@ pub enum ChildError {
         /// Why.
         source: Errno,
     },
+    /// The process has panicked.
+    #[error("{0}")]
+    Panicked(String),
     /// The process could not execute the command.
     #[error("{program}")]
     Execute {
@@ -93,6 +98,8 @@ enum Said {
     SetUp(String, i32),
     /// The command couldn't be executed.
     Execute(i32),
+    /// This process has panicked, which is an error of guard-run's.
+    Panicked(String),
 }
 
 impl Leaf {
@@ -121,19 +128,23 @@ impl Leaf {
             Side::Child => {
                 // Its own copy would keep the gate from closing when guard-run is dead.
                 drop(go);
-                let say = |said: &Said| {
-                    let said = serde_json::to_vec(said).unwrap_or_default();
-                    // If nobody is there to be told, there is nobody to let it go.
-                    let _ = (&writer).write_all(&said);
-                };
+                let writer = Arc::new(writer);
+                // It ends there and then: its memory is a copy of guard-run's, and what that would undo is guard-run's business.
+                on_panic({
+                    let writer = Arc::clone(&writer);
+                    move |line| {
+                        say(&writer, &Said::Panicked(line));
+                        exit_now(i32::from(crate::exit::FAILURE));
+                    }
+                });
                 let mut gate = BufReader::new(gate);
                 match prepare(self, command, hardening, &mut gate, launcher) {
                     Ok(()) => {
                         if gate.read_exact(&mut [0]).is_ok() {
-                            say(&Said::Execute(become_command(mask, command) as i32));
+                            say(&writer, &Said::Execute(become_command(mask, command) as i32));
                         }
                     }
-                    Err((what, error)) => say(&Said::SetUp(what.into_owned(), error as i32)),
+                    Err((what, error)) => say(&writer, &Said::SetUp(what.into_owned(), error as i32)),
                 }
                 exit_now(i32::from(crate::exit::FAILURE));
             }
@@ -171,6 +182,7 @@ impl Attached {
         let _ = send_signal(&pidfd, Signal::SIGKILL);
         let _ = waitpid(pid, None);
         Err(match serde_json::from_slice(said).map_err(|error| ChildError::Fork(error.into()))? {
+            Said::Panicked(line) => ChildError::Panicked(line),
             Said::SetUp(what, error) => ChildError::SetUp { what, source: Errno::from_raw(error) },
             Said::Execute(error) => {
                 let program = command.program.to_string_lossy().into_owned();
@@ -208,6 +220,12 @@ fn poll_again(files: &mut [PollFd<'_>], timeout: PollTimeout) -> nix::Result<()>
         }
     }
     Ok(())
+}
+
+fn say(mut writer: &PipeWriter, said: &Said) {
+    let said = serde_json::to_vec(said).unwrap_or_default();
+    // If nobody is there to be told, there is nobody to let it go.
+    let _ = writer.write_all(&said);
 }
 
 /// Does all that keeps this process in the leaf. If something fails, it returns what, and why.

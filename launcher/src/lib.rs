@@ -14,6 +14,7 @@ pub mod child;
 pub mod cli;
 pub mod command;
 pub mod compile;
+pub mod crash;
 pub mod doctor;
 pub mod events;
 pub mod exit;

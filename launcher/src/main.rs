@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    launcher::cli::main()
+    launcher::crash::guarded(launcher::cli::main)
 }

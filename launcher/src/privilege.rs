@@ -173,7 +173,10 @@ pub fn raise(operation: Operation) -> Raised {
         // As above: if it fails, the operation does.
         let _ = caps::set(None, CapSet::Effective, &raised);
     }
-    Raised(())
+    let raised = Raised(());
+    #[cfg(debug_assertions)]
+    provoked::panic_if_asked();
+    raised
 }
 
 impl Drop for Raised {
@@ -181,6 +184,40 @@ impl Drop for Raised {
         if !is_root() {
             caps::clear(None, CapSet::Effective).expect("every process may give up what it has in effect");
         }
+    }
+}
+
+/// Takes out of effect what this thread has in effect. It can't say if that fails, which it does for nobody.
+pub fn lower() {
+    if !is_root() {
+        let _ = caps::clear(None, CapSet::Effective);
+    }
+}
+
+/// Panics on request, for tests of what becomes of them. A build for anything but development has none of this: there, the environment
+/// has no say in what a program with capabilities does.
+#[cfg(debug_assertions)]
+mod provoked {
+    use std::{
+        env, process,
+        sync::{
+            OnceLock,
+            atomic::{AtomicU32, Ordering},
+        },
+    };
+
+    /// At which of guard-run's raises, from 1.
+    const AT: &str = "GUARD_RUN_PANIC_AT_RAISE";
+    /// At which of those of the command's process, before it is the command.
+    const AT_CHILDS: &str = "GUARD_RUN_PANIC_AT_CHILDS_RAISE";
+
+    pub(super) fn panic_if_asked() {
+        static FIRST: OnceLock<u32> = OnceLock::new();
+        static COUNTS: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+        let is_child = process::id() != *FIRST.get_or_init(process::id);
+        let count = COUNTS[usize::from(is_child)].fetch_add(1, Ordering::Relaxed) + 1;
+        let asked = env::var(if is_child { AT_CHILDS } else { AT }).is_ok_and(|at| at.parse() == Ok(count));
+        assert!(!asked, "asked to at raise {count}");
     }
 }
 

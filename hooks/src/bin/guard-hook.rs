@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    hooks::cli::main()
+    launcher::crash::guarded(hooks::cli::main)
 }

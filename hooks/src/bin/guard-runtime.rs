@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    hooks::runtime::main()
+    launcher::crash::guarded(hooks::runtime::main)
 }

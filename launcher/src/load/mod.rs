@@ -13,6 +13,7 @@ mod unix;
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
+    panic::resume_unwind,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
@@ -385,9 +386,11 @@ fn load_all(
         load()
     } else {
         thread::scope(|scope| {
-            let other = scope.spawn(load);
+            // Where there may be no more threads, or there is no memory for one, this one does all.
+            let other = thread::Builder::new().spawn_scoped(scope, load);
             let mut outcomes = load();
-            outcomes.extend(other.join().expect("loading does not panic"));
+            outcomes
+                .extend(other.into_iter().flat_map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic))));
             outcomes
         })
     };
