@@ -7,7 +7,10 @@ use std::{
     io::Read as _,
     os::{
         fd::AsRawFd as _,
-        unix::{fs::OpenOptionsExt as _, net::UnixListener},
+        unix::{
+            fs::{OpenOptionsExt as _, PermissionsExt as _},
+            net::UnixListener,
+        },
     },
     path::{Path, PathBuf},
     process::Command,
@@ -183,6 +186,35 @@ fn a_log_in_a_file_is_whole_although_the_command_leaves_it_at_the_end_of_all_fil
     let (log, rest) = document(&text);
     assert_eq!(log["exit"]["code"], 0);
     assert!(rest.ends_with("\nafter\n"), "{rest}");
+}
+
+/// Runs as Alice, with standard error on a file of root's that she could not open.
+#[test]
+fn a_log_in_a_file_of_somebody_elses_is_whole_wherever_the_command_leaves_it() {
+    let script = format!("{PYTHON} -c 'import os; os.lseek(2, 2**40, 0)'; $STORM tcp 9 >/dev/null");
+    let run = Run::shell(policy(), &script, &[]).for_everyone();
+    give_capabilities(run.program(), &file_capabilities());
+    let (file, storm) = (run.folder().join("both"), run.folder().join("storm"));
+    assert!(Command::new("cp").args([Path::new(STORM), &storm]).status().unwrap().success());
+    fs::write(&file, "before\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let user: Vec<String> = become_user(ALICE).into_iter().map(|word| word.into_string().unwrap()).collect();
+    let wrapper = [&with_stderr("2<>", &file)[..], &user].concat();
+    let run = run.environment("STORM", &storm).without_log().flags(["--log", "-"]).through(wrapper);
+    let _ = run.output().success();
+    let text = fs::read_to_string(&file).unwrap();
+    let (log, _) = document(text.strip_prefix("before\n").unwrap_or_else(|| panic!("{text}")));
+    assert_eq!((&log["user"]["uid"], log["events"].as_array().unwrap().len()), (&json!(ALICE), 1));
+}
+
+#[test]
+fn what_is_open_for_reading_alone_is_not_written_to() {
+    let run = Run::new(policy(), ["true"]);
+    let file = run.folder().join("read");
+    fs::write(&file, "as it was").unwrap();
+    let run = run.flags(["--verbose"]).through(with_stderr("2<", &file));
+    let _ = run.output().success();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "as it was");
 }
 
 #[test]
