@@ -9,16 +9,14 @@ mod capability;
 mod delegation;
 mod filter;
 mod helper;
+mod handed;
 mod limits;
 mod place;
 mod scope;
 mod view;
+mod walk;
 
-use std::{
-    borrow::Cow,
-    os::fd::RawFd,
-    path::{Path, PathBuf},
-};
+use std::{borrow::Cow, os::fd::RawFd, path::Path};
 
 use nix::{sys::prctl, unistd::Pid};
 use seccompiler::BpfProgram;
@@ -33,6 +31,7 @@ use crate::{
     privilege::{self, Operation},
     sys::confine::{close_on_exec_from, install_filter},
 };
+use handed::Handed;
 use limits::Limits;
 use scope::Scope;
 
@@ -101,7 +100,7 @@ pub struct Hardening {
     /// The first descriptor that the command does not get; `None` if it gets all.
     first_closed: Option<RawFd>,
     /// The folders among those that it does get.
-    folders: Vec<(RawFd, PathBuf)>,
+    folders: Vec<Handed>,
 }
 
 /// What was in force, for the log.
@@ -158,7 +157,7 @@ impl Hardening {
             filters: if full { filter::filters(&section)? } else { Vec::new() },
             first_closed,
             // While there are none of this program's own.
-            folders: first_closed.map_or_else(Vec::new, view::folders),
+            folders: first_closed.map_or_else(Vec::new, Handed::all),
             unix: policy.unix.clone(),
             mounts,
             section,

@@ -4,16 +4,15 @@
 use std::{
     ffi::CString,
     fs, io,
-    os::{fd::RawFd, unix::ffi::OsStrExt as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, open},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    sys::stat::Mode,
     unistd::{Pid, chdir},
 };
 
@@ -21,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Step,
+    handed::Handed,
     limits::{CGROUP1, Limits},
     place::Place,
 };
@@ -29,7 +29,7 @@ use crate::{
     mounts::Mount,
     policy::{Part, ProcessSection},
     privilege,
-    sys::confine::{make_read_only, mount_instead, replace_descriptor},
+    sys::confine::{make_read_only, mount_instead},
 };
 
 /// File systems by which whoever may write their files changes the kernel, or cgroups.
@@ -172,7 +172,7 @@ impl View {
 
     /// What a process in this cgroup does to see no more. Needs `CAP_SYS_ADMIN`. The folders that are handed on as descriptors
     /// are opened anew: by one from outside, everything outside could be reached.
-    pub(super) fn steps(&self, leaf: &Path, handed_on: &[(RawFd, PathBuf)]) -> Vec<Step> {
+    pub(super) fn steps(&self, leaf: &Path, handed_on: &[Handed]) -> Vec<Step> {
         let mut steps = Vec::new();
         // The first of them hides the path of the leaf, and is the leaf from then on.
         let mut shown = leaf;
@@ -194,7 +194,13 @@ impl View {
         }
         steps.extend(self.read_only.iter().map(|point| on("making read-only", point, read_only(point))));
         steps.extend(self.covered.iter().map(|socket| on("covering", socket, bind(Path::new(NO_FILE), socket))));
-        steps.extend(handed_on.iter().map(|(number, folder)| on("opening anew", folder, open_as(folder, *number))));
+        let own: Vec<Place> = self.cgroups.iter().chain(&self.hidden).cloned().collect();
+        let own: Rc<[Place]> = own.into_iter().chain(limits.legacy.iter().map(|(_, point)| point.clone())).collect();
+        steps.extend(handed_on.iter().cloned().map(|folder| {
+            let own = Rc::clone(&own);
+            let what = format!("finding the folder of descriptor {} again at {}", folder.number, folder.path.display());
+            Step::new(what, move || folder.open_anew(own.iter().map(|place| &**place)))
+        }));
         // What is mounted over it now is not what the process is in.
         let mut mounted = [&self.cgroups, &self.hidden, &self.pinned].into_iter().flatten();
         let own = std::env::current_dir().ok().filter(|own| mounted.any(|point| own.starts_with(&**point)));
@@ -218,13 +224,6 @@ pub(super) fn namespaces(section: &ProcessSection) -> [Step; 2] {
     ]
 }
 
-/// The folders among the descriptors below `first_closed`.
-pub(super) fn folders(first_closed: RawFd) -> Vec<(RawFd, PathBuf)> {
-    let paths = (0..first_closed).map(|number| (number, PathBuf::from(format!("/proc/self/fd/{number}"))));
-    let folders = paths.filter(|(_, path)| path.is_dir());
-    folders.filter_map(|(number, path)| Some((number, path.read_link().ok()?))).collect()
-}
-
 /// Whether an ordinary user can't get there, for want of rights to a folder on the way. Neither can the user's command.
 fn is_out_of_reach(point: &Path) -> bool {
     !privilege::is_root()
@@ -242,14 +241,6 @@ fn change(source: Option<&Path>, target: impl AsRef<Path>, flags: MsFlags) -> ni
 fn bind(source: &Path, target: &Path) -> impl Fn() -> nix::Result<()> + 'static {
     let (source, target) = (source.to_owned(), target.to_owned());
     move || change(Some(&source), &target, MsFlags::MS_BIND)
-}
-
-fn open_as(folder: &Path, number: RawFd) -> impl Fn() -> nix::Result<()> + 'static {
-    let folder = folder.to_owned();
-    move || {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        replace_descriptor(&open(&folder, flags, Mode::empty())?, number)
-    }
 }
 
 fn instead(folder: &Path, point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
