@@ -240,12 +240,17 @@ fn services_that_run_commands_for_others_are_out_of_reach_unless_a_rule_allows_t
     let run =
         |policy: Value, path: &str| outside.run(policy, &["path_socket"]).through(OWN_RUN).environment("SOCKET", path);
     let unix = |rules: Value| json!({"version": 1, "unix": {"default": "allow", "rules": rules}});
+    // Others may be, by whatever else runs here.
+    let is_covered = |output: &Output| {
+        let covered = output.log["enforced"]["hardening"]["covered"].as_array().unwrap();
+        covered.contains(&json!("/run/docker.sock"))
+    };
     for path in ["/run/docker.sock", "/run/link"] {
         let covered = run(json!({"version": 1}), path);
         assert_eq!(said(&covered.bare().success()), ["path_socket: ok"], "the control");
         let output = covered.output().success();
         assert_eq!(said(&output), ["path_socket: ECONNREFUSED"]);
-        assert_eq!(output.log["enforced"]["hardening"]["covered"], json!(["/run/docker.sock"]));
+        assert!(is_covered(&output));
         let other = unix(json!([{"action": "allow", "paths": ["/run/podman/*"]}]));
         assert_eq!(said(&run(other, path).output().success()), ["path_socket: ECONNREFUSED"]);
         for policy in [
@@ -255,7 +260,7 @@ fn services_that_run_commands_for_others_are_out_of_reach_unless_a_rule_allows_t
         ] {
             let output = run(policy, path).output().success();
             assert_eq!(said(&output), ["path_socket: ok"]);
-            assert_eq!(output.log["enforced"]["hardening"]["covered"], json!([]));
+            assert!(!is_covered(&output));
         }
     }
 }

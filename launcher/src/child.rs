@@ -27,7 +27,7 @@ use crate::{
     cgroup::Leaf,
     command::Command,
     crash::on_panic,
-    harden::{Hardening, Step, View},
+    harden::{HardenError, Hardening, Step, View},
     outlet::{HURRY, Outlet, PIPE_BUF},
     privilege::{self, Operation},
     signals::enough,
@@ -47,6 +47,9 @@ pub enum ChildError {
     /// There is no process for it.
     #[error("can't start a process in the cgroup")]
     Fork(#[source] io::Error),
+    /// It can't be found out what it is to be kept from.
+    #[error(transparent)]
+    Look(#[from] HardenError),
     /// The process could not be set up.
     #[error("can't set up the command's process: {what}")]
     SetUp {
@@ -74,8 +77,8 @@ pub struct Child {
     /// Its process id.
     pub pid: Pid,
     pidfd: OwnedFd,
-    /// The sockets of services that it was kept from, for the log.
-    pub covered: Vec<String>,
+    /// What it was kept from, for the log.
+    pub view: View,
 }
 
 /// The command's process to be. It waits to be let go, by [`Attached::release`] and nobody else; if that can't be any more, because
@@ -87,8 +90,8 @@ pub struct Held {
     gate: Outlet,
     /// What it has to say, if it fails. Closed by the command's execution.
     said: PipeReader,
-    /// The sockets of services that it is kept from.
-    covered: Vec<String>,
+    /// What it is kept from.
+    view: View,
 }
 
 /// What the process says that fails to be the command.
@@ -149,11 +152,11 @@ impl Leaf {
                 exit_now(i32::from(crate::exit::FAILURE));
             }
             Side::Parent { pid, pidfd } => {
-                let view = hardening.look(self.path());
+                let view = hardening.look(self.path(), command.user.as_ref())?;
                 let told = serde_json::to_string(&view).map_err(|error| ChildError::Fork(error.into()))? + "\n";
                 let mut gate = Outlet::pipe(go).map_err(ChildError::Fork)?;
                 tell(&mut gate, told.as_bytes(), &pidfd);
-                Ok(Held { pid, pidfd, gate, said, covered: view.covered() })
+                Ok(Held { pid, pidfd, gate, said, view })
             }
         }
     }
@@ -166,7 +169,7 @@ impl Attached {
     ///
     /// When it couldn't be set up, or the command can't be executed.
     pub fn release(&self, held: Held, command: &Command) -> Result<Child, ChildError> {
-        let Held { pid, pidfd, mut gate, mut said, covered } = held;
+        let Held { pid, pidfd, mut gate, mut said, view } = held;
         tell(&mut gate, &[0], &pidfd);
         if !has_said(&said).map_err(|error| ChildError::Fork(error.into()))? {
             let _ = send_signal(&pidfd, Signal::SIGKILL);
@@ -176,7 +179,7 @@ impl Attached {
         let length = said.read(&mut text).map_err(ChildError::Fork)?;
         let said = &text[..length];
         if said.is_empty() {
-            return Ok(Child { pid, pidfd, covered });
+            return Ok(Child { pid, pidfd, view });
         }
         // It ends by itself, unless somebody has stopped it.
         let _ = send_signal(&pidfd, Signal::SIGKILL);

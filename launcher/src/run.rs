@@ -124,7 +124,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
             cgroup: attached.leaf.path().to_owned(),
             hooks: Vec::new(),
             unrestricted: tables.unrestricted(),
-            hardening: hardening.report(child.covered.clone()),
+            hardening: hardening.report(child.view.covered(), child.view.crowded()),
             inherited: inherited.into_iter().filter(|inherited| hardening.hands_on(inherited.fd)).collect(),
         },
         lost: 0,
@@ -228,6 +228,13 @@ fn conclude(options: &Options, log: &mut Destination, report: &Report) -> anyhow
     }
     if report.enforced.hardening.isolation == InForce::CgroupOnly && options.verbosity >= 0 {
         tell("isolation is \"cgroup-only\": this was no boundary, a command can leave its cgroup");
+    }
+    let crowded = &report.enforced.hardening.crowded;
+    if !crowded.is_empty() && options.verbosity >= 0 {
+        tell(&format!(
+            "too many users have folders in {}: sockets in some of them were not covered",
+            crowded.join(", ")
+        ));
     }
     match report.summary() {
         Some(summary) if options.verbosity >= 0 => tell(&format!("{summary}; log: {log}")),

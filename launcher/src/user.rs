@@ -1,6 +1,10 @@
 //! The user that a command runs as (`--user NAME|UID[:GID]`).
 
-use std::{collections::BTreeSet, process::Command, str::FromStr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    process::Command,
+    str::FromStr,
+};
 
 use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups};
 
@@ -123,6 +127,14 @@ pub fn local_name(uid: Uid) -> Option<String> {
     let text = std::fs::read_to_string("/etc/passwd").ok()?;
     let mut entries = text.lines().map(|line| Entry(line.to_owned()));
     entries.find(|entry| entry.uid() == Ok(uid.as_raw())).map(|entry| entry.field(0).to_owned())
+}
+
+/// The users of /etc/passwd: their numbers, by their names.
+#[must_use]
+pub fn local_ids() -> HashMap<String, u32> {
+    let text = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let entries = text.lines().map(|line| Entry(line.to_owned()));
+    entries.filter_map(|entry| Some((entry.field(0).to_owned(), entry.uid().ok()?))).collect()
 }
 
 fn is_digits(text: &str) -> bool {

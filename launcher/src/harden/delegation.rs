@@ -1,50 +1,69 @@
 //! Sockets of services that do things for whoever asks: asking one of them to run a command outside is the oldest way out. They
 //! are covered, so that nobody answers there, unless a rule of the unix section allows them by name.
+//!
+//! Most are in folders of root's or of the command's user, and are covered one by one. A folder in which others can make
+//! sockets is covered as a whole, and so is one with more sockets than [`MANY`]. Into those of other users, nobody looks: such a
+//! user could have them hold anything, or never answer. A command of root's could reach the sockets in them all the same, so
+//! it has these folders covered as well.
 
 use std::{
+    cell::OnceCell,
     collections::BTreeSet,
-    env, fs,
-    os::unix::{ffi::OsStrExt as _, fs::FileTypeExt as _},
+    env,
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use common::unix;
-
-use crate::{
-    compile::UnixTables,
-    policy::{Action, Section, UnixRule},
+use nix::{
+    fcntl::{AT_FDCWD, OFlag, ResolveFlag},
+    sys::stat::{SFlag, fstat},
+    unistd::getuid,
 };
 
-/// Where services of the system listen that run commands, start processes or containers, or have it done. `*` is any name.
-const SYSTEM: [&str; 21] = [
-    // D-Bus: systemd, polkit, package managers …
-    "/run/dbus/system_bus_socket",
-    "/run/systemd/private",
-    "/run/systemd/io.systemd.*",
-    "/run/systemd/machine/io.systemd.*",
-    // Containers and virtual machines.
-    "/run/docker.sock",
-    "/run/docker/*.sock",
-    "/run/podman/podman.sock",
-    "/run/containerd/*.sock",
-    "/run/crio/crio.sock",
-    "/run/buildkit/buildkitd.sock",
-    "/run/lxd.socket",
-    "/var/lib/lxd/unix.socket",
-    "/var/lib/incus/unix.socket",
-    "/var/snap/lxd/common/lxd/unix.socket",
-    "/run/libvirt/*",
-    "/run/snapd.socket",
-    "/run/snapd-snap.socket",
-    // Terminals of others: tmux, screen.
-    "/tmp/tmux-*/*",
-    "/run/tmux/*/*",
-    "/run/screen/*/*",
-    // Build and configuration services.
-    "/nix/var/nix/daemon-socket/socket",
+use super::{
+    cover::Cover,
+    walk::{Found, Trust, Walk, What, if_there, is, open_without_links},
+};
+use crate::{
+    compile::UnixTables,
+    mounts::Mount,
+    policy::{Action, Section, SocketPattern, UnixRule},
+    user::{Identity, local_ids, local_name},
+};
+
+/// Where services of the system listen that run commands, start processes or containers, or have it done: a folder, and what is
+/// below it. `*` is any name.
+const SYSTEM: [(&str, &[&str]); 4] = [
+    (
+        "/run",
+        &[
+            // D-Bus: systemd, polkit, package managers …
+            "dbus/system_bus_socket",
+            "systemd/private",
+            "systemd/io.systemd.*",
+            "systemd/machine/io.systemd.*",
+            // Containers and virtual machines.
+            "docker.sock",
+            "docker/*.sock",
+            "podman/podman.sock",
+            "containerd/*.sock",
+            "crio/crio.sock",
+            "buildkit/buildkitd.sock",
+            "lxd.socket",
+            "libvirt/*",
+            "snapd.socket",
+            "snapd-snap.socket",
+        ],
+    ),
+    ("/var/lib", &["lxd/unix.socket", "incus/unix.socket"]),
+    ("/var/snap", &["lxd/common/lxd/unix.socket"]),
+    // Builds are run by it.
+    ("/nix/var/nix", &["daemon-socket/socket"]),
 ];
 
-/// Where those of a user do, below /run/user/UID.
+/// Where those of a user do, below /run/user/UID or what XDG_RUNTIME_DIR names.
 const USER: [&str; 9] = [
     "bus",
     "dbus-1/*",
@@ -57,6 +76,21 @@ const USER: [&str; 9] = [
     "vscode-*.sock",
 ];
 
+/// How the folders of users are told apart.
+#[derive(Clone, Copy)]
+enum By {
+    Number,
+    Name,
+}
+
+/// Where users have folders of their own beside each other: the folder for all, what their names begin with, what comes then,
+/// and where in them the sockets are.
+const SHARED: [(&str, &str, By, &str); 3] =
+    [("/tmp", "tmux-", By::Number, "*"), ("/run/tmux", "", By::Number, "*"), ("/run/screen", "S-", By::Name, "*")];
+
+/// The folders of users' sessions, by number. Only root makes them.
+const RUNTIME: &str = "/run/user";
+
 /// Variables that name such a socket, and what comes before its path in them.
 const VARIABLES: [(&str, &str); 5] = [
     ("DBUS_SESSION_BUS_ADDRESS", "unix:path="),
@@ -66,98 +100,501 @@ const VARIABLES: [(&str, &str); 5] = [
     ("TMUX", ""),
 ];
 
-/// Where to look.
-pub struct Doors {
+/// Variables that name a folder, and where in it such a socket is.
+const FOLDERS: [(&str, &[&str]); 1] = [("XDG_RUNTIME_DIR", &USER)];
+
+/// How many sockets like one pattern are covered one by one.
+const MANY: usize = 64;
+
+/// How many folders of other users, in one for all of them, are looked at: anybody can make as many as there is room for. Those of
+/// the lowest numbers come first, and no user that isn't one of a directory service or of another user's (subuid(5)) has a higher one.
+const TRIED: usize = 1 << 17;
+
+/// How many of them are covered, each user having one; and how many sockets are in a folder that can't be covered as a whole.
+const OTHERS: usize = 256;
+
+/// Where to look, and for whom.
+pub(super) struct Doors<'a> {
     /// Below this folder, for tests; `/` otherwise.
     root: PathBuf,
+    /// Whose command it is.
+    user: u32,
+    /// The user's name.
+    name: Option<String>,
     /// Paths that the environment names.
     named: Vec<PathBuf>,
+    /// Folders that the environment names, with what to look for there.
+    folders: Vec<(PathBuf, &'static [&'static str])>,
+    mounts: &'a [Mount],
 }
 
-impl Doors {
-    /// Those of this machine, and of this process's environment.
-    #[must_use]
-    pub fn host() -> Self {
-        let named = VARIABLES.iter().filter_map(|(name, prefix)| {
+impl<'a> Doors<'a> {
+    /// Those of this machine, where this is mounted, and of this process's environment. The command is another user's than this
+    /// process, if one is given.
+    pub(super) fn host(identity: Option<&Identity>, mounts: &'a [Mount]) -> Self {
+        let user = identity.map_or_else(getuid, |identity| identity.uid);
+        let account = identity.and_then(|identity| identity.account.as_ref());
+        let name = match account {
+            Some(account) => Some(account.name.clone()),
+            None if user.is_root() => None,
+            None => local_name(user),
+        };
+        let named = VARIABLES.iter().filter_map(|(name, before)| {
             let value = env::var(name).ok()?;
             // What follows a path: other properties, or other addresses.
-            value.strip_prefix(prefix)?.split([',', ';']).next().map(PathBuf::from)
+            let path = value.strip_prefix(before)?.split([',', ';']).next()?;
+            Some(PathBuf::from(path)).filter(|path| path.is_absolute())
         });
-        Self { root: "/".into(), named: named.collect() }
+        let folders = FOLDERS.iter().filter_map(|(name, patterns)| Some((env::var_os(name)?.into(), *patterns)));
+        let folders = folders.collect();
+        Self { root: "/".into(), user: user.as_raw(), name, named: named.collect(), folders, mounts }
+    }
+
+    /// The users into whose folders it looks, with their names.
+    fn owners(&self) -> Vec<(u32, Option<&str>)> {
+        let own = (self.user, self.name.as_deref());
+        if own.0 == ROOT.0 { vec![ROOT] } else { vec![ROOT, own] }
     }
 }
 
-/// The sockets that are there, by their real paths, but for those that a rule of the policy's unix section allows.
-#[must_use]
-pub fn delegation_sockets(doors: &Doors, unix: Option<&Section<UnixRule>>) -> Vec<PathBuf> {
-    let system = SYSTEM.iter().flat_map(|pattern| matching(&doors.root, pattern));
-    let users = matching(&doors.root, "/run/user/*");
-    let users = users.iter().flat_map(|folder| USER.iter().flat_map(|pattern| matching(folder, pattern)));
-    let found = system.chain(users).chain(doors.named.iter().cloned());
-    let sockets = found.filter(|path| path.metadata().is_ok_and(|file| file.file_type().is_socket()));
-    let real: BTreeSet<PathBuf> = sockets.filter_map(|path| path.canonicalize().ok()).collect();
-    // Were all others denied, what is allowed is so by a rule.
-    let rules = unix.map(|section| Section { default: Action::Deny, rules: section.rules.clone() });
-    let allowed = rules.and_then(|rules| UnixTables::compile(&rules).ok());
-    real.into_iter().filter(|path| !allowed.as_ref().is_some_and(|rules| allows(rules, path))).collect()
+const ROOT: (u32, Option<&str>) = (0, Some("root"));
+
+/// What there is to be covered.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Covers {
+    /// What was found.
+    pub(super) found: BTreeSet<Cover>,
+    /// Folders that have so much of other users that there may be more in them.
+    pub(super) crowded: BTreeSet<PathBuf>,
 }
 
-/// The files below a folder whose path is like a pattern.
-fn matching(root: &Path, pattern: &str) -> Vec<PathBuf> {
-    let mut found = vec![root.to_owned()];
-    for part in pattern.split('/').filter(|part| !part.is_empty()) {
-        found = match part.split_once('*') {
-            None => found.into_iter().map(|path| path.join(part)).collect(),
-            Some((start, end)) => found.iter().flat_map(|folder| entries(folder, start, end)).collect(),
+/// Finds the sockets that are there, but for those that a rule of the policy's unix section allows.
+///
+/// # Errors
+///
+/// When this process can't look.
+pub(super) fn find(doors: &Doors, unix: Option<&Section<UnixRule>>) -> nix::Result<Covers> {
+    let owners = doors.owners();
+    let numbers: Vec<u32> = owners.iter().map(|(number, _)| *number).collect();
+    let walk = &Walk::new(&doors.root, &numbers, doors.mounts)?;
+    let mut finder = Finder { allowed: Allowed::new(unix), covers: Covers::default() };
+    for (folder, patterns) in SYSTEM {
+        finder.below(walk, folder, patterns)?;
+    }
+    for folder in BTreeSet::from(SHARED.map(|(folder, ..)| folder)) {
+        finder.in_shared(walk, folder, &owners, doors.user == ROOT.0)?;
+    }
+    for number in numbers {
+        finder.below(walk, format!("{RUNTIME}/{number}"), &USER)?;
+    }
+    for (folder, patterns) in &doors.folders {
+        finder.below(walk, folder, patterns)?;
+    }
+    if doors.user == ROOT.0 {
+        finder.sessions_of_others(walk)?;
+    }
+    for path in &doors.named {
+        finder.named(path)?;
+    }
+    Ok(finder.covers.without_hidden())
+}
+
+impl Covers {
+    /// Without what is in a folder that is covered as a whole.
+    fn without_hidden(mut self) -> Self {
+        let folders = self.found.iter().filter(|cover| cover.is_folder());
+        let folders: Vec<PathBuf> = folders.map(|cover| cover.path().to_owned()).collect();
+        let is_hidden = |path: &Path| folders.iter().any(|folder| path != folder && path.starts_with(folder));
+        self.found.retain(|cover| !is_hidden(cover.path()));
+        self
+    }
+}
+
+struct Finder<'a> {
+    allowed: Allowed<'a>,
+    covers: Covers,
+}
+
+impl Finder<'_> {
+    /// Covers what is like these patterns, below a folder.
+    fn below(&mut self, walk: &Walk, folder: impl AsRef<Path>, patterns: &[&str]) -> nix::Result<()> {
+        let Some(folder) = walk.find(folder)?.map(Found::shared) else { return Ok(()) };
+        patterns.iter().try_for_each(|pattern| self.like(walk, &folder, pattern, MANY))
+    }
+
+    /// Covers what is like a pattern, in a folder: the folder as a whole where others can make something in it, or where more
+    /// than this many entries are like it.
+    fn like(&mut self, walk: &Walk, folder: &Found, pattern: &str, most: usize) -> nix::Result<()> {
+        let (part, rest) = pattern.split_once('/').map_or((pattern, None), |(part, rest)| (part, Some(rest)));
+        let What::Folder(trust) = folder.what else { return Ok(()) };
+        if trust == Trust::Others {
+            return self.whole(walk, folder, pattern);
+        }
+        let Some((start, end)) = part.split_once('*') else {
+            return self.entry(walk, folder, part.as_ref(), rest, most);
         };
+        let names = folder.names(most.saturating_add(1), |name| is_like(&name, start, end).then_some(name))?;
+        if names.len() > most {
+            if trust == Trust::Owner && most == MANY {
+                return self.whole(walk, folder, pattern);
+            }
+            self.covers.crowded.insert(folder.path.clone());
+        }
+        names.iter().take(most).try_for_each(|name| self.entry(walk, folder, name, rest, most))
     }
-    found
+
+    fn entry(&mut self, walk: &Walk, folder: &Found, name: &OsStr, rest: Option<&str>, most: usize) -> nix::Result<()> {
+        let Some(found) = walk.enter(folder, name)? else { return Ok(()) };
+        if let Some(rest) = rest {
+            return self.like(walk, &found, rest, most);
+        }
+        if matches!(found.what, What::Socket) {
+            self.socket(found.path);
+        }
+        Ok(())
+    }
+
+    /// Covers a folder. If a rule allows anything in it, that could not be reached then, so it is looked into instead.
+    fn whole(&mut self, walk: &Walk, folder: &Found, pattern: &str) -> nix::Result<()> {
+        if self.allowed.is_possible_below(&folder.path) {
+            let walk = walk.trusting(folder.owner);
+            let folder = walk.again(folder)?.shared();
+            return self.like(&walk, &folder, pattern, OTHERS);
+        }
+        self.covers.found.insert(Cover::Folder(folder.path.clone().into()));
+        Ok(())
+    }
+
+    fn socket(&mut self, path: PathBuf) {
+        if !self.allowed.allows(&path) {
+            self.covers.found.insert(Cover::Socket(path.into()));
+        }
+    }
+
+    /// Covers a socket that the environment names. Whoever can set that may look there, but not in a session of another user's.
+    fn named(&mut self, path: &Path) -> nix::Result<()> {
+        if self.covers.found.iter().any(|cover| cover.is_folder() && path.starts_with(cover.path())) {
+            return Ok(());
+        }
+        let Ok(path) = path.canonicalize() else { return Ok(()) };
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        if let Some(file) = if_there(open_without_links(AT_FDCWD, &path, flags, ResolveFlag::empty()))?
+            && is(&fstat(&file)?, SFlag::S_IFSOCK)
+        {
+            self.socket(path);
+        }
+        Ok(())
+    }
+
+    /// Covers the folders of other users' sessions.
+    fn sessions_of_others(&mut self, walk: &Walk) -> nix::Result<()> {
+        let Some(folder) = walk.find(RUNTIME)? else { return Ok(()) };
+        if !matches!(folder.what, What::Folder(Trust::Owner)) {
+            return Ok(());
+        }
+        for user in folder.names(usize::MAX, |name| number(name.to_str()?))? {
+            let path = folder.path.join(user.to_string());
+            if walk.trusts(user) {
+                continue;
+            }
+            if self.allowed.is_possible_below(&path) {
+                self.below(&walk.trusting(user), format!("{RUNTIME}/{user}"), &USER)?;
+            } else {
+                self.covers.found.insert(Cover::Folder(path.into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Covers what is in the folders of these users, in one for all of them; and the folders of others, if the command is root's.
+    fn in_shared(&mut self, walk: &Walk, path: &str, owners: &[(u32, Option<&str>)], others: bool) -> nix::Result<()> {
+        let Some(folder) = walk.find(path)?.map(Found::shared) else { return Ok(()) };
+        for (start, by, below) in
+            SHARED.iter().filter(|(folder, ..)| *folder == path).map(|(_, start, by, below)| (start, by, below))
+        {
+            for (number, name) in owners {
+                let own = match by {
+                    By::Number => Some(number.to_string()),
+                    By::Name => name.map(str::to_owned),
+                };
+                if let Some(own) = own {
+                    self.like(walk, &folder, &format!("{start}{own}/{below}"), MANY)?;
+                }
+            }
+        }
+        if others { self.folders_of_others(walk, folder, path) } else { Ok(()) }
+    }
+
+    /// Covers the folders of other users in a folder for all of them, which is at this path.
+    fn folders_of_others(&mut self, walk: &Walk, folder: Found, path: &str) -> nix::Result<()> {
+        let ids = OnceCell::new();
+        let candidate = |name: OsString| {
+            let text = name.to_str()?;
+            SHARED.iter().filter(|(folder, ..)| *folder == path).find_map(|(_, start, by, below)| {
+                let user = text.strip_prefix(start)?;
+                let user = match by {
+                    By::Number => number(user),
+                    By::Name => ids.get_or_init(local_ids).get(user).copied(),
+                };
+                user.filter(|user| !walk.trusts(*user)).map(|user| (user, text.to_owned(), *below))
+            })
+        };
+        let mut candidates = folder.names(usize::MAX, candidate)?;
+        candidates.sort_unstable();
+        let (mut covered, tried) = (0, candidates.len().min(TRIED));
+        let mut is_crowded = tried < candidates.len();
+        for (user, name, below) in candidates.into_iter().take(tried) {
+            let walk = walk.trusting(user);
+            let found = walk.enter(&folder, &name)?;
+            let Some(found) = found.filter(|found| found.owner == user && matches!(found.what, What::Folder(_))) else {
+                continue;
+            };
+            if self.allowed.is_possible_below(&found.path) {
+                self.like(&walk, &found, below, MANY)?;
+            } else if covered < OTHERS {
+                covered += 1;
+                self.covers.found.insert(Cover::FolderOf(found.path.into(), user));
+            } else {
+                is_crowded = true;
+            }
+        }
+        if is_crowded {
+            self.covers.crowded.insert(folder.path);
+        }
+        Ok(())
+    }
 }
 
-fn entries(folder: &Path, start: &str, end: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    let is_like = |name: &[u8]| name.strip_prefix(start.as_bytes()).is_some_and(|rest| rest.ends_with(end.as_bytes()));
-    entries.filter(|entry| is_like(entry.file_name().as_bytes())).map(|entry| entry.path()).collect()
+/// The number of a user, as it is written.
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|number: &u32| number.to_string() == text)
 }
 
-fn allows(rules: &UnixTables, path: &Path) -> bool {
-    let bytes = path.as_os_str().as_bytes();
-    let mut name = [0; unix::NAME_LEN];
-    let (Some(room), Ok(length)) = (name.get_mut(..bytes.len()), u32::try_from(bytes.len())) else { return false };
-    room.copy_from_slice(bytes);
-    rules.decide(&unix::Peer { kind: unix::Kind::PATH, length, name: &name }).allow
+fn is_like(name: &OsStr, start: &str, end: &str) -> bool {
+    name.as_bytes().strip_prefix(start.as_bytes()).is_some_and(|rest| rest.ends_with(end.as_bytes()))
+}
+
+/// What rules of the unix section allow by name.
+struct Allowed<'a> {
+    /// As if all others were denied: then what is allowed is so by a rule.
+    rules: Option<UnixTables>,
+    section: &'a [UnixRule],
+}
+
+impl<'a> Allowed<'a> {
+    fn new(unix: Option<&'a Section<UnixRule>>) -> Self {
+        let rules = unix.map(|section| Section { default: Action::Deny, rules: section.rules.clone() });
+        let rules = rules.and_then(|rules| UnixTables::compile(&rules).ok());
+        Self { rules, section: unix.map_or(&[], |section| &section.rules) }
+    }
+
+    fn allows(&self, path: &Path) -> bool {
+        let Some(rules) = &self.rules else { return false };
+        let bytes = path.as_os_str().as_bytes();
+        let mut name = [0; unix::NAME_LEN];
+        let (Some(room), Ok(length)) = (name.get_mut(..bytes.len()), u32::try_from(bytes.len())) else { return false };
+        room.copy_from_slice(bytes);
+        rules.decide(&unix::Peer { kind: unix::Kind::PATH, length, name: &name }).allow
+    }
+
+    /// Whether a rule may allow something in a folder: by what comes before its first wildcard.
+    fn is_possible_below(&self, folder: &Path) -> bool {
+        let folder = format!("{}/", folder.display());
+        let is_below = |pattern: &SocketPattern| {
+            let SocketPattern::Named(glob) = pattern else { return false };
+            let text = glob.as_str();
+            match text.find(['*', '?']) {
+                Some(wild) => text[..wild].starts_with(&folder) || folder.starts_with(&text[..wild]),
+                None => text.starts_with(&folder),
+            }
+        };
+        let mut allowing = self.section.iter().filter(|rule| rule.action == Action::Allow);
+        allowing.any(|rule| rule.paths.as_ref().is_none_or(|paths| paths.iter().any(is_below)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::{
+        fs,
+        os::unix::{fs::PermissionsExt as _, fs::symlink, net::UnixListener},
+    };
+
+    use nix::unistd::geteuid;
+    use tempfile::TempDir;
 
     use super::*;
     use crate::policy::Document;
 
-    #[test]
-    fn sockets_are_found_where_they_are_and_files_of_other_kinds_are_not() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let root = folder.path().canonicalize().expect("its path");
-        for name in ["run/docker", "run/user/7/podman", "tmp/tmux-7", "var"] {
-            fs::create_dir_all(root.join(name)).expect("a folder");
-        }
-        // In the order of their paths.
-        let sockets = ["run/docker/x.sock", "run/docker.sock", "run/user/7/podman/podman.sock", "tmp/tmux-7/default"];
-        let listeners: Vec<_> = sockets.iter().map(|name| UnixListener::bind(root.join(name)).expect(name)).collect();
-        fs::write(root.join("run/docker/y.sock"), "").expect("a file");
-        std::os::unix::fs::symlink("/run", root.join("var/run")).expect("a link");
-        let doors = Doors { root: root.clone(), named: vec![root.join("run/docker.sock"), root.join("missing")] };
-        let found = delegation_sockets(&doors, None);
-        assert_eq!(found, sockets.map(|name| root.join(name)));
-        drop(listeners);
+    /// A folder that counts as `/`, in which this process's user has a session.
+    struct Machine {
+        folder: TempDir,
+        user: u32,
+        listeners: Vec<UnixListener>,
+    }
 
-        let policy = format!(
-            r#"{{"version": 1, "unix": {{"default": "allow", "rules": [{{"action": "allow", "paths": ["{}/run/docker.sock"]}}]}}}}"#,
-            root.display()
-        );
-        let policy = Document::new(Path::new("test"), policy.into()).parse().expect("a policy");
-        let found = delegation_sockets(&doors, policy.unix.as_ref());
-        assert_eq!(found, [0, 2, 3].map(|index| sockets[index]).iter().map(|name| root.join(name)).collect::<Vec<_>>());
+    impl Machine {
+        fn with(sockets: &[&str]) -> Self {
+            let folder = tempfile::tempdir().expect("a folder");
+            let mut machine = Self { folder, user: geteuid().as_raw(), listeners: Vec::new() };
+            machine.shared("tmp");
+            machine.listen(sockets);
+            machine
+        }
+
+        fn root(&self) -> PathBuf {
+            self.folder.path().canonicalize().expect("its path")
+        }
+
+        /// A path in which `UID` is the user's number.
+        fn path(&self, path: &str) -> PathBuf {
+            self.root().join(path.replace("UID", &self.user.to_string()))
+        }
+
+        fn shared(&self, path: &str) {
+            let path = self.path(path);
+            fs::create_dir_all(&path).expect("a folder");
+            fs::set_permissions(path, fs::Permissions::from_mode(0o1777)).expect("it is ours");
+        }
+
+        fn listen(&mut self, sockets: &[&str]) {
+            for path in sockets {
+                let path = self.path(path);
+                fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+                // The path may be longer than an address can be.
+                let link = self.root().join("here");
+                symlink(path.parent().expect("a folder"), &link).expect("a link");
+                self.listeners
+                    .push(UnixListener::bind(link.join(path.file_name().expect("a name"))).expect("a socket"));
+                fs::remove_file(link).expect("it is ours");
+            }
+        }
+
+        fn covers(&self, named: &[&str], policy: Option<&str>) -> Covers {
+            let doors = Doors {
+                root: self.root(),
+                user: self.user,
+                name: Some("me".into()),
+                named: named.iter().map(|path| self.path(path)).collect(),
+                folders: Vec::new(),
+                mounts: &[],
+            };
+            let policy = policy.map(|rules| {
+                let unix = format!(r#"{{"default": "allow", "rules": [{rules}]}}"#)
+                    .replace("ROOT", &self.root().display().to_string());
+                let text = format!(r#"{{"version": 1, "unix": {unix}}}"#);
+                Document::new(Path::new("test"), text.into()).parse().expect("a policy")
+            });
+            find(&doors, policy.as_ref().and_then(|policy| policy.unix.as_ref())).expect("this process can look")
+        }
+
+        fn found(&self, policy: Option<&str>) -> Vec<String> {
+            let root = self.root().display().to_string();
+            let covers = self.covers(&[], policy);
+            let mut names: Vec<String> =
+                covers.found.iter().map(|cover| cover.name().trim_start_matches(&root)[1..].to_owned()).collect();
+            names.sort_unstable();
+            names
+        }
+
+        fn is_found(&self, sockets: &[&str]) {
+            let user = self.user.to_string();
+            let mut sockets: Vec<String> = sockets.iter().map(|path| path.replace("UID", &user)).collect();
+            sockets.sort_unstable();
+            assert_eq!(self.found(None), sockets);
+        }
+    }
+
+    #[test]
+    fn every_service_is_found_where_it_listens() {
+        let sockets = [
+            "run/dbus/system_bus_socket",
+            "run/systemd/private",
+            "run/systemd/io.systemd.Manager",
+            "run/systemd/machine/io.systemd.Machine",
+            "run/docker.sock",
+            "run/docker/metrics.sock",
+            "run/podman/podman.sock",
+            "run/containerd/containerd.sock",
+            "run/crio/crio.sock",
+            "run/buildkit/buildkitd.sock",
+            "run/lxd.socket",
+            "run/libvirt/libvirt-sock",
+            "run/snapd.socket",
+            "run/snapd-snap.socket",
+            "var/lib/lxd/unix.socket",
+            "var/lib/incus/unix.socket",
+            "var/snap/lxd/common/lxd/unix.socket",
+            "nix/var/nix/daemon-socket/socket",
+            "run/user/UID/bus",
+            "run/user/UID/dbus-1/services",
+            "run/user/UID/systemd/private",
+            "run/user/UID/systemd/io.systemd.Manager",
+            "run/user/UID/docker.sock",
+            "run/user/UID/podman/podman.sock",
+            "run/user/UID/buildkit/buildkitd.sock",
+            "run/user/UID/emacs/server",
+            "run/user/UID/vscode-ipc-1.sock",
+            "tmp/tmux-UID/default",
+            "run/tmux/UID/default",
+            "run/screen/S-root/123.tty",
+        ];
+        Machine::with(&sockets).is_found(&sockets);
+    }
+
+    #[test]
+    fn only_sockets_are_found_and_by_their_real_paths() {
+        let machine = Machine::with(&["run/podman/podman.sock", "srv/bus"]);
+        fs::create_dir_all(machine.path("run/docker")).expect("a folder");
+        fs::write(machine.path("run/docker/x.sock"), "").expect("a file");
+        symlink("/run/podman/podman.sock", machine.path("run/docker.sock")).expect("a link");
+        symlink("../podman/podman.sock", machine.path("run/docker/y.sock")).expect("a link");
+        symlink("loop.sock", machine.path("run/docker/loop.sock")).expect("a link");
+        machine.is_found(&["run/podman/podman.sock"]);
+
+        symlink("srv", machine.path("link")).expect("a link");
+        let covers = machine.covers(&["link/bus", "missing", "run/docker/x.sock"], None);
+        let named = [machine.path("run/podman/podman.sock"), machine.path("srv/bus")];
+        assert_eq!(covers.found, named.map(|path| Cover::Socket(path.into())).into());
+    }
+
+    #[test]
+    fn what_rules_allow_is_left_alone() {
+        let machine = Machine::with(&["run/docker.sock", "run/docker/x.sock", "tmp/tmux-UID/default"]);
+        let mut found = machine.found(None);
+        found.retain(|path| path != "run/docker.sock");
+        let rule = r#"{"action": "allow", "paths": ["ROOT/run/docker.sock"]}"#;
+        assert_eq!(machine.found(Some(rule)), found);
+        assert_eq!(machine.found(Some(r#"{"action": "allow", "paths": ["*"]}"#)), Vec::<String>::new());
+        let but = r#"{"action": "deny", "paths": ["ROOT/run/docker.sock"]}, {"action": "allow"}"#;
+        assert_eq!(machine.found(Some(but)), ["run/docker.sock"]);
+    }
+
+    #[test]
+    fn a_folder_is_covered_as_a_whole_where_there_are_many_sockets_or_others_can_make_them() {
+        let mut machine = Machine::with(&["run/libvirt/0"]);
+        fs::create_dir_all(machine.path("tmp/tmux-UID")).expect("a folder");
+        for name in 0..=MANY {
+            fs::hard_link(machine.path("run/libvirt/0"), machine.path(&format!("tmp/tmux-UID/{name}")))
+                .expect("a link");
+        }
+        machine.listen(&["run/docker/x.sock"]);
+        fs::set_permissions(machine.path("run/docker"), fs::Permissions::from_mode(0o775)).expect("it is ours");
+        machine.is_found(&["run/docker/", "run/libvirt/0", "tmp/tmux-UID/"]);
+        // Unless a rule allows something in it: then all else is.
+        let rule = r#"{"action": "allow", "paths": ["ROOT/run/docker/x.sock", "ROOT/tmp/*/7"]}"#;
+        let found = machine.found(Some(rule));
+        assert_eq!(found.len(), 1 + MANY, "{found:?}");
+        assert!(!found.iter().any(|path| path.ends_with("/7") || path.ends_with("x.sock")), "{found:?}");
+    }
+
+    #[test]
+    fn nobody_looks_into_the_sessions_of_others() {
+        let other = geteuid().as_raw() + 1;
+        let [bus, tmux] = [format!("run/user/{other}/bus"), format!("tmp/tmux-{other}/default")];
+        let machine = Machine::with(&[&bus, &tmux]);
+        // The folder in /tmp doesn't belong to the user whose it is said to be.
+        let expected = if machine.user == 0 { vec![format!("run/user/{other}/")] } else { Vec::new() };
+        assert_eq!(machine.found(None), expected);
     }
 }

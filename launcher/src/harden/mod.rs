@@ -6,10 +6,11 @@
 //! from ([`Hardening::look`]). The process is not the command unless all steps succeed.
 
 mod capability;
+mod cover;
 mod delegation;
 mod filter;
-mod helper;
 mod handed;
+mod helper;
 mod limits;
 mod place;
 mod scope;
@@ -18,11 +19,10 @@ mod walk;
 
 use std::{borrow::Cow, os::fd::RawFd, path::Path};
 
-use nix::{sys::prctl, unistd::Pid};
+use nix::{errno::Errno, sys::prctl, unistd::Pid};
 use seccompiler::BpfProgram;
 use serde::Serialize;
 
-pub use delegation::{Doors, delegation_sockets};
 pub use view::View;
 
 use crate::{
@@ -30,7 +30,9 @@ use crate::{
     policy::{Architecture, Isolation, Mode, Part, Policy, ProcessSection, Section, SocketFamily, UnixRule},
     privilege::{self, Operation},
     sys::confine::{close_on_exec_from, install_filter},
+    user::Identity,
 };
+use delegation::{Covers, Doors};
 use handed::Handed;
 use limits::Limits;
 use scope::Scope;
@@ -55,6 +57,9 @@ pub enum HardenError {
         /// What is in the way.
         why: String,
     },
+    /// The sockets of services can't be looked for.
+    #[error("can't look for sockets of services that run commands for others")]
+    Look(#[source] Errno),
     /// The filter of system calls can't be put together.
     #[error("the filter of system calls")]
     Filter(#[from] seccompiler::BackendError),
@@ -120,8 +125,12 @@ pub struct HardeningReport {
     /// The architectures beside the machine's own whose system calls it could use. No filter saw these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub architectures: Vec<Architecture>,
-    /// The sockets of services that run commands for others, from which it was kept.
+    /// The sockets of services that run commands for others, from which it was kept, and the folders with such sockets. These
+    /// have a slash at their end.
     pub covered: Vec<String>,
+    /// The folders in which other users had so many folders of their own that not all were covered.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub crowded: Vec<String>,
 }
 
 /// How much was in force.
@@ -165,20 +174,24 @@ impl Hardening {
         })
     }
 
-    /// Looks for what a command in this leaf is to be kept from, this process among it.
-    #[must_use]
-    pub fn look(&self, leaf: &Path) -> View {
+    /// Looks for what a command in this leaf is to be kept from, this process among it. The command is this user's, or
+    /// guard-run's own.
+    ///
+    /// # Errors
+    ///
+    /// When this process can't look for sockets of services.
+    pub fn look(&self, leaf: &Path, user: Option<&Identity>) -> Result<View, HardenError> {
         if self.isolation != InForce::Full {
-            return View::default();
+            return Ok(View::default());
         }
-        let doors = if self.section.allows(Part::Delegation) {
-            Vec::new()
+        let covers = if self.section.allows(Part::Delegation) {
+            Covers::default()
         } else {
-            delegation_sockets(&Doors::host(), self.unix.as_ref())
+            delegation::find(&Doors::host(user, &self.mounts), self.unix.as_ref()).map_err(HardenError::Look)?
         };
         let helpers = if self.section.allows(Part::KernelHelpers) { Vec::new() } else { helper::places() };
-        let view = View::new(&self.section, &self.mounts, Pid::this(), doors);
-        view.pinning(helpers).showing(Limits::find(&self.mounts, leaf))
+        let view = View::new(&self.section, &self.mounts, Pid::this(), covers);
+        Ok(view.pinning(helpers).showing(Limits::find(&self.mounts, leaf)))
     }
 
     /// Whether the command gets this descriptor, if guard-run has it and it is not closed on execution anyway.
@@ -207,8 +220,7 @@ impl Hardening {
         if self.isolation != InForce::Full {
             return Vec::new();
         }
-        let mut steps: Vec<Step> =
-            view.steps(leaf, &self.folders).into_iter().map(|step| step.raised(Operation::View)).collect();
+        let mut steps = view.steps(leaf, &self.folders);
         if !self.section.allows(Part::Privileges) {
             steps.push(Step::new("no_new_privs", prctl::set_no_new_privs));
         }
@@ -237,9 +249,9 @@ impl Hardening {
         steps
     }
 
-    /// For the log, with the sockets that the command was kept from.
+    /// For the log, with the sockets that the command was kept from, and the folders in which some may be left.
     #[must_use]
-    pub fn report(&self, covered: Vec<String>) -> HardeningReport {
+    pub fn report(&self, covered: Vec<String>, crowded: Vec<String>) -> HardeningReport {
         let full = self.isolation == InForce::Full;
         // An ordinary user's command can't gain privileges, whatever the policy says (privilege::begin).
         let always = |part| part == Part::Privileges && !privilege::is_root();
@@ -253,6 +265,7 @@ impl Hardening {
             families: self.section.families.clone(),
             architectures: self.section.architectures.clone(),
             covered,
+            crowded,
         }
     }
 }

@@ -1,34 +1,32 @@
 //! What the command sees of the system: its own cgroup, mount and IPC namespace, and in it nothing by which the kernel or
 //! other cgroups could be changed.
 
-use std::{
-    ffi::CString,
-    fs, io,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-    rc::Rc,
-};
+use std::{ffi::CString, fs, io, os::unix::ffi::OsStrExt as _, path::Path, rc::Rc};
 
 use nix::{
     errno::Errno,
+    fcntl::{AT_FDCWD, OFlag, ResolveFlag},
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
-    unistd::{Pid, chdir},
+    unistd::{Pid, fchdir},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     Step,
+    cover::Cover,
+    delegation::Covers,
     handed::Handed,
     limits::{CGROUP1, Limits},
     place::Place,
+    walk::open_without_links,
 };
 use crate::{
     cgroup::CGROUP2,
     mounts::Mount,
     policy::{Part, ProcessSection},
-    privilege,
+    privilege::{self, Operation},
     sys::confine::{make_read_only, mount_instead},
 };
 
@@ -87,13 +85,13 @@ const MACHINE: [&str; 16] = [
 ];
 
 /// What is mounted over a folder: nothing, in as little memory as can be.
-const EMPTY: &str = "mode=0555,size=4k,nr_inodes=1";
+pub(super) const EMPTY: &str = "mode=0555,size=4k,nr_inodes=1";
 
 /// Where it has to have some short files.
 const SMALL: &str = "mode=0555,size=64k,nr_inodes=16";
 
 /// Over a file.
-const NO_FILE: &str = "/dev/null";
+pub(super) const NO_FILE: &str = "/dev/null";
 
 /// What is done in the mount namespace.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,16 +107,22 @@ pub struct View {
     /// Folders that seem empty.
     hidden: Vec<Place>,
     /// Sockets that can't be connected to.
-    covered: Vec<Place>,
+    covered: Vec<Cover>,
+    /// Folders that had so much in them that sockets in them may be left.
+    crowded: Vec<Place>,
 }
 
 impl View {
-    /// What is to be done, given what is mounted. `launcher` is this program's own process, `sockets` are those to be covered.
-    pub(super) fn new(section: &ProcessSection, mounts: &[Mount], launcher: Pid, sockets: Vec<PathBuf>) -> Self {
-        let mounts = || mounts.iter().filter(|mount| !is_out_of_reach(&mount.point));
+    /// What is to be done, given what is mounted. `launcher` is this program's own process, `covers` is what is to be covered.
+    pub(super) fn new(section: &ProcessSection, mounts: &[Mount], launcher: Pid, covers: Covers) -> Self {
+        // Of these kinds alone: a file system of another user's, asked for anything, need not answer.
+        let mounts = |kinds: &[&str]| -> Vec<&Mount> {
+            let of_kind = mounts.iter().filter(|mount| kinds.contains(&mount.kind.as_str()));
+            of_kind.filter(|mount| !is_out_of_reach(&mount.point)).collect()
+        };
         let of = |kinds: &[&str]| -> Vec<Place> {
             let mut points = Vec::<Place>::new();
-            for mount in mounts().filter(|mount| kinds.contains(&mount.kind.as_str())) {
+            for mount in mounts(kinds) {
                 // What is below another one is dealt with when that one is.
                 if !points.iter().any(|point| mount.is_in(point)) {
                     points.push(mount.point.clone().into());
@@ -126,9 +130,10 @@ impl View {
             }
             points
         };
-        let cgroups = mounts().filter(|mount| mount.kind == CGROUP2).map(|mount| mount.point.clone().into()).collect();
-        let covered = sockets.into_iter().map(Place::from).collect();
-        let mut view = Self { cgroups, covered, ..Self::default() };
+        let cgroups = mounts(&[CGROUP2]).into_iter().map(|mount| mount.point.clone().into()).collect();
+        let covered = covers.found.into_iter().collect();
+        let crowded = covers.crowded.into_iter().map(Place::from).collect();
+        let mut view = Self { cgroups, covered, crowded, ..Self::default() };
         if section.allows(Part::KernelFiles) {
             // Cgroups stay out of reach all the same.
             view.read_only = of(&CGROUPS);
@@ -164,14 +169,20 @@ impl View {
         Self { limits, ..self }
     }
 
-    /// The sockets that can't be connected to, for the log.
+    /// The sockets that can't be connected to, and the folders that seem empty for such sockets, for the log.
     #[must_use]
     pub fn covered(&self) -> Vec<String> {
-        self.covered.iter().map(|path| path.to_string_lossy().into_owned()).collect()
+        self.covered.iter().map(Cover::name).collect()
     }
 
-    /// What a process in this cgroup does to see no more. Needs `CAP_SYS_ADMIN`. The folders that are handed on as descriptors
-    /// are opened anew: by one from outside, everything outside could be reached.
+    /// The folders in which such sockets may be left, for the log.
+    #[must_use]
+    pub fn crowded(&self) -> Vec<String> {
+        self.crowded.iter().map(|folder| folder.to_string_lossy().into_owned()).collect()
+    }
+
+    /// What a process in this cgroup does to see no more. The folders that are handed on as descriptors are opened anew: by one
+    /// from outside, everything outside could be reached.
     pub(super) fn steps(&self, leaf: &Path, handed_on: &[Handed]) -> Vec<Step> {
         let mut steps = Vec::new();
         // The first of them hides the path of the leaf, and is the leaf from then on.
@@ -193,7 +204,12 @@ impl View {
             steps.push(on("making read-only", path, read_only(path)));
         }
         steps.extend(self.read_only.iter().map(|point| on("making read-only", point, read_only(point))));
-        steps.extend(self.covered.iter().map(|socket| on("covering", socket, bind(Path::new(NO_FILE), socket))));
+        // These take CAP_SYS_ADMIN; what follows is opened with the user's own rights.
+        let mut steps: Vec<Step> = steps.into_iter().map(|step| step.raised(Operation::View)).collect();
+        steps.extend(self.covered.iter().cloned().map(|cover| {
+            let what = format!("covering {}", cover.name());
+            Step::new(what, move || cover.apply())
+        }));
         let own: Vec<Place> = self.cgroups.iter().chain(&self.hidden).cloned().collect();
         let own: Rc<[Place]> = own.into_iter().chain(limits.legacy.iter().map(|(_, point)| point.clone())).collect();
         steps.extend(handed_on.iter().cloned().map(|folder| {
@@ -202,11 +218,16 @@ impl View {
             Step::new(what, move || folder.open_anew(own.iter().map(|place| &**place)))
         }));
         // What is mounted over it now is not what the process is in.
-        let mut mounted = [&self.cgroups, &self.hidden, &self.pinned].into_iter().flatten();
-        let own = std::env::current_dir().ok().filter(|own| mounted.any(|point| own.starts_with(&**point)));
+        let covered = self.covered.iter().filter(|cover| cover.is_folder()).map(Cover::path);
+        let mut mounted =
+            [&self.cgroups, &self.hidden, &self.pinned].into_iter().flatten().map(|point| &**point).chain(covered);
+        let own = std::env::current_dir().ok().filter(|own| mounted.any(|point| own.starts_with(point)));
         steps.extend(own.map(|own| {
             let to = own.clone();
-            on("returning to", &own, move || chdir(&to))
+            on("returning to", &own, move || {
+                let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+                fchdir(open_without_links(AT_FDCWD, &to, flags, ResolveFlag::empty())?)
+            })
         }));
         steps
     }
@@ -267,7 +288,8 @@ fn files(files: &[(String, String)], point: &Path) -> impl Fn() -> nix::Result<(
     }
 }
 
-fn memory(point: &Path, flags: MsFlags, options: &str) -> nix::Result<()> {
+/// Mounts a file system in memory.
+pub(super) fn memory(point: &Path, flags: MsFlags, options: &str) -> nix::Result<()> {
     let flags = flags | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("none"), point, Some("tmpfs"), flags, Some(options))
 }
@@ -279,6 +301,8 @@ fn read_only(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     /// Not looked for without a /proc.
@@ -308,7 +332,7 @@ mod tests {
             ("/sys/kernel/debug", "debugfs"),
             ("/sys/kernel/debug/tracing", "tracefs"),
         ]);
-        let view = View::new(&ProcessSection::default(), &pure, LAUNCHER, Vec::new());
+        let view = View::new(&ProcessSection::default(), &pure, LAUNCHER, Covers::default());
         assert_eq!(view.cgroups, paths(&["/sys/fs/cgroup"]));
         assert_eq!(view.read_only, paths(&["/sys"]));
         assert_eq!(view.hidden, paths(&["/sys/fs/bpf", "/sys/kernel/debug"]));
@@ -320,7 +344,7 @@ mod tests {
             ("/elsewhere", "cgroup2"),
             ("/elsewhere2", "sysfs"),
         ]);
-        let view = View::new(&ProcessSection::default(), &hybrid, LAUNCHER, Vec::new());
+        let view = View::new(&ProcessSection::default(), &hybrid, LAUNCHER, Covers::default());
         assert_eq!(view.cgroups, paths(&["/sys/fs/cgroup/unified", "/elsewhere"]));
         assert_eq!(
             view.read_only,
@@ -333,11 +357,11 @@ mod tests {
     fn cgroups_stay_out_of_reach_whatever_is_allowed() {
         let section = ProcessSection { allow: Part::ALL.to_vec(), ..ProcessSection::default() };
         let mounts = mounts(&[("/sys", "sysfs"), ("/sys/fs/cgroup", "cgroup2"), ("/sys/fs/bpf", "bpf")]);
-        let view = View::new(&section, &mounts, LAUNCHER, Vec::new());
+        let view = View::new(&section, &mounts, LAUNCHER, Covers::default());
         let cgroups = paths(&["/sys/fs/cgroup"]);
         assert_eq!(view, View { cgroups: cgroups.clone(), read_only: cgroups, ..View::default() });
 
         let section = ProcessSection { allow: vec![Part::KernelFiles], ..ProcessSection::default() };
-        assert_eq!(View::new(&section, &mounts, LAUNCHER, Vec::new()).hidden, paths(&["/sys/fs/bpf"]));
+        assert_eq!(View::new(&section, &mounts, LAUNCHER, Covers::default()).hidden, paths(&["/sys/fs/bpf"]));
     }
 }
