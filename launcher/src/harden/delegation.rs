@@ -44,27 +44,40 @@ const SYSTEM: [(&str, &[&str]); 4] = [
             "systemd/private",
             "systemd/io.systemd.*",
             "systemd/machine/io.systemd.*",
+            // Its rules run programs.
+            "udev/control",
+            "udev/io.systemd.*",
             // Containers and virtual machines.
             "docker.sock",
             "docker/*.sock",
+            "docker/containerd/*.sock",
             "podman/podman.sock",
             "containerd/*.sock",
+            "containerd/containerd.sock.ttrpc",
+            // The shims', one for each container: they execute programs in it.
+            "containerd/s/*",
+            "k3s/containerd/*.sock",
+            "k3s/containerd/containerd.sock.ttrpc",
+            "cri-dockerd.sock",
             "crio/crio.sock",
             "buildkit/buildkitd.sock",
             "lxd.socket",
             "libvirt/*",
             "snapd.socket",
             "snapd-snap.socket",
+            // PHP's process manager runs any script that it is named: Debian's and Fedora's folders, and others' files.
+            "php*/*.sock",
+            "php*.sock",
         ],
     ),
     ("/var/lib", &["lxd/unix.socket", "incus/unix.socket"]),
-    ("/var/snap", &["lxd/common/lxd/unix.socket"]),
+    ("/var/snap", &["lxd/common/lxd/unix.socket", "microk8s/common/run/containerd.sock"]),
     // Builds are run by it.
     ("/nix/var/nix", &["daemon-socket/socket"]),
 ];
 
 /// Where those of a user do, below /run/user/UID or what XDG_RUNTIME_DIR names.
-const USER: [&str; 9] = [
+const USER: [&str; 17] = [
     "bus",
     "dbus-1/*",
     "systemd/private",
@@ -72,8 +85,20 @@ const USER: [&str; 9] = [
     "docker.sock",
     "podman/podman.sock",
     "buildkit/buildkitd.sock",
+    "libvirt/*",
+    // Editors.
     "emacs/*",
     "vscode-*.sock",
+    "nvim.*",
+    // Window managers start programs.
+    "sway-ipc.*",
+    "i3/ipc-socket.*",
+    "hypr/*/.socket.sock",
+    // gpg-agent executes the program that its configuration names as pinentry, and reads that anew when it is asked. Its
+    // restricted sockets and the one for SSH do no more than use keys, like an SSH agent's, and are not covered.
+    "gnupg/S.gpg-agent",
+    "gnupg/d.*/S.gpg-agent",
+    "tmux-*/*",
 ];
 
 /// How the folders of users are told apart.
@@ -85,23 +110,40 @@ enum By {
 
 /// Where users have folders of their own beside each other: the folder for all, what their names begin with, what comes then,
 /// and where in them the sockets are.
-const SHARED: [(&str, &str, By, &str); 3] =
-    [("/tmp", "tmux-", By::Number, "*"), ("/run/tmux", "", By::Number, "*"), ("/run/screen", "S-", By::Name, "*")];
+const SHARED: [(&str, &str, By, &str); 5] = [
+    ("/tmp", "tmux-", By::Number, "*"),
+    ("/tmp", "emacs", By::Number, "*"),
+    // Without a XDG_RUNTIME_DIR.
+    ("/tmp", "nvim.", By::Name, "*/nvim.*"),
+    ("/run/tmux", "", By::Number, "*"),
+    ("/run/screen", "S-", By::Name, "*"),
+];
+
+/// Where the first user makes a folder, in /tmp: Hyprland's before 2024.
+const FIRST: (&str, &str) = ("/tmp", "hypr/*/.socket.sock");
 
 /// The folders of users' sessions, by number. Only root makes them.
 const RUNTIME: &str = "/run/user";
 
 /// Variables that name such a socket, and what comes before its path in them.
-const VARIABLES: [(&str, &str); 5] = [
+const VARIABLES: [(&str, &str); 10] = [
     ("DBUS_SESSION_BUS_ADDRESS", "unix:path="),
     ("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="),
     ("DOCKER_HOST", "unix://"),
     ("CONTAINER_HOST", "unix://"),
     ("TMUX", ""),
+    ("NVIM", ""),
+    ("NVIM_LISTEN_ADDRESS", ""),
+    ("SWAYSOCK", ""),
+    ("I3SOCK", ""),
+    ("VSCODE_IPC_HOOK_CLI", ""),
 ];
 
 /// Variables that name a folder, and where in it such a socket is.
-const FOLDERS: [(&str, &[&str]); 1] = [("XDG_RUNTIME_DIR", &USER)];
+const FOLDERS: [(&str, &[&str]); 3] = [("XDG_RUNTIME_DIR", &USER), ("GNUPGHOME", &["S.gpg-agent"]), ("HOME", HOME)];
+
+/// Where in a user's home, for lack of a folder of the session's.
+const HOME: &[&str] = &[".gnupg/S.gpg-agent"];
 
 /// How many sockets like one pattern are covered one by one.
 const MANY: usize = 64;
@@ -139,6 +181,7 @@ impl<'a> Doors<'a> {
             None if user.is_root() => None,
             None => local_name(user),
         };
+        let home = account.map(|account| (PathBuf::from(&account.home), HOME));
         let named = VARIABLES.iter().filter_map(|(name, before)| {
             let value = env::var(name).ok()?;
             // What follows a path: other properties, or other addresses.
@@ -146,7 +189,7 @@ impl<'a> Doors<'a> {
             Some(PathBuf::from(path)).filter(|path| path.is_absolute())
         });
         let folders = FOLDERS.iter().filter_map(|(name, patterns)| Some((env::var_os(name)?.into(), *patterns)));
-        let folders = folders.collect();
+        let folders = folders.chain(home).collect();
         Self { root: "/".into(), user: user.as_raw(), name, named: named.collect(), folders, mounts }
     }
 
@@ -322,6 +365,9 @@ impl Finder<'_> {
                 }
             }
         }
+        if path == FIRST.0 {
+            self.like(walk, &folder, FIRST.1, MANY)?;
+        }
         if others { self.folders_of_others(walk, folder, path) } else { Ok(()) }
     }
 
@@ -476,7 +522,7 @@ mod tests {
                 user: self.user,
                 name: Some("me".into()),
                 named: named.iter().map(|path| self.path(path)).collect(),
-                folders: Vec::new(),
+                folders: vec![(Path::new("/home/me").into(), HOME)],
                 mounts: &[],
             };
             let policy = policy.map(|rules| {
@@ -512,19 +558,31 @@ mod tests {
             "run/systemd/private",
             "run/systemd/io.systemd.Manager",
             "run/systemd/machine/io.systemd.Machine",
+            "run/udev/control",
+            "run/udev/io.systemd.Udev",
             "run/docker.sock",
             "run/docker/metrics.sock",
+            "run/docker/containerd/containerd.sock",
             "run/podman/podman.sock",
             "run/containerd/containerd.sock",
+            "run/containerd/containerd.sock.ttrpc",
+            "run/containerd/s/0a5f3c",
+            "run/k3s/containerd/containerd.sock",
+            "run/k3s/containerd/containerd.sock.ttrpc",
+            "run/cri-dockerd.sock",
             "run/crio/crio.sock",
             "run/buildkit/buildkitd.sock",
             "run/lxd.socket",
             "run/libvirt/libvirt-sock",
             "run/snapd.socket",
             "run/snapd-snap.socket",
+            "run/php/php8.2-fpm.sock",
+            "run/php-fpm/www.sock",
+            "run/php-fpm.sock",
             "var/lib/lxd/unix.socket",
             "var/lib/incus/unix.socket",
             "var/snap/lxd/common/lxd/unix.socket",
+            "var/snap/microk8s/common/run/containerd.sock",
             "nix/var/nix/daemon-socket/socket",
             "run/user/UID/bus",
             "run/user/UID/dbus-1/services",
@@ -533,13 +591,32 @@ mod tests {
             "run/user/UID/docker.sock",
             "run/user/UID/podman/podman.sock",
             "run/user/UID/buildkit/buildkitd.sock",
+            "run/user/UID/libvirt/libvirt-sock",
             "run/user/UID/emacs/server",
             "run/user/UID/vscode-ipc-1.sock",
+            "run/user/UID/nvim.4321.0",
+            "run/user/UID/sway-ipc.7.4321.sock",
+            "run/user/UID/i3/ipc-socket.4321",
+            "run/user/UID/hypr/abc_1/.socket.sock",
+            "run/user/UID/gnupg/S.gpg-agent",
+            "run/user/UID/gnupg/d.abc/S.gpg-agent",
+            "run/user/UID/tmux-7/default",
             "tmp/tmux-UID/default",
+            "tmp/emacsUID/server",
+            "tmp/hypr/abc_1/.socket.sock",
             "run/tmux/UID/default",
             "run/screen/S-root/123.tty",
+            "home/me/.gnupg/S.gpg-agent",
         ];
-        Machine::with(&sockets).is_found(&sockets);
+        let mut machine = Machine::with(&sockets);
+        machine.is_found(&sockets);
+        // These use keys, and run nothing.
+        machine.listen(&[
+            "run/user/UID/gnupg/S.gpg-agent.ssh",
+            "run/user/UID/gnupg/S.gpg-agent.extra",
+            "tmp/ssh-x/agent.1",
+        ]);
+        machine.is_found(&sockets);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
     Evidence, Layer, NOTHING, UNIX, Vector,
     attempt::{At as _, Outcome, Stop, abstract_address, open_and_read, path_address, unix},
     object::{SEMAPHORE, key_name, queue_name},
-    server::{BUS, BUS_FOLDER, RESTARTED, stream_name},
+    server::{AGENT, BUS, BUS_FOLDER, EDITOR, RESTARTED, stream_name},
 };
 
 const fn vector(name: &'static str, shows: &'static str, layer: Layer, attempt: super::Attempt) -> Vector {
@@ -64,7 +64,15 @@ pub const VECTORS: &[Vector] = &[
         |s| s.tell_by(&unix(SockType::Stream)?, &path_address(&s.folder.join(BUS))),
     )
     .seen_by(Evidence::Heard),
-    vector("session-bus-link", "the same by a hard link to its socket", Layer::Mounts, |s| {
+    vector("editor", "an editor, which runs what it is told (NVIM)", Layer::Mounts, |s| {
+        s.tell_by(&unix(SockType::Stream)?, &path_address(&s.folder.join(EDITOR)))
+    })
+    .seen_by(Evidence::Heard),
+    vector("gpg-agent", "gpg-agent, which runs the program that its configuration names", Layer::Mounts, |s| {
+        s.tell_by(&unix(SockType::Stream)?, &path_address(&s.folder.join(AGENT)))
+    })
+    .seen_by(Evidence::Heard),
+    vector("session-bus-link", "a message bus by a hard link to its socket", Layer::Mounts, |s| {
         let link = s.folder.join("bus-link");
         std::fs::hard_link(s.folder.join(BUS), &link).at("link")?;
         let told = s.tell_by(&unix(SockType::Stream)?, &path_address(&link));
@@ -105,13 +113,15 @@ pub const VECTORS: &[Vector] = &[
 ];
 
 /// Sockets of services that do what they are asked, and as whom they are asked to.
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 11] = [
     "/run/dbus/system_bus_socket",
     "/run/systemd/private",
     "/run/systemd/io.systemd.Manager",
     "/run/docker.sock",
     "/run/podman/podman.sock",
     "/run/containerd/containerd.sock",
+    "/run/k3s/containerd/containerd.sock",
+    "/run/cri-dockerd.sock",
     "/run/crio/crio.sock",
     "/run/libvirt/libvirt-sock",
     "/run/snapd.socket",

@@ -44,7 +44,7 @@ use super::{
     object::{Disk, Queues, Shared, make_node, mount_formats},
     outsider::Outside,
     process::Process,
-    server::{BUS, Ear, Restarted},
+    server::{BUS, EDITOR, Ear, KEYS, Restarted},
     sysctl::is_hidden_value,
 };
 
@@ -230,6 +230,7 @@ impl Runner {
         self.ear.forget();
         command.env(SCENE, serde_json::to_string(&scene)?).process_group(0);
         command.env("DBUS_SESSION_BUS_ADDRESS", format!("unix:path={}", self.folder.path().join(BUS).display()));
+        command.env("NVIM", self.folder.path().join(EDITOR)).env("GNUPGHOME", self.folder.path().join(KEYS));
         command.stdin(match handed.as_ref().and_then(|open| open.input.as_ref()) {
             Some(input) => Stdio::from(input.try_clone()?),
             None => Stdio::null(),

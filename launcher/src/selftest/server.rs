@@ -42,7 +42,13 @@ pub const GIVER: &str = "giver";
 pub const BUS: &str = "session/bus";
 /// A file that is there when that service has begun anew.
 pub const RESTARTED: &str = "work/restarted";
-/// That folder.
+/// One that a variable names as their editor's.
+pub const EDITOR: &str = "editor";
+/// A folder that a variable names as that of their keys, in which there is an agent's socket.
+pub const KEYS: &str = "keys";
+/// That socket.
+pub const AGENT: &str = "keys/S.gpg-agent";
+/// The folder of the message bus.
 pub const BUS_FOLDER: &str = "session";
 
 /// As long as a path in an address can be (`sun_path` of unix(7)).
@@ -125,7 +131,10 @@ impl Ear {
         }
         listeners.push(Listener::Hears(UnixListener::bind(folder.join(STREAM))?.into()));
         std::fs::create_dir(folder.join(BUS_FOLDER))?;
-        listeners.push(Listener::Hears(UnixListener::bind(folder.join(BUS))?.into()));
+        std::fs::create_dir(folder.join(KEYS))?;
+        for service in [BUS, EDITOR, AGENT] {
+            listeners.push(Listener::Hears(UnixListener::bind(folder.join(service))?.into()));
+        }
         listeners.push(Listener::Hears(sequence(&folder.join(SEQUENCE))?));
         listeners.push(Listener::Reads(UnixDatagram::bind(folder.join(DATAGRAMS))?.into()));
         listeners.push(Listener::Gives(UnixListener::bind(folder.join(GIVER))?.into()));
