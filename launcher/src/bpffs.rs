@@ -22,13 +22,10 @@ use nix::{
     },
 };
 
-use crate::ownership::is_roots_alone;
+use crate::ownership::{is_roots_alone, keeps_roots};
 
 /// Where a bpf file system is mounted, by systemd and whoever else does it.
 pub const MOUNT: &str = "/sys/fs/bpf";
-
-/// Only the owner of what is in a folder may rename or remove it there.
-const STICKY: u32 = libc::S_ISVTX;
 
 /// Why a folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -87,8 +84,7 @@ pub fn is_there(folder: &Path) -> Result<bool, FolderError> {
     }
     let top = Path::new(MOUNT);
     let at = top.symlink_metadata().map_err(on(top))?;
-    let stays = is_roots_alone(&at) || at.uid() == 0 && at.mode() & STICKY != 0;
-    if stays { Ok(true) } else { Err(foreign(top, &at)) }
+    if keeps_roots(&at) { Ok(true) } else { Err(foreign(top, &at)) }
 }
 
 /// Makes a folder for root's eyes only at the top of the file system, unless it is there, root's alone.

@@ -10,3 +10,10 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 pub fn is_roots_alone(metadata: &Metadata) -> bool {
     metadata.uid() == 0 && metadata.mode() & WRITABLE_BY_OTHERS == 0
 }
+
+/// Whether what root has in a folder stays there: nobody else can rename or remove it.
+#[must_use]
+pub fn keeps_roots(folder: &Metadata) -> bool {
+    // In a sticky folder, others only rename and remove what is theirs.
+    is_roots_alone(folder) || folder.uid() == 0 && folder.mode() & libc::S_ISVTX != 0
+}
