@@ -6,7 +6,10 @@ use std::{
     process::Stdio,
 };
 
-use support::container::{Cgroups, Engine, Machine, Root, guarded};
+use support::{
+    container::{Cgroups, Engine, Machine, Root, guarded},
+    guard_run,
+};
 
 const RUNC: Engine = (Root::Own, Cgroups::Pure, "runc");
 
@@ -78,6 +81,25 @@ fn a_container_waits_for_whoever_took_its_new_folder_for_an_abandoned_one() {
     let _ = machine.podman(&["rm", "c1"]).good();
     assert_eq!(machine.log("log.json")["enforced"]["exec"], true);
     assert!(machine.pins().is_empty(), "{:?}", machine.pins());
+}
+
+#[test]
+fn doctor_says_where_guards_would_go_with_a_mount_namespace_and_which_engine_trusts_images() {
+    let (machine, _) = machine();
+    // The first process of a pid namespace; the machine's own can't be looked at by every root.
+    let doctor = |script: &str| {
+        let first = format!("{script} {} doctor; exit 0", guard_run().display());
+        machine.run("unshare", &["--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", &first]).good().stdout
+    };
+    let line = "the machine's first process sees the bpf file system";
+    let said = doctor("");
+    assert!(said.contains(&format!("ok       {line}")), "{said}");
+    assert!(said.contains("no       podman version 4.") && said.contains("the annotations of their images"), "{said}");
+    let said = doctor("unshare --mount sh -c 'mount -t bpf bpf /sys/fs/bpf; \"$0\" \"$1\"'");
+    assert!(
+        said.contains(&format!("no       {line}")) && said.contains("guards go with the mount namespace"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -104,8 +104,13 @@ fn doctor_finds_for_ordinary_users_what_it_finds_for_root() {
     let said = as_user(ALICE, arguments);
     // After the lines on this kernel and on who asks.
     let findings = |said: &str| {
-        let lines =
-            said.lines().skip(2).filter(|line| ["ok", "no", "MISSING"].iter().any(|word| line.starts_with(word)));
+        // Where the guards of containers are is only root's matter.
+        let common = |line: &&str| !line.contains("guards of containers stay");
+        let lines = said
+            .lines()
+            .skip(2)
+            .filter(|line| ["ok", "no", "MISSING"].iter().any(|word| line.starts_with(word)))
+            .filter(common);
         lines.map(ToOwned::to_owned).collect::<Vec<_>>()
     };
     let root = Command::new(run.program()).arg("doctor").output().unwrap();

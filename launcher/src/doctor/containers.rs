@@ -3,7 +3,7 @@
 
 use std::{
     env, fs, io,
-    os::unix::ffi::OsStrExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
@@ -13,13 +13,21 @@ use std::{
 use nix::unistd::{AccessFlags, access};
 
 use super::Findings;
-use crate::cgroup::{CgroupError, Hierarchy};
+use crate::{
+    bpffs::{self, MOUNT},
+    cgroup::{CgroupError, Hierarchy},
+    privilege,
+};
 
 /// Where programs are that root's PATH may lack.
 const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// How long a program may take to say its version.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What follows from annotations that come from images.
+const IMAGES_ANNOTATIONS: &str = "it gives containers the annotations of their images (before 4.5.1, unless your distribution has mended that): an \
+     image can ask for any policy and log that /etc/guard-run/hook.json allows, so allow no folders that others write to";
 
 /// The runtimes that guard-runtime stands in for.
 const RUNTIMES: [&str; 3] = ["runc", "crun", "youki"];
@@ -51,7 +59,7 @@ const ENGINES: [Engine; 2] = [
 
 fn docker_entry(runtime: &Path) -> String {
     format!(
-        "add to it, and restart Docker: {{\"runtimes\": {{\"guard\": {{\"path\": \"{}\"}}}}}}\n         then: docker run --runtime guard \
+        "add to it, and restart Docker: {{\"runtimes\": {{\"guard\": {{\"path\": \"{}\"}}}}}}\n         then: docker run --runtime guard --cap-drop NET_RAW \
          --annotation io.guard-run.policy=/etc/guard-run/POLICY.json IMAGE",
         runtime.display()
     )
@@ -76,7 +84,15 @@ pub fn look(findings: &mut Findings) {
         return;
     }
     for (name, program) in engines.iter().chain(&runtimes) {
-        findings.add_optional(version(name, program), None);
+        let said = version(name, program);
+        let fault = (*name == "podman" && takes_images_annotations(&said)).then(|| IMAGES_ANNOTATIONS.into());
+        findings.add_optional(said, fault);
+    }
+    // Only root's engines have guarded containers.
+    if bpffs::is_mounted() && privilege::is_root() {
+        let what =
+            format!("the machine's first process sees the bpf file system at {MOUNT}, so guards of containers stay");
+        findings.add_optional(what, not_the_machines());
     }
     let has = |name: &str| engines.iter().any(|(engine, _)| *engine == name);
     if has("podman") || has("crio") {
@@ -98,6 +114,33 @@ fn found(name: &'static str) -> Option<(&'static str, PathBuf)> {
     let folders = env::split_paths(&path).chain(FOLDERS.map(PathBuf::from));
     let usable = |file: &PathBuf| file.is_file() && access(file, AccessFlags::X_OK).is_ok();
     folders.map(|folder| folder.join(name)).find(usable).map(|file| (name, file))
+}
+
+/// Whether a podman gives containers the annotations of their images, by what it says of its version: before 4.5.1, which has
+/// <https://github.com/containers/podman/pull/18542>. A distribution may have mended an older one.
+fn takes_images_annotations(said: &str) -> bool {
+    let number = said.split_whitespace().find(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+    let mut parts =
+        number.unwrap_or_default().split(['.', '-', '+', '~']).map(|part| part.parse::<u32>().unwrap_or_default());
+    let version: [u32; 3] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+    version < [4, 5, 1]
+}
+
+/// Why what is at the place for bpf file systems is not what the machine's first process sees there: the engine, or whoever asks,
+/// has a mount namespace with one of its own, with which the guards in it go.
+fn not_the_machines() -> Option<String> {
+    let device = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    let of_first = Path::new("/proc/1/root").join(MOUNT.trim_start_matches('/'));
+    match (device(Path::new(MOUNT)), device(&of_first)) {
+        (Ok(ours), Ok(first)) if ours == first => None,
+        (_, Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Some(format!("not known: {}: {error}", of_first.display()))
+        }
+        _ => Some(format!(
+            "it sees another, or none: guards go with the mount namespace that has this one; mount it for the whole machine, \
+             before engines start: mount -t bpf bpf {MOUNT} -o mode=700"
+        )),
+    }
 }
 
 /// What a program says of its version: the first line, which names the program in all that we look for.
@@ -210,6 +253,17 @@ mod tests {
         for (text, folders) in table {
             let folders: Option<Vec<String>> = folders.map(|folders| folders.into_iter().map(String::from).collect());
             assert_eq!(hooks_dir(text), folders, "{text}");
+        }
+    }
+
+    #[test]
+    fn podmans_that_take_annotations_from_images_are_known() {
+        for said in ["podman version 4.3.1 (/usr/bin/podman)", "podman version 3.4.4", "podman version 4.5.0", "podman"]
+        {
+            assert!(takes_images_annotations(said), "{said}");
+        }
+        for said in ["podman version 4.5.1", "podman version 4.10.0-rc1", "podman version 5.4.2 (/usr/bin/podman)"] {
+            assert!(!takes_images_annotations(said), "{said}");
         }
     }
 
