@@ -131,6 +131,9 @@ fn namespaces_and_privileges_make_no_difference() {
         let (machine, flags) = machine(engine);
         let mut narrower = policy();
         narrower["network"]["rules"][0]["ports"] = json!([server.port()]);
+        narrower["process"] = json!({"capabilities": [
+            "CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_BPF", "CAP_SYS_ADMIN", "CAP_SYS_MODULE"
+        ]});
         machine.write("policy.json", &narrower.to_string());
         for more in [
             &["--pid=host"][..],
@@ -155,6 +158,7 @@ fn namespaces_and_privileges_make_no_difference() {
 fn faults(machine: &Machine) -> Vec<(Vec<String>, &'static str)> {
     let policy = |path: &Path| format!("--annotation=io.guard-run.policy={}", path.display());
     let good = policy(&machine.write("good.json", r#"{"version": 1, "network": {"default": "deny"}}"#));
+    let log = |path: &str| format!("--annotation=io.guard-run.log={path}");
     let open = machine.write("open.json", r#"{"version": 1}"#);
     fs::set_permissions(&open, fs::Permissions::from_mode(0o666)).unwrap();
     let theirs = machine.write("theirs.json", r#"{"version": 1}"#);
@@ -165,17 +169,17 @@ fn faults(machine: &Machine) -> Vec<(Vec<String>, &'static str)> {
         (vec![policy(&machine.write("text.json", "no policy"))], "not JSON"),
         (
             vec![policy(&machine.write("process.json", r#"{"version": 1, "process": {"isolation": "full"}}"#))],
-            "/process: what else keeps a container inside is its engine's business",
+            "policies for containers can only accept \"capabilities\" there",
         ),
         (vec![policy(Path::new("policy.json"))], "write an absolute path, not \"policy.json\""),
         (vec![policy(machine.folder())], "not a regular file"),
         (vec![policy(&open)], "others than root can write it"),
         (vec![policy(&theirs)], "others than root can write it"),
         (vec!["--annotation=io.guard-run.polcy=/x".to_owned()], "unknown annotation io.guard-run.polcy"),
-        (vec!["--annotation=io.guard-run.log=/x".to_owned()], "no annotation io.guard-run.policy"),
-        (vec![good.clone(), "--annotation=io.guard-run.log=log".to_owned()], "write an absolute path, not \"log\""),
-        (vec![good.clone(), "--annotation=io.guard-run.log=/absent/log".to_owned()], "can't write the log /absent/log"),
-        (vec![good, "--annotation=io.guard-run.log=/dev/full".to_owned()], "/dev/full: not a regular file"),
+        (vec![log("/x")], "no annotation io.guard-run.policy"),
+        (vec![good.clone(), log("log")], "write an absolute path, not \"log\""),
+        (vec![good.clone(), log("/absent/log")], "/absent/log is outside of /var/log/guard-run"),
+        (vec![good, log("/dev/full")], "/dev/full is outside of /var/log/guard-run"),
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -25,6 +25,8 @@ fn machine(engine: Engine) -> (Machine, [String; 2]) {
     });
     let policy = machine.write("policy.json", &policy.to_string());
     let flags = guarded(&policy, &machine.folder().join("log.json"));
+    // For the hook alone, without an engine.
+    machine.write("config.json", r#"{"process": {"args": ["sleep"], "capabilities": {}}}"#);
     (machine, flags)
 }
 
@@ -194,12 +196,12 @@ fn what_a_killed_hook_left_behind_is_removed() {
     assert_eq!(machine.pins(), Vec::<String>::new());
 }
 
-fn state(status: &str, id: &str, pid: Option<u32>, annotations: &[String; 2]) -> Value {
+fn state(machine: &Machine, status: &str, id: &str, pid: Option<u32>, annotations: &[String; 2]) -> Value {
     let annotations = annotations.iter().map(|flag| {
         let (key, value) = flag.strip_prefix("--annotation=").unwrap().split_once('=').unwrap();
         (key.to_owned(), json!(value))
     });
-    let mut state = json!({"ociVersion": "1.0.2", "id": id, "status": status, "bundle": "/nowhere"});
+    let mut state = json!({"ociVersion": "1.0.2", "id": id, "status": status, "bundle": machine.folder()});
     state["annotations"] = annotations.collect::<serde_json::Map<_, _>>().into();
     if let Some(pid) = pid {
         state["pid"] = json!(pid);
@@ -211,7 +213,7 @@ fn state(status: &str, id: &str, pid: Option<u32>, annotations: &[String; 2]) ->
 fn poststop_frees_nobody_and_may_be_repeated() {
     let (machine, flags) = machine(RUNC);
     let id = start(&machine, &flags, "c1");
-    let stopped = state("stopped", &id, None, &flags);
+    let stopped = state(&machine, "stopped", &id, None, &flags);
     let said = machine.call_hook(&stopped);
     assert!(said.code == Some(125) && said.stderr.contains("still has processes"), "{said:?}");
     assert_guarded(&machine, "c1");
@@ -225,10 +227,39 @@ fn poststop_frees_nobody_and_may_be_repeated() {
     assert_eq!(machine.log("log.json"), log);
 }
 
+/// A process that does nothing, and ends with this value.
+struct Idle(Child);
+
+impl Idle {
+    /// One in a mount namespace of its own, as a container's.
+    fn apart() -> Self {
+        Self::new(Command::new("unshare").args(["--mount", "sleep", "1000"]))
+    }
+
+    /// One that this command becomes.
+    fn new(command: &mut Command) -> Self {
+        let idle = Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let name = format!("/proc/{}/comm", idle.0.id());
+        eventually("it sleeps", || fs::read_to_string(&name).is_ok_and(|name| name == "sleep\n"));
+        idle
+    }
+
+    fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A process in a cgroup of the test's own.
 struct Sleeper {
     cgroup: PathBuf,
-    processes: Vec<Child>,
+    processes: Vec<Idle>,
 }
 
 impl Sleeper {
@@ -237,24 +268,21 @@ impl Sleeper {
         fs::create_dir(&cgroup).unwrap();
         let mut sleeper = Self { cgroup, processes: Vec::new() };
         for _ in 0..count {
-            let child = Command::new("sleep").arg("1000").spawn().unwrap();
-            fs::write(sleeper.cgroup.join("cgroup.procs"), child.id().to_string()).unwrap();
-            sleeper.processes.push(child);
+            let idle = Idle::apart();
+            fs::write(sleeper.cgroup.join("cgroup.procs"), idle.pid().to_string()).unwrap();
+            sleeper.processes.push(idle);
         }
         sleeper
     }
 
     fn pid(&self) -> u32 {
-        self.processes[0].id()
+        self.processes[0].pid()
     }
 }
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        for child in &mut self.processes {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        self.processes.clear();
         let _ = fs::remove_dir(&self.cgroup);
     }
 }
@@ -263,29 +291,31 @@ impl Drop for Sleeper {
 fn a_cgroup_that_is_not_the_containers_own_is_refused() {
     let (machine, flags) = machine(RUNC);
     let refused = |pid: u32, words: &str| {
-        let said = machine.call_hook(&state("creating", "c1", Some(pid), &flags));
+        let said = machine.call_hook(&state(&machine, "creating", "c1", Some(pid), &flags));
         assert!(said.code == Some(125) && said.stderr.contains(words), "{said:?}");
         assert_eq!(machine.pins(), Vec::<String>::new());
     };
     let shared = Sleeper::new(&format!("oci-shared-{}", std::process::id()), 2);
     refused(shared.pid(), "has other processes in it than the container's");
-    let mut engine = Command::new("sleep").arg("1000").spawn().unwrap();
-    refused(engine.id(), "no cgroup of its own");
-    engine.kill().unwrap();
-    engine.wait().unwrap();
+    refused(Idle::apart().pid(), "no cgroup of its own");
+    let keeper = machine.keeper().to_string();
+    let beside = Idle::new(Command::new("nsenter").args(["--mount", "--target", &keeper, "sleep", "1000"]));
+    refused(beside.pid(), "in no mount or pid namespace of its own");
+    refused(1, "process 1 is the engine's or the machine's");
+    refused(std::process::id(), "is the engine's or the machine's");
     refused(u32::MAX / 4, "there is no such file");
-    let said = machine.call_hook(&state("creating", "c1", None, &flags));
+    let said = machine.call_hook(&state(&machine, "creating", "c1", None, &flags));
     assert!(said.code == Some(125) && said.stderr.contains("no process"), "{said:?}");
     // And one that is, under an id that is in use.
     let (own, other) = (format!("oci-own-{}", std::process::id()), format!("oci-other-{}", std::process::id()));
     let (own, other) = (Sleeper::new(&own, 1), Sleeper::new(&other, 1));
-    let _ = machine.call_hook(&state("creating", "a.b", Some(own.pid()), &flags)).good();
+    let _ = machine.call_hook(&state(&machine, "creating", "a.b", Some(own.pid()), &flags)).good();
     assert!(machine.pins().contains(&"a%2Eb".to_owned()), "{:?}", machine.pins());
-    let said = machine.call_hook(&state("creating", "a.b", Some(other.pid()), &flags));
+    let said = machine.call_hook(&state(&machine, "creating", "a.b", Some(other.pid()), &flags));
     assert!(said.code == Some(125) && said.stderr.contains("is still running"), "{said:?}");
     let cgroup = own.cgroup.clone();
     drop(own);
-    let _ = machine.call_hook(&state("stopped", "a.b", None, &flags)).good();
+    let _ = machine.call_hook(&state(&machine, "stopped", "a.b", None, &flags)).good();
     assert_eq!(
         machine.log("log.json")["enforced"]["cgroup"].as_str().map(Path::new).and_then(Path::file_name),
         cgroup.file_name()
@@ -300,12 +330,32 @@ fn a_sub_cgroup_is_guarded_together_with_the_containers_own_above_it() {
     let scope = cgroup2_mount().join(format!("libpod-{id}.scope"));
     fs::create_dir(&scope).unwrap();
     let inner = Sleeper::new(&format!("libpod-{id}.scope/container"), 1);
-    let _ = machine.call_hook(&state("created", &id, Some(inner.pid()), &flags)).good();
+    let _ = machine.call_hook(&state(&machine, "created", &id, Some(inner.pid()), &flags)).good();
     drop(inner);
-    let _ = machine.call_hook(&state("stopped", &id, None, &flags)).good();
+    let _ = machine.call_hook(&state(&machine, "stopped", &id, None, &flags)).good();
     fs::remove_dir(&scope).unwrap();
     let cgroup = machine.log("log.json")["enforced"]["cgroup"].as_str().unwrap().to_owned();
     assert!(cgroup.ends_with(&format!("libpod-{id}.scope")), "{cgroup}");
+}
+
+#[test]
+fn a_sub_cgroup_is_guarded_together_with_the_one_that_the_configuration_names() {
+    let (machine, flags) = machine(RUNC);
+    let name = format!("oci-named-{}", std::process::id());
+    for path in [format!("/{name}"), format!("x.slice:oci-named:{}", std::process::id())] {
+        let config = json!({"process": {"capabilities": {}}, "linux": {"cgroupsPath": path}});
+        machine.write("config.json", &config.to_string());
+        let own = if path.contains(':') { format!("{name}.scope") } else { name.clone() };
+        let above = cgroup2_mount().join(&own);
+        fs::create_dir(&above).unwrap();
+        let inner = Sleeper::new(&format!("{own}/container"), 1);
+        let _ = machine.call_hook(&state(&machine, "created", "c1", Some(inner.pid()), &flags)).good();
+        drop(inner);
+        let _ = machine.call_hook(&state(&machine, "stopped", "c1", None, &flags)).good();
+        fs::remove_dir(&above).unwrap();
+        let cgroup = machine.log("log.json")["enforced"]["cgroup"].as_str().unwrap().to_owned();
+        assert!(cgroup.ends_with(&format!("/{own}")), "{path}: {cgroup}");
+    }
 }
 
 #[test]
@@ -313,7 +363,7 @@ fn where_a_container_has_only_cgroups_of_version_1_it_gets_one_of_version_2() {
     if cgroup2_mount() == Path::new("/sys/fs/cgroup") {
         // No engine here makes such a container; a process that is in no cgroup of its own stays where it is.
         let (machine, flags) = machine((Root::Own, Cgroups::AsTheyAre, "runc"));
-        let said = machine.call_hook(&state("creating", "c1", Some(std::process::id()), &flags));
+        let said = machine.call_hook(&state(&machine, "creating", "c1", Some(std::process::id()), &flags));
         assert!(said.code == Some(125), "{said:?}");
         return;
     }

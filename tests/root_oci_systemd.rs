@@ -30,6 +30,9 @@ fn a_container_in_a_scope_of_systemds_is_guarded_with_all_that_is_executed_in_it
         ["running", "degraded"].contains(&state.trim())
     });
     let _ = inside(&machine, &["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"]).good();
+    let settings = format!(r#"{{"version": 1, "policies": ["{folder}"], "logs": ["{folder}"]}}"#);
+    let settings = format!("mkdir -p /etc/guard-run && echo '{settings}' >/etc/guard-run/hook.json");
+    let _ = inside(&machine, &["sh", "-c", &settings]).good();
     let policy = machine.write("policy.json", POLICY);
     let flags = guarded(&policy, &machine.folder().join("log.json"));
     let (hooks, containers) = (machine.hooks_dir().display().to_string(), machine.rootfs().display().to_string());

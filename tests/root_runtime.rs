@@ -18,10 +18,18 @@ use support::{
 };
 use tempfile::TempDir;
 
-/// Has a mount namespace of its own, in which the guards of containers can be pinned, and cgroup2 is where crun wants it if
-/// the first argument says so.
-const NAMESPACE: &str = "mount -t bpf bpf /sys/fs/bpf && if [ \"$1\" = crun ]; then \
-     mount --bind \"$(findmnt -nro TARGET -t cgroup2 | head -n 1)\" /sys/fs/cgroup; fi && shift && exec \"$@\"";
+/// Has a mount namespace of its own, in which the guards of containers can be pinned, policies and logs may be in the folder for
+/// temporary files (the second argument), and cgroup2 is where crun wants it if the first argument says so.
+const NAMESPACE: &str = r#"set -e
+mount -t bpf bpf /sys/fs/bpf
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work
+mount -t overlay -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work overlay /etc
+mkdir -p /etc/guard-run
+echo "{\"version\": 1, \"policies\": [\"$2\"], \"logs\": [\"$2\"]}" >/etc/guard-run/hook.json
+[ "$1" != crun ] || mount --bind "$(findmnt -nro TARGET -t cgroup2 | head -n 1)" /sys/fs/cgroup
+shift 2
+exec "$@""#;
 
 /// Denies reading one tunable.
 const POLICY: &str =
@@ -33,7 +41,8 @@ const RECORDER: &str = "#!/bin/sh\nread -r state\necho \"$* $state\" >>\"${0%/*}
 /// Runs a program in that namespace.
 fn inside(runtime: &str, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", NAMESPACE, "sh", runtime]).arg(program);
+    command.args(["--mount", "--propagation", "private", "sh", "-c", NAMESPACE, "sh", runtime]);
+    command.arg(std::env::temp_dir()).arg(program);
     command.stdin(Stdio::null());
     command
 }
@@ -286,13 +295,16 @@ fn what_is_wrong_with_a_policy_is_said_where_the_engine_looks_whatever_the_runti
     };
     let process = file("process.json", r#"{"version": 1, "process": {}}"#);
     let typo = file("typo.json", r#"{"version": 1, "netwrk": {}}"#);
+    let absent = folder.path().join("no/such.json");
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
     let writable = file("writable.json", POLICY);
     fs::set_permissions(&writable, Permissions::from_mode(0o666)).unwrap();
     let table = [
-        (json!({"io.guard-run.policy": "/no/such.json"}), "io.guard-run.policy: /no/such.json: there is no such file"),
+        (json!({"io.guard-run.policy": "/no/such.json"}), "io.guard-run.policy: /no/such.json is outside of"),
+        (json!({"io.guard-run.policy": absent}), "/no: there is no such file"),
         (json!({"io.guard-run.policy": writable}), "others than root can write it"),
         (json!({"io.guard-run.policy": typo}), "did you mean \"network\"?"),
-        (json!({"io.guard-run.policy": process}), "leave the section out of policies for containers"),
+        (json!({"io.guard-run.policy": process}), "policies for containers can only accept \"capabilities\" there"),
         (json!({"io.guard-run.policy": "policy.json"}), "write an absolute path"),
         (json!({"io.guard-run.policy": 1}), "/annotations/io.guard-run.policy: not a string"),
         (json!({"io.guard-run.polcy": "/p.json"}), "unknown annotation io.guard-run.polcy"),
@@ -302,8 +314,8 @@ fn what_is_wrong_with_a_policy_is_said_where_the_engine_looks_whatever_the_runti
         let bundle = Bundle::new("").annotated(&annotations);
         let log = bundle.path("runtime.log");
         let said = refused(
-            Command::new(&program)
-                .env("PATH", folder.path())
+            inside("runc", &program)
+                .env("PATH", &path)
                 .args(["--log-format=json", "--log"])
                 .arg(&log)
                 .args(["create", "-b"])
@@ -367,14 +379,10 @@ fn a_default_policy_is_for_containers_that_name_none() {
     let bundle = bundle.annotated(&json!({"io.guard-run.log": log}));
     fs::write(bundle.path("policy.json"), POLICY).unwrap();
     // The file is made where only this test sees it.
-    let script = "mkdir -p \"$2\" && mount -t overlay -o \"lowerdir=/etc,upperdir=$2,workdir=$2.work\" overlay /etc && \
-         mkdir -p /etc/guard-run && cp \"$1\" /etc/guard-run/default-policy.json && shift 2 && exec \"$@\"";
-    let scratch = tempfile::tempdir_in("/run").unwrap();
-    fs::create_dir(scratch.path().join("etc.work")).unwrap();
+    let script = "cp \"$1\" /etc/guard-run/default-policy.json && shift && exec \"$@\"";
     let output = inside("runc", "sh")
         .args(["-c", script, "sh"])
         .arg(bundle.path("policy.json"))
-        .arg(scratch.path().join("etc"))
         .arg(guard_runtime())
         .args(["run", "-b"])
         .arg(bundle.folder.path())
@@ -388,6 +396,75 @@ fn a_default_policy_is_for_containers_that_name_none() {
         json!({"io.guard-run.log": log, "io.guard-run.policy": "/etc/guard-run/default-policy.json"})
     );
     assert!(log.exists());
+}
+
+#[test]
+fn a_runtime_whose_containers_no_guard_would_hold_is_refused() {
+    let (folder, program) = alone("guard-runtime-runsc");
+    executable(&folder.path().join("runsc"), "#!/bin/sh\necho it ran\n");
+    executable(&folder.path().join("guard-hook"), RECORDER);
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    let run = |bundle: &Bundle, settings: &str| {
+        let script = "[ -z \"$1\" ] || echo \"$1\" >/etc/guard-run/hook.json; shift; exec \"$@\"";
+        let mut command = inside("runc", "sh");
+        command.env("PATH", &path).args(["-c", script, "sh", settings]).arg(&program).args(["run", "-b"]);
+        command.arg(bundle.folder.path()).arg(&bundle.id);
+        command
+    };
+    let bundle = Bundle::new("").guarded();
+    let said = refused(&mut run(&bundle, ""));
+    assert!(said.contains("runsc is not known to run its containers' processes in their cgroups"), "{said}");
+    let named = format!(
+        r#"{{"version": 1, "policies": ["{0}"], "logs": ["{0}"], "runtimes": ["runsc"]}}"#,
+        std::env::temp_dir().display()
+    );
+    for (bundle, settings) in [(&bundle, named.as_str()), (&Bundle::new(""), "")] {
+        assert_eq!(text(&run(bundle, settings).output().unwrap().stdout), "it ran\n");
+    }
+}
+
+#[test]
+fn capabilities_by_which_a_policy_is_evaded_are_refused_before_there_is_a_container() {
+    let network = r#"{"version": 1, "network": {"default": "deny"}}"#;
+    for (annotation, expected) in [("io.kubernetes.cri.container-type", Some(8)), ("io.kubernetes.cri.x", None)] {
+        let bundle = Bundle::new("exit 8").guarded();
+        fs::write(bundle.path("policy.json"), network).unwrap();
+        let mut config = bundle.config();
+        config["process"]["capabilities"]["bounding"] = json!(["CAP_KILL", "CAP_NET_RAW"]);
+        config["annotations"][annotation] = json!("sandbox");
+        bundle.write(&config);
+        if let Some(code) = expected {
+            // What holds a pod's namespaces has it taken away: nobody else could do that.
+            assert_eq!(bundle.run(&guard_runtime()).status.code(), Some(code));
+            assert_eq!(bundle.config()["process"]["capabilities"]["bounding"], json!(["CAP_KILL"]));
+            continue;
+        }
+        let said =
+            refused(inside("runc", guard_runtime()).args(["run", "-b"]).arg(bundle.folder.path()).arg(&bundle.id));
+        assert!(said.contains("CAP_NET_RAW sends packets past every hook"), "{said}");
+        assert!(bundle.config().get("hooks").is_none());
+        // And by the hook itself, where runc calls it without guard-runtime.
+        let hook = guard_runtime().with_file_name("guard-hook");
+        config["hooks"] = json!({"createRuntime": [{"path": hook, "args": ["guard-hook"]}]});
+        bundle.write(&config);
+        let output = bundle.run(Path::new("runc"));
+        assert!(text(&output.stderr).contains("--cap-drop NET_RAW"), "{output:?}");
+    }
+}
+
+#[test]
+fn a_file_that_the_hook_would_not_read_is_refused() {
+    let bundle = Bundle::new("echo it ran").guarded();
+    fs::rename(bundle.path("config.json"), bundle.path("other.json")).unwrap();
+    let said = refused(
+        inside("crun", guard_runtime())
+            .args(["run", "--config"])
+            .arg(bundle.path("other.json"))
+            .args(["-b"])
+            .arg(bundle.folder.path())
+            .arg(&bundle.id),
+    );
+    assert!(said.contains("has to be its bundle's config.json"), "{said}");
 }
 
 #[test]

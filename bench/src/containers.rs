@@ -166,7 +166,7 @@ impl Machine {
             ["pid", "network", "ipc", "uts", "mount"].iter().map(|kind| json!({"type": kind})).collect();
         let mut config = json!({
             "ociVersion": "1.0.2",
-            "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "env": ["PATH=/bin"], "cwd": "/"},
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["/bin/true"], "env": ["PATH=/bin"], "cwd": "/", "capabilities": {}},
             "root": {"path": self.path("rootfs")},
             "mounts": [
                 {"destination": "/proc", "type": "proc", "source": "proc"},

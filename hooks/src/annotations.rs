@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::{Component, PathBuf},
 };
+
+use crate::settings::{DEFAULT_POLICY, FILE};
 
 /// What the keys of all annotations of the guard begin with.
 pub const PREFIX: &str = "io.guard-run.";
@@ -32,9 +34,27 @@ pub enum AnnotationError {
         /// Its value.
         value: String,
     },
+    /// A path that leads out of the folder that it begins with.
+    #[error("annotation {key}: write the path without \"..\", not \"{value}\"")]
+    Dots {
+        /// The annotation.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A policy where there is one for all containers.
+    #[error(
+        "annotation {POLICY}: {} would take the place of {DEFAULT_POLICY}, which is for all containers unless root writes \
+         \"annotations\": \"replace\" in {FILE}",
+        policy.display()
+    )]
+    HasDefault {
+        /// The policy that it names.
+        policy: PathBuf,
+    },
 }
 
-/// What a container's annotations ask for.
+/// What a container gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The policy file.
@@ -43,56 +63,58 @@ pub struct Wanted {
     pub log: Option<PathBuf>,
 }
 
-impl Wanted {
-    /// Reads the annotations of a container. A key that is misspelled must not leave it unguarded, or its log somewhere
-    /// else.
-    ///
-    /// # Errors
-    ///
-    /// When they don't say what to do.
-    pub fn new(annotations: &BTreeMap<String, String>) -> Result<Self, AnnotationError> {
-        let ours = annotations.keys().filter(|key| key.starts_with(PREFIX));
-        if let Some(unknown) = ours.into_iter().find(|key| ![POLICY, LOG].contains(&key.as_str())) {
-            return Err(AnnotationError::Unknown(unknown.escape_debug().to_string()));
-        }
-        Ok(Self { policy: path(annotations, POLICY)?.ok_or(AnnotationError::NoPolicy)?, log: path(annotations, LOG)? })
+/// Where the policy is, and where the log goes, by a container's annotations. A key that is misspelled must not leave a container
+/// unguarded, or its log somewhere else.
+///
+/// # Errors
+///
+/// When they don't say what to do.
+pub fn paths(annotations: &BTreeMap<String, String>) -> Result<(Option<PathBuf>, Option<PathBuf>), AnnotationError> {
+    let ours = annotations.keys().filter(|key| key.starts_with(PREFIX));
+    if let Some(unknown) = ours.into_iter().find(|key| ![POLICY, LOG].contains(&key.as_str())) {
+        return Err(AnnotationError::Unknown(unknown.escape_debug().to_string()));
     }
+    Ok((path(annotations, POLICY)?, path(annotations, LOG)?))
 }
 
 fn path(annotations: &BTreeMap<String, String>, key: &'static str) -> Result<Option<PathBuf>, AnnotationError> {
     let Some(value) = annotations.get(key) else { return Ok(None) };
-    if Path::new(value).is_absolute() {
-        return Ok(Some(value.into()));
+    let (path, value) = (PathBuf::from(value), value.escape_debug().to_string());
+    if !path.is_absolute() {
+        return Err(AnnotationError::NotAbsolute { key, value });
     }
-    Err(AnnotationError::NotAbsolute { key, value: value.escape_debug().to_string() })
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(AnnotationError::Dots { key, value });
+    }
+    Ok(Some(path))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn wanted(annotations: &[(&str, &str)]) -> Result<Wanted, AnnotationError> {
-        Wanted::new(&annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    fn asked(annotations: &[(&str, &str)]) -> Result<(Option<PathBuf>, Option<PathBuf>), AnnotationError> {
+        paths(&annotations.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
     }
 
     #[test]
     fn paths_are_taken_and_others_left_alone() {
-        let both = wanted(&[(POLICY, "/etc/p.json"), (LOG, "/var/log/x"), ("io.podman.thing", "1")]).unwrap();
-        assert_eq!(both, Wanted { policy: "/etc/p.json".into(), log: Some("/var/log/x".into()) });
-        assert_eq!(wanted(&[(POLICY, "/p")]).unwrap().log, None);
+        let both = asked(&[(POLICY, "/etc/p.json"), (LOG, "/var/log/x"), ("io.podman.thing", "1")]).unwrap();
+        assert_eq!(both, (Some("/etc/p.json".into()), Some("/var/log/x".into())));
+        assert_eq!(asked(&[(POLICY, "/p")]).unwrap().1, None);
     }
 
     #[test]
     fn what_is_misspelled_is_refused() {
-        assert_eq!(wanted(&[]), Err(AnnotationError::NoPolicy));
-        assert_eq!(wanted(&[(LOG, "/x")]), Err(AnnotationError::NoPolicy));
         for unknown in ["io.guard-run.polcy", "io.guard-run.", "io.guard-run.policy.path"] {
-            let error = wanted(&[(POLICY, "/p"), (unknown, "/x")]);
+            let error = asked(&[(POLICY, "/p"), (unknown, "/x")]);
             assert_eq!(error, Err(AnnotationError::Unknown(unknown.to_owned())));
         }
         for (key, value) in [(POLICY, "p.json"), (POLICY, ""), (LOG, "./x"), (LOG, "-")] {
-            let error = wanted(&[(POLICY, "/p"), (key, value)]);
+            let error = asked(&[(POLICY, "/p"), (key, value)]);
             assert!(matches!(error, Err(AnnotationError::NotAbsolute { .. })), "{key} {value}");
         }
+        let error = asked(&[(POLICY, "/p"), (LOG, "/var/log/guard-run/../../../etc/x")]);
+        assert!(matches!(error, Err(AnnotationError::Dots { key: LOG, .. })));
     }
 }

@@ -1,6 +1,7 @@
 //! The cgroup on which a container is guarded: its own, whole, and nobody else's.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
@@ -130,12 +131,13 @@ pub struct Own {
 
 impl Own {
     /// Finds the cgroup of a container that consists of one process yet: the topmost one that is the container's alone, as
-    /// what an engine executes in the container later may be beside the first process, and not below it.
+    /// what an engine executes in the container later may be beside the first process, and not below it. `configured` is what
+    /// the cgroup is called that the container is to be in.
     ///
     /// # Errors
     ///
     /// When the container has no cgroup of its own.
-    pub fn find(container: &Container, pid: u32) -> Result<Self, PlaceError> {
+    pub fn find(container: &Container, pid: u32, configured: Option<&str>) -> Result<Self, PlaceError> {
         let (of_container, of_engine) = Hierarchy::of_process(pid)?;
         let path = of_container.own;
         if path == of_container.mount || of_engine.own.starts_with(&path) {
@@ -145,8 +147,12 @@ impl Own {
             return Self::make(&of_container.mount, container, pid, path);
         }
         alone(&path, pid)?;
-        let above = path.ancestors().skip(1).take_while(|above| is_named_after(above, &container.id));
-        let topmost = above.take_while(|above| alone(above, pid).is_ok()).last();
+        let above = path.ancestors().skip(1).take_while(|above| **above != of_container.mount);
+        let named = |above: &&Path| {
+            is_named_after(above, &container.id)
+                || above.file_name().is_some_and(|name| Some(name) == configured.map(OsStr::new))
+        };
+        let topmost = above.filter(named).filter(|above| alone(above, pid).is_ok()).last();
         Self::open(&of_container.mount, topmost.unwrap_or(&path))
     }
 

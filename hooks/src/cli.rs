@@ -142,5 +142,6 @@ mod tests {
     fn messages_are_one_line_and_no_engine_takes_them_for_a_missing_command() {
         assert_eq!(one_line("a\nb: No such file or directory (os error 2)"), "a | b: there is no such file");
         assert_eq!(one_line("a\u{9b}2J\u{202e}b"), "a\\u{9b}2J\\u{202e}b");
+        assert_eq!(one_line("/x\u{1b}[2J\u{9b}2J\r"), "/x\\u{1b}[2J\\u{9b}2J\\r");
     }
 }

@@ -3,18 +3,22 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    fs,
     io::{self, Read},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use oci_spec::runtime::{ContainerState, Spec, State};
+use anyhow::{Context as _, anyhow};
+use oci_spec::runtime::{ContainerState, State};
 use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
 
 /// More than any runtime writes: a state is some paths and the annotations.
 const MAX_STATE: u64 = 16 << 20;
 
-/// The longest name of a file.
-const MAX_NAME: usize = 255;
+/// The longest name of a file (255), less what may be added to it (see [`crate::pins`]).
+const MAX_NAME: usize = 253;
 
 /// Why a runtime's description of a container can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +91,7 @@ impl Told {
             }
         };
         let id = told.id().clone();
-        if id.is_empty() || name_of(&id).len() >= MAX_NAME {
+        if id.is_empty() || name_of(&id).len() > MAX_NAME {
             return Err(wrong("it has no id that a file could be named after"));
         }
         let annotations = told.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
@@ -103,12 +107,15 @@ impl Container {
         name_of(&self.id)
     }
 
-    /// The container's command, as its configuration has it. `None` where that can't be read: a configuration that is newer
-    /// than what this version knows must not keep a container from being guarded.
-    #[must_use]
-    pub fn command(&self) -> Option<Vec<String>> {
-        let spec = Spec::load(Path::new(&self.bundle).join("config.json")).ok()?;
-        spec.process().as_ref()?.args().clone()
+    /// Reads the container's configuration, which its runtime has read before.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be read, or another program may read something else in it.
+    pub fn config(&self) -> anyhow::Result<Config> {
+        let path = self.bundle.join("config.json");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Config::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
     }
 }
 
@@ -127,6 +134,8 @@ fn name_of(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     /// What runc, crun and youki write, each in its own way.

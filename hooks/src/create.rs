@@ -1,28 +1,26 @@
 //! createRuntime: a container is guarded before it runs. This is the security argument, to be read from top to bottom.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use launcher::{
     compile::Tables,
     load::{Fresh, Link},
-    policy::Part,
-    report::{Destination, LOG_FOLDER},
 };
 
 use crate::{
-    annotations::{LOG, Wanted},
+    annotations::AnnotationError,
+    capabilities::{evading, require_acceptance},
     cgroup::Own,
+    cli::tell,
     container::Container,
     gc::reap,
+    log::LogFile,
     note::{Note, Program},
     pins::{Draft, Pins},
-    policy, stop,
+    policy, process,
+    settings::Settings,
+    stop,
 };
-
-/// How many digits of an id are enough in the name of a log.
-const SHORT_ID: usize = 12;
 
 /// Puts the guard on a container that is about to run.
 ///
@@ -31,24 +29,28 @@ const SHORT_ID: usize = 12;
 /// When anything fails: then the runtime aborts the container, and nothing is left behind.
 pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     let pid = pid.context("the container's state has no process (pid) to guard")?;
-    // Nothing has been made before the annotations and the policy are known to be good.
-    let wanted = Wanted::new(&container.annotations)?;
-    let (document, mut policy) = policy::read(&wanted.policy)?;
-    // Who may write tunables that no rule is about is the engine's business, too: runtimes write some in the container's
-    // process, podman has one by default.
-    policy.process.allow = vec![Part::Sysctls];
+    // Nothing has been made before all that others have said is known to be good: the annotations, the policy that they name, the
+    // configuration, the process.
+    let settings = Settings::read()?;
+    let wanted = settings.wanted(&container.annotations)?.ok_or(AnnotationError::NoPolicy)?;
+    let (document, policy) = policy::read(&wanted.policy)?;
+    let config = container.config()?;
+    let apart = process::check(pid)?;
+    // The programs are no guard against whoever can send past them, or take them off.
+    let evading = evading(&config, &policy, apart);
+    require_acceptance(&evading, &config, &policy)?;
     let tables = Tables::compile(&policy).with_context(|| wanted.policy.display().to_string())?;
     let started = Timestamp::now();
-    let log = log_file(wanted.log.as_deref(), started, &container.id).context(LOG)?;
+    let log = LogFile::choose(&settings, wanted.log.as_deref(), started, &container.id)?;
     // The programs have passed the kernel's verifier before there is anything to guard.
     let Fresh { programs, maps } = Fresh::new(&tables)?;
     // What is the container's own, and the container's alone.
-    let own = Own::find(&container, pid)?;
-    conclude_earlier(&container, &own)?;
+    let mut own = Own::find(&container, pid, config.cgroup.as_deref())?;
+    let earlier = earlier_run(&container, &mut own)?;
     // All of it is made aside, and goes away if anything fails.
     let draft = Draft::new(&container)?;
     let mut note = Note {
-        command: container.command(),
+        command: config.command,
         container,
         started,
         policy: wanted.policy,
@@ -57,6 +59,7 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
         unrestricted: tables.unrestricted().into_iter().map(str::to_owned).collect(),
         place: own.place.clone(),
         programs: Vec::new(),
+        accepted: evading.into_iter().map(str::to_owned).collect(),
         log,
     };
     maps.pin(draft.folder()).context("pinning maps")?;
@@ -71,38 +74,49 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     note.pin(draft.folder()).context("pinning the note")?;
     // All programs are attached before a process is moved to where they are.
     own.enter()?;
+    // What an earlier call has put on this very cgroup stays in force until these are.
+    let earlier = earlier.map(set_aside).transpose()?;
     draft.finish()?;
     own.keep();
     // From here on the kernel owns the guard: it holds whatever becomes of the engine.
+    if let Some((pins, note)) = earlier {
+        conclude(pins, note);
+    }
     reap();
     Ok(())
 }
 
-/// The file that the log goes to, known to be writable: the one that is said, or a new one in the folder that is.
-fn log_file(wanted: Option<&Path>, started: Timestamp, id: &str) -> anyhow::Result<PathBuf> {
-    let mut path = wanted.unwrap_or(Path::new(LOG_FOLDER)).to_owned();
-    if wanted.is_none() {
-        std::fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+/// What an earlier run of this container has left behind, where nobody concluded it when it ended; or an earlier call for this run.
+fn earlier_run(container: &Container, own: &mut Own) -> anyhow::Result<Option<(Pins, Note)>> {
+    let Some(pins) = Pins::open(container)? else { return Ok(None) };
+    let mut note = Note::read(pins.folder())?;
+    // What is in this container's cgroup is this container.
+    if note.place.path == own.place.path && note.place.id == own.place.id {
+        own.place.made |= std::mem::take(&mut note.place.made);
+    } else {
+        ensure!(
+            stop::has_ended(&pins, &note),
+            "a container with the id {} is still running, in {}",
+            container.id,
+            note.place.path.display()
+        );
     }
-    if path.is_dir() {
-        let id: String = id.chars().take(SHORT_ID).map(|c| if c == '/' { '_' } else { c }).collect();
-        path.push(format!("{}-{id}.json", started.strftime("%Y%m%dT%H%M%S.%9fZ")));
-    }
-    Destination::file(&path).with_context(|| format!("can't write the log {}", path.display()))?;
-    Ok(path)
+    Ok(Some((pins, note)))
 }
 
-/// Concludes what an earlier container of this id has left behind, where nobody did when it ended.
-fn conclude_earlier(container: &Container, own: &Own) -> anyhow::Result<()> {
-    let Some(pins) = Pins::open(container)? else { return Ok(()) };
-    let note = Note::read(pins.folder())?;
-    // What is in this container's cgroup is this container.
-    let same = note.place.path == own.place.path && note.place.id == own.place.id;
-    ensure!(
-        same || stop::has_ended(&pins, &note),
-        "a container with the id {} is still running, in {}",
-        container.id,
-        note.place.path.display()
-    );
-    stop::conclude(pins, note).context("the log of the container's last run")
+/// Leaves the container's name to this run.
+fn set_aside((mut pins, note): (Pins, Note)) -> anyhow::Result<(Pins, Note)> {
+    pins.set_aside(|before| match Note::read(before.folder()) {
+        Ok(note) => conclude(before, note),
+        Err(error) => tell(&format!("the records of an earlier run are lost: {:#}", anyhow::Error::from(error))),
+    })?;
+    Ok((pins, note))
+}
+
+/// Writes the log of an earlier run. That it can't be written must not keep the container from starting again: what is kept waits for
+/// `guard-hook gc`.
+fn conclude(pins: Pins, note: Note) {
+    if let Err(error) = stop::conclude(pins, note) {
+        tell(&format!("the log of the container's last run: {error:#}"));
+    }
 }

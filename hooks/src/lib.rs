@@ -5,14 +5,20 @@
 #![forbid(unsafe_code)]
 
 pub mod annotations;
+pub mod capabilities;
 pub mod cgroup;
 pub mod cli;
+pub mod config;
 pub mod container;
 pub mod create;
 pub mod gc;
+pub mod log;
 pub mod note;
 pub mod pins;
 pub mod policy;
+pub mod process;
 pub mod report;
 pub mod runtime;
+pub mod settings;
 pub mod stop;
+pub mod trusted;

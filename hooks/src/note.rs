@@ -1,6 +1,7 @@
 //! The note that is pinned beside a container's programs: what the log will need and the kernel doesn't know.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
@@ -13,7 +14,7 @@ use launcher::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{cgroup::Place, container::Container};
+use crate::{cgroup::Place, container::Container, log::LogFile};
 
 /// The note's name in the container's folder. No map and no hook has it.
 const NAME: &str = "NOTE";
@@ -71,8 +72,10 @@ pub struct Note {
     pub place: Place,
     /// The programs there.
     pub programs: Vec<Program>,
+    /// The capabilities by which the container could evade its policy, and which that accepts.
+    pub accepted: BTreeSet<String>,
     /// Where the log goes.
-    pub log: PathBuf,
+    pub log: LogFile,
 }
 
 /// A program on the container's cgroup.

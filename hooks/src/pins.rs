@@ -26,6 +26,10 @@ const FOLDER: &str = "/sys/fs/bpf/guard-run";
 /// What the name of a folder ends with that is not whole. No container's name can.
 const UNFINISHED: char = '~';
 
+/// What the name of a folder ends with that is of an earlier run of its container and waits for being concluded. No container's
+/// name can.
+const EARLIER: char = '+';
+
 /// How often another attempt is made because somebody took a new folder for an abandoned one.
 const ATTEMPTS: u32 = 200;
 
@@ -99,6 +103,29 @@ impl Pins {
             let lock = lock(&folder, FlockArg::LockExclusiveNonblock).ok()??;
             Some(Self { folder, lock })
         }))
+    }
+
+    /// Leaves the name to the next run of the container. What is pinned stays in force. There is one such folder for a container:
+    /// an earlier one is given to `conclude`, and removed if that fails, since a container that is started over and over
+    /// must not fill the kernel's memory.
+    ///
+    /// # Errors
+    ///
+    /// When somebody else is at work on the earlier one, or it can't be renamed.
+    pub fn set_aside(&mut self, conclude: impl FnOnce(Self)) -> Result<(), PinError> {
+        let aside = with(&self.folder, EARLIER);
+        match lock(&aside, FlockArg::LockExclusive) {
+            Ok(Some(lock)) => {
+                conclude(Self { folder: aside.clone(), lock });
+                sweep(&aside)?;
+            }
+            // It was concluded while this process waited.
+            Ok(None) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(on(&aside)(error)),
+        }
+        fs::rename(&self.folder, &aside).map_err(on(&self.folder))?;
+        self.folder = aside;
+        Ok(())
     }
 
     /// Where it is.
@@ -201,8 +228,13 @@ impl Drop for Draft {
 }
 
 fn unfinished(folder: &Path) -> PathBuf {
+    with(folder, UNFINISHED)
+}
+
+/// A folder's path with another letter at its end.
+fn with(folder: &Path, letter: char) -> PathBuf {
     let mut name = folder.as_os_str().to_owned();
-    name.push(UNFINISHED.to_string());
+    name.push(letter.to_string());
     name.into()
 }
 

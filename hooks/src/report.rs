@@ -1,6 +1,6 @@
 //! The log of a container: the same document as the log of a command, but for what a hook can't know of one.
 
-use std::{io, path::PathBuf};
+use std::{collections::BTreeSet, io, path::PathBuf};
 
 use common::record::Hook;
 use jiff::Timestamp;
@@ -52,6 +52,8 @@ struct Enforced {
     unrestricted: Vec<String>,
     /// Capabilities, namespaces, seccomp and the like are the engine's business.
     hardening: &'static str,
+    /// Capabilities by which the container could evade its policy, and which that accepts, or does not enforce.
+    accepted_capabilities: BTreeSet<String>,
 }
 
 impl Report {
@@ -95,6 +97,7 @@ impl Report {
                 exec: !note.place.made,
                 unrestricted: note.unrestricted,
                 hardening: "container engine",
+                accepted_capabilities: note.accepted,
                 hooks,
             },
             lost,

@@ -2,12 +2,9 @@
 
 use anyhow::{Context as _, ensure};
 use common::record::Hook;
-use launcher::{
-    load::{Link, RecordMaps},
-    report::Destination,
-};
+use launcher::load::{Link, RecordMaps};
 
-use crate::{container::Container, note::Note, pins::Pins, report::Report};
+use crate::{cli::tell, container::Container, log::LogFile, note::Note, pins::Pins, report::Report};
 
 /// Writes the log of a container that is no more, and removes its guard. Nothing is left to do where there is none, be
 /// it that it was not guarded or that all has been done before.
@@ -40,17 +37,22 @@ pub fn has_ended(pins: &Pins, note: &Note) -> bool {
     })
 }
 
-/// Writes the log of a container and removes what was kept for it.
+/// Writes the log of a container and removes what was kept for it. Where the log can't be written any more to where it was to
+/// go, which the container may have brought about, it goes to the usual folder.
 ///
 /// # Errors
 ///
-/// When the log can't be written: then all is kept.
+/// When the log can't be written there either: then all is kept.
 pub fn conclude(pins: Pins, note: Note) -> anyhow::Result<()> {
-    let (place, path) = (note.place.clone(), note.log.clone());
+    let (place, log, started, id) = (note.place.clone(), note.log.clone(), note.started, note.container.id.clone());
     let maps = RecordMaps::open(pins.folder())?;
     let report = Report::new(note, maps).context("reading the records")?;
-    let written = Destination::file(&path).and_then(|mut log| log.write(&report));
-    written.with_context(|| format!("can't write the log {}", path.display()))?;
+    if let Err(error) = log.write(&report) {
+        let failed = format!("can't write the log {}: {error:#}", log.path().display());
+        let usual = LogFile::usual(started, &id).and_then(|usual| usual.write(&report).map(|()| usual));
+        let usual = usual.with_context(|| failed.clone())?;
+        tell(&format!("{failed}; it is in {}", usual.path().display()));
+    }
     pins.remove()?;
     Ok(place.remove()?)
 }

@@ -20,8 +20,13 @@ use crate::{cgroup2_mount, guard_run, yard::remove};
 /// What of busybox is in the containers' root file system.
 const APPLETS: [&str; 9] = ["cat", "echo", "mount", "nc", "sh", "sleep", "touch", "true", "wc"];
 
-/// Limits that root may not raise everywhere.
-const CONTAINERS_CONF: &str = "[containers]\ndefault_ulimits = [\"nofile=1000:1000\", \"nproc=1000:1000\"]\n";
+/// Limits that root may not raise everywhere, and podman's own capabilities: Debian 12 adds some, `CAP_NET_RAW` among them.
+const CONTAINERS_CONF: &str = r#"[containers]
+default_ulimits = ["nofile=1000:1000", "nproc=1000:1000"]
+default_capabilities = [
+    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"
+]
+"#;
 
 /// How long one command may take, in seconds, also in a virtual machine that is emulated.
 const LIMIT: &str = "120";
@@ -210,6 +215,12 @@ impl Machine {
     #[must_use]
     pub fn runtime(&self) -> &'static str {
         self.runtime
+    }
+
+    /// The process id of who keeps the machine's mount namespace.
+    #[must_use]
+    pub fn keeper(&self) -> u32 {
+        self.keeper.id()
     }
 
     /// Writes a file into the test's folder. Its path.

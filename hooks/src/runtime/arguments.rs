@@ -65,8 +65,10 @@ pub struct Log {
 /// A container that is to be made.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Order {
-    /// The bundle's file that describes it.
+    /// The file that describes it.
     pub config: PathBuf,
+    /// Whether that is the bundle's own.
+    pub bundled: bool,
     /// Whether from a checkpoint.
     pub restores: bool,
 }
@@ -121,15 +123,16 @@ impl<'a> CommandLine<'a> {
         }
         match self.rest {
             [subcommand, rest @ ..] if makes(subcommand) => {
-                Ok(Some(Order { config: config(rest)?, restores: subcommand == "restore" }))
+                let (config, bundled) = config(rest)?;
+                Ok(Some(Order { config, bundled, restores: subcommand == "restore" }))
             }
             _ => Ok(None),
         }
     }
 }
 
-/// The file that describes the container, from the arguments of a subcommand that makes one.
-fn config(arguments: &[OsString]) -> Result<PathBuf, ArgumentsError> {
+/// The file that describes the container, from the arguments of a subcommand that makes one, and whether it is the bundle's own.
+fn config(arguments: &[OsString]) -> Result<(PathBuf, bool), ArgumentsError> {
     let (mut bundle, mut config) = (Path::new("."), OsStr::new(CONFIG));
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -150,7 +153,7 @@ fn config(arguments: &[OsString]) -> Result<PathBuf, ArgumentsError> {
         }
     }
     // As crun has it: the usual name is in the bundle, any other one is where the caller is.
-    Ok(if config == CONFIG { bundle.join(CONFIG) } else { config.into() })
+    Ok(if config == CONFIG { (bundle.join(CONFIG), true) } else { (config.into(), false) })
 }
 
 /// Whether an option may be another spelling of one that says where the bundle is: an abbreviation, a long name after a
@@ -243,9 +246,10 @@ mod tests {
             ("create -b a --bundle b id", "b/config.json"),
         ];
         for (line, config) in table {
-            assert_eq!(order(line), Ok(Some(Order { config: config.into(), restores: false })), "{line}");
+            let bundled = config.ends_with("config.json");
+            assert_eq!(order(line), Ok(Some(Order { config: config.into(), bundled, restores: false })), "{line}");
         }
-        let restored = Order { config: "b/config.json".into(), restores: true };
+        let restored = Order { config: "b/config.json".into(), bundled: true, restores: true };
         assert_eq!(order("restore --image-path -b --bundle b id"), Ok(Some(restored)));
     }
 

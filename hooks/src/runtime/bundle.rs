@@ -8,6 +8,7 @@ use std::{
     fmt::Display,
     fs::{self, File, Metadata},
     io::{self, Write as _},
+    num::NonZeroU32,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
 };
@@ -16,10 +17,17 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json, value::RawValue};
 use tempfile::NamedTempFile;
 
-use crate::annotations;
+use crate::{
+    annotations,
+    config::{self, Config},
+};
 
 /// The stages that the hook is called in.
 const STAGES: [&str; 2] = ["createRuntime", "poststop"];
+
+/// The annotations by which containerd and CRI-O tell the container that holds a pod's namespaces from the others.
+const SANDBOX: [(&str, &str); 2] =
+    [("io.kubernetes.cri.container-type", "sandbox"), ("io.kubernetes.cri-o.ContainerType", "sandbox")];
 
 /// Why the hooks can't be added.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +57,8 @@ struct Members<'a> {
     annotations: Option<&'a RawValue>,
     #[serde(borrow, default, deserialize_with = "even_null")]
     hooks: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    process: Option<&'a RawValue>,
 }
 
 /// A member that is there, also if it is null: it must not be added once more.
@@ -79,7 +89,10 @@ impl Bundle {
             return Err(BundleError::Content { path, what: "not a regular file".into() });
         }
         let text = io::read_to_string(file).map_err(on)?;
-        Ok(Some(Self { path, metadata, text }))
+        let bundle = Self { path, metadata, text };
+        // Before anything is made of it: whether it asks for a guard must not depend on who reads it.
+        config::check(&bundle.text).map_err(|error| bundle.content(error))?;
+        Ok(Some(bundle))
     }
 
     /// The annotations that are the guard's. One that is misspelled is, too: whoever reads them refuses it.
@@ -92,11 +105,34 @@ impl Bundle {
         .collect()
     }
 
+    /// What it says that matters for the guard.
+    pub fn config(&self) -> Result<Config, BundleError> {
+        Config::parse(&self.text).map_err(|error| self.content(error))
+    }
+
     /// Names a policy in the annotations.
-    pub fn set_policy(&mut self, policy: &str) -> Result<(), BundleError> {
+    pub fn set_policy(&mut self, policy: &Path) -> Result<(), BundleError> {
         let mut annotations = self.annotations()?;
-        annotations.insert(annotations::POLICY.into(), policy.into());
+        annotations.insert(annotations::POLICY.into(), policy.to_string_lossy().into());
         self.text = with_member(&self.text, "annotations", self.members()?.annotations, &Value::from(annotations));
+        Ok(())
+    }
+
+    /// Whether it is the container that holds a Kubernetes pod's namespaces, by what the engine notes.
+    pub fn is_sandbox(&self) -> Result<bool, BundleError> {
+        let annotations = self.annotations()?;
+        Ok(SANDBOX.iter().any(|(key, value)| annotations.get(*key).is_some_and(|found| found == value)))
+    }
+
+    /// Takes a capability out of all sets.
+    pub fn drop_capability(&mut self, name: &str) -> Result<(), BundleError> {
+        let old = self.members()?.process;
+        let mut process = object(old).map_err(|error| self.wrong("/process", error))?;
+        let sets = process.get_mut("capabilities").and_then(Value::as_object_mut);
+        for set in sets.into_iter().flat_map(Map::values_mut).filter_map(Value::as_array_mut) {
+            set.retain(|held| !held.as_str().is_some_and(|held| held.eq_ignore_ascii_case(name)));
+        }
+        self.text = with_member(&self.text, "process", old, &Value::from(process));
         Ok(())
     }
 
@@ -116,10 +152,7 @@ impl Bundle {
             let Value::Array(list) = list else {
                 return Err(self.wrong(&format!("/hooks/{stage}"), "not a list"));
             };
-            if !list
-                .iter()
-                .any(|entry| entry["path"] == hook && [&Value::Null, &json!(stage)].contains(&&entry["args"][1]))
-            {
+            if !list.iter().any(|entry| is_ours(entry, hook, stage)) {
                 list.push(json!({"path": hook, "args": ["guard-hook", stage]}));
             }
         }
@@ -144,10 +177,6 @@ impl Bundle {
     }
 
     fn members(&self) -> Result<Members<'_>, BundleError> {
-        // Serde would take a list for a structure, too.
-        if !self.text.trim_start().starts_with('{') {
-            return Err(self.wrong("/", "not an object"));
-        }
         serde_json::from_str(&self.text).map_err(|error| self.wrong("/", error))
     }
 
@@ -156,8 +185,31 @@ impl Bundle {
     }
 
     fn wrong(&self, place: &str, what: impl Display) -> BundleError {
-        BundleError::Content { path: self.path.clone(), what: format!("{place}: {what}") }
+        self.content(format!("{place}: {what}"))
     }
+
+    fn content(&self, what: String) -> BundleError {
+        BundleError::Content { path: self.path.clone(), what }
+    }
+}
+
+/// Whether an entry calls the hook at this stage, and nothing in it could keep the hook from its work: as it is added here, or as
+/// hooks.d has it, without the stage and perhaps with a time limit.
+fn is_ours(entry: &Value, hook: &str, stage: &str) -> bool {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Entry {
+        path: String,
+        args: Vec<String>,
+        #[serde(default)]
+        env: Option<Vec<String>>,
+        // If time runs out, the container isn't made.
+        #[serde(default, rename = "timeout")]
+        _timeout: Option<NonZeroU32>,
+    }
+    let Ok(Entry { path, args, env, .. }) = Entry::deserialize(entry) else { return false };
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    path == hook && ["guard-hook", stage].starts_with(&args) && !args.is_empty() && env.is_none_or(|env| env.is_empty())
 }
 
 /// An object; one that is left out, or null, is empty.
@@ -184,11 +236,15 @@ mod tests {
     const HOOK: &str = "/usr/bin/guard-hook";
 
     fn bundle(text: &str) -> (tempfile::TempDir, Bundle) {
+        let (folder, bundle) = read(text);
+        (folder, bundle.unwrap())
+    }
+
+    fn read(text: &str) -> (tempfile::TempDir, Result<Bundle, BundleError>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.json");
         fs::write(&path, text).unwrap();
-        let bundle = Bundle::read(&path).unwrap().unwrap();
-        (folder, bundle)
+        (folder, Bundle::read(&path).map(Option::unwrap))
     }
 
     fn with_hooks(text: &str) -> String {
@@ -227,6 +283,19 @@ mod tests {
         assert_eq!(with_hooks(&timed).matches("guard-hook\",\"createRuntime").count(), 1);
         let unstaged = once.replace(",\"createRuntime\"]", "]").replace(",\"poststop\"]", "]");
         assert_eq!(with_hooks(&unstaged), unstaged);
+        // One that does something else with the same program isn't it.
+        for other in [
+            once.replace(",\"createRuntime\"]", ",\"createRuntime\",\"--help\"]"),
+            once.replace(",\"createRuntime\"]", ",\"gc\"]"),
+            once.replace("[\"guard-hook\",\"createRuntime\"]", "[]"),
+            once.replace(r#"],"path""#, r#"],"env":["A=b"],"path""#),
+            once.replace(r#"],"path""#, r#"],"timeout":0,"path""#),
+            once.replace(r#"],"path""#, r#"],"timeout":-1,"path""#),
+            once.replace(r#"],"path""#, r#"],"later":1,"path""#),
+        ] {
+            assert_ne!(with_hooks(&other), other);
+            assert!(with_hooks(&other).contains(CREATE), "{other}");
+        }
         // Another one at another stage, or of another place, isn't it.
         let elsewhere = once.replace("/usr/bin", "/opt");
         assert_eq!(with_hooks(&elsewhere).matches("guard-hook\",\"createRuntime").count(), 2);
@@ -235,8 +304,8 @@ mod tests {
     #[test]
     fn a_guard_is_asked_for_by_any_annotation_of_the_guard() {
         let asked = |text: &str| {
-            let (_folder, bundle) = bundle(text);
-            bundle.guards().map(|guards| guards.into_keys().collect::<Vec<_>>()).map_err(|error| error.to_string())
+            let guards = read(text).1.and_then(|bundle| bundle.guards());
+            guards.map(|guards| guards.into_keys().collect::<Vec<_>>()).map_err(|error| error.to_string())
         };
         for key in ["io.guard-run.policy", "io.guard-run.log", "io.guard-run.polcy"] {
             assert_eq!(asked(&json!({"annotations": {key: "/p.json", "a": 1}}).to_string()), Ok(vec![key.to_owned()]));
@@ -264,8 +333,25 @@ mod tests {
             (r#"{"annotations":{"a":"b"},"x":1}"#, r#"{"annotations":{"a":"b","io.guard-run.policy":"/p"},"x":1}"#),
         ] {
             let (_folder, mut bundle) = bundle(before);
-            bundle.set_policy("/p").unwrap();
+            bundle.set_policy(Path::new("/p")).unwrap();
             assert_eq!(bundle.text, after);
+        }
+    }
+
+    #[test]
+    fn a_capability_is_taken_from_the_container_that_holds_a_pods_namespaces() {
+        let process =
+            r#""process":{"args":["a"],"capabilities":{"ambient":null,"bounding":["CAP_KILL","CAP_NET_RAW"],"x":1}}"#;
+        for (annotations, is_sandbox) in [
+            (r#"{"io.kubernetes.cri.container-type":"sandbox"}"#, true),
+            (r#"{"io.kubernetes.cri-o.ContainerType":"sandbox"}"#, true),
+            (r#"{"io.kubernetes.cri.container-type":"container"}"#, false),
+        ] {
+            let (_folder, mut bundle) = bundle(&format!(r#"{{"annotations":{annotations}, {process}}}"#));
+            assert_eq!(bundle.is_sandbox().unwrap(), is_sandbox, "{annotations}");
+            bundle.drop_capability("CAP_NET_RAW").unwrap();
+            let expected = process.replace(",\"CAP_NET_RAW\"", "");
+            assert_eq!(bundle.text, format!(r#"{{"annotations":{annotations}, {expected}}}"#));
         }
     }
 

@@ -10,6 +10,8 @@ use std::{
 
 use nix::unistd::{AccessFlags, access};
 
+use crate::settings::FILE;
+
 /// What a name that chooses a runtime begins with; the runtime's own name follows.
 const PREFIX: &[u8] = b"guard-runtime-";
 
@@ -36,6 +38,13 @@ pub enum FindError {
         /// What there is instead.
         source: io::Error,
     },
+    /// Nobody has said that this runtime's containers are in cgroups of this kernel's.
+    #[error(
+        "{} is not known to run its containers' processes in their cgroups, on this kernel, and to call hooks (virtual machines and \
+         gVisor don't): a guard would hold nothing. Known are {}; root can add others in {FILE} (\"runtimes\")",
+        .0.display(), RUNTIMES.join(", ")
+    )]
+    Unknown(PathBuf),
     /// It isn't known what this program is.
     #[error("/proc/self/exe: {0}")]
     Own(#[from] io::Error),
@@ -59,6 +68,15 @@ pub fn runtime(own_name: &Path) -> Result<PathBuf, FindError> {
     candidates.into_iter().find(usable).ok_or_else(|| {
         FindError::NoRuntime(names.iter().map(|name| name.display().to_string()).collect::<Vec<_>>().join(", "))
     })
+}
+
+/// Sees that containers of a runtime can be guarded: it is one that has been tried, or one of `more`, which root has named.
+pub fn check(runtime: &Path, more: &[String]) -> Result<(), FindError> {
+    let name = runtime.file_name().unwrap_or_default();
+    if RUNTIMES.iter().any(|known| name == *known) || more.iter().any(|known| name == known.as_str()) {
+        return Ok(());
+    }
+    Err(FindError::Unknown(runtime.to_owned()))
 }
 
 /// The hook, by its absolute path, as config.json wants it.

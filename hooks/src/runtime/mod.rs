@@ -13,7 +13,6 @@ use std::{
     convert::Infallible,
     env,
     ffi::{CString, NulError, OsString},
-    io,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -23,9 +22,11 @@ use launcher::sys::start;
 use nix::unistd::execv;
 
 use crate::{
-    annotations::{AnnotationError, POLICY, Wanted},
+    annotations::POLICY,
+    capabilities::{Apart, evading, require_acceptance},
     cli::one_line,
     policy,
+    settings::Settings,
 };
 
 use self::{
@@ -34,8 +35,8 @@ use self::{
     find::FindError,
 };
 
-/// The policy of containers that name none. It is the administrator's choice whether there is one.
-const DEFAULT_POLICY: &str = "/etc/guard-run/default-policy.json";
+/// What containerd gives the container that holds a pod's namespaces, and a guard must not leave it.
+const SANDBOX_DROPS: &str = "CAP_NET_RAW";
 
 /// What the runtimes exit with when they can't make a container.
 const FAILURE: u8 = 1;
@@ -49,12 +50,12 @@ enum RuntimeError {
     Bundle(#[from] BundleError),
     #[error(transparent)]
     Find(#[from] FindError),
-    #[error(transparent)]
-    Annotations(#[from] AnnotationError),
     #[error("{0:#}")]
-    Policy(anyhow::Error),
-    #[error("{DEFAULT_POLICY}: {0}")]
-    DefaultPolicy(io::Error),
+    Guard(#[from] anyhow::Error),
+    #[error(
+        "--config: the file of a container that is guarded has to be its bundle's config.json, which guard-hook reads, too"
+    )]
+    Elsewhere,
     #[error(
         "a checkpoint can't be restored under a guard: what it has open was opened outside; start the container anew"
     )]
@@ -77,10 +78,11 @@ pub fn main() -> ExitCode {
 }
 
 fn run(name: &Path, arguments: &[OsString], command_line: &CommandLine) -> Result<Infallible, RuntimeError> {
-    if let Some(order) = command_line.order()? {
-        prepare(&order)?;
-    }
+    let order = command_line.order()?;
     let runtime = find::runtime(name)?;
+    if let Some(order) = order {
+        prepare(&order, &runtime)?;
+    }
     let program = CString::new(runtime.as_os_str().as_bytes())?;
     let arguments = arguments.iter().map(|argument| CString::new(argument.as_bytes()));
     let arguments = std::iter::once(Ok(program.clone())).chain(arguments).collect::<Result<Vec<_>, _>>()?;
@@ -90,24 +92,33 @@ fn run(name: &Path, arguments: &[OsString], command_line: &CommandLine) -> Resul
 }
 
 /// Adds the hooks to the bundle, if its container is to have a guard.
-fn prepare(order: &Order) -> Result<(), RuntimeError> {
+fn prepare(order: &Order, runtime: &Path) -> Result<(), RuntimeError> {
     let Some(mut bundle) = Bundle::read(&order.config)? else {
         // There is none; let the runtime say so.
         return Ok(());
     };
-    let mut guards = bundle.guards()?;
-    if !guards.contains_key(POLICY) && Path::new(DEFAULT_POLICY).try_exists().map_err(RuntimeError::DefaultPolicy)? {
-        bundle.set_policy(DEFAULT_POLICY)?;
-        guards.insert(POLICY.into(), DEFAULT_POLICY.into());
-    }
-    if guards.is_empty() {
-        return Ok(());
-    }
+    let settings = Settings::read().map_err(anyhow::Error::from)?;
+    let guards = bundle.guards()?;
+    let Some(wanted) = settings.wanted(&guards).map_err(anyhow::Error::from)? else { return Ok(()) };
     if order.restores {
         return Err(RuntimeError::Restore);
     }
-    // The hook will judge them again. But what it says then, neither crun nor youki hands on to the engine.
-    policy::read(&Wanted::new(&guards)?.policy).map_err(RuntimeError::Policy)?;
+    if !order.bundled {
+        return Err(RuntimeError::Elsewhere);
+    }
+    // The hook will judge all of it again. But what it says then, neither crun nor youki hands on to the engine.
+    let (_, policy) = policy::read(&wanted.policy)?;
+    if bundle.is_sandbox()? {
+        // It does nothing but hold the namespaces, nothing is executed in it later, and no pod can say which capabilities it has.
+        bundle.drop_capability(SANDBOX_DROPS)?;
+    }
+    let config = bundle.config()?;
+    let evading = evading(&config, &policy, Apart::by(&config));
+    require_acceptance(&evading, &config, &policy)?;
+    find::check(runtime, &settings.runtimes)?;
+    if !guards.contains_key(POLICY) {
+        bundle.set_policy(&wanted.policy)?;
+    }
     bundle.add_hooks(&find::hook()?)?;
     Ok(bundle.write()?)
 }
