@@ -83,8 +83,16 @@ impl Told {
             return Err(wrong("it has no status"));
         }
         let told: State = serde_json::from_slice(text).map_err(invalid)?;
+        let pid = told.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
         let stage = match told.status() {
             ContainerState::Creating | ContainerState::Created => Stage::CreateRuntime,
+            // runc calls createRuntime so while CRIU restores the container (criuNotifications, container_linux.go).
+            ContainerState::Stopped if pid.is_some() => {
+                return Err(wrong(
+                    "it is stopped and has a process, as one that is restored from a checkpoint: what that has open was \
+                     opened outside of the guard; start the container anew",
+                ));
+            }
             ContainerState::Stopped => Stage::Poststop,
             ContainerState::Running => {
                 return Err(wrong("it is running; the hook's stages are createRuntime and poststop"));
@@ -96,7 +104,7 @@ impl Told {
         }
         let annotations = told.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone()));
         let container = Container { id, bundle: told.bundle().clone(), annotations: annotations.collect() };
-        Ok(Self { stage, pid: told.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0), container })
+        Ok(Self { stage, pid, container })
     }
 }
 
@@ -187,6 +195,8 @@ mod tests {
             r#"{"id":"c1","bundle":"/b","pid":1}"#,
             r#"{"id":"c1","bundle":"/b","status":"running","pid":1}"#,
             r#"{"id":"c1","bundle":"/b","status":"dancing","pid":1}"#,
+            // As runc has it in the midst of restoring a checkpoint.
+            r#"{"ociVersion":"1.0.2-dev","id":"c1","status":"stopped","pid":42,"bundle":"/b"}"#,
             r#"{"bundle":"/b","status":"creating","pid":1}"#,
             &long,
         ] {
