@@ -319,7 +319,7 @@ fn capabilities_by_which_a_policy_is_evaded_are_refused_unless_it_accepts_them()
     };
     let audit = NETWORK.replacen('{', "{\"mode\": \"audit\", ", 1);
     // Flags, the policy, and what is accepted by it; or what is refused.
-    let table: [(&[&str], &str, Expected); 10] = [
+    let table: [(&[&str], &str, Expected); 11] = [
         (&[], NETWORK, Ok(&[])),
         (&["--cap-add=NET_RAW"], NETWORK, Err("--cap-drop NET_RAW")),
         (&["--cap-add=NET_RAW"], DEVICES, Ok(&[])),
@@ -332,6 +332,11 @@ fn capabilities_by_which_a_policy_is_evaded_are_refused_unless_it_accepts_them()
         // It holds only for what is the container's own.
         (&["--cap-add=SYS_ADMIN", "--uidmap=0:100000:65536"], DEVICES, Ok(&[])),
         (&["--cap-add=NET_RAW", "--uidmap=0:100000:65536"], NETWORK, Err("CAP_NET_RAW")),
+        (
+            &["--cap-add=NET_RAW", "--uidmap=0:100000:65536", "--network=host", "--dns=none", "--no-hosts"],
+            NETWORK,
+            Ok(&[]),
+        ),
     ];
     for engine in [RUNC, CRUN] {
         let machine = Machine::new(engine);
