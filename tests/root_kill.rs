@@ -4,7 +4,10 @@ use std::{fs, path::Path, time::Instant};
 
 use serde_json::{Value, json};
 use support::{
-    PYTHON, Run, Running, TcpServer, Yard, bpf::guard_of, cgroup_of, eventually, guard_run, is_alive, is_stopped,
+    PYTHON, Run, Running, TcpServer, Yard,
+    bpf::guard_of,
+    cgroup_of, cgroup2_mount, eventually, guard_run, is_alive, is_stopped,
+    ordinary::{ALICE, as_user},
     processes_in, processes_with_argument,
 };
 
@@ -146,6 +149,37 @@ fn after_kill_9_while_guard_run_waits_for_the_rest_a_daemon_is_still_denied() {
     eventually("only the daemon is left", || processes_in(&leaf).len() <= 2);
     running.signal(libc::SIGKILL);
     orphaned.check(running);
+}
+
+#[test]
+fn nobody_else_keeps_roots_abandoned_leaf_from_being_reaped() {
+    let yard = Yard::new();
+    let script = "setsid --fork sleep 1000; echo ready; exec sleep 1000";
+    // With a umask that takes nothing away, and one that takes all.
+    for umask in ["0", "777"] {
+        let masked = ["sh".into(), "-c".into(), format!("umask {umask}; exec \"$@\"").into(), "sh".into()];
+        let run = Run::shell(json!({"version": 1}), script, &[]).through([yard.wrapper(), masked.to_vec()].concat());
+        let mut running = run.start();
+        running.wait_for("ready");
+        running.signal(libc::SIGKILL);
+        assert_eq!(running.wait().code(), None);
+        let [leaf] = &yard.leaves()[..] else { panic!("{:?}", yard.leaves()) };
+        let lock = |folder: &Path| as_user(ALICE, ["flock".as_ref(), "-s".as_ref(), folder.as_os_str(), "id".as_ref()]);
+        assert!(lock(yard.path()).contains("uid="), "the control: a folder that everybody may read");
+        assert_eq!(lock(leaf), "", "umask {umask}");
+        let said = yard.gc();
+        assert!(String::from_utf8_lossy(&said.stdout).contains("1 abandoned leaf removed"), "{said:?}");
+        assert!(yard.leaves().is_empty());
+    }
+}
+
+#[test]
+fn a_command_of_another_user_finds_its_cgroups_files_by_name() {
+    let script = "cat \"$1/cgroup.events\" && ! ls \"$1\" 2>/dev/null";
+    let run = Run::shell(json!({"version": 1}), script, &[cgroup2_mount().to_str().unwrap()]);
+    let output =
+        run.flags(["--user", "nobody"]).through(["sh", "-c", "umask 077; exec \"$@\"", "sh"]).output().success();
+    assert!(output.stdout.contains("populated 1"), "{output:?}");
 }
 
 #[test]

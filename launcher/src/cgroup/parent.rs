@@ -80,9 +80,9 @@ impl Parent {
 
     /// Makes a leaf, unless its name is taken; whether it did.
     pub(super) fn make(&self, name: &OsStr) -> Result<bool, CgroupError> {
-        // An ordinary user's leaf is nobody else's business.
-        let mode = if privilege::is_root() { 0o777 } else { 0o700 };
-        let mode = Mode::from_bits_truncate(mode);
+        // Who may read the folder can lock it, and keep it from being reaped. An ordinary user's leaf is nobody else's business at all;
+        // root's command may be another user, who finds its limits there.
+        let mode = Mode::from_bits_truncate(if privilege::is_root() { 0o711 } else { 0o700 });
         let result = {
             let _raised = privilege::raise(Operation::Leaf);
             mkdirat(&self.folder, name, mode)
@@ -91,10 +91,8 @@ impl Parent {
             Err(Errno::EEXIST) => return Ok(false),
             result => result.map_err(self.on(name))?,
         }
-        if !privilege::is_root() {
-            // The umask may have taken the user's own rights to it.
-            fchmodat(&self.folder, name, mode, FchmodatFlags::FollowSymlink).map_err(self.on(name))?;
-        }
+        // The umask may have taken the user's own rights to it.
+        fchmodat(&self.folder, name, mode, FchmodatFlags::FollowSymlink).map_err(self.on(name))?;
         Ok(true)
     }
 
