@@ -78,7 +78,7 @@ impl Parent {
         read().map_err(on(&self.path.join(name)))
     }
 
-    /// Makes a leaf, unless its name is taken; whether it did.
+    /// Makes a leaf, unless its name is taken; whether it did, and it is there.
     pub(super) fn make(&self, name: &OsStr) -> Result<bool, CgroupError> {
         // Who may read the folder can lock it, and keep it from being reaped. An ordinary user's leaf is nobody else's business at all;
         // root's command may be another user, who finds its limits there.
@@ -92,8 +92,11 @@ impl Parent {
             result => result.map_err(self.on(name))?,
         }
         // The umask may have taken the user's own rights to it.
-        fchmodat(&self.folder, name, mode, FchmodatFlags::FollowSymlink).map_err(self.on(name))?;
-        Ok(true)
+        match fchmodat(&self.folder, name, mode, FchmodatFlags::FollowSymlink) {
+            // Somebody has taken it for an abandoned one.
+            Err(Errno::ENOENT) => Ok(false),
+            result => result.map(|()| true).map_err(self.on(name)),
+        }
     }
 
     /// Opens and locks a leaf. `None` if somebody holds it, or it is gone.
