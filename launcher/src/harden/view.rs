@@ -354,6 +354,23 @@ mod tests {
     }
 
     #[test]
+    fn what_of_proc_is_the_machines_is_made_read_only_where_it_is_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["scsi", "asound", "1", "sys/kernel", "self"] {
+            fs::create_dir_all(folder.path().join(name)).expect("it is ours");
+        }
+        fs::write(folder.path().join("sysrq-trigger"), "").expect("it is ours");
+        let proc = mounts(&[(folder.path().to_str().expect("text"), "proc")]);
+        let pinned = |parts: &[Part]| {
+            let section = ProcessSection { allow: parts.to_vec(), ..ProcessSection::default() };
+            View::new(&section, &proc, LAUNCHER, Vec::new()).pinned
+        };
+        let expected = ["sysrq-trigger", "scsi", "asound", "1"].map(|name| folder.path().join(name).into());
+        assert_eq!(pinned(&[]), expected);
+        assert_eq!(pinned(&[Part::KernelFiles]), []);
+    }
+
+    #[test]
     fn cgroups_stay_out_of_reach_whatever_is_allowed() {
         let section = ProcessSection { allow: Part::ALL.to_vec(), ..ProcessSection::default() };
         let mounts = mounts(&[("/sys", "sysfs"), ("/sys/fs/cgroup", "cgroup2"), ("/sys/fs/bpf", "bpf")]);
