@@ -65,9 +65,10 @@ fn program(path: &str) -> Option<PathBuf> {
     existing(Path::new(path)).filter(|path| path.is_file())
 }
 
-/// The real path, by which two names of one folder are found to be the same.
+/// The real path, by which two names of one folder are found to be the same. Most are not there, which takes one system call to find
+/// out, and not one for each folder on the way.
 fn existing(path: &Path) -> Option<PathBuf> {
-    path.canonicalize().ok()
+    path.exists().then(|| path.canonicalize().ok()).flatten()
 }
 
 /// The real path of a folder, which is made if it is missing. `None` where nobody can make it. Where it could not be made for
