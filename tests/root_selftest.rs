@@ -33,7 +33,9 @@ const NEEDS: [Need; 17] = [
         !fs::read_to_string("/proc/cmdline").is_ok_and(|words| words.contains("syscall.x32=y"))
     }),
     ("sysctl/modprobe", "CONFIG_MODULES", || !Path::new("/proc/sys/kernel/modprobe").exists()),
-    ("sysctl/module-loader", "kmod", || !Path::new("/sbin/modprobe").exists()),
+    ("sysctl/module-loader", "CONFIG_MODULES and kmod", || {
+        !["/proc/sys/kernel/modprobe", "/sbin/modprobe"].iter().all(|path| Path::new(path).exists())
+    }),
     ("sysctl/module-rules", "kmod, or another package with rules for it", || {
         !["/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d"]
             .iter()
