@@ -1,0 +1,56 @@
+//! The third oracle: every refusal that programs saw is counted in guard-run's log, and no other.
+
+use serde_json::Value;
+
+use crate::{judge::Finding, session::Tally, wire::Refusal};
+
+/// Hooks, and the refusals that their denials are seen as.
+const HOOKS: [(&[&str], Refusal); 6] = [
+    (&["connect4", "connect6"], Refusal::Connect),
+    (&["bind4", "bind6"], Refusal::Bind),
+    (&["sendmsg4", "sendmsg6"], Refusal::Send),
+    (&["sock_create"], Refusal::Socket),
+    (&["device"], Refusal::Device),
+    (&["sysctl"], Refusal::Sysctl),
+];
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or(0)
+}
+
+/// What doesn't agree.
+pub fn miscounted(tally: &Tally, log: &Value) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let hooks = log["enforced"]["hooks"].as_array().cloned().unwrap_or_default();
+    let sum = |names: &[&str], what: &str| -> u64 {
+        let named = |hook: &&Value| names.is_empty() || hook["hook"].as_str().is_some_and(|name| names.contains(&name));
+        hooks.iter().filter(named).map(|hook| number(&hook[what])).sum()
+    };
+    let events: u64 = log["events"].as_array().into_iter().flatten().map(|event| number(&event["count"])).sum();
+    let (denied, unrecorded) = (sum(&[], "denied"), sum(&[], "unrecorded"));
+    if events + unrecorded != denied || number(&log["lost"]) != unrecorded {
+        found.push(Finding {
+            class: String::from("events don't add up"),
+            detail: format!("{denied} denied, {events} in events, {unrecorded} unrecorded, lost {}", log["lost"]),
+        });
+    }
+    if tally.inexact {
+        return found;
+    }
+    for (names, kind) in HOOKS {
+        let counted = sum(names, "denied");
+        let (mut least, mut most) = (tally.least[kind as usize], tally.most[kind as usize]);
+        if matches!(kind, Refusal::Send | Refusal::Connect) {
+            // Of several messages, the last was refused, by whatever; and what leaves is judged again.
+            most += tally.most[Refusal::Unclear as usize];
+            least = least.saturating_sub(sum(&["egress"], "denied"));
+        }
+        if counted < least || counted > most {
+            found.push(Finding {
+                class: format!("refusals not counted exactly: {}", names.join(", ")),
+                detail: format!("{counted} counted, {least} to {most} seen"),
+            });
+        }
+    }
+    found
+}

@@ -1,0 +1,345 @@
+//! The oracles: what a guarded run led to, against what its policy allows.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::{
+    address::{CHOSEN, Host, LOOPBACK4, LOOPBACK6, OWN, Port, SERVED, STRANGE, Target},
+    capture::Seen,
+    outside::Contact,
+    policy::{Op, Policy, Protocol, Request},
+    program::{Ask, Call, Program, SocketKind},
+    session::Run,
+};
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// What kind of thing it is, the same for all that are alike.
+    pub class: String,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// What is known of a program beside what was seen.
+struct Known<'a> {
+    policy: &'a Policy,
+    program: &'a Program,
+    run: &'a Run,
+}
+
+/// An address as findings tell them apart.
+pub fn kind_of(ip: IpAddr) -> &'static str {
+    match ip {
+        ip if ip.is_loopback() => "loopback",
+        ip if OWN.contains(&ip) => "own device's address",
+        ip if Host::Denied.addresses().contains(&ip) => "denied peer",
+        ip if Host::Allowed.addresses().contains(&ip) => "allowed peer",
+        ip if ip.is_multicast() => "multicast",
+        ip if crate::address::MANY.contains(&ip) => "broadcast",
+        ip if ip.is_unspecified() => "unspecified",
+        _ => "other address",
+    }
+}
+
+fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "4" } else { "6" }
+}
+
+/// What a guarded run led to that the policy denies.
+pub fn escapes(policy: &Policy, program: &Program, run: &Run) -> BTreeSet<Finding> {
+    let known = Known { policy, program, run };
+    let mut found = BTreeSet::new();
+    run.seen.iter().for_each(|seen| found.extend(known.sent(seen)));
+    run.contacts.iter().for_each(|contact| found.extend(known.contacted(contact)));
+    run.report.received.iter().for_each(|received| found.extend(known.received(received)));
+    found.extend(known.files());
+    found
+}
+
+impl Known<'_> {
+    fn allows(&self, op: Op, protocol: Protocol, ip: IpAddr, ports: &[u16], own: bool) -> bool {
+        self.policy.allows(&Request { op, protocol, ip, ports, own })
+    }
+
+    /// Whether the program names peers in connects, or in sends.
+    fn reaches_by(&self) -> (bool, bool) {
+        let all = self.program.all();
+        let connects = all.iter().any(|call| matches!(call, Call::Connect { .. }));
+        let sends = all.iter().any(|call| matches!(call, Call::Send { to: Some(_), .. }));
+        (connects, sends)
+    }
+
+    /// Whether what goes there is allowed by any operation that the program uses.
+    fn may_reach(&self, protocol: Protocol, (ip, port): (IpAddr, u16), own: bool) -> bool {
+        if protocol == Protocol::Tcp {
+            return self.allows(Op::Connect, protocol, ip, &[port], own);
+        }
+        let (connects, sends) = self.reaches_by();
+        // Sockets that no address hook judges are judged by their packets, as sends.
+        let sends = sends || protocol != Protocol::Udp;
+        connects && self.allows(Op::Connect, protocol, ip, &[port], own)
+            || sends && self.allows(Op::Send, protocol, ip, &[port], own)
+    }
+
+    fn sent(&self, seen: &Seen) -> Option<Finding> {
+        let (ip, port) = seen.destination;
+        // Which socket on loopback gets it, those know who got it.
+        let decided = !(self.policy.knows_own() && ip.is_loopback());
+        (decided && !self.may_reach(seen.protocol, seen.destination, false)).then(|| Finding {
+            class: format!(
+                "sent {}{} to {}{}",
+                seen.protocol.name(),
+                family(ip),
+                kind_of(ip),
+                if seen.routed { ", with a route of its own" } else { "" }
+            ),
+            detail: format!("{} from {:?} to {ip} port {port}, seen at {:?}", seen.protocol.name(), seen.source, seen.at),
+        })
+    }
+
+    fn contacted(&self, contact: &Contact) -> BTreeSet<Finding> {
+        let mut found = BTreeSet::new();
+        let Contact { host, protocol, incoming, program, outsider } = *contact;
+        let what = protocol.name();
+        if incoming {
+            if !self.allows(Op::Receive, protocol, outsider.0, &[outsider.1], false) {
+                found.insert(Finding {
+                    class: format!("connection of {host:?} accepted by {what}"),
+                    detail: format!("{} from {outsider:?} to {program:?}", protocol.name()),
+                });
+            }
+            if !self.may_listen(protocol, program) {
+                found.insert(Finding {
+                    class: format!("listens by {what} at a denied {}port", self.chosen(program.1)),
+                    detail: format!("{program:?}, reached by {outsider:?}"),
+                });
+            }
+        } else if self.policy.knows_own() && outsider.0.is_loopback() && !self.may_reach(protocol, outsider, false) {
+            found.insert(Finding {
+                class: format!("reached {host:?} by {what}, which is not the sandbox's"),
+                detail: format!("{} from {program:?} to {outsider:?}", protocol.name()),
+            });
+        }
+        found
+    }
+
+    fn chosen(&self, port: u16) -> &'static str {
+        if self.names_port(port) { "" } else { "chosen " }
+    }
+
+    /// Whether the program has bound a socket to that port by its number.
+    fn names_port(&self, port: u16) -> bool {
+        let all = self.program.all();
+        let mut done = all.iter().zip(&self.run.report.outcomes);
+        done.any(|(call, outcome)| {
+            matches!(call, Call::Bind { to, .. } if to.port == Port::Fixed(port)) && *outcome == Some(0)
+        })
+    }
+
+    /// Whether a socket may be where it was reached. What it was bound to is not seen, so any address of it will do.
+    fn may_listen(&self, protocol: Protocol, (ip, port): (IpAddr, u16)) -> bool {
+        let wildcards = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
+        let ports: &[u16] = if self.names_port(port) { &[port] } else { &[port, 0] };
+        let chosen = (CHOSEN.0..=CHOSEN.1).contains(&port);
+        [ip].into_iter().chain(wildcards).any(|ip| {
+            // The first rule on either decides.
+            self.allows(Op::Bind, protocol, ip, ports, true)
+                || !chosen && self.allows(Op::Bind, protocol, ip, &[port], true)
+        })
+    }
+
+    fn received(&self, received: &crate::wire::Received) -> BTreeSet<Finding> {
+        let mut found = BTreeSet::new();
+        let protocol = if received.accepted { Protocol::Tcp } else { Protocol::Udp };
+        let ((ip, port), local) = (received.peer, received.local);
+        if received.from.is_none() && self.uses_other(protocol) {
+            return found;
+        }
+        let what = protocol.name();
+        // Who had connected, those outside know; of datagrams, the datagram itself tells.
+        let outsiders = [SERVED.as_slice(), &[STRANGE]].concat().contains(&port);
+        let own = received.from.is_none() && !outsiders && !self.calls(received.peer);
+        let answers = !received.accepted && self.connects_to(received.peer);
+        let answered = answers && self.allows(Op::Connect, protocol, ip, &[port], own);
+        if !self.allows(Op::Receive, protocol, ip, &[port], own) && !answered {
+            let from = received.from.map_or_else(|| String::from("itself"), |host| format!("{host:?}"));
+            found.insert(Finding {
+                class: format!("{what} of {from} received"),
+                detail: format!("from {ip} port {port} at {local:?}"),
+            });
+        }
+        let unasked = received.from.is_some() && !self.names(received.peer);
+        // A raw socket has its protocol's number there.
+        let bound = !received.accepted && local.1 > 255;
+        if bound && unasked && !self.may_listen(protocol, local) {
+            found.insert(Finding {
+                class: format!("receives by {what} at a denied {}port", self.chosen(local.1)),
+                detail: format!("{local:?}, from {ip} port {port}"),
+            });
+        }
+        found
+    }
+
+    /// Whether the program has datagram sockets that aren't UDP, whose rules are others.
+    fn uses_other(&self, protocol: Protocol) -> bool {
+        let udp = (libc::SOCK_DGRAM, libc::IPPROTO_UDP);
+        let other = |kind: &SocketKind| !kind.is_stream() && (kind.kind, kind.protocol) != udp;
+        protocol == Protocol::Udp
+            && self.program.all().iter().any(|call| matches!(call, Call::Socket { kind, .. } if other(kind)))
+    }
+
+    /// Whether somebody outside has connected from there.
+    fn calls(&self, peer: (IpAddr, u16)) -> bool {
+        self.run.contacts.iter().any(|contact| contact.incoming && contact.outsider == peer)
+    }
+
+    fn targets(&self) -> Vec<(bool, Target)> {
+        let target = |call: &&Call| match call {
+            Call::Connect { to, .. } => Some((true, *to)),
+            Call::Send { to: Some(to), .. } => Some((false, *to)),
+            _ => None,
+        };
+        self.program.all().iter().filter_map(target).collect()
+    }
+
+    /// Whether the program names this very peer in a connect. The unspecified address is every own one.
+    fn connects_to(&self, (ip, port): (IpAddr, u16)) -> bool {
+        self.targets().iter().any(|(connects, to)| *connects && may_mean(to, ip, port))
+    }
+
+    fn names(&self, (ip, port): (IpAddr, u16)) -> bool {
+        self.targets().iter().any(|(_, to)| may_mean(to, ip, port))
+    }
+
+    fn files(&self) -> BTreeSet<Finding> {
+        let mut found = BTreeSet::new();
+        for (call, outcome) in self.program.all().iter().zip(&self.run.report.outcomes) {
+            let (Call::File { path, write }, Some(outcome @ 0..)) = (call, outcome) else { continue };
+            let device = !path.contains("/sys/");
+            let denied = if device {
+                self.policy.device.is_some_and(|minor| i32::try_from(minor) == Ok(*outcome))
+            } else if write.is_some() {
+                self.policy.writable.is_none_or(|name| !ends_with(path, name))
+            } else {
+                self.policy.sysctl.is_some_and(|name| ends_with(path, name))
+            };
+            if denied {
+                let what = if device { "device" } else { "tunable" };
+                found.insert(Finding { class: format!("{what} opened"), detail: path.clone() });
+            }
+        }
+        found
+    }
+}
+
+/// Whether a path leads to that tunable.
+fn ends_with(path: &str, name: &str) -> bool {
+    path.rsplit('/').next() == name.rsplit('/').next()
+}
+
+fn may_mean(to: &Target, ip: IpAddr, port: u16) -> bool {
+    let named = matches!(to.port, Port::Of(_)) || to.port == Port::Fixed(port);
+    let here = ip.is_loopback() || OWN.contains(&ip);
+    named && (to.ip == ip || to.ip.is_unspecified() && here)
+}
+
+/// What a guarded run was refused, or did not bring about, although the policy allows all of it and the bare run had it. Only
+/// for programs that do the same each time.
+pub fn hindered(policy: &Policy, program: &Program, guarded: &Run, bare: &Run) -> BTreeSet<Finding> {
+    let mut found = BTreeSet::new();
+    let known = Known { policy, program, run: bare };
+    let innocent = known.is_innocent();
+    // Routes and devices of a socket's own are reasons to refuse what its address would allow.
+    let plain = !program.all().iter().any(|call| match call {
+        Call::Set { .. } => true,
+        Call::Send { control, .. } => !control.is_empty(),
+        _ => false,
+    });
+    for ((call, bare_got), got) in program.all().iter().zip(&bare.report.outcomes).zip(&guarded.report.outcomes) {
+        let (Some(bare_got), Some(got)) = (bare_got, got) else { continue };
+        let refused = plain && *got == -libc::EPERM && *bare_got >= 0 && known.call_is_allowed(call);
+        if refused || innocent && *bare_got >= 0 && *got < 0 {
+            found.insert(Finding {
+                class: format!("{} fails although it is allowed", call.name()),
+                detail: format!("{call}: {bare_got} without a guard, {got} with it"),
+            });
+        }
+    }
+    if innocent && found.is_empty() {
+        let reached = |run: &Run| -> BTreeSet<_> {
+            run.seen.iter().map(|seen| (seen.at, seen.protocol, seen.destination)).collect()
+        };
+        if let Some(missing) = reached(bare).difference(&reached(guarded)).next() {
+            let detail = format!("{missing:?} seen without a guard, not with it");
+            found.insert(Finding { class: format!("{} does not arrive", missing.1.name()), detail });
+        }
+    }
+    found
+}
+
+impl Known<'_> {
+    /// All that an address may mean.
+    fn meant(to: &Target) -> Vec<IpAddr> {
+        if to.ip.is_unspecified() {
+            [LOOPBACK4, LOOPBACK6].into_iter().chain(OWN).collect()
+        } else {
+            vec![to.ip.to_canonical()]
+        }
+    }
+
+    /// Whether nothing about a call can be denied, as far as its arguments tell. What can't be told counts as denied.
+    fn call_is_allowed(&self, call: &Call) -> bool {
+        let protocols = [Protocol::Tcp, Protocol::Udp];
+        let everywhere = |op, to: &Target| {
+            let Port::Fixed(port) = to.port else { return false };
+            // What is sent to all is also sent to those that may not have it.
+            let one = |ip: &IpAddr| !ip.is_multicast() && !crate::address::MANY.contains(ip);
+            Self::meant(to).iter().all(|ip| {
+                let allowed = |protocol: &Protocol| self.allows(op, *protocol, *ip, &[port], false);
+                one(ip) && protocols.iter().all(allowed)
+            })
+        };
+        match call {
+            Call::Connect { to, .. } => everywhere(Op::Connect, to),
+            Call::Send { to: Some(to), .. } => everywhere(Op::Connect, to) && everywhere(Op::Send, to),
+            Call::Bind { to, .. } => match to.port {
+                Port::Fixed(0) => !self.policy.restricts(Op::Bind),
+                Port::Fixed(port) => {
+                    let ip = to.ip.to_canonical();
+                    protocols.iter().all(|protocol| self.allows(Op::Bind, *protocol, ip, &[port], true))
+                }
+                Port::Of(_) => !self.policy.restricts(Op::Bind),
+            },
+            _ => false,
+        }
+    }
+
+    /// Whether the policy allows all that a program does, as far as that can be told.
+    fn is_innocent(&self) -> bool {
+        let restricted = Op::ALL.map(|op| self.policy.restricts(op));
+        let binds = self.policy.restricts(Op::Bind);
+        self.program.all().iter().all(|call| match call {
+            Call::Connect { .. } | Call::Bind { .. } => self.call_is_allowed(call),
+            // Options and messages with routes are refused where peers can be.
+            Call::Send { to, control, .. } => {
+                (to.is_none() || self.call_is_allowed(call)) && (control.is_empty() || restricted == [false; 4])
+            }
+            Call::Socket { kind, .. } => {
+                let judged = kind.is_stream() || kind.protocol == libc::IPPROTO_UDP && kind.kind == libc::SOCK_DGRAM;
+                judged || restricted == [false; 4]
+            }
+            Call::Set { .. } => restricted == [false; 4],
+            Call::Listen { .. } => !binds,
+            Call::Ask(Ask::Datagrams { .. } | Ask::Connections { .. }) | Call::Accept { .. } | Call::Receive { .. } => {
+                !self.policy.restricts(Op::Receive) && !binds
+            }
+            Call::File { .. } => self.policy.device.is_none() && self.policy.sysctl.is_none(),
+            Call::Race { .. } | Call::Fork { .. } => false,
+            _ => true,
+        }) && !self.writes()
+    }
+
+    fn writes(&self) -> bool {
+        self.program.all().iter().any(|call| matches!(call, Call::File { write: Some(_), .. }))
+    }
+}

@@ -1,0 +1,168 @@
+//! guard-run-fuzz: looks for ways out of guard-run without a clever reader.
+//!
+//! It generates programs of system calls and policies from a seed, runs each program bare and under guard-run in a small world
+//! of network namespaces, and judges by what those outside see. README.md says how.
+#![deny(unsafe_code)]
+
+mod address;
+mod capture;
+mod count;
+mod execute;
+mod fuzz;
+mod generate;
+mod judge;
+mod memory;
+mod minimise;
+mod namespaces;
+mod options;
+mod outside;
+mod policy;
+mod program;
+mod random;
+mod session;
+mod sys;
+mod templates;
+mod token;
+mod wire;
+mod worker;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+
+use crate::{
+    fuzz::{Options, Totals},
+    session::Place,
+};
+
+/// Look for ways out of guard-run: generated programs of system calls, judged by what is seen outside.
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fuzz
+    Run {
+        /// The guard-run to be tried
+        #[arg(long)]
+        guard_run: PathBuf,
+        /// For how long
+        #[arg(long, default_value_t = 2.0)]
+        minutes: f64,
+        /// What to begin with [default: the time]
+        #[arg(long, value_parser = number)]
+        seed: Option<u64>,
+        /// Run the session with this seed alone, and keep its files
+        #[arg(long, value_parser = number)]
+        session: Option<u64>,
+        /// Of that session's policy, with this program, as findings have it behind "again:"
+        #[arg(long, requires = "session")]
+        program: Option<String>,
+        /// How many worlds at the same time
+        #[arg(long, default_value_t = 2)]
+        worlds: u64,
+        /// End with the first finding
+        #[arg(long)]
+        first: bool,
+    },
+    /// Run the programs that come by standard input; the fuzzer starts this
+    #[command(hide = true)]
+    Worker {
+        /// Without guard-run: give up the rights that it would take
+        #[arg(long)]
+        bare: bool,
+        /// Keep CAP_NET_RAW
+        #[arg(long)]
+        raw: bool,
+        /// As this user
+        #[arg(long)]
+        user: Option<u32>,
+    },
+}
+
+fn number(text: &str) -> Result<u64, std::num::ParseIntError> {
+    text.strip_prefix("0x").map_or_else(|| text.parse(), |digits| u64::from_str_radix(digits, 16))
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Worker { bare, raw, user } => {
+            let ready = if bare { worker::give_up(raw, user) } else { Ok(()) };
+            ready.and_then(|()| worker::work()).map(|()| true)
+        }
+        Command::Run { guard_run, minutes, seed, session, program, worlds, first } => {
+            let worlds = if session.is_some() { 1 } else { worlds.max(1) };
+            program.map(|text| serde_json::from_str(&text)).transpose().context("--program").and_then(|program| {
+                let options = |place, seed| {
+                    let limit = Duration::from_secs_f64(minutes * 60.0);
+                    Options { place, seed, limit, worlds, session, program, first }
+                };
+                run(&guard_run, seed, options)
+            })
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("guard-run-fuzz: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Fuzzes, and prints a summary. Whether nothing was found.
+fn run(guard_run: &Path, seed: Option<u64>, options: impl FnOnce(Place, u64) -> Options) -> Result<bool> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("needs root: it makes network namespaces and starts guard-run in them");
+    }
+    let time = SystemTime::UNIX_EPOCH.elapsed().map_or(1, |elapsed| elapsed.as_secs());
+    let seed = seed.unwrap_or(time);
+    let folder = tempfile::Builder::new().prefix("guard-run-fuzz.").tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    // Where every user may execute it.
+    let worker = folder.path().join("worker");
+    fs::copy("/proc/self/exe", &worker).context("copying this program")?;
+    let place = Place {
+        guard_run: guard_run.canonicalize().with_context(|| guard_run.display().to_string())?,
+        worker,
+        folder: folder.path().to_owned(),
+    };
+    let options = options(place, seed);
+    println!("seed {seed}, {:.1} minutes, {}", options.limit.as_secs_f64() / 60.0, guard_run.display());
+    sys::catch_interrupts();
+    let (begun, totals) = (Instant::now(), Totals::default());
+    let done = fuzz::fuzz(&options, &totals);
+    if options.session.is_some() {
+        println!("files of the session: {}", folder.keep().display());
+    }
+    let findings = totals.findings.lock().expect("not poisoned");
+    println!("what bare runs did that their policies deny:");
+    for (class, count) in totals.bare.lock().expect("not poisoned").iter() {
+        println!("{count:>8} {class}");
+    }
+    println!("findings, by class and calls:");
+    for ((class, shape), count) in findings.iter() {
+        println!("{count:>8} {class} [{shape}]");
+    }
+    println!(
+        "seed {seed}: {} system calls in {} programs under {} policies, {} findings, {:.1} minutes",
+        totals.calls.load(Relaxed),
+        totals.programs.load(Relaxed),
+        totals.sessions.load(Relaxed),
+        findings.len(),
+        begun.elapsed().as_secs_f64() / 60.0,
+    );
+    done.map(|()| findings.is_empty())
+}

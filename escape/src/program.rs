@@ -1,0 +1,324 @@
+//! Programs: lists of system calls, as data that can be sent to a worker, made smaller, and printed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    address::{Host, Port, Slot, Target},
+    judge::kind_of,
+};
+
+/// How many descriptors a program has places for.
+pub const SLOTS: usize = 8;
+
+/// The arguments of socket(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SocketKind {
+    /// `AF_INET` or `AF_INET6`
+    pub family: i32,
+    /// `SOCK_*`
+    pub kind: i32,
+    /// `IPPROTO_*`
+    pub protocol: i32,
+}
+
+impl SocketKind {
+    /// Whether it is TCP, or MPTCP.
+    pub fn is_stream(self) -> bool {
+        self.kind == libc::SOCK_STREAM
+    }
+}
+
+/// By which call something is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Way {
+    /// sendto(2)
+    Sendto,
+    /// sendmsg(2)
+    Sendmsg,
+    /// sendmmsg(2), three messages
+    Sendmmsg,
+    /// write(2)
+    Write,
+    /// sendfile(2)
+    Sendfile,
+    /// splice(2)
+    Splice,
+}
+
+/// An option, or a control message: level, number, its name for people, and its value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Setting {
+    /// `SOL_*`
+    pub level: i32,
+    /// The option's number.
+    pub option: i32,
+    /// Its name.
+    pub name: String,
+    /// The value as it lies in memory.
+    pub value: Vec<u8>,
+}
+
+/// What a program asks those outside to do, while it waits.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Ask {
+    /// Each of them is to send so many datagrams from this port to the socket.
+    Datagrams { from: Vec<Host>, port: Port, to: Slot, count: u16 },
+    /// Each of them is to connect to the socket.
+    Connections { from: Vec<Host>, to: Slot },
+}
+
+/// One call, or several.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Call {
+    Socket { slot: Slot, kind: SocketKind },
+    Bind { slot: Slot, to: Target },
+    Connect { slot: Slot, to: Target },
+    /// connect(2) with `AF_UNSPEC`, which undoes one.
+    Disconnect { slot: Slot },
+    Listen { slot: Slot },
+    Accept { slot: Slot, into: Slot },
+    Shutdown { slot: Slot, how: i32 },
+    Close { slot: Slot },
+    Dup { slot: Slot, into: Slot },
+    Send { slot: Slot, way: Way, to: Option<Target>, control: Vec<Setting>, flags: i32 },
+    Receive { slot: Slot },
+    Set { slot: Slot, setting: Setting },
+    /// Passes the descriptor through a Unix socket (`SCM_RIGHTS`).
+    Pass { slot: Slot, into: Slot },
+    /// Opens /proc/self/fd/N anew.
+    Reopen { slot: Slot, into: Slot },
+    /// A child with all descriptors makes these calls; the program waits for it.
+    Fork { calls: Vec<Call> },
+    /// Each of these lists is repeated by a thread of its own, until those outside have done what is asked or each was
+    /// repeated so often.
+    Race { loops: Vec<Vec<Call>>, ask: Option<Ask>, times: u32 },
+    Ask(Ask),
+    /// Opens a file, and reads it or writes the text to it.
+    File { path: String, write: Option<String> },
+}
+
+/// A whole program.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Program {
+    /// The number that all it sends bears, another one for each time it runs.
+    pub token: u32,
+    /// What it does.
+    pub calls: Vec<Call>,
+}
+
+impl Program {
+    /// Every call, those within others, too, in the order in which they are numbered.
+    pub fn all(&self) -> Vec<&Call> {
+        let mut all = Vec::new();
+        for call in &self.calls {
+            call.gather(&mut all);
+        }
+        all
+    }
+
+    /// Whether what it does depends on when it does it.
+    pub fn races(&self) -> bool {
+        self.all().iter().any(|call| matches!(call, Call::Race { .. }))
+    }
+
+    /// What its calls are, and what kinds of arguments they have, for telling findings apart.
+    pub fn shape(&self) -> Vec<String> {
+        let mut shape: Vec<String> = self.all().iter().flat_map(|call| call.sketch()).collect();
+        shape.sort_unstable();
+        shape.dedup();
+        shape
+    }
+}
+
+impl Call {
+    fn gather<'a>(&'a self, all: &mut Vec<&'a Self>) {
+        all.push(self);
+        match self {
+            Self::Fork { calls } => calls.iter().for_each(|call| call.gather(all)),
+            Self::Race { loops, .. } => loops.iter().flatten().for_each(|call| call.gather(all)),
+            _ => {}
+        }
+    }
+
+    /// How many numbers it takes: one, and one for each call within it.
+    pub fn numbers(&self) -> usize {
+        let mut all = Vec::new();
+        self.gather(&mut all);
+        all.len()
+    }
+
+    /// The call with the kinds of its arguments.
+    fn sketch(&self) -> Vec<String> {
+        let port = |to: &Target| if to.port == Port::Fixed(0) { " port 0" } else { "" };
+        let to = |to: &Target| format!("{} {}{}", self.name(), kind_of(to.ip.to_canonical()), port(to));
+        match self {
+            Self::Socket { kind, .. } if kind.is_stream() => vec![String::from("tcp")],
+            Self::Socket { kind: SocketKind { kind: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP, .. }, .. } => {
+                vec![String::from("udp")]
+            }
+            Self::Socket { kind, .. } => vec![describe(*kind)],
+            Self::Bind { to: target, .. } if target.port == Port::Fixed(0) => {
+                vec![format!("bind {} port 0", kind_of(target.ip))]
+            }
+            Self::Bind { to: target, .. } => vec![format!("bind {}", kind_of(target.ip))],
+            Self::Connect { to: target, .. } => vec![to(target)],
+            Self::Send { to: target, control, .. } => {
+                let mut parts: Vec<String> = control.iter().map(|one| format!("cmsg {}", one.name)).collect();
+                parts.push(target.as_ref().map_or_else(|| String::from("send"), to));
+                parts
+            }
+            Self::Set { setting, .. } => vec![format!("set {}", setting.name)],
+            _ => vec![self.name().to_owned()],
+        }
+    }
+
+    /// The call's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Socket { .. } => "socket",
+            Self::Bind { .. } => "bind",
+            Self::Connect { .. } => "connect",
+            Self::Disconnect { .. } => "disconnect",
+            Self::Listen { .. } => "listen",
+            Self::Accept { .. } => "accept",
+            Self::Shutdown { .. } => "shutdown",
+            Self::Close { .. } => "close",
+            Self::Dup { .. } => "dup",
+            Self::Send { .. } => "send",
+            Self::Receive { .. } => "receive",
+            Self::Set { .. } => "set",
+            Self::Pass { .. } => "pass",
+            Self::Reopen { .. } => "reopen",
+            Self::Fork { .. } => "fork",
+            Self::Race { .. } => "race",
+            Self::Ask(Ask::Datagrams { .. }) => "datagrams-in",
+            Self::Ask(Ask::Connections { .. }) => "connections-in",
+            Self::File { .. } => "file",
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.family, self.ip) {
+            (libc::AF_INET6, std::net::IpAddr::V4(ip)) => write!(f, "::ffff:{ip}")?,
+            (libc::AF_UNSPEC, ip) => write!(f, "AF_UNSPEC {ip}")?,
+            (_, ip) => write!(f, "{ip}")?,
+        }
+        if self.scope != 0 {
+            write!(f, "%{}", self.scope)?;
+        }
+        write!(f, " port {}", self.port)
+    }
+}
+
+impl fmt::Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fixed(port) => write!(f, "{port}"),
+            Self::Of(slot) => write!(f, "of {slot}"),
+        }
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}/{}) = ", self.name, self.level, self.option)?;
+        match <[u8; 4]>::try_from(self.value.as_slice()) {
+            Ok(number) if i32::from_ne_bytes(number).unsigned_abs() < 1 << 16 => {
+                write!(f, "{}", i32::from_ne_bytes(number))
+            }
+            _ => self.value.iter().try_for_each(|byte| write!(f, "{byte:02x}")),
+        }
+    }
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Datagrams { from, port, to, count } => {
+                write!(f, "{from:?} send {count} datagrams from port {port} to {to}")
+            }
+            Self::Connections { from, to } => write!(f, "{from:?} connect to {to}"),
+        }
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket { slot, kind } => {
+                write!(f, "{slot} = socket({})", describe(*kind))
+            }
+            Self::Bind { slot, to } => write!(f, "bind({slot}, {to})"),
+            Self::Connect { slot, to } => write!(f, "connect({slot}, {to})"),
+            Self::Disconnect { slot } => write!(f, "connect({slot}, AF_UNSPEC)"),
+            Self::Listen { slot } => write!(f, "listen({slot})"),
+            Self::Accept { slot, into } => write!(f, "{into} = accept({slot})"),
+            Self::Shutdown { slot, how } => write!(f, "shutdown({slot}, {how})"),
+            Self::Close { slot } => write!(f, "close({slot})"),
+            Self::Dup { slot, into } => write!(f, "{into} = dup({slot})"),
+            Self::Send { slot, way, to, control, flags } => {
+                write!(f, "{}({slot}", format!("{way:?}").to_lowercase())?;
+                if let Some(to) = to {
+                    write!(f, ", to {to}")?;
+                }
+                control.iter().try_for_each(|message| write!(f, ", cmsg {message}"))?;
+                if *flags != 0 {
+                    write!(f, ", flags {flags:#x}")?;
+                }
+                write!(f, ")")
+            }
+            Self::Receive { slot } => write!(f, "receive({slot})"),
+            Self::Set { slot, setting } => write!(f, "setsockopt({slot}, {setting})"),
+            Self::Pass { slot, into } => write!(f, "{into} = SCM_RIGHTS({slot})"),
+            Self::Reopen { slot, into } => write!(f, "{into} = open(/proc/self/fd/{slot})"),
+            Self::Fork { calls } => {
+                write!(f, "fork {{ ")?;
+                calls.iter().try_for_each(|call| write!(f, "{call}; "))?;
+                write!(f, "}}")
+            }
+            Self::Race { loops, ask, times } => {
+                write!(f, "race, up to {times} times")?;
+                for calls in loops {
+                    write!(f, " {{ ")?;
+                    calls.iter().try_for_each(|call| write!(f, "{call}; "))?;
+                    write!(f, "}}")?;
+                }
+                ask.iter().try_for_each(|ask| write!(f, " while outside {ask}"))
+            }
+            Self::Ask(ask) => write!(f, "outside: {ask}"),
+            Self::File { path, write: None } => write!(f, "read({path})"),
+            Self::File { path, write: Some(text) } => write!(f, "write({path}, {text:?})"),
+        }
+    }
+}
+
+fn describe(SocketKind { family, kind, protocol }: SocketKind) -> String {
+    let family = if family == libc::AF_INET { "inet" } else { "inet6" };
+    let kind = match kind {
+        libc::SOCK_STREAM => "stream",
+        libc::SOCK_DGRAM => "dgram",
+        libc::SOCK_RAW => "raw",
+        _ => "seqpacket",
+    };
+    let protocol = match protocol {
+        0 => String::from("0"),
+        libc::IPPROTO_TCP => String::from("tcp"),
+        libc::IPPROTO_UDP => String::from("udp"),
+        libc::IPPROTO_MPTCP => String::from("mptcp"),
+        libc::IPPROTO_UDPLITE => String::from("udplite"),
+        libc::IPPROTO_ICMP => String::from("icmp"),
+        libc::IPPROTO_ICMPV6 => String::from("icmpv6"),
+        other => other.to_string(),
+    };
+    format!("{family}, {kind}, {protocol}")
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.calls.iter().try_for_each(|call| writeln!(f, "      {call}"))
+    }
+}

@@ -1,0 +1,408 @@
+//! System calls with arguments that no safe interface takes: descriptors that may be closed, addresses, options and control
+//! messages as bytes. Each function gives what the call returned, or the error's number.
+#![allow(unsafe_code)]
+
+use std::{
+    ffi::CString,
+    os::fd::{FromRawFd as _, OwnedFd},
+    ptr, slice,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use libc::{c_int, c_void, socklen_t};
+
+/// What a system call returned, or its `errno`.
+pub type Outcome = Result<i32, i32>;
+
+/// The last error's number.
+fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(0)
+}
+
+fn outcome(returned: isize) -> Outcome {
+    if returned < 0 { Err(errno()) } else { Ok(i32::try_from(returned).unwrap_or(i32::MAX)) }
+}
+
+fn length(bytes: &[u8]) -> socklen_t {
+    socklen_t::try_from(bytes.len()).unwrap_or(0)
+}
+
+fn address(bytes: &[u8]) -> *const libc::sockaddr {
+    bytes.as_ptr().cast()
+}
+
+/// socket(2)
+pub fn socket(family: i32, kind: i32, protocol: i32) -> Outcome {
+    // SAFETY: takes numbers alone.
+    outcome(unsafe { libc::socket(family, kind, protocol) } as isize)
+}
+
+/// bind(2)
+pub fn bind(fd: i32, to: &[u8]) -> Outcome {
+    // SAFETY: the kernel reads as many bytes as there are.
+    outcome(unsafe { libc::bind(fd, address(to), length(to)) } as isize)
+}
+
+/// connect(2)
+pub fn connect(fd: i32, to: &[u8]) -> Outcome {
+    // SAFETY: as for bind.
+    outcome(unsafe { libc::connect(fd, address(to), length(to)) } as isize)
+}
+
+/// listen(2)
+pub fn listen(fd: i32, backlog: i32) -> Outcome {
+    // SAFETY: takes numbers alone.
+    outcome(unsafe { libc::listen(fd, backlog) } as isize)
+}
+
+/// accept4(2), without waiting; the peer's address as bytes.
+pub fn accept(fd: i32) -> Result<(i32, Vec<u8>), i32> {
+    let mut peer = [0_u8; 128];
+    let mut size: socklen_t = 128;
+    // SAFETY: the buffer is as long as is said.
+    let fd = outcome(unsafe { libc::accept4(fd, peer.as_mut_ptr().cast(), &raw mut size, libc::SOCK_NONBLOCK) } as isize)?;
+    Ok((fd, peer[..128.min(size as usize)].to_vec()))
+}
+
+/// shutdown(2)
+pub fn shutdown(fd: i32, how: i32) -> Outcome {
+    // SAFETY: takes numbers alone.
+    outcome(unsafe { libc::shutdown(fd, how) } as isize)
+}
+
+/// close(2)
+pub fn close(fd: i32) -> Outcome {
+    // SAFETY: takes a number alone; the programs' descriptors are numbers here, which nothing else owns.
+    outcome(unsafe { libc::close(fd) } as isize)
+}
+
+/// dup(2)
+pub fn dup(fd: i32) -> Outcome {
+    // SAFETY: takes a number alone.
+    outcome(unsafe { libc::dup(fd) } as isize)
+}
+
+/// setsockopt(2)
+pub fn setsockopt(fd: i32, level: i32, option: i32, value: &[u8]) -> Outcome {
+    // SAFETY: the kernel reads as many bytes as there are.
+    outcome(unsafe { libc::setsockopt(fd, level, option, value.as_ptr().cast(), length(value)) } as isize)
+}
+
+/// `SO_ERROR` of a socket; also an outcome of a connect that went on.
+pub fn pending_error(fd: i32) -> i32 {
+    let (mut value, mut size): (c_int, socklen_t) = (0, 4);
+    // SAFETY: the buffer is as long as is said.
+    let got = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut value).cast::<c_void>(), &raw mut size)
+    };
+    if got < 0 { errno() } else { value }
+}
+
+/// getsockname(2), or getpeername(2): the address as bytes.
+pub fn name_of(fd: i32, peer: bool) -> Result<Vec<u8>, i32> {
+    let mut name = [0_u8; 128];
+    let mut size: socklen_t = 128;
+    // SAFETY: the buffer is as long as is said.
+    let got = unsafe {
+        if peer {
+            libc::getpeername(fd, name.as_mut_ptr().cast(), &raw mut size)
+        } else {
+            libc::getsockname(fd, name.as_mut_ptr().cast(), &raw mut size)
+        }
+    };
+    outcome(got as isize)?;
+    Ok(name[..128.min(size as usize)].to_vec())
+}
+
+/// A message for sendmsg(2): destination, data, and control messages as they lie in memory.
+pub struct Message<'a> {
+    /// The address; empty for none.
+    pub to: &'a [u8],
+    /// What is sent.
+    pub data: &'a [u8],
+    /// Control messages with their headers ([`control`]).
+    pub control: &'a [u8],
+}
+
+impl Message<'_> {
+    fn header(&self, vector: &mut libc::iovec) -> libc::msghdr {
+        *vector = libc::iovec { iov_base: self.data.as_ptr().cast_mut().cast(), iov_len: self.data.len() };
+        // SAFETY: all zeros are a valid header.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        if !self.to.is_empty() {
+            header.msg_name = self.to.as_ptr().cast_mut().cast();
+            header.msg_namelen = length(self.to);
+        }
+        header.msg_iov = vector;
+        header.msg_iovlen = 1;
+        if !self.control.is_empty() {
+            header.msg_control = self.control.as_ptr().cast_mut().cast();
+            header.msg_controllen = self.control.len();
+        }
+        header
+    }
+}
+
+const NO_VECTOR: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
+
+/// sendto(2)
+pub fn sendto(fd: i32, data: &[u8], flags: i32, to: &[u8]) -> Outcome {
+    let name = if to.is_empty() { ptr::null() } else { address(to) };
+    // SAFETY: both buffers are as long as is said.
+    outcome(unsafe { libc::sendto(fd, data.as_ptr().cast(), data.len(), flags, name, length(to)) })
+}
+
+/// sendmsg(2)
+pub fn sendmsg(fd: i32, message: &Message, flags: i32) -> Outcome {
+    let mut vector = NO_VECTOR;
+    let header = message.header(&mut vector);
+    // SAFETY: the header's pointers are to the message's slices, each with its length.
+    outcome(unsafe { libc::sendmsg(fd, &raw const header, flags) })
+}
+
+/// sendmmsg(2): how many were sent.
+pub fn sendmmsg(fd: i32, messages: &[Message], flags: i32) -> Outcome {
+    let mut vectors = vec![NO_VECTOR; messages.len()];
+    let headers = messages.iter().zip(&mut vectors);
+    let mut headers: Vec<_> =
+        headers.map(|(message, vector)| libc::mmsghdr { msg_hdr: message.header(vector), msg_len: 0 }).collect();
+    let count = u32::try_from(headers.len()).unwrap_or(0);
+    // SAFETY: as for sendmsg; there are as many headers as is said.
+    outcome(unsafe { libc::sendmmsg(fd, headers.as_mut_ptr(), count, flags) } as isize)
+}
+
+/// A control message as it lies in memory, filled up to the next one's place.
+pub fn control(level: i32, kind: i32, data: &[u8]) -> Vec<u8> {
+    let mut bytes = (size_of::<libc::cmsghdr>() + data.len()).to_ne_bytes().to_vec();
+    bytes.extend(level.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(data);
+    bytes.resize(bytes.len().next_multiple_of(size_of::<usize>()), 0);
+    bytes
+}
+
+/// recvfrom(2), without waiting: how many bytes, and the sender's address as bytes.
+pub fn recvfrom(fd: i32, buffer: &mut [u8]) -> Result<(usize, Vec<u8>), i32> {
+    let mut peer = [0_u8; 128];
+    let mut size: socklen_t = 128;
+    // SAFETY: both buffers are as long as is said.
+    let got = outcome(unsafe {
+        libc::recvfrom(
+            fd,
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            libc::MSG_DONTWAIT,
+            peer.as_mut_ptr().cast(),
+            &raw mut size,
+        )
+    })?;
+    Ok((usize::try_from(got).unwrap_or(0).min(buffer.len()), peer[..128.min(size as usize)].to_vec()))
+}
+
+/// Passes a descriptor through a Unix socket pair (`SCM_RIGHTS`): the new descriptor.
+pub fn pass(fd: i32) -> Outcome {
+    let mut pair = [0; 2];
+    // SAFETY: there is room for two descriptors.
+    outcome(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM, 0, pair.as_mut_ptr()) } as isize)?;
+    let control = control(libc::SOL_SOCKET, libc::SCM_RIGHTS, &fd.to_ne_bytes());
+    let sent = sendmsg(pair[0], &Message { to: &[], data: b"x", control: &control }, 0);
+    let received = sent.and_then(|_| received_descriptor(pair[1]));
+    let _ = (close(pair[0]), close(pair[1]));
+    received
+}
+
+fn received_descriptor(from: i32) -> Outcome {
+    let (mut data, mut control) = ([0_u8; 1], [0_usize; 4]);
+    let mut vector = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: 1 };
+    // SAFETY: all zeros are a valid header; the buffers are as long as is said, and the control message's aligned.
+    unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        (header.msg_iov, header.msg_iovlen) = (&raw mut vector, 1);
+        (header.msg_control, header.msg_controllen) = (control.as_mut_ptr().cast(), size_of_val(&control));
+        outcome(libc::recvmsg(from, &raw mut header, 0))?;
+        let first = libc::CMSG_FIRSTHDR(&raw const header);
+        if first.is_null() { Err(libc::EBADMSG) } else { Ok(libc::CMSG_DATA(first).cast::<i32>().read_unaligned()) }
+    }
+}
+
+/// pipe2(2), without waiting.
+fn pipe() -> Result<[i32; 2], i32> {
+    let mut ends = [0; 2];
+    // SAFETY: there is room for two descriptors.
+    outcome(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_NONBLOCK) } as isize)?;
+    Ok(ends)
+}
+
+/// Sends data by splice(2) from a pipe.
+pub fn splice(to: i32, data: &[u8]) -> Outcome {
+    let [read, write] = pipe()?;
+    // SAFETY: the buffer is as long as is said; the rest are numbers and null pointers.
+    let sent = unsafe {
+        libc::write(write, data.as_ptr().cast(), data.len());
+        outcome(libc::splice(read, ptr::null_mut(), to, ptr::null_mut(), data.len(), libc::SPLICE_F_NONBLOCK))
+    };
+    let _ = (close(read), close(write));
+    sent
+}
+
+/// Sends data by sendfile(2) from a file in memory.
+pub fn sendfile(to: i32, data: &[u8]) -> Outcome {
+    // SAFETY: the name ends with a NUL.
+    let file = outcome(unsafe { libc::memfd_create(c"token".as_ptr(), 0) } as isize)?;
+    let mut offset = 0;
+    // SAFETY: the buffer is as long as is said, and the offset is there.
+    let sent = unsafe {
+        libc::write(file, data.as_ptr().cast(), data.len());
+        outcome(libc::sendfile(to, file, &raw mut offset, data.len()))
+    };
+    let _ = close(file);
+    sent
+}
+
+/// write(2)
+pub fn write(fd: i32, data: &[u8]) -> Outcome {
+    // SAFETY: the buffer is as long as is said.
+    outcome(unsafe { libc::write(fd, data.as_ptr().cast(), data.len()) })
+}
+
+/// read(2)
+pub fn read(fd: i32, buffer: &mut [u8]) -> Outcome {
+    // SAFETY: the buffer is as long as is said.
+    outcome(unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) })
+}
+
+/// open(2)
+pub fn open(path: &str, flags: i32) -> Outcome {
+    let Ok(path) = CString::new(path) else { return Err(libc::EINVAL) };
+    // SAFETY: the path ends with a NUL.
+    outcome(unsafe { libc::open(path.as_ptr(), flags | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC) } as isize)
+}
+
+/// The device that an open descriptor is of: (is it a character device, major, minor).
+pub fn device_of(fd: i32) -> Option<(bool, u32, u32)> {
+    // SAFETY: all zeros are a valid structure, which the kernel fills in.
+    let (status, is_device) = unsafe {
+        let mut status: libc::stat = std::mem::zeroed();
+        if libc::fstat(fd, &raw mut status) < 0 {
+            return None;
+        }
+        (status, [libc::S_IFCHR, libc::S_IFBLK].contains(&(status.st_mode & libc::S_IFMT)))
+    };
+    let character = status.st_mode & libc::S_IFMT == libc::S_IFCHR;
+    is_device.then(|| (character, libc::major(status.st_rdev), libc::minor(status.st_rdev)))
+}
+
+/// Waits until a descriptor is ready for one of these events, for so many milliseconds. Whether it is.
+pub fn ready(fd: i32, events: i16, milliseconds: i32) -> bool {
+    let mut one = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: there is one structure.
+    unsafe { libc::poll(&raw mut one, 1, milliseconds) > 0 }
+}
+
+/// Waits until any of these descriptors is readable; the places of those that are.
+pub fn readable(fds: &[i32], milliseconds: i32) -> Vec<usize> {
+    let mut all: Vec<_> = fds.iter().map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
+    // SAFETY: there are as many structures as is said.
+    let count = unsafe { libc::poll(all.as_mut_ptr(), all.len() as libc::nfds_t, milliseconds) };
+    if count <= 0 {
+        return Vec::new();
+    }
+    all.iter().enumerate().filter(|(_, one)| one.revents != 0).map(|(place, _)| place).collect()
+}
+
+/// fork(2): `None` in the child, which has the calling thread alone.
+pub fn fork() -> Result<Option<i32>, i32> {
+    // SAFETY: whoever calls this has no other threads, so the child may do all that its parent may.
+    outcome(unsafe { libc::fork() } as isize).map(|pid| (pid != 0).then_some(pid))
+}
+
+/// Ends this process at once.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: does not return, and touches nothing of ours.
+    unsafe { libc::_exit(status) }
+}
+
+/// waitpid(2) without waiting: whether the process has ended, and how (`None`: it runs).
+pub fn ended(pid: i32) -> Option<i32> {
+    let mut status = 0;
+    // SAFETY: the status is there.
+    let waited = unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) };
+    (waited != 0).then_some(status)
+}
+
+/// Waits until all children have ended.
+pub fn reap_all() {
+    // SAFETY: the status isn't asked for.
+    while unsafe { libc::waitpid(-1, ptr::null_mut(), 0) } > 0 {}
+}
+
+/// A descriptor of a process, which becomes readable when it ends.
+pub fn pidfd(pid: i32) -> Outcome {
+    // SAFETY: takes numbers alone.
+    outcome(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as isize)
+}
+
+/// Ends a process, and all processes of its group.
+pub fn kill_group(leader: i32) {
+    // Never 0 or 1, which would mean others.
+    if leader > 1 {
+        // SAFETY: takes numbers alone.
+        unsafe {
+            libc::kill(leader, libc::SIGKILL);
+            libc::kill(-leader, libc::SIGKILL);
+        }
+    }
+}
+
+/// Memory of zeros that this process shares with the children that it forks, for ever.
+pub fn shared_words(count: usize) -> Result<&'static [AtomicU64], i32> {
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: asks for new memory, which is never unmapped; all zeros are valid atomics, and only atomics are made of it.
+    unsafe {
+        let memory = libc::mmap(ptr::null_mut(), 8 * count, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        if memory == libc::MAP_FAILED {
+            return Err(errno());
+        }
+        Ok(slice::from_raw_parts(memory.cast(), count))
+    }
+}
+
+/// Whether a signal has asked this program to end.
+pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn interrupt(_: c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Has SIGINT, SIGTERM and SIGHUP set [`INTERRUPTED`].
+pub fn catch_interrupts() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler does nothing but store into an atomic.
+        unsafe { libc::signal(signal, interrupt as extern "C" fn(c_int) as libc::sighandler_t) };
+    }
+}
+
+/// A socket that gets every packet that arrives at a device of the calling thread's network namespace, without waiting, each
+/// from its IP header on.
+pub fn capture(device: u32) -> Result<OwnedFd, i32> {
+    const IGNORE_OUTGOING: c_int = 23; // PACKET_IGNORE_OUTGOING, include/uapi/linux/if_packet.h
+    // SAFETY: all zeros are a valid address.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = device.cast_signed();
+    let fd = owned(socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0)?);
+    let number = std::os::fd::AsRawFd::as_raw_fd(&fd);
+    setsockopt(number, libc::SOL_PACKET, IGNORE_OUTGOING, &1_i32.to_ne_bytes())?;
+    setsockopt(number, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(64_i32 << 20).to_ne_bytes())?;
+    let size = size_of_val(&address);
+    // SAFETY: the structure is read as bytes, of which there are so many.
+    bind(number, unsafe { slice::from_raw_parts((&raw const address).cast(), size) })?;
+    Ok(fd)
+}
+
+/// Takes a descriptor that a call here has just returned.
+pub fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: the descriptor is new, and whoever asked for it hands it over.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

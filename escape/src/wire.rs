@@ -1,0 +1,97 @@
+//! What the fuzzer and its workers tell each other by a pipe each way.
+
+use std::{
+    io::{self, Read},
+    net::{IpAddr, SocketAddr},
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::address::Host;
+
+/// The byte by which the fuzzer says that what a program has asked for is done.
+pub const DONE: u8 = 0xa5;
+/// How a program to be run begins.
+pub const PROGRAM: u8 = b'P';
+/// How something begins that a program asks for.
+pub const ASK: u8 = b'A';
+/// How the report on a program begins.
+pub const REPORT: u8 = b'R';
+
+/// What a running program asks those outside to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// See to all that has come so far: accept, read, answer.
+    Answer,
+    /// Send datagrams from this port to the socket that is bound here.
+    Datagrams { from: Vec<Host>, port: u16, to: SocketAddr, v6: bool, count: u16 },
+    /// Connect to the socket that is bound here.
+    Connections { from: Vec<Host>, to: SocketAddr, v6: bool },
+}
+
+/// Something that a program received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Received {
+    /// Whether it is a connection that was accepted, and not a datagram.
+    pub accepted: bool,
+    /// Where its socket is bound.
+    pub local: (IpAddr, u16),
+    /// From where it came, as the kernel says.
+    pub peer: (IpAddr, u16),
+    /// From whom, as the datagram says.
+    pub from: Option<Host>,
+}
+
+/// For which kind of call a refusal (`EPERM`) was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Refusal {
+    Connect,
+    Bind,
+    Send,
+    Socket,
+    Set,
+    Device,
+    Sysctl,
+    /// Of several messages, some were sent and the next one was not, for a reason that nobody is told.
+    Unclear,
+}
+
+/// How many kinds of refusals there are.
+pub const REFUSALS: usize = 8;
+
+/// What a worker reports on a program.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Report {
+    /// What each call returned, or its error's number as a negative one; `None` where it was not made.
+    pub outcomes: Vec<Option<i32>>,
+    /// How many system calls were made.
+    pub calls: u64,
+    /// Refusals by [`Refusal`].
+    pub refused: [u64; REFUSALS],
+    /// What was received.
+    pub received: Vec<Received>,
+    /// Whether it came to its end in time.
+    pub finished: bool,
+}
+
+/// A message with its kind and its length before it.
+pub fn frame(kind: u8, message: &impl Serialize) -> Vec<u8> {
+    let text = serde_json::to_vec(message).expect("these structures are JSON");
+    let mut bytes = vec![kind];
+    bytes.extend(u32::try_from(text.len()).expect("short").to_le_bytes());
+    bytes.extend(text);
+    bytes
+}
+
+/// Reads the rest of a message whose kind has been read.
+///
+/// # Errors
+///
+/// When the other side is gone, or says something that makes no sense.
+pub fn body<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let mut text = vec![0; u32::from_le_bytes(length) as usize];
+    from.read_exact(&mut text)?;
+    serde_json::from_slice(&text).map_err(io::Error::from)
+}
