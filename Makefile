@@ -11,7 +11,11 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 # What the program's file needs for ordinary users, as setcap(8) takes it; `guard-run doctor` says the same.
 FILE_CAPABILITIES = cap_dac_override,cap_setpcap,cap_net_admin,cap_sys_admin,cap_perfmon,cap_bpf=p
 
-.PHONY: all setup build demo test test-kernels fuzz-privileged bench lint install uninstall deb clean
+# What the fuzzers do: for how long, and what they begin with (nothing: the time).
+MINUTES ?= 10
+SEED ?=
+
+.PHONY: all setup build demo test test-kernels fuzz-escape fuzz-privileged bench lint install uninstall deb clean
 
 all: build
 
@@ -37,6 +41,14 @@ test:
 	tools/setup.sh test deb
 	$(CARGO) build --locked
 	$(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --locked --package guard-run-fuzz
+	$(MAKE) fuzz-escape MINUTES=2
+
+# Generated programs of system calls against generated policies, judged by what is seen outside. Needs root.
+fuzz-escape:
+	tools/setup.sh test
+	$(CARGO) build --release --locked --package launcher --package guard-run-fuzz
+	$(RELEASE)/guard-run-fuzz run --guard-run $(RELEASE)/guard-run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 # The tests that enforce, on the kernels of tests/kernels.toml, in virtual machines. KERNELS picks some of them by name.
 test-kernels:
@@ -44,7 +56,6 @@ test-kernels:
 	tools/vm/test.py target/kernels $(KERNELS)
 
 # Looks for faults in what works with root's rights, for MINUTES minutes; SEED repeats an earlier run. Needs root.
-MINUTES ?= 10
 fuzz-privileged:
 	tools/setup.sh test
 	$(CARGO) build --locked --package launcher --package guard-hooks --package guard-fuzz-privileged
@@ -60,6 +71,7 @@ lint:
 	tools/setup.sh lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- --deny warnings
+	$(CARGO) clippy --locked --package guard-run-fuzz --all-targets -- --deny warnings
 	# The eBPF tool chain has no clippy; for what it checks, the host's will do.
 	RUSTC_BOOTSTRAP=1 $(CARGO) clippy --locked --package launcher-ebpf --lib --target-dir target/lint -- --deny warnings
 	RUSTC_BOOTSTRAP=1 $(CARGO) clippy --locked --package launcher-ebpf --lib --features plain --target-dir target/lint -- --deny warnings

@@ -27,9 +27,8 @@ pub fn parse(at: Host, run: u32, packet: &[u8]) -> Option<Seen> {
     let headers = Headers::of(packet)?;
     let Headers { source, destination, number, routed, .. } = headers;
     let payload = packet.get(headers.end..)?;
-    let ports = |offset: usize| {
-        payload.get(offset..offset + 2).map_or(0, |port| u16::from_be_bytes([port[0], port[1]]))
-    };
+    let ports =
+        |offset: usize| payload.get(offset..offset + 2).map_or(0, |port| u16::from_be_bytes([port[0], port[1]]));
     let token = Token::find(packet).filter(|token| token.run == run && token.from.is_none());
     let seen = |protocol, source_port, port| {
         Some(Seen { at, protocol, source: (source, source_port), destination: (destination, port), routed })
@@ -77,13 +76,7 @@ impl Headers {
     fn v4(packet: &[u8]) -> Option<Self> {
         let address = |at: usize| Some(IpAddr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?));
         let end = usize::from(packet[0] & 15) * 4;
-        Some(Self {
-            source: address(12)?,
-            destination: address(16)?,
-            number: *packet.get(9)?,
-            end,
-            routed: end > 20,
-        })
+        Some(Self { source: address(12)?, destination: address(16)?, number: *packet.get(9)?, end, routed: end > 20 })
     }
 
     fn v6(packet: &[u8]) -> Option<Self> {

@@ -42,7 +42,7 @@ pub fn run(program: &Program, memory: Memory) {
     machine.list(&program.calls, 0, false);
     for slot in 0..SLOTS {
         if machine.slots[slot].load(Relaxed) >= 0 {
-            let _ = machine.drain(slot);
+            machine.drain(slot);
         }
     }
     memory.finish();
@@ -66,7 +66,7 @@ impl Machine {
                 let fd = sys::socket(kind.family, kind.kind | libc::SOCK_NONBLOCK, kind.protocol);
                 self.streams[usize::from(*slot)].store(kind.is_stream(), Relaxed);
                 // Nothing is in the place if that failed.
-                self.put(*slot, fd.unwrap_or(-1))?;
+                self.put(*slot, fd.unwrap_or(-1));
                 self.refused(Refusal::Socket, fd).map(|_| 0)
             }
             Call::Bind { slot, to } => {
@@ -87,11 +87,11 @@ impl Machine {
                 let fd = self.slots[usize::from(*slot)].swap(-1, Relaxed);
                 if fd > 2 { sys::close(fd) } else { Err(libc::EBADF) }
             }
-            Call::Dup { slot, into } => sys::dup(self.fd(*slot)).and_then(|fd| self.put_like(*slot, *into, fd)),
-            Call::Pass { slot, into } => sys::pass(self.fd(*slot)).and_then(|fd| self.put_like(*slot, *into, fd)),
+            Call::Dup { slot, into } => sys::dup(self.fd(*slot)).map(|fd| self.put_like(*slot, *into, fd)),
+            Call::Pass { slot, into } => sys::pass(self.fd(*slot)).map(|fd| self.put_like(*slot, *into, fd)),
             Call::Reopen { slot, into } => {
                 let path = format!("/proc/self/fd/{}", self.fd(*slot));
-                sys::open(&path, libc::O_RDWR).and_then(|fd| self.put_like(*slot, *into, fd))
+                sys::open(&path, libc::O_RDWR).map(|fd| self.put_like(*slot, *into, fd))
             }
             Call::Send { slot, way, to, control, flags } => {
                 let outcome = self.send(*slot, *way, to.as_ref(), control, *flags);
@@ -101,8 +101,8 @@ impl Machine {
                 outcome
             }
             Call::Receive { slot } => {
-                self.ask(&Request::Answer);
-                self.drain(usize::from(*slot))
+                Self::ask(&Request::Answer);
+                Ok(self.drain(usize::from(*slot)))
             }
             Call::Set { slot, setting } => {
                 let outcome = sys::setsockopt(self.fd(*slot), setting.level, setting.option, &setting.value);
@@ -124,19 +124,19 @@ impl Machine {
     }
 
     /// Puts a descriptor into a place, and closes the one that was there.
-    fn put(&self, slot: Slot, fd: i32) -> Outcome {
+    fn put(&self, slot: Slot, fd: i32) {
         let old = self.slots[usize::from(slot)].swap(fd, Relaxed);
         if old > 2 {
             let _ = sys::close(old);
         }
-        Ok(0)
     }
 
-    fn put_like(&self, like: Slot, slot: Slot, fd: i32) -> Outcome {
+    fn put_like(&self, like: Slot, slot: Slot, fd: i32) -> i32 {
         let (like, place) = (usize::from(like), usize::from(slot));
         self.streams[place].store(self.streams[like].load(Relaxed), Relaxed);
         self.ports[place].store(self.ports[like].load(Relaxed), Relaxed);
-        self.put(slot, fd)
+        self.put(slot, fd);
+        0
     }
 
     fn refused(&self, kind: Refusal, outcome: Outcome) -> Outcome {
@@ -188,7 +188,8 @@ impl Machine {
         let (accepted, peer) = sys::accept(fd)?;
         self.note_accepted(accepted, &peer);
         self.streams[usize::from(into)].store(true, Relaxed);
-        self.put(into, accepted)
+        self.put(into, accepted);
+        Ok(0)
     }
 
     fn note_accepted(&self, fd: i32, peer: &[u8]) {
@@ -202,8 +203,7 @@ impl Machine {
     fn send(&self, slot: Slot, way: Way, to: Option<&Target>, control: &[Setting], flags: i32) -> Outcome {
         let fd = self.fd(slot);
         let to = to.map(|to| self.bytes(to)).unwrap_or_default();
-        let control: Vec<u8> =
-            control.iter().flat_map(|one| sys::control(one.level, one.option, &one.value)).collect();
+        let control: Vec<u8> = control.iter().flat_map(|one| sys::control(one.level, one.option, &one.value)).collect();
         let message = || Message { to: &to, data: &self.token, control: &control };
         let flags = flags | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         let outcome = match way {
@@ -218,11 +218,17 @@ impl Machine {
             self.memory.refuse(Refusal::Unclear);
         }
         let stream = self.streams[usize::from(slot)].load(Relaxed);
-        self.refused(if stream { Refusal::Connect } else { Refusal::Send }, outcome)
+        let kind = match (control.is_empty(), stream) {
+            // The kernel itself refuses some messages.
+            (false, _) => Refusal::Unclear,
+            (true, true) => Refusal::Connect,
+            (true, false) => Refusal::Send,
+        };
+        self.refused(kind, outcome)
     }
 
     /// Takes all that has come to a socket: datagrams, or connections.
-    fn drain(&self, slot: usize) -> Outcome {
+    fn drain(&self, slot: usize) -> i32 {
         let fd = self.slots[slot].load(Relaxed);
         let mut buffer = [0; 2048];
         let mut count = 0;
@@ -242,7 +248,7 @@ impl Machine {
             self.note_accepted(accepted, &peer);
             let _ = sys::close(accepted);
         }
-        Ok(count)
+        count
     }
 
     fn note(&self, fd: i32, data: &[u8], peer: &[u8]) {
@@ -311,7 +317,7 @@ impl Machine {
         let (Ask::Datagrams { to, .. } | Ask::Connections { to, .. }) = ask;
         let Some(local) = self.local(*to).filter(|local| local.port() != 0) else { return Err(libc::ENOTCONN) };
         let v6 = sys::name_of(self.fd(*to), false).is_ok_and(|name| name.first() == Some(&10));
-        self.ask(&match ask {
+        Self::ask(&match ask {
             Ask::Datagrams { from, port, count, .. } => {
                 let port = self.port(*port);
                 Request::Datagrams { from: from.clone(), port, to: local, v6, count: *count }
@@ -322,7 +328,7 @@ impl Machine {
     }
 
     /// Has those outside do something, and waits until it is done.
-    fn ask(&self, request: &Request) {
+    fn ask(request: &Request) {
         let message = wire::frame(wire::ASK, request);
         if sys::write(1, &message).is_ok() && sys::ready(0, libc::POLLIN, ASKING) {
             let _ = sys::read(0, &mut [0]);
@@ -342,8 +348,8 @@ impl Machine {
         let _ = sys::close(fd);
         // Which device it was: its minor number, among those of memory.
         let done = self.refused(kind, done)?;
-        Ok(device.filter(|(character, major, _)| *character && *major == 1).map_or(done, |(_, _, minor)| {
-            i32::try_from(minor).unwrap_or(0)
-        }))
+        Ok(device
+            .filter(|(character, major, _)| *character && *major == 1)
+            .map_or(done, |(_, _, minor)| i32::try_from(minor).unwrap_or(0)))
     }
 }

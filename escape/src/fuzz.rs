@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    count, generate, judge,
-    judge::Finding,
+    count, generate, hindrance,
+    judge::{self, Finding},
     minimise::minimise,
     outside::Outside,
     policy::Policy,
@@ -31,7 +31,7 @@ const SHAPES: usize = 12;
 /// How often a single program is run.
 const AGAIN: usize = 3;
 /// How often a racing program is tried again while it is made smaller.
-const RACES: usize = 12;
+const RACES: usize = 24;
 /// How often one that does the same each time must show what it showed.
 const REPEATS: usize = 3;
 
@@ -127,7 +127,10 @@ impl World<'_> {
                 continue;
             }
             self.program(&mut session, &policy, seed, &program).with_context(|| {
-                format!("session {name}, program {number}: {}\n{program}", Session::complaint(&self.options.place, &name))
+                format!(
+                    "session {name}, program {number}: {}\n{program}",
+                    Session::complaint(&self.options.place, &name)
+                )
             })?;
             done.push(program);
         }
@@ -163,9 +166,9 @@ impl World<'_> {
         self.totals.programs.fetch_add(1, Relaxed);
         let bare = if program.races() { None } else { Some(self.run(session, program, false)?) };
         if let Some(bare) = &bare {
-            let mut seen = self.totals.bare.lock().expect("not poisoned");
+            let mut counts = self.totals.bare.lock().expect("not poisoned");
             for finding in judge::escapes(policy, program, bare) {
-                *seen.entry(finding.class).or_default() += 1;
+                *counts.entry(finding.class).or_default() += 1;
             }
         }
         let guarded = self.guarded(session, program, bare.as_ref())?;
@@ -178,9 +181,7 @@ impl World<'_> {
             let mut failed = None;
             let least = minimise(program, |candidate| {
                 (0..tries).any(|_| match self.guarded(session, candidate, None) {
-                    Ok(run) => {
-                        judge::escapes(policy, candidate, &run).iter().any(|found| found.class == finding.class)
-                    }
+                    Ok(run) => judge::escapes(policy, candidate, &run).iter().any(|found| found.class == finding.class),
                     Err(error) => {
                         failed.get_or_insert(error);
                         false
@@ -191,7 +192,7 @@ impl World<'_> {
             self.found(policy, seed, &finding, &least);
         }
         if let Some(bare) = bare {
-            let hindered = judge::hindered(policy, program, &guarded, &bare);
+            let hindered = hindrance::hindered(policy, program, &guarded, &bare);
             if let Some(finding) = hindered.into_iter().next() {
                 self.hindered(session, policy, seed, program, &finding)?;
             }
@@ -212,7 +213,7 @@ impl World<'_> {
             for _ in 0..REPEATS {
                 let bare = self.run(session, candidate, false)?;
                 let guarded = self.guarded(session, candidate, Some(&bare))?;
-                let found = judge::hindered(policy, candidate, &guarded, &bare);
+                let found = hindrance::hindered(policy, candidate, &guarded, &bare);
                 if !found.iter().any(|found| found.class == finding.class) {
                     return Ok(false);
                 }
@@ -296,15 +297,14 @@ impl World<'_> {
         for _ in 0..AGAIN {
             let bare = self.run(&mut session, &program, false)?;
             let guarded = self.guarded(&mut session, &program, Some(&bare))?;
-            for ((call, bare), guarded) in
-                program.all().iter().zip(&bare.report.outcomes).zip(&guarded.report.outcomes)
+            for ((call, bare), guarded) in program.all().iter().zip(&bare.report.outcomes).zip(&guarded.report.outcomes)
             {
                 println!("  {bare:?} bare, {guarded:?} guarded: {call}");
             }
             println!("  bare {:?} {:?} {:?}", bare.seen, bare.contacts, bare.report.received);
             println!("  guarded {:?} {:?} {:?}", guarded.seen, guarded.contacts, guarded.report.received);
             println!("  {:?}", judge::escapes(&policy, &program, &guarded));
-            println!("  {:?}", judge::hindered(&policy, &program, &guarded, &bare));
+            println!("  {:?}", hindrance::hindered(&policy, &program, &guarded, &bare));
         }
         let (tally, log) = session.end()?;
         println!("{:?}\n{:#}\n{:#}", count::miscounted(&tally, &log), log["events"], log["enforced"]["hooks"]);

@@ -41,6 +41,8 @@ enum Idiom {
     Soup,
     /// A client and a server in the program.
     Both,
+    /// Something changes between two parts of what is sent.
+    Corked,
 }
 
 impl Maker {
@@ -53,6 +55,7 @@ impl Maker {
             (4, Idiom::Files),
             (16, Idiom::Soup),
             (6, Idiom::Both),
+            (6, Idiom::Corked),
         ]) {
             Idiom::Client => self.client(),
             Idiom::Server => self.server(),
@@ -63,6 +66,7 @@ impl Maker {
                 let call = self.any();
                 self.calls.push(call);
             }),
+            Idiom::Corked => self.corked(),
             Idiom::Both => {
                 self.server();
                 self.client();
@@ -191,11 +195,7 @@ impl Maker {
 
     /// Those outside reach for a socket.
     fn ask(&mut self, to: Slot, count: u16) -> Ask {
-        let from = if self.random.percent(60) {
-            Host::ALL.to_vec()
-        } else {
-            vec![self.random.one(&Host::ALL)]
-        };
+        let from = if self.random.percent(60) { Host::ALL.to_vec() } else { vec![self.random.one(&Host::ALL)] };
         if self.is_stream(to) {
             return Ask::Connections { from, to };
         }
@@ -302,6 +302,29 @@ impl Maker {
         let from = vec![self.random.weighted(&[(3, Host::Local), (1, Host::Allowed), (1, Host::Denied)])];
         self.calls.push(Call::Ask(Ask::Datagrams { from, port: Port::Of(0), to: 1, count: 1 }));
         self.calls.push(Call::Receive { slot: 1 });
+    }
+
+    fn corked(&mut self) {
+        let slot = self.slot();
+        self.socket(slot);
+        self.options(slot, 15);
+        if self.random.percent(30) {
+            let connect = self.connect(slot);
+            self.calls.push(connect);
+        }
+        let named = self.random.percent(70);
+        let mut first = self.send(slot, named);
+        if let Call::Send { flags, .. } = &mut first {
+            *flags |= libc::MSG_MORE;
+        }
+        self.calls.push(first);
+        for _ in 0..=self.random.below(2) {
+            let change = self.moving(slot);
+            self.calls.push(change);
+        }
+        let named = self.random.percent(30);
+        let last = self.send(slot, named);
+        self.calls.push(last);
     }
 
     fn file(&mut self) {

@@ -1,13 +1,13 @@
-//! The oracles: what a guarded run led to, against what its policy allows.
+//! The first oracle: nothing reaches what the policy denies, or comes from it. What was seen outside counts.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    address::{CHOSEN, Host, LOOPBACK4, LOOPBACK6, OWN, Port, SERVED, STRANGE, Target},
+    address::{CHOSEN, Host, OWN, Port, SERVED, STRANGE, Target},
     capture::Seen,
     outside::Contact,
     policy::{Op, Policy, Protocol, Request},
-    program::{Ask, Call, Program, SocketKind},
+    program::{Call, Program, SLOTS, SocketKind},
     session::Run,
 };
 
@@ -21,10 +21,10 @@ pub struct Finding {
 }
 
 /// What is known of a program beside what was seen.
-struct Known<'a> {
-    policy: &'a Policy,
-    program: &'a Program,
-    run: &'a Run,
+pub struct Known<'a> {
+    pub policy: &'a Policy,
+    pub program: &'a Program,
+    pub run: &'a Run,
 }
 
 /// An address as findings tell them apart.
@@ -57,7 +57,8 @@ pub fn escapes(policy: &Policy, program: &Program, run: &Run) -> BTreeSet<Findin
 }
 
 impl Known<'_> {
-    fn allows(&self, op: Op, protocol: Protocol, ip: IpAddr, ports: &[u16], own: bool) -> bool {
+    /// Whether the policy allows that.
+    pub fn allows(&self, op: Op, protocol: Protocol, ip: IpAddr, ports: &[u16], own: bool) -> bool {
         self.policy.allows(&Request { op, protocol, ip, ports, own })
     }
 
@@ -85,6 +86,8 @@ impl Known<'_> {
         let (ip, port) = seen.destination;
         // Which socket on loopback gets it, those know who got it.
         let decided = !(self.policy.knows_own() && ip.is_loopback());
+        // While another thread connects, the kernel may send to no address, which nobody receives.
+        let decided = decided && (!ip.is_unspecified() || seen.routed || seen.at != Host::Local);
         (decided && !self.may_reach(seen.protocol, seen.destination, false)).then(|| Finding {
             class: format!(
                 "sent {}{} to {}{}",
@@ -93,7 +96,12 @@ impl Known<'_> {
                 kind_of(ip),
                 if seen.routed { ", with a route of its own" } else { "" }
             ),
-            detail: format!("{} from {:?} to {ip} port {port}, seen at {:?}", seen.protocol.name(), seen.source, seen.at),
+            detail: format!(
+                "{} from {:?} to {ip} port {port}, seen at {:?}",
+                seen.protocol.name(),
+                seen.source,
+                seen.at
+            ),
         })
     }
 
@@ -110,7 +118,7 @@ impl Known<'_> {
             }
             if !self.may_listen(protocol, program) {
                 found.insert(Finding {
-                    class: format!("listens by {what} at a denied {}port", self.chosen(program.1)),
+                    class: format!("listens by {what} at a denied {}port", self.chosen(protocol, program.1)),
                     detail: format!("{program:?}, reached by {outsider:?}"),
                 });
             }
@@ -123,23 +131,31 @@ impl Known<'_> {
         found
     }
 
-    fn chosen(&self, port: u16) -> &'static str {
-        if self.names_port(port) { "" } else { "chosen " }
+    fn chosen(&self, protocol: Protocol, port: u16) -> &'static str {
+        if self.names_port(protocol, port) { "" } else { "chosen " }
     }
 
-    /// Whether the program has bound a socket to that port by its number.
-    fn names_port(&self, port: u16) -> bool {
+    /// Whether the program has bound a socket of that protocol to that port by its number.
+    fn names_port(&self, protocol: Protocol, port: u16) -> bool {
+        let mut streams = [false; SLOTS];
         let all = self.program.all();
         let mut done = all.iter().zip(&self.run.report.outcomes);
         done.any(|(call, outcome)| {
-            matches!(call, Call::Bind { to, .. } if to.port == Port::Fixed(port)) && *outcome == Some(0)
+            match call {
+                Call::Socket { slot, kind } => streams[usize::from(*slot)] = kind.is_stream(),
+                Call::Bind { slot, to } if to.port == Port::Fixed(port) => {
+                    return *outcome == Some(0) && streams[usize::from(*slot)] == (protocol == Protocol::Tcp);
+                }
+                _ => {}
+            }
+            false
         })
     }
 
     /// Whether a socket may be where it was reached. What it was bound to is not seen, so any address of it will do.
     fn may_listen(&self, protocol: Protocol, (ip, port): (IpAddr, u16)) -> bool {
         let wildcards = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
-        let ports: &[u16] = if self.names_port(port) { &[port] } else { &[port, 0] };
+        let ports: &[u16] = if self.names_port(protocol, port) { &[port] } else { &[port, 0] };
         let chosen = (CHOSEN.0..=CHOSEN.1).contains(&port);
         [ip].into_iter().chain(wildcards).any(|ip| {
             // The first rule on either decides.
@@ -173,7 +189,7 @@ impl Known<'_> {
         let bound = !received.accepted && local.1 > 255;
         if bound && unasked && !self.may_listen(protocol, local) {
             found.insert(Finding {
-                class: format!("receives by {what} at a denied {}port", self.chosen(local.1)),
+                class: format!("receives by {what} at a denied {}port", self.chosen(protocol, local.1)),
                 detail: format!("{local:?}, from {ip} port {port}"),
             });
         }
@@ -241,105 +257,4 @@ fn may_mean(to: &Target, ip: IpAddr, port: u16) -> bool {
     let named = matches!(to.port, Port::Of(_)) || to.port == Port::Fixed(port);
     let here = ip.is_loopback() || OWN.contains(&ip);
     named && (to.ip == ip || to.ip.is_unspecified() && here)
-}
-
-/// What a guarded run was refused, or did not bring about, although the policy allows all of it and the bare run had it. Only
-/// for programs that do the same each time.
-pub fn hindered(policy: &Policy, program: &Program, guarded: &Run, bare: &Run) -> BTreeSet<Finding> {
-    let mut found = BTreeSet::new();
-    let known = Known { policy, program, run: bare };
-    let innocent = known.is_innocent();
-    // Routes and devices of a socket's own are reasons to refuse what its address would allow.
-    let plain = !program.all().iter().any(|call| match call {
-        Call::Set { .. } => true,
-        Call::Send { control, .. } => !control.is_empty(),
-        _ => false,
-    });
-    for ((call, bare_got), got) in program.all().iter().zip(&bare.report.outcomes).zip(&guarded.report.outcomes) {
-        let (Some(bare_got), Some(got)) = (bare_got, got) else { continue };
-        let refused = plain && *got == -libc::EPERM && *bare_got >= 0 && known.call_is_allowed(call);
-        if refused || innocent && *bare_got >= 0 && *got < 0 {
-            found.insert(Finding {
-                class: format!("{} fails although it is allowed", call.name()),
-                detail: format!("{call}: {bare_got} without a guard, {got} with it"),
-            });
-        }
-    }
-    if innocent && found.is_empty() {
-        let reached = |run: &Run| -> BTreeSet<_> {
-            run.seen.iter().map(|seen| (seen.at, seen.protocol, seen.destination)).collect()
-        };
-        if let Some(missing) = reached(bare).difference(&reached(guarded)).next() {
-            let detail = format!("{missing:?} seen without a guard, not with it");
-            found.insert(Finding { class: format!("{} does not arrive", missing.1.name()), detail });
-        }
-    }
-    found
-}
-
-impl Known<'_> {
-    /// All that an address may mean.
-    fn meant(to: &Target) -> Vec<IpAddr> {
-        if to.ip.is_unspecified() {
-            [LOOPBACK4, LOOPBACK6].into_iter().chain(OWN).collect()
-        } else {
-            vec![to.ip.to_canonical()]
-        }
-    }
-
-    /// Whether nothing about a call can be denied, as far as its arguments tell. What can't be told counts as denied.
-    fn call_is_allowed(&self, call: &Call) -> bool {
-        let protocols = [Protocol::Tcp, Protocol::Udp];
-        let everywhere = |op, to: &Target| {
-            let Port::Fixed(port) = to.port else { return false };
-            // What is sent to all is also sent to those that may not have it.
-            let one = |ip: &IpAddr| !ip.is_multicast() && !crate::address::MANY.contains(ip);
-            Self::meant(to).iter().all(|ip| {
-                let allowed = |protocol: &Protocol| self.allows(op, *protocol, *ip, &[port], false);
-                one(ip) && protocols.iter().all(allowed)
-            })
-        };
-        match call {
-            Call::Connect { to, .. } => everywhere(Op::Connect, to),
-            Call::Send { to: Some(to), .. } => everywhere(Op::Connect, to) && everywhere(Op::Send, to),
-            Call::Bind { to, .. } => match to.port {
-                Port::Fixed(0) => !self.policy.restricts(Op::Bind),
-                Port::Fixed(port) => {
-                    let ip = to.ip.to_canonical();
-                    protocols.iter().all(|protocol| self.allows(Op::Bind, *protocol, ip, &[port], true))
-                }
-                Port::Of(_) => !self.policy.restricts(Op::Bind),
-            },
-            _ => false,
-        }
-    }
-
-    /// Whether the policy allows all that a program does, as far as that can be told.
-    fn is_innocent(&self) -> bool {
-        let restricted = Op::ALL.map(|op| self.policy.restricts(op));
-        let binds = self.policy.restricts(Op::Bind);
-        self.program.all().iter().all(|call| match call {
-            Call::Connect { .. } | Call::Bind { .. } => self.call_is_allowed(call),
-            // Options and messages with routes are refused where peers can be.
-            Call::Send { to, control, .. } => {
-                (to.is_none() || self.call_is_allowed(call)) && (control.is_empty() || restricted == [false; 4])
-            }
-            Call::Socket { kind, .. } => {
-                let judged = kind.is_stream() || kind.protocol == libc::IPPROTO_UDP && kind.kind == libc::SOCK_DGRAM;
-                judged || restricted == [false; 4]
-            }
-            Call::Set { .. } => restricted == [false; 4],
-            Call::Listen { .. } => !binds,
-            Call::Ask(Ask::Datagrams { .. } | Ask::Connections { .. }) | Call::Accept { .. } | Call::Receive { .. } => {
-                !self.policy.restricts(Op::Receive) && !binds
-            }
-            Call::File { .. } => self.policy.device.is_none() && self.policy.sysctl.is_none(),
-            Call::Race { .. } | Call::Fork { .. } => false,
-            _ => true,
-        }) && !self.writes()
-    }
-
-    fn writes(&self) -> bool {
-        self.program.all().iter().any(|call| matches!(call, Call::File { write: Some(_), .. }))
-    }
 }

@@ -10,6 +10,7 @@ mod count;
 mod execute;
 mod fuzz;
 mod generate;
+mod hindrance;
 mod judge;
 mod memory;
 mod minimise;

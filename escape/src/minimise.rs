@@ -89,9 +89,8 @@ mod tests {
     #[test]
     fn only_what_matters_is_left() {
         let calls = (0..9).map(|slot| Call::Listen { slot }).collect();
-        let matters = |program: &Program| {
-            [2, 7].iter().all(|slot| program.calls.contains(&Call::Listen { slot: *slot }))
-        };
+        let matters =
+            |program: &Program| [2, 7].iter().all(|slot| program.calls.contains(&Call::Listen { slot: *slot }));
         let least = minimise(&Program { token: 0, calls }, matters);
         assert_eq!(least.calls, [Call::Listen { slot: 2 }, Call::Listen { slot: 7 }]);
     }

@@ -81,9 +81,7 @@ impl Namespaces {
             ip("link set lo up\n")?;
             tune(&["host"])?;
             ip(&side("host", network, 2, 1))?;
-            ip(&format!(
-                "route add default via 10.77.{network}.1\nroute add default via fd77:{network}::1\n"
-            ))?;
+            ip(&format!("route add default via 10.77.{network}.1\nroute add default via fd77:{network}::1\n"))?;
         }
         all.allowed.enter()?;
         ip("addr add 203.0.113.2/32 dev host\naddr add 2001:db8:1::2/128 dev host nodad\n")?;
@@ -132,7 +130,9 @@ fn tune(devices: &[&str]) -> Result<()> {
         if path.exists() { std::fs::write(&path, value).with_context(|| path.display().to_string()) } else { Ok(()) }
     };
     for device in ["all", "default", "lo"].iter().chain(devices) {
-        for (name, value) in [("seg6_enabled", "1"), ("accept_source_route", "1"), ("accept_dad", "0"), ("accept_ra", "0")] {
+        for (name, value) in
+            [("seg6_enabled", "1"), ("accept_source_route", "1"), ("accept_dad", "0"), ("accept_ra", "0")]
+        {
             set(&format!("ipv6/conf/{device}/{name}"), value)?;
         }
         for (name, value) in [("accept_source_route", "1"), ("rp_filter", "0"), ("bc_forwarding", "0")] {

@@ -227,7 +227,9 @@ impl Outside {
             Request::Answer => self.serve(),
             Request::Datagrams { from, port, to, v6, count } => {
                 for _ in 0..*count {
-                    from.iter().for_each(|host| self.datagram(*host, *port, *to, *v6));
+                    for host in from {
+                        self.datagram(*host, *port, *to, *v6);
+                    }
                 }
             }
             Request::Connections { from, to, v6 } => from.iter().for_each(|host| {
@@ -252,6 +254,8 @@ impl Outside {
             fresh = socket;
             fresh.as_raw_fd()
         };
+        let own = sys::name_of(fd, false).ok().and_then(|name| address::parse(&name));
+        let port = own.map_or(port, |own| own.port());
         for ip in reachable(host, to.ip(), v6) {
             let name = Target { family: libc::AF_INET6, ip, port: Port::Fixed(0), scope: 0 }.bytes(to.port());
             let _ = sys::sendto(fd, &self.token(host, port), libc::MSG_DONTWAIT, &name);

@@ -105,12 +105,7 @@ const fn v6(a: u16, h: u16) -> IpAddr {
 fn networks(name: &str) -> Vec<(IpAddr, u32)> {
     match name {
         "loopback" => vec![(v4(127, 0, 0, 0), 8), (v6(0, 1), 128)],
-        "private" => vec![
-            (v4(10, 0, 0, 0), 8),
-            (v4(172, 16, 0, 0), 12),
-            (v4(192, 168, 0, 0), 16),
-            (v6(0xfc00, 0), 7),
-        ],
+        "private" => vec![(v4(10, 0, 0, 0), 8), (v4(172, 16, 0, 0), 12), (v4(192, 168, 0, 0), 16), (v6(0xfc00, 0), 7)],
         "link-local" => vec![(v4(169, 254, 0, 0), 16), (v6(0xfe80, 0), 10)],
         "multicast" => vec![(v4(224, 0, 0, 0), 4), (v6(0xff00, 0), 8)],
         _ => vec![(v4(0, 0, 0, 0), 0), (v6(0, 0), 0)],
@@ -173,15 +168,15 @@ impl Rule {
             (first, last) if first == last => json!(first),
             (first, last) => json!(format!("{first}-{last}")),
         };
-        let mut part = |key: &str, values: Vec<Value>| {
+        let mut add = |key: &str, values: Vec<Value>| {
             if !values.is_empty() {
                 rule[key] = Value::Array(values);
             }
         };
-        part("ops", self.ops.iter().map(|op| op.name().into()).collect());
-        part("protocols", self.protocols.iter().map(|protocol| protocol.name().into()).collect());
-        part("hosts", self.hosts.iter().map(|one| hosts(one).into()).collect());
-        part("ports", self.ports.iter().map(port).collect());
+        add("ops", self.ops.iter().map(|op| op.name().into()).collect());
+        add("protocols", self.protocols.iter().map(|protocol| protocol.name().into()).collect());
+        add("hosts", self.hosts.iter().map(|one| hosts(one).into()).collect());
+        add("ports", self.ports.iter().map(port).collect());
         rule
     }
 }

@@ -72,31 +72,81 @@ pub enum Ask {
 /// One call, or several.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Call {
-    Socket { slot: Slot, kind: SocketKind },
-    Bind { slot: Slot, to: Target },
-    Connect { slot: Slot, to: Target },
+    Socket {
+        slot: Slot,
+        kind: SocketKind,
+    },
+    Bind {
+        slot: Slot,
+        to: Target,
+    },
+    Connect {
+        slot: Slot,
+        to: Target,
+    },
     /// connect(2) with `AF_UNSPEC`, which undoes one.
-    Disconnect { slot: Slot },
-    Listen { slot: Slot },
-    Accept { slot: Slot, into: Slot },
-    Shutdown { slot: Slot, how: i32 },
-    Close { slot: Slot },
-    Dup { slot: Slot, into: Slot },
-    Send { slot: Slot, way: Way, to: Option<Target>, control: Vec<Setting>, flags: i32 },
-    Receive { slot: Slot },
-    Set { slot: Slot, setting: Setting },
+    Disconnect {
+        slot: Slot,
+    },
+    Listen {
+        slot: Slot,
+    },
+    Accept {
+        slot: Slot,
+        into: Slot,
+    },
+    Shutdown {
+        slot: Slot,
+        how: i32,
+    },
+    Close {
+        slot: Slot,
+    },
+    Dup {
+        slot: Slot,
+        into: Slot,
+    },
+    Send {
+        slot: Slot,
+        way: Way,
+        to: Option<Target>,
+        control: Vec<Setting>,
+        flags: i32,
+    },
+    Receive {
+        slot: Slot,
+    },
+    Set {
+        slot: Slot,
+        setting: Setting,
+    },
     /// Passes the descriptor through a Unix socket (`SCM_RIGHTS`).
-    Pass { slot: Slot, into: Slot },
+    Pass {
+        slot: Slot,
+        into: Slot,
+    },
     /// Opens /proc/self/fd/N anew.
-    Reopen { slot: Slot, into: Slot },
+    Reopen {
+        slot: Slot,
+        into: Slot,
+    },
     /// A child with all descriptors makes these calls; the program waits for it.
-    Fork { calls: Vec<Call> },
+    Fork {
+        calls: Vec<Call>,
+    },
     /// Each of these lists is repeated by a thread of its own, until those outside have done what is asked or each was
     /// repeated so often.
-    Race { loops: Vec<Vec<Call>>, ask: Option<Ask>, times: u32 },
+    Race {
+        loops: Vec<Vec<Call>>,
+        ask: Option<Ask>,
+        times: u32,
+    },
     Ask(Ask),
     /// Opens a file, and reads it or writes the text to it.
-    File { path: String, write: Option<String> },
+    File {
+        path: String,
+        write: Option<String>,
+    },
 }
 
 /// A whole program.

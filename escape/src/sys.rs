@@ -60,7 +60,8 @@ pub fn accept(fd: i32) -> Result<(i32, Vec<u8>), i32> {
     let mut peer = [0_u8; 128];
     let mut size: socklen_t = 128;
     // SAFETY: the buffer is as long as is said.
-    let fd = outcome(unsafe { libc::accept4(fd, peer.as_mut_ptr().cast(), &raw mut size, libc::SOCK_NONBLOCK) } as isize)?;
+    let fd =
+        outcome(unsafe { libc::accept4(fd, peer.as_mut_ptr().cast(), &raw mut size, libc::SOCK_NONBLOCK) } as isize)?;
     Ok((fd, peer[..128.min(size as usize)].to_vec()))
 }
 
@@ -339,7 +340,8 @@ pub fn reap_all() {
 /// A descriptor of a process, which becomes readable when it ends.
 pub fn pidfd(pid: i32) -> Outcome {
     // SAFETY: takes numbers alone.
-    outcome(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as isize)
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(errno)
 }
 
 /// Ends a process, and all processes of its group.
@@ -388,8 +390,8 @@ pub fn capture(device: u32) -> Result<OwnedFd, i32> {
     const IGNORE_OUTGOING: c_int = 23; // PACKET_IGNORE_OUTGOING, include/uapi/linux/if_packet.h
     // SAFETY: all zeros are a valid address.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_family = u16::try_from(libc::AF_PACKET).map_err(|_| libc::EINVAL)?;
+    address.sll_protocol = u16::try_from(libc::ETH_P_ALL).map_err(|_| libc::EINVAL)?.to_be();
     address.sll_ifindex = device.cast_signed();
     let fd = owned(socket(libc::AF_PACKET, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0)?);
     let number = std::os::fd::AsRawFd::as_raw_fd(&fd);

@@ -3,9 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    address::{
-        ALLOWED4, ALLOWED6, BOUND, CHOSEN_DENIED, DENIED4, DENIED6, LOOPBACK4, OWN, PUBLIC4, PUBLIC6, SERVED,
-    },
+    address::{ALLOWED4, ALLOWED6, BOUND, CHOSEN_DENIED, DENIED4, DENIED6, LOOPBACK4, OWN, PUBLIC4, PUBLIC6, SERVED},
     policy::{Hosts, Op, Policy, Protocol, Rule},
     random::Random,
 };

@@ -52,7 +52,7 @@ pub enum Refusal {
     Set,
     Device,
     Sysctl,
-    /// Of several messages, some were sent and the next one was not, for a reason that nobody is told.
+    /// It may have another reason than a denial, or none is told: of several messages, not all were sent.
     Unclear,
 }
 
