@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn datagrams_are_known_by_their_token() {
-        let token = Token { run: 7, from: None, port: 0 };
+        let token = Token { run: 7, from: None, port: 0, to: 0 };
         let mut packet = vec![0x45, 0, 0, 44, 0, 0, 0, 0, 64, 17, 0, 0, 10, 77, 1, 1, 10, 77, 2, 2];
         packet.extend([0x9c, 0x40, 0x13, 0x89, 0, 24, 0, 0]);
         packet.extend(token.bytes());

@@ -34,7 +34,7 @@ struct Machine {
 pub fn run(program: &Program, memory: Memory) {
     let machine = Machine {
         memory,
-        token: Token { run: program.token, from: None, port: 0 }.bytes(),
+        token: Token { run: program.token, from: None, port: 0, to: 0 }.bytes(),
         slots: [const { AtomicI32::new(-1) }; SLOTS],
         ports: [const { AtomicU32::new(0) }; SLOTS],
         streams: [const { AtomicBool::new(false) }; SLOTS],
@@ -256,9 +256,11 @@ impl Machine {
         let local = sys::name_of(fd, false).ok().and_then(|name| address::parse(&name));
         let (Some(peer), Some(local)) = (peer.ok().and_then(|name| address::parse(&name)), local) else { return };
         let Some(token) = Token::find(data).filter(|token| token.bytes()[..8] == self.token[..8]) else { return };
-        // Raw sockets tell of no port.
-        let port = if token.from.is_some() { token.port } else { peer.port() };
-        let (local, peer) = ((local.ip(), local.port()), (peer.ip(), port));
+        // Raw sockets tell of no ports, and others of those that they have now.
+        let raw = local.port() <= 255;
+        let ports = if token.from.is_some() { (token.to, token.port) } else { (local.port(), peer.port()) };
+        let ports = if raw { (local.port(), ports.1) } else { ports };
+        let (local, peer) = ((local.ip(), ports.0), (peer.ip(), ports.1));
         if self.is_datagram(fd) {
             self.memory.receive(&Received { accepted: false, local, peer, from: token.from });
         }

@@ -46,8 +46,8 @@ pub struct Options {
     pub session: Option<u64>,
     /// Of that session, run this program alone.
     pub program: Option<Vec<Call>>,
-    /// End with the first finding.
-    pub first: bool,
+    /// End with the first finding of a class that has this text.
+    pub until: Option<String>,
 }
 
 /// What was done, by all worlds together.
@@ -94,8 +94,13 @@ pub fn fuzz(options: &Options, totals: &Totals) -> Result<()> {
 
 impl World<'_> {
     fn is_over(&self) -> bool {
-        let found = || !self.totals.findings.lock().expect("not poisoned").is_empty();
-        INTERRUPTED.load(Relaxed) || self.begun.elapsed() > self.options.limit || self.options.first && found()
+        let found = |text: &String| {
+            let findings = self.totals.findings.lock().expect("not poisoned");
+            findings.keys().any(|(class, _)| class.contains(text))
+        };
+        INTERRUPTED.load(Relaxed)
+            || self.begun.elapsed() > self.options.limit
+            || self.options.until.as_ref().is_some_and(found)
     }
 
     fn fuzz(&mut self, world: u64) -> Result<()> {

@@ -175,9 +175,10 @@ impl Maker {
             self.calls.push(connect);
             let send = self.send(slot, false);
             self.calls.push(send);
-            if self.random.percent(20) {
+            if self.random.percent(30) {
                 self.calls.push(Call::Disconnect { slot });
-                let again = self.connect(slot);
+                let sends = self.is_stream(slot) && self.random.percent(30);
+                let again = if sends { self.send(slot, true) } else { self.connect(slot) };
                 self.calls.push(again);
                 let send = self.send(slot, false);
                 self.calls.push(send);
@@ -260,7 +261,13 @@ impl Maker {
             self.calls.push(Call::Listen { slot });
         }
         let loops = (0..=self.random.below(2)).map(|_| (0..=self.random.below(2)).map(|_| self.moving(slot)).collect());
-        let loops: Vec<Vec<Call>> = loops.collect();
+        let mut loops: Vec<Vec<Call>> = loops.collect();
+        if self.random.percent(30) {
+            // There and back.
+            loops.truncate(1);
+            let connect = self.connect(slot);
+            loops.insert(0, vec![connect, Call::Disconnect { slot }]);
+        }
         let ask = self.random.percent(75).then(|| {
             let count = self.random.one(&[50, 500, 1000]);
             self.ask(slot, count)

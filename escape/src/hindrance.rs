@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    address::{LOOPBACK4, LOOPBACK6, MANY, OWN, Port, Target},
+    address::{CHOSEN, LOOPBACK4, LOOPBACK6, MANY, OWN, Port, Target},
     judge::{Finding, Known},
-    policy::{Op, Policy, Protocol},
+    policy::{Op, Policy, Protocol, Rule},
     program::{Ask, Call, Program},
     session::Run,
 };
@@ -64,6 +64,21 @@ impl Known<'_> {
         to.family == libc::AF_UNSPEC || to.family == libc::AF_INET6 && self.program.all().iter().any(v4)
     }
 
+    fn names_unspecified(&self) -> bool {
+        self.program.all().iter().any(|call| match call {
+            Call::Connect { to, .. } | Call::Send { to: Some(to), .. } => to.ip.is_unspecified(),
+            _ => false,
+        })
+    }
+
+    /// Whether a rule denies ports by their numbers from which the kernel chooses: nothing is sent from these without bind(2).
+    fn denies_chosen(&self) -> bool {
+        let overlaps =
+            |(first, last): &(u16, u16)| (*first, *last) == (0, 0) || *first <= CHOSEN.1 && *last >= CHOSEN.0;
+        let about = |rule: &&Rule| rule.ops.is_empty() || rule.ops.contains(&Op::Bind);
+        self.policy.rules.iter().filter(about).any(|rule| !rule.allow && rule.ports.iter().any(overlaps))
+    }
+
     /// Whether a program does what the guard may hinder although nothing denies it.
     fn is_excepted(&self) -> bool {
         // The kernel sends what was kept back to an address that it makes up when the socket is connected meanwhile: egress
@@ -73,7 +88,10 @@ impl Known<'_> {
             Call::Set { setting, .. } => setting.name.ends_with("CORK"),
             _ => false,
         };
-        self.program.all().iter().any(corks)
+        // To one that is bound to a broadcast address, 0.0.0.0 is what it is bound to.
+        let broadcasts = |call: &&Call| matches!(call, Call::Bind { to, .. } if MANY.contains(&to.ip));
+        let all = self.program.all();
+        all.iter().any(corks) || all.iter().any(broadcasts) && self.names_unspecified()
     }
 
     /// Whether nothing about a call can be denied, as far as its arguments tell. What can't be told counts as denied.
@@ -93,6 +111,7 @@ impl Known<'_> {
         };
         match call {
             Call::Connect { to, .. } => everywhere(Op::Connect, to),
+            Call::Send { .. } if self.denies_chosen() => false,
             Call::Send { to: Some(to), .. } => everywhere(Op::Connect, to) && everywhere(Op::Send, to),
             Call::Bind { to, .. } if self.is_misread(to) => false,
             Call::Bind { to, .. } => match to.port {
@@ -108,7 +127,8 @@ impl Known<'_> {
 
     /// Whether the policy allows all that a program does, as far as that can be told.
     fn is_innocent(&self) -> bool {
-        let restricted = Op::ALL.map(|op| self.policy.restricts(op));
+        // Whether a socket is the sandbox's own can't be told of packets with routes, so these are refused.
+        let restricted = Op::ALL.map(|op| self.policy.restricts(op) || self.policy.knows_own());
         let binds = self.policy.restricts(Op::Bind);
         self.program.all().iter().all(|call| match call {
             Call::Connect { .. } | Call::Bind { .. } => self.call_is_allowed(call),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    address::{CHOSEN, Host, OWN, Port, SERVED, STRANGE, Target},
+    address::{CHOSEN, Host, LOOPBACK4, LOOPBACK6, OWN, Port, SERVED, STRANGE, Target},
     capture::Seen,
     outside::Contact,
     policy::{Op, Policy, Protocol, Request},
@@ -26,6 +26,9 @@ pub struct Known<'a> {
     pub program: &'a Program,
     pub run: &'a Run,
 }
+
+/// Addresses of the program's host.
+const HERE: [IpAddr; 6] = [OWN[0], OWN[1], OWN[2], OWN[3], LOOPBACK4, LOOPBACK6];
 
 /// An address as findings tell them apart.
 pub fn kind_of(ip: IpAddr) -> &'static str {
@@ -77,7 +80,7 @@ impl Known<'_> {
         }
         let (connects, sends) = self.reaches_by();
         // Sockets that no address hook judges are judged by their packets, as sends.
-        let sends = sends || protocol != Protocol::Udp;
+        let sends = sends || protocol != Protocol::Udp || self.uses_other(protocol);
         connects && self.allows(Op::Connect, protocol, ip, &[port], own)
             || sends && self.allows(Op::Send, protocol, ip, &[port], own)
     }
@@ -155,12 +158,15 @@ impl Known<'_> {
     /// Whether a socket may be where it was reached. What it was bound to is not seen, so any address of it will do.
     fn may_listen(&self, protocol: Protocol, (ip, port): (IpAddr, u16)) -> bool {
         let wildcards = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
-        let ports: &[u16] = if self.names_port(protocol, port) { &[port] } else { &[port, 0] };
-        let chosen = (CHOSEN.0..=CHOSEN.1).contains(&port);
-        [ip].into_iter().chain(wildcards).any(|ip| {
-            // The first rule on either decides.
-            self.allows(Op::Bind, protocol, ip, ports, true)
-                || !chosen && self.allows(Op::Bind, protocol, ip, &[port], true)
+        let named = self.names_port(protocol, port) || !(CHOSEN.0..=CHOSEN.1).contains(&port);
+        // A port that the kernel chose counts as both; the first rule on either decides.
+        let ports: &[u16] = if named { &[port] } else { &[port, 0] };
+        // A socket that is bound to no address was reached by one of these.
+        let own: &[IpAddr] = if ip.is_unspecified() { &HERE } else { &[] };
+        [ip].into_iter().chain(wildcards).chain(own.iter().copied()).any(|ip| {
+            let request = Request { op: Op::Bind, protocol, ip, ports, own: true };
+            let chosen = !named && protocol == Protocol::Udp;
+            if chosen { self.policy.allows_chosen(&request) } else { self.policy.allows(&request) }
         })
     }
 

@@ -73,9 +73,9 @@ enum Command {
         /// How many worlds at the same time
         #[arg(long, default_value_t = 2)]
         worlds: u64,
-        /// End with the first finding
-        #[arg(long)]
-        first: bool,
+        /// End with the first finding of a class that has this text
+        #[arg(long, value_name = "TEXT")]
+        until: Option<String>,
     },
     /// Run the programs that come by standard input; the fuzzer starts this
     #[command(hide = true)]
@@ -102,12 +102,12 @@ fn main() -> ExitCode {
             let ready = if bare { worker::give_up(raw, user) } else { Ok(()) };
             ready.and_then(|()| worker::work()).map(|()| true)
         }
-        Command::Run { guard_run, minutes, seed, session, program, worlds, first } => {
+        Command::Run { guard_run, minutes, seed, session, program, worlds, until } => {
             let worlds = if session.is_some() { 1 } else { worlds.max(1) };
             program.map(|text| serde_json::from_str(&text)).transpose().context("--program").and_then(|program| {
                 let options = |place, seed| {
                     let limit = Duration::from_secs_f64(minutes * 60.0);
-                    Options { place, seed, limit, worlds, session, program, first }
+                    Options { place, seed, limit, worlds, session, program, until }
                 };
                 run(&guard_run, seed, options)
             })

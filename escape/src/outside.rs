@@ -159,8 +159,8 @@ impl Outside {
         }
     }
 
-    fn token(&self, from: Host, port: u16) -> [u8; crate::token::LENGTH] {
-        Token { run: self.run, from: Some(from), port }.bytes()
+    fn token(&self, from: Host, port: u16, to: u16) -> [u8; crate::token::LENGTH] {
+        Token { run: self.run, from: Some(from), port, to }.bytes()
     }
 
     fn contact(&mut self, host: Host, protocol: Protocol, incoming: bool, fd: i32, program: &[u8]) {
@@ -179,7 +179,7 @@ impl Outside {
         let Ok((fd, peer)) = sys::accept(socket.as_raw_fd()) else { return };
         let socket = sys::owned(fd);
         self.contact(host, Protocol::Tcp, false, fd, &peer);
-        let _ = sys::sendto(fd, &self.token(host, port), libc::MSG_NOSIGNAL, &[]);
+        let _ = sys::sendto(fd, &self.token(host, port, 0), libc::MSG_NOSIGNAL, &[]);
         self.connections.push((host, port, socket));
     }
 
@@ -189,7 +189,7 @@ impl Outside {
         match sys::recvfrom(fd, &mut [0; 4096]) {
             Ok((0, _)) | Err(_) => drop(self.connections.swap_remove(place)),
             Ok(_) => {
-                let _ = sys::sendto(fd, &self.token(host, port), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT, &[]);
+                let _ = sys::sendto(fd, &self.token(host, port, 0), libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT, &[]);
             }
         }
     }
@@ -203,7 +203,8 @@ impl Outside {
             let token = Token::find(&buffer[..length]);
             if token.is_some_and(|token| token.run == self.run && token.from.is_none()) {
                 self.contact(host, Protocol::Udp, false, fd, &peer);
-                let _ = sys::sendto(fd, &self.token(host, port), libc::MSG_DONTWAIT, &peer);
+                let to = address::parse(&peer).map_or(0, |peer| peer.port());
+                let _ = sys::sendto(fd, &self.token(host, port, to), libc::MSG_DONTWAIT, &peer);
             }
         }
     }
@@ -258,7 +259,7 @@ impl Outside {
         let port = own.map_or(port, |own| own.port());
         for ip in reachable(host, to.ip(), v6) {
             let name = Target { family: libc::AF_INET6, ip, port: Port::Fixed(0), scope: 0 }.bytes(to.port());
-            let _ = sys::sendto(fd, &self.token(host, port), libc::MSG_DONTWAIT, &name);
+            let _ = sys::sendto(fd, &self.token(host, port, to.port()), libc::MSG_DONTWAIT, &name);
         }
     }
 
@@ -274,7 +275,7 @@ impl Outside {
         let connected = begun.is_ok() || begun == Err(libc::EINPROGRESS) && sys::ready(fd, libc::POLLOUT, CONNECTING);
         if connected && sys::pending_error(fd) == 0 && sys::name_of(fd, true).is_ok() {
             self.contact(host, Protocol::Tcp, true, fd, &name);
-            let _ = sys::sendto(fd, &self.token(host, CALLING + self.calling), libc::MSG_NOSIGNAL, &[]);
+            let _ = sys::sendto(fd, &self.token(host, CALLING + self.calling, to.port()), libc::MSG_NOSIGNAL, &[]);
             self.callers.push(socket);
         }
     }

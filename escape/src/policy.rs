@@ -187,6 +187,13 @@ impl Policy {
         self.rules.iter().find(|rule| rule.matches(request)).map_or(self.allow, |rule| rule.allow)
     }
 
+    /// Whether a UDP socket may have a port that the kernel chose: every client has one, so only rules that deny ports by their
+    /// numbers count.
+    pub fn allows_chosen(&self, request: &Request) -> bool {
+        let first = self.rules.iter().find(|rule| rule.matches(request));
+        first.is_none_or(|rule| rule.allow || rule.ports.is_empty())
+    }
+
     /// Whether any request of this kind could be denied.
     pub fn restricts(&self, op: Op) -> bool {
         let about = |rule: &&Rule| rule.ops.is_empty() || rule.ops.contains(&op);

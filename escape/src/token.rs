@@ -17,6 +17,8 @@ pub struct Token {
     pub from: Option<Host>,
     /// The port from which an outsider has sent it.
     pub port: u16,
+    /// The port to which an outsider has sent it. A socket may have another one by the time it is read.
+    pub to: u16,
 }
 
 impl Token {
@@ -27,6 +29,7 @@ impl Token {
         bytes[4..8].copy_from_slice(&self.run.to_le_bytes());
         bytes[8] = self.from.map_or(0, Host::number);
         bytes[10..12].copy_from_slice(&self.port.to_le_bytes());
+        bytes[12..14].copy_from_slice(&self.to.to_le_bytes());
         bytes
     }
 
@@ -35,6 +38,7 @@ impl Token {
         let token = bytes.windows(LENGTH).find(|window| window.starts_with(MAGIC))?;
         let run = u32::from_le_bytes(token[4..8].try_into().ok()?);
         let port = u16::from_le_bytes(token[10..12].try_into().ok()?);
-        Some(Self { run, from: Host::from_number(token[8]), port })
+        let to = u16::from_le_bytes(token[12..14].try_into().ok()?);
+        Some(Self { run, from: Host::from_number(token[8]), port, to })
     }
 }
