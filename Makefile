@@ -45,8 +45,7 @@ test:
 	$(MAKE) fuzz-escape MINUTES=2
 
 # Generated programs of system calls against generated policies, judged by what is seen outside. Needs root.
-fuzz-escape:
-	tools/setup.sh test
+fuzz-escape: setup
 	$(CARGO) build --release --locked --package launcher --package guard-run-fuzz
 	$(RELEASE)/guard-run-fuzz run --guard-run $(RELEASE)/guard-run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 

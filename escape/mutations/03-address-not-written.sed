@@ -1,4 +1,4 @@
 # launcher-ebpf/src/net.rs
-# finds: sent
+# finds: to own device's address
 # The address that was judged is not written into the system call.
 s/unsafe \{ \(\*ctx\.sock_addr\)\.user_ip4 = word \};/let _ = word;/

@@ -21,6 +21,7 @@ mod policy;
 mod program;
 mod random;
 mod session;
+mod show;
 mod sys;
 mod templates;
 mod token;
