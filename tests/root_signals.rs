@@ -1,6 +1,6 @@
 //! Signals go to the command as if guard-run weren't there, and its end by one is passed on.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use serde_json::json;
 use support::{Run, Running, bpf::EVERY_SECTION, eventually, is_alive, is_stopped, status_of};
@@ -92,6 +92,8 @@ fn being_stopped_and_continued_while_it_starts_changes_nothing() {
         running.wait_until("it runs", |running| {
             running.signal(libc::SIGSTOP);
             running.signal(libc::SIGCONT);
+            // Each makes the verifier begin a program anew, for which it needs some milliseconds on a busy machine.
+            std::thread::sleep(Duration::from_millis(10));
             running.stdout() == "ran\n"
         });
         drop(writer);

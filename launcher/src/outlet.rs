@@ -5,7 +5,7 @@
 use std::{
     io::{self, PipeWriter, Stderr, Write as _},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
@@ -385,8 +385,13 @@ pub fn own_stderr() {
 ///
 /// As [`Outlet::write_all`].
 pub fn write_stderr(bytes: &[u8], patience: Option<Duration>) -> io::Result<()> {
-    let mut stderr = STDERR.lock().unwrap_or_else(PoisonError::into_inner);
-    match &mut *stderr {
+    // A panic may have come while this very thread wrote.
+    let mut stderr = match STDERR.try_lock() {
+        Ok(stderr) => Some(stderr),
+        Err(TryLockError::Poisoned(stderr)) => Some(stderr.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    };
+    match stderr.as_mut().and_then(|stderr| stderr.as_mut()) {
         Some(stderr) => stderr.write_all(bytes, patience),
         None => io::stderr().write_all(bytes),
     }
