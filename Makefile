@@ -36,13 +36,14 @@ demo: build
 	tools/setup.sh demo
 	tools/demo.sh
 
-# All tests; those that enforce need root.
+# All tests, and some minutes of looking for new faults; those that enforce need root.
 test:
 	tools/setup.sh test deb
 	$(CARGO) build --locked
 	$(CARGO) test --locked --no-fail-fast
-	$(CARGO) test --locked --package guard-run-fuzz
+	$(CARGO) test --locked --package guard-run-fuzz --package guard-fuzz-privileged
 	$(MAKE) fuzz-escape MINUTES=2
+	$(MAKE) fuzz-privileged MINUTES=2
 
 # Generated programs of system calls against generated policies, judged by what is seen outside. Needs root.
 fuzz-escape: setup
@@ -70,7 +71,7 @@ lint:
 	tools/setup.sh lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --all-targets -- --deny warnings
-	$(CARGO) clippy --locked --package guard-run-fuzz --all-targets -- --deny warnings
+	$(CARGO) clippy --locked --package guard-run-fuzz --package guard-fuzz-privileged --all-targets -- --deny warnings
 	# The eBPF tool chain has no clippy; for what it checks, the host's will do.
 	RUSTC_BOOTSTRAP=1 $(CARGO) clippy --locked --package launcher-ebpf --lib --target-dir target/lint -- --deny warnings
 	RUSTC_BOOTSTRAP=1 $(CARGO) clippy --locked --package launcher-ebpf --lib --features plain --target-dir target/lint -- --deny warnings
