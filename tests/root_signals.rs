@@ -71,7 +71,7 @@ fn a_signal_that_comes_while_guard_run_starts_is_not_lost() {
     for step in 0..40 {
         let running = Run::new(EVERY_SECTION, ["sleep", "1000"]).through(PLAIN).start();
         let begin = std::time::Instant::now();
-        while begin.elapsed() < std::time::Duration::from_micros(300) * step {
+        while begin.elapsed() < Duration::from_micros(300) * step {
             std::hint::spin_loop();
         }
         running.signal(libc::SIGTERM);

@@ -363,7 +363,7 @@ mod tests {
         let proc = mounts(&[(folder.path().to_str().expect("text"), "proc")]);
         let pinned = |parts: &[Part]| {
             let section = ProcessSection { allow: parts.to_vec(), ..ProcessSection::default() };
-            View::new(&section, &proc, LAUNCHER, Vec::new()).pinned
+            View::new(&section, &proc, LAUNCHER, Covers::default()).pinned
         };
         let expected = ["sysrq-trigger", "scsi", "asound", "1"].map(|name| folder.path().join(name).into());
         assert_eq!(pinned(&[]), expected);
