@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use support::{Output, Probe};
 
-const UP: &str = "ip link set lo up
+const UP: &str = "ip link set lo up; sysctl -qw net.ipv4.tcp_fastopen=0x603
     ip link add outer type veth peer name inner; ip link set inner up; ip link set outer up
     ip addr add 10.9.0.1/24 broadcast 10.9.0.255 dev outer; ip addr add fd00::1/64 dev outer nodad
     for host in a d; do
@@ -102,6 +102,31 @@ fn a_packet_has_no_route_of_its_own() {
     // A policy that is not about peers has nothing to say of routes.
     let nobody = network("allow", &json!([{"action": "deny", "ops": ["bind"], "protocols": ["tcp"], "ports": [1]}]));
     let _ = probe().allowed(ways).check(&nobody);
+}
+
+#[test]
+fn a_socket_that_was_connected_by_ipv4_does_not_go_there_again() {
+    // Where it may not be reached, though it may at another port: the kernel keeps the address.
+    let rules = json!([{"action": "deny", "ops": ["connect"], "hosts": ["127.0.0.1"], "ports": [7000]}]);
+    let policy = network("allow", &rules);
+    let ways = ["fast6 fd00::a after ::ffff:127.0.0.1"];
+    assert_eq!(probe().allowed(ways).run_bare(&policy).stdout, format!("{}: EINPROGRESS, and 127.0.0.1\n", ways[0]));
+    let output = probe().allowed(ways).run_guarded(&policy);
+    assert!(output.stdout.starts_with(ways[0]) && !output.stdout.contains("127.0.0.1\n"), "{output:#?}");
+    assert_eq!((addresses(&output), &output.events()[0]["hook"]), (vec!["127.0.0.1"], &json!("egress")));
+    // Those that stay with one version of IP go on.
+    let same = [
+        "tcp6 fd00::a after fd00::d",
+        "tcp6 ::ffff:127.0.0.2 after ::ffff:127.0.0.1",
+        "tcp4 127.0.0.2 after 127.0.0.1",
+    ];
+    let others = [
+        "fast6 ::1",
+        "udp6 fd00::a after ::ffff:127.0.0.1",
+        "send6 ::ffff:127.0.0.2",
+        "udp6 ::ffff:127.0.0.2 after fd00::d",
+    ];
+    let _ = probe().allowed(same).allowed(others).check(&policy);
 }
 
 #[test]

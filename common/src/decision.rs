@@ -22,6 +22,8 @@ pub const RECEIVER_CHOICE: u16 = 0xfffa;
 
 /// Denied because the packet is for a loopback address and leaves by a device to other hosts.
 pub const LOOPBACK_LEAVES: u16 = 0xfff8;
+/// Denied because the packet is of another version of IP than the address of its socket's peer.
+pub const OTHER_VERSION: u16 = 0xfff6;
 /// Denied because the socket listens at a port that it may not have.
 pub const NOT_SERVED: u16 = 0xfff7;
 

@@ -23,7 +23,7 @@ use aya_ebpf::{
 };
 use common::{
     Decision,
-    decision::{LOOPBACK_LEAVES, NOT_SERVED, UNPARSED_PACKET},
+    decision::{LOOPBACK_LEAVES, NOT_SERVED, OTHER_VERSION, UNPARSED_PACKET},
     net::{self, Address, Op, Protocol, Request},
     packet::{Addresses, Content, OPTION_WORDS, Packet, Quick, Thorough, parse},
     record::{Hook, Key, NetSubject},
@@ -126,6 +126,22 @@ impl Socket {
         let peer_port = self.peer_port();
         let ([a, b, c, d], [e, f, g, h]) = (self.peer().words(), address.words());
         is(a ^ e | b ^ f | c ^ g | d ^ h | u32::from(peer_port ^ port), 0) & !is(port.into(), 0)
+    }
+
+    /// All ones if a packet of a TCP or UDP socket is of another version of IP than the address of its peer; else 0. (`v4`: all
+    /// ones for an IPv4 packet, else 0.)
+    ///
+    /// An IPv6 TCP socket that was connected, or tried to connect, to a mapped address sends by IPv4 ever after (`tcp_v6_connect` sets
+    /// `icsk_af_ops`, and nothing sets it back), to the IPv4 address that it has kept, whatever it is connected to next. A connect(2)
+    /// to a mapped address also overwrites half of the address of a datagram that waits for its end (`MSG_MORE`). A UDP socket that
+    /// is connected to an IPv6 address may send to a mapped one that it names; the other way round, the kernel refuses it
+    /// (`ip6_dst_lookup_tail`).
+    #[inline(always)]
+    fn crosses(&self, v4: u32) -> u32 {
+        let peer = self.peer();
+        let ([a, b, c, d], peer_v4) = (peer.words(), peer.v4_mask(is));
+        let by_v4 = v4 & self.is_tcp() & !peer_v4 & !is(a | b | c | d, 0);
+        by_v4 | !v4 & peer_v4 & (self.is_tcp() | self.is_udp())
     }
 
     #[inline(always)]
@@ -261,7 +277,8 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let connects = if socket.peer().is_loopback(is) { tcp & socket.is_in(SYN_SENT) } else { 0 };
     let own = if own::matters() { connects | udp } else { 0 };
     let again = own | if ports { udp } else { 0 };
-    let straight = if peers { plain::goes_straight(ctx) } else { 1 };
+    let crosses = if peers { socket.crosses(plain::v4_mask(ctx)) } else { 0 };
+    let straight = if peers { plain::goes_straight(ctx) & !crosses } else { 1 };
     if tcp | udp != 0 && again == 0 && straight != 0 || tcp | udp == 0 && !packets {
         return 1;
     }
@@ -276,6 +293,9 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         }
         let mut request = Request { op, protocol, address, port, own: 0 };
         key.subject = subject(&request, packet.protocol);
+        if crosses != 0 {
+            return Some(Decision::fail_closed(OTHER_VERSION));
+        }
         if peers && !stays(ctx) && is_loopback_network(address) != 0 {
             return Some(Decision::fail_closed(LOOPBACK_LEAVES));
         }

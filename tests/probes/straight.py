@@ -1,7 +1,7 @@
 """Tries to have the kernel go elsewhere than where a hook looks. This program listens on all addresses of this host, by TCP and
 UDP, at the port that is the first argument. Each other argument is one attempt:
 
-"HOW DESTINATION WITH" sends to DESTINATION by HOW, a way and a family, and prints "ATTEMPT: ADDRESS", the address at which it
+"HOW DESTINATION WITH" sends to DESTINATION by HOW, a way and a family (fast6: by the first packet), and prints "ATTEMPT: ADDRESS", the address at which it
 arrived, or the last byte of the hardware address to which it has left by the device "outer"; "nowhere" if it has not soon, or
 the name of the error. WITH says by what means:
 
@@ -13,14 +13,15 @@ route TYPE ADDRESS    a routing header of this type names it as the first segmen
                       message
 options HEX           the socket has these IP options
 header, message_header  an IPv6 option header that says nothing (IPV6_DSTOPTS), of the socket or in a control message
+after ADDRESS         it was connected to this address before, or tried to be
 marked                a control message says something else of a datagram (IP_TOS, IPV6_TCLASS)
 """
-import errno, select, socket, struct, sys, time
+import ctypes, errno, select, socket, struct, sys, time
 
 IP_OPTIONS, IP_PKTINFO, IP_UNICAST_IF = 4, 8, 50
 IPV6_RECVPKTINFO, IPV6_PKTINFO, IPV6_RTHDR, IPV6_DSTOPTS, IPV6_UNICAST_IF = 49, 50, 57, 59, 76
 PORT = int(sys.argv[1])
-ETH_ALL = 3
+ETH_ALL, MSG_FASTOPEN = 3, 0x20000000
 PADDING = bytes([0, 0, 1, 4, 0, 0, 0, 0])
 
 
@@ -69,7 +70,7 @@ def routing(kind, segment):
 def attempt(how, destination, means="", *words):
     kind, v6 = how[:-1], how.endswith("6")
     family = socket.AF_INET6 if v6 else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)
+    sock = socket.socket(family, socket.SOCK_STREAM if kind in ("tcp", "fast") else socket.SOCK_DGRAM)
     sock.settimeout(0.3)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     ipv6, ancillary = socket.IPPROTO_IPV6, []
@@ -90,6 +91,12 @@ def attempt(how, destination, means="", *words):
         sock.setsockopt(ipv6, IPV6_DSTOPTS, PADDING)
     elif means == "message_header":
         ancillary = [(ipv6, IPV6_DSTOPTS, PADDING)]
+    elif means == "after":
+        try:
+            sock.connect((words[0], 9))
+        except OSError:
+            pass
+        ctypes.CDLL(None).connect(sock.fileno(), bytes(16), 16)  # AF_UNSPEC
     elif means == "options":
         sock.setsockopt(socket.IPPROTO_IP, IP_OPTIONS, bytes.fromhex(words[0]))
     elif means == "marked":
@@ -97,6 +104,8 @@ def attempt(how, destination, means="", *words):
     to = (destination, PORT)
     if kind == "tcp":
         sock.connect(to)
+    elif kind == "fast":
+        sock.sendto(b"hello", MSG_FASTOPEN, to)
     elif kind == "udp":
         sock.connect(to)
         sock.sendmsg([b"hello"], ancillary)

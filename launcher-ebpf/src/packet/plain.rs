@@ -4,6 +4,8 @@
 use aya_ebpf::programs::SkBuffContext;
 use common::{net::Address, socket::protocol};
 
+use crate::verifier::opaque;
+
 /// `ETH_P_IP` in network byte order, as the kernel keeps it (include/uapi/linux/if_ether.h).
 const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
 /// The length of an IPv4 header without options, in bytes.
@@ -37,6 +39,12 @@ pub struct Ends {
 pub fn is_v4(ctx: &SkBuffContext) -> bool {
     // SAFETY: the verifier checks the access to the context.
     unsafe { (&raw const (*ctx.skb.skb).protocol).read_volatile() == ETH_P_IP }
+}
+
+/// All ones for a packet of IPv4, else 0.
+#[inline(always)]
+pub fn v4_mask(ctx: &SkBuffContext) -> u32 {
+    opaque(u64::from(0_u32.wrapping_sub(is_v4(ctx).into()))) as u32
 }
 
 /// The bounds of what can be read directly of a packet.

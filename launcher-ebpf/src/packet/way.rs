@@ -3,13 +3,13 @@
 use aya_ebpf::programs::SkBuffContext;
 use common::{
     Decision,
-    decision::{LOOPBACK_LEAVES, UNPARSED_PACKET},
+    decision::{LOOPBACK_LEAVES, OTHER_VERSION, UNPARSED_PACKET},
     net::Op,
     packet::{Way, way},
     record::{Hook, NetSubject},
 };
 
-use super::{Bytes, Socket, is_loopback_network, plain, stays};
+use super::{Bytes, Socket, deny_unjudged, is_loopback_network, plain, stays};
 use crate::{
     net::NET_TALLIES,
     record::{Draft, Ledger},
@@ -23,24 +23,24 @@ use crate::{
 /// What the packet says of its destination is not judged: it may be on its way to another address (NAT).
 #[inline(always)]
 pub fn leaving(ctx: &SkBuffContext) -> i32 {
-    if plain::goes_straight(ctx) != 0 {
+    let Some(socket) = Socket::of(ctx) else {
+        return deny_unjudged(Hook::Egress);
+    };
+    let v4 = plain::v4_mask(ctx);
+    let crosses = socket.crosses(v4);
+    // Sockets that are neither could not be made if the policy had anything to say about them.
+    if plain::goes_straight(ctx) & !crosses != 0 || socket.is_tcp() | socket.is_udp() == 0 {
         return 1;
     }
     let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
-    let Some(socket) = Socket::of(ctx) else {
-        return ledger.deny_unjudged();
-    };
-    if socket.is_tcp() | socket.is_udp() == 0 {
-        // Other sockets could not be made if the policy had anything to say about them.
-        return 1;
-    }
-    let v4 = 0_u32.wrapping_sub(plain::is_v4(ctx).into());
-    let Way { destination: address, routed } = way(&Bytes(ctx), opaque(v4.into()) as u32, is);
+    let Way { destination: address, routed } = way(&Bytes(ctx), v4, is);
     let leaves = if stays(ctx) { 0 } else { is_loopback_network(address) };
-    if opaque(routed | u64::from(leaves)) == 0 {
+    if opaque(routed | u64::from(leaves | crosses)) == 0 {
         return 1;
     }
-    let reason = u32::from(UNPARSED_PACKET) ^ u32::from(UNPARSED_PACKET ^ LOOPBACK_LEAVES) & leaves;
+    let mut reason = u32::from(UNPARSED_PACKET);
+    reason ^= (reason ^ u32::from(LOOPBACK_LEAVES)) & leaves;
+    reason ^= (reason ^ u32::from(OTHER_VERSION)) & crosses;
     let op = Op::SEND.or_connect(socket.is_tcp()).index() as u8;
     let subject = NetSubject { address, port: socket.peer_port(), op, padding: 0, protocol: socket.protocol };
     let mut draft = Draft::new(Hook::Egress, subject);

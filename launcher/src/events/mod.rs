@@ -14,8 +14,8 @@ use std::{fmt, rc::Rc};
 
 use common::{
     decision::{
-        DEFAULT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NOT_SERVED, PORT_RANGE, RECEIVER_CHOICE, TUNABLE_WRITE,
-        UNJUDGED_SOCKET, UNPARSED_PACKET,
+        DEFAULT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NOT_SERVED, OTHER_VERSION, PORT_RANGE, RECEIVER_CHOICE,
+        TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET,
     },
     record::{Hook, Key, Tally},
 };
@@ -153,6 +153,9 @@ impl Cause {
             }
             LOOPBACK_LEAVES => {
                 "the packet is for a loopback address, but leaves by another device, where anybody may answer"
+            }
+            OTHER_VERSION => {
+                "the packet is of another version of IP than the address that the socket is connected to, so it goes elsewhere"
             }
             NOT_SERVED => "the socket listens at a port that the kernel chose and that it may not have",
             TUNABLE_WRITE => {
