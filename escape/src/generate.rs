@@ -309,6 +309,10 @@ impl Maker {
         let from = vec![self.random.weighted(&[(3, Host::Local), (1, Host::Allowed), (1, Host::Denied)])];
         self.calls.push(Call::Ask(Ask::Datagrams { from, port: Port::Of(0), to: 1, count: 1 }));
         self.calls.push(Call::Receive { slot: 1 });
+        if self.random.percent(50) {
+            let send = self.send(1, false);
+            self.calls.push(send);
+        }
     }
 
     fn corked(&mut self) {

@@ -91,7 +91,12 @@ impl Known<'_> {
         // To one that is bound to a broadcast address, 0.0.0.0 is what it is bound to.
         let broadcasts = |call: &&Call| matches!(call, Call::Bind { to, .. } if MANY.contains(&to.ip));
         let all = self.program.all();
-        all.iter().any(corks) || all.iter().any(broadcasts) && self.names_unspecified()
+        // A scoped address ties the socket to its device, by which nothing may leave that is for loopback.
+        let scoped = |call: &&Call| match call {
+            Call::Bind { to, .. } | Call::Connect { to, .. } | Call::Send { to: Some(to), .. } => to.scope != 0,
+            _ => false,
+        };
+        all.iter().any(corks) || all.iter().any(scoped) || all.iter().any(broadcasts) && self.names_unspecified()
     }
 
     /// Whether nothing about a call can be denied, as far as its arguments tell. What can't be told counts as denied.

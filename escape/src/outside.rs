@@ -83,6 +83,9 @@ fn bound(kind: i32, port: u16) -> Result<OwnedFd, i32> {
 }
 
 impl Outside {
+    /// How many servers there always are.
+    const SERVERS: usize = Host::ALL.len() * (2 * SERVED.len() + 1);
+
     /// Makes the world. The calling thread is in the program's namespace afterwards.
     ///
     /// # Errors
@@ -129,6 +132,7 @@ impl Outside {
         self.watch();
         self.connections.clear();
         self.callers.clear();
+        self.servers.truncate(Self::SERVERS);
         (std::mem::take(&mut self.seen), std::mem::take(&mut self.contacts))
     }
 
@@ -243,7 +247,6 @@ impl Outside {
 
     fn datagram(&mut self, host: Host, port: u16, to: SocketAddr, v6: bool) {
         let server = self.servers.iter().find(|server| !server.stream && (server.host, server.port) == (host, port));
-        let fresh;
         let fd = if let Some(server) = server {
             server.socket.as_raw_fd()
         } else {
@@ -252,8 +255,10 @@ impl Outside {
             let _ = self.namespaces.own.enter();
             // Taken, perhaps by the program.
             let Ok(socket) = socket else { return };
-            fresh = socket;
-            fresh.as_raw_fd()
+            let fd = socket.as_raw_fd();
+            // It goes on listening there.
+            self.servers.push(Server { host, port, socket, stream: false });
+            fd
         };
         let own = sys::name_of(fd, false).ok().and_then(|name| address::parse(&name));
         let port = own.map_or(port, |own| own.port());

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use crate::{
-    address::{ALLOWED4, ALLOWED6, BOUND, CHOSEN_DENIED, DENIED4, DENIED6, LOOPBACK4, OWN, PUBLIC4, PUBLIC6, SERVED},
+    address::{
+        ALLOWED4, ALLOWED6, BOUND, CHOSEN_DENIED, DENIED4, DENIED6, LOOPBACK4, LOOPBACK6, OWN, PUBLIC4, PUBLIC6, SERVED,
+    },
     policy::{Hosts, Op, Policy, Protocol, Rule},
     random::Random,
 };
@@ -108,7 +110,7 @@ fn any_rule(random: &mut Random) -> Rule {
 
 fn network(random: &mut Random) -> (bool, Vec<Rule>) {
     let mut rules = Vec::new();
-    match random.below(11) {
+    match random.below(13) {
         // Only one peer, or one port of it.
         0 | 1 => {
             let ports: &[u16] = if random.percent(50) { &SERVED[..1] } else { &[] };
@@ -165,8 +167,23 @@ fn network(random: &mut Random) -> (bool, Vec<Rule>) {
             rules.push(rule(true, &[], &[LOOPBACK], &[]));
             (false, rules)
         }
+        // Of each host another port.
+        9 | 10 => {
+            for ip in [ALLOWED4, ALLOWED6, PUBLIC4, PUBLIC6, DENIED4, DENIED6, LOOPBACK4, LOOPBACK6] {
+                let ports: &[u16] = match random.below(6) {
+                    0 => continue,
+                    1 => &[],
+                    2 => &SERVED[1..2],
+                    3 => &SERVED[1..],
+                    _ => &SERVED[..1],
+                };
+                rules.push(rule(true, &[Op::Connect, Op::Send, Op::Receive], &[host(ip)], ports));
+            }
+            serving(random, &mut rules);
+            (false, rules)
+        }
         // Not this host.
-        9 => {
+        11 => {
             rules.push(rule(false, &[Op::Connect, Op::Send], &[LOOPBACK, host(OWN[0]), host(OWN[2])], &[]));
             (true, rules)
         }
