@@ -221,3 +221,24 @@ fn gc_removes_what_is_half_written_in_the_folder_for_logs() {
     assert_eq!(entries(&logs), [".guard-run-0123", "20260101T000000.000000000Z-1.json"]);
     assert!(!gc().contains("half-written"));
 }
+
+#[test]
+fn a_folder_that_the_command_makes_anew_has_the_log() {
+    let with_log = |script: &str| {
+        let mut folders = Folders::new(script);
+        let log = folders.out.join("log.json");
+        folders.run = folders.run.flags(["--log".into(), log.into_os_string()]);
+        folders
+    };
+    let folders = with_log("rm -rf \"$OUT\" && mkdir \"$OUT\"");
+    let _ = folders.run.output().success();
+    assert_eq!(log_at(&folders.out.join("log.json"))["exit"], json!({"code": 0, "killed": 0}));
+
+    // Where there is a link to a folder of root's now, or nothing, the log is on standard error instead.
+    for script in ["rm -rf \"$OUT\" && ln -s \"$SECRET\" \"$OUT\"", "rm -rf \"$OUT\""] {
+        let folders = with_log(script);
+        let output = folders.run.output().exits(125);
+        assert!(output.stderr.contains("here it is instead"), "{output:?}");
+        folders.assert_untouched();
+    }
+}

@@ -83,11 +83,6 @@ impl Known<'_> {
     fn is_excepted(&self) -> bool {
         // The kernel sends what was kept back to an address that it makes up when the socket is connected meanwhile: egress
         // programs refuse that.
-        let corks = |call: &&Call| match call {
-            Call::Send { flags, .. } => flags & libc::MSG_MORE != 0,
-            Call::Set { setting, .. } => setting.name.ends_with("CORK"),
-            _ => false,
-        };
         // To one that is bound to a broadcast address, 0.0.0.0 is what it is bound to.
         let broadcasts = |call: &&Call| matches!(call, Call::Bind { to, .. } if MANY.contains(&to.ip));
         let all = self.program.all();
@@ -96,7 +91,7 @@ impl Known<'_> {
             Call::Bind { to, .. } | Call::Connect { to, .. } | Call::Send { to: Some(to), .. } => to.scope != 0,
             _ => false,
         };
-        all.iter().any(corks) || all.iter().any(scoped) || all.iter().any(broadcasts) && self.names_unspecified()
+        self.program.corks() || all.iter().any(scoped) || all.iter().any(broadcasts) && self.names_unspecified()
     }
 
     /// Whether nothing about a call can be denied, as far as its arguments tell. What can't be told counts as denied.
@@ -116,7 +111,7 @@ impl Known<'_> {
         };
         match call {
             Call::Connect { to, .. } => everywhere(Op::Connect, to),
-            Call::Send { .. } if self.denies_chosen() => false,
+            Call::Send { .. } if self.denies_chosen() || self.program.makes_headers() => false,
             Call::Send { to: Some(to), .. } => everywhere(Op::Connect, to) && everywhere(Op::Send, to),
             Call::Bind { to, .. } if self.is_misread(to) => false,
             Call::Bind { to, .. } => match to.port {

@@ -172,6 +172,20 @@ impl Program {
         self.all().iter().any(|call| matches!(call, Call::Race { .. }))
     }
 
+    /// Whether the kernel may keep back what it sends, until there is more.
+    pub fn corks(&self) -> bool {
+        self.all().iter().any(|call| match call {
+            Call::Send { flags, .. } => flags & libc::MSG_MORE != 0,
+            Call::Set { setting, .. } => setting.name.ends_with("CORK"),
+            _ => false,
+        })
+    }
+
+    /// Whether it sends packets with ports that it has made up itself, as part of what it sends.
+    pub fn makes_headers(&self) -> bool {
+        self.all().iter().any(|call| matches!(call, Call::Socket { kind, .. } if kind.kind == libc::SOCK_RAW))
+    }
+
     /// What its calls are, and what kinds of arguments they have, for telling findings apart.
     pub fn shape(&self) -> Vec<String> {
         let mut shape: Vec<String> = self.all().iter().flat_map(|call| call.sketch()).collect();

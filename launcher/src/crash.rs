@@ -40,13 +40,17 @@ pub(crate) fn out_of_memory() -> ! {
 }
 
 fn line(info: &PanicHookInfo<'_>) -> String {
+    let said = info.payload();
+    let said = said.downcast_ref::<String>().map(String::as_str).or_else(|| said.downcast_ref::<&str>().copied());
+    let said = said.unwrap_or("no more is known");
+    // What `println!` does where standard output is closed or full, which is no mistake of ours.
+    if let Some(why) = said.strip_prefix("failed printing to stdout: ") {
+        return format!("can't write to standard output: {why}");
+    }
     let mut line = "internal error".to_owned();
     if let Some(place) = info.location() {
         let _ = write!(line, " at {}:{}", place.file(), place.line());
     }
-    let said = info.payload();
-    let said = said.downcast_ref::<String>().map(String::as_str).or_else(|| said.downcast_ref::<&str>().copied());
-    let said = said.unwrap_or("no more is known");
     let said: String = said.chars().take(LONGEST).flat_map(char::escape_debug).collect();
     line + ": " + &said + "; please report this"
 }

@@ -276,7 +276,15 @@ impl Destination {
         match self {
             Self::Stderr => write_stderr(&text, None),
             Self::Stream(_, outlet) => outlet.write_all(&text, None),
-            Self::File(_, target) => target.put(&text),
+            Self::File(path, target) => {
+                // A folder that has been removed, and perhaps made anew, is looked for again, with the same care.
+                if target.is_removed()?
+                    && let Found::Name(again) = Found::at(path)?
+                {
+                    *target = again;
+                }
+                target.put(&text)
+            }
         }
     }
 }

@@ -179,6 +179,15 @@ impl Target {
         Ok((folder.st_dev, folder.st_ino))
     }
 
+    /// Whether the folder has been removed.
+    ///
+    /// # Errors
+    ///
+    /// As fstat(2).
+    pub fn is_removed(&self) -> io::Result<bool> {
+        Ok(fstat(&self.folder)?.st_nlink == 0)
+    }
+
     /// Whether both are one name in one folder.
     ///
     /// # Errors

@@ -11,14 +11,18 @@ use std::{
     collections::BTreeSet,
     env,
     ffi::{OsStr, OsString},
-    os::unix::ffi::OsStrExt as _,
+    os::{fd::AsRawFd as _, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
 };
 
 use common::unix;
 use nix::{
+    errno::Errno,
     fcntl::{AT_FDCWD, OFlag, ResolveFlag},
-    sys::stat::{SFlag, fstat},
+    sys::{
+        socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket},
+        stat::{SFlag, fstat},
+    },
     unistd::getuid,
 };
 
@@ -140,7 +144,10 @@ const VARIABLES: [(&str, &str); 10] = [
 ];
 
 /// Variables that name a folder, and where in it such a socket is.
-const FOLDERS: [(&str, &[&str]); 3] = [("XDG_RUNTIME_DIR", &USER), ("GNUPGHOME", &["S.gpg-agent"]), ("HOME", HOME)];
+const FOLDERS: [(&str, &[&str]); 3] = [("XDG_RUNTIME_DIR", &USER), ("GNUPGHOME", &[GPG_AGENT]), ("HOME", HOME)];
+
+/// gpg-agent's socket, in GnuPG's folder.
+const GPG_AGENT: &str = "S.gpg-agent";
 
 /// Where in a user's home, for lack of a folder of the session's.
 const HOME: &[&str] = &[".gnupg/S.gpg-agent"];
@@ -253,6 +260,16 @@ impl Covers {
     }
 }
 
+/// Whether nobody listens at a stream socket's path. Who is not known to have gone is there.
+fn is_abandoned(path: &Path) -> bool {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (Ok(address), Ok(client)) = (UnixAddr::new(path), socket(AddressFamily::Unix, SockType::Stream, flags, None))
+    else {
+        return false;
+    };
+    connect(client.as_raw_fd(), &address) == Err(Errno::ECONNREFUSED)
+}
+
 struct Finder<'a> {
     allowed: Allowed<'a>,
     covers: Covers,
@@ -309,7 +326,10 @@ impl Finder<'_> {
     }
 
     fn socket(&mut self, path: PathBuf) {
-        if !self.allowed.allows(&path) {
+        // What an agent has left behind that has ended is in the next one's way, which the command may start for itself. In the
+        // folders of sessions, a socket may wait for somebody to start the agent.
+        let is_of_home = path.ends_with(GPG_AGENT) && !path.starts_with(RUNTIME);
+        if !self.allowed.allows(&path) && !(is_of_home && is_abandoned(&path)) {
             self.covers.found.insert(Cover::Socket(path.into()));
         }
     }
