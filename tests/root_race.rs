@@ -247,3 +247,66 @@ print('sent')";
     let rules = json!([deny("[40001]")]);
     assert_eq!(both(&network("allow", &rules), "", asked).1.stdout, "sent\n");
 }
+
+/// Sends from a socket whose peer another process changes, and says which of the receivers that are denied have got anything.
+fn astray(policy: &Value, sends: &str) -> (String, Output) {
+    let inside = format!(
+        "
+def receiver(host, port):
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((host, port))
+    sock.setblocking(False)
+    return sock
+def has_heard(sock):
+    try:
+        return bool(sock.recv(10))
+    except BlockingIOError:
+        return False
+{sends}
+print([has_heard(sock) for sock in denied])"
+    );
+    both(policy, "", &inside)
+}
+
+#[test]
+fn the_address_of_one_peer_and_the_port_of_another_are_no_peer() {
+    let sends = "
+denied = [receiver('127.0.0.2', 1002), receiver('127.0.0.3', 1001)]
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+one, other = address('127.0.0.2', 1001), address('127.0.0.3', 1002)
+def toggle():
+    for _ in range(150_000):
+        LIBC.connect(sock.fileno(), one, 16)
+        LIBC.connect(sock.fileno(), other, 16)
+while_another(toggle, lambda: LIBC.send(sock.fileno(), b'x', 1, 0x4040) * 0)";
+    let rules = json!([
+        {"action": "allow", "hosts": ["127.0.0.2"], "ports": [1001]},
+        {"action": "allow", "hosts": ["127.0.0.3"], "ports": [1002]},
+        {"action": "allow", "ops": ["bind", "receive"]},
+    ]);
+    let (bare, guarded) = astray(&network("deny", &rules), sends);
+    assert!(bare.contains("True"), "nobody was misled: {bare}");
+    assert_eq!(guarded.stdout, "[False, False]\n");
+}
+
+#[test]
+fn what_waits_to_be_sent_by_ipv4_does_not_go_where_nothing_was_named() {
+    let sends = "
+denied = [receiver('127.0.0.1', 7005)]
+sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+sock.connect(('::1', 7005))
+mapped = socket.AF_INET6.to_bytes(2, 'little') + (7005).to_bytes(2, 'big') + bytes(4) + socket.inet_pton(socket.AF_INET6, '::ffff:127.0.0.2') + bytes(4)
+MORE, DONTWAIT, UDP, CORK, zero = 0x8000, 0x40, 17, 1, bytes(4)
+def toggle():
+    for _ in range(150_000):
+        LIBC.sendto(sock.fileno(), b'x', 1, MORE | DONTWAIT, mapped, 28)
+        LIBC.setsockopt(sock.fileno(), UDP, CORK, zero, 4)
+while_another(toggle, lambda: LIBC.send(sock.fileno(), b'x', 1, DONTWAIT | 0x4000) * 0)";
+    let rules = json!([
+        {"action": "allow", "hosts": ["::1", "127.0.0.2"], "ports": [7005]},
+        {"action": "allow", "ops": ["bind", "receive"]},
+    ]);
+    let (bare, guarded) = astray(&network("deny", &rules), sends);
+    assert_eq!(bare, "[True]\n", "nobody was misled");
+    assert_eq!(guarded.stdout, "[False]\n");
+}

@@ -87,12 +87,23 @@ pub struct Socket {
     /// The port, in host byte order, at which it may listen; 0 if there is none. Whatever else it listens at, nobody gets
     /// through to it.
     pub served: u16,
+    /// The peer of the first connect(2) of a UDP socket that the policy allows.
+    pub peer: Address,
+    /// Its port, in host byte order.
+    pub peer_port: u16,
+    /// 1: there was such a connect(2).
+    pub connected: u8,
+    /// 1: a datagram named its receiver, by a UDP socket.
+    pub named: u8,
+    /// 1: it was connected, and to another peer as well, by a connect(2) or a datagram that names it. Then the kernel can
+    /// put together the address of one and the port of another, or half of an address.
+    pub mixed: u32,
     /// 1: it is one of the sandbox's own. Read rather than implied, since the verifier would follow everything that comes
     /// after once for each value that it knows.
     pub own: u32,
 }
 
-const _: () = assert!(size_of::<Socket>() == 40 + size_of::<Owner>());
+const _: () = assert!(size_of::<Socket>() == 64 + size_of::<Owner>());
 
 /// Tells the launcher of a new flow, so that it can look at the process while it is there.
 #[repr(C)]

@@ -7,7 +7,7 @@ use crate::{Decision, RuleSet, decision::Verdicts};
 /// In memory these are the 16 octets in network order, held as four words, since a BPF program compares and copies
 /// words four times as fast.
 #[repr(transparent)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Address([u32; 4]);
 
 impl Address {

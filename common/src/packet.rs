@@ -216,6 +216,8 @@ pub struct Way {
     pub destination: Address,
     /// Not 0 if it has a route of its own, or not all of the headers is there.
     pub routed: u64,
+    /// The port that it goes to, in host byte order, if TCP or UDP comes next.
+    pub port: u16,
 }
 
 /// Extension headers of IPv6 that are followed: the kernel puts a routing header behind two others at most, of which each is
@@ -246,7 +248,12 @@ pub fn way<C: Content>(content: &C, v4: u32, is: impl Fn(u32, u32) -> u32) -> Wa
         next ^= (next ^ extension >> 24) & is_followed;
     }
     let routed6 = is(next, ROUTING) & !v4;
-    Way { destination, routed: routed4 | u64::from(routed6 | missing) }
+    let end = end & !v4 | ((first >> 24 & 0xf) * 4) & v4;
+    let mut ports = [0];
+    missing |= content.load(end, &mut ports);
+    #[allow(clippy::cast_possible_truncation)] // the half that it is to take
+    let port = u32::from_be(ports[0]) as u16;
+    Way { destination, routed: routed4 | u64::from(routed6 | missing), port }
 }
 
 /// The kind of a routing header (RFC 8200, section 4.4).
@@ -463,7 +470,7 @@ mod tests {
             ("a route", packet6(43, &behind(&[route()])), true),
             ("a route behind another", packet6(60, &behind(&[extension(43), route()])), true),
             ("a route behind two", packet6(0, &behind(&[extension(60), extension(43), route()])), true),
-            ("cut off", packet6(0, &[43]), false),
+            ("cut off", packet6(0, &[43]), true),
         ];
         for (what, (bytes, length), routed) in table {
             let (version, mask) = if bytes[0] >> 4 == 4 { (4, u32::MAX) } else { (6, 0) };
@@ -471,6 +478,8 @@ mod tests {
             assert_eq!(way.routed != 0, routed, "{what}");
             let (v4, v6) = (Address::from_bits(0xffff_0a00_0002), Address::from_bits(2));
             assert_eq!(way.destination, if version == 4 { v4 } else { v6 }, "{what}");
+            let is_cut = what == "cut off";
+            assert!(routed || is_cut || way.port == 0x35 || what == "a payload like one", "{what}: {}", way.port);
         }
         for bytes in [&[0x45; 19][..], &[0x60; 39]] {
             let mask = if bytes[0] == 0x45 { u32::MAX } else { 0 };

@@ -91,7 +91,18 @@ impl Known<'_> {
             Call::Bind { to, .. } | Call::Connect { to, .. } | Call::Send { to: Some(to), .. } => to.scope != 0,
             _ => false,
         };
-        self.program.corks() || all.iter().any(scoped) || all.iter().any(broadcasts) && self.names_unspecified()
+        // A socket of IPv6 that was connected by IPv4 goes there again, whatever it is connected to next: that is refused.
+        let by = |v4: bool| {
+            all.iter().any(|call| match call {
+                Call::Connect { to, .. } | Call::Send { to: Some(to), .. } => to.ip.to_canonical().is_ipv4() == v4,
+                _ => false,
+            })
+        };
+        let crosses = by(true) && by(false);
+        crosses
+            || self.program.corks()
+            || all.iter().any(scoped)
+            || all.iter().any(broadcasts) && self.names_unspecified()
     }
 
     /// Whether nothing about a call can be denied, as far as its arguments tell. What can't be told counts as denied.

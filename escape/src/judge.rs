@@ -152,9 +152,13 @@ impl Known<'_> {
         if self.names_port(protocol, port) { "" } else { "chosen " }
     }
 
-    /// Whether the program has asked bind(2) for that port for a socket of that protocol, and the guard has not refused it: then it may
-    /// have the port, also if the kernel refuses that bind(2) and gives it the port by chance later.
+    /// Whether the program has bound a socket of that protocol to that port by its number.
     fn names_port(&self, protocol: Protocol, port: u16) -> bool {
+        self.asks_for(protocol, port, |outcome| outcome == Some(0))
+    }
+
+    /// Whether the program has asked bind(2) for that port for a socket of that protocol, with such an outcome.
+    fn asks_for(&self, protocol: Protocol, port: u16, came: impl Fn(Option<i32>) -> bool) -> bool {
         let mut streams = [false; SLOTS];
         let all = self.program.all();
         let mut done = all.iter().zip(&self.run.report.outcomes);
@@ -162,8 +166,7 @@ impl Known<'_> {
             match call {
                 Call::Socket { slot, kind } => streams[usize::from(*slot)] = kind.is_stream(),
                 Call::Bind { slot, to } if to.port == Port::Fixed(port) => {
-                    return *outcome != Some(-libc::EPERM)
-                        && streams[usize::from(*slot)] == (protocol == Protocol::Tcp);
+                    return came(*outcome) && streams[usize::from(*slot)] == (protocol == Protocol::Tcp);
                 }
                 _ => {}
             }
@@ -177,12 +180,16 @@ impl Known<'_> {
         let named = self.names_port(protocol, port) || !(CHOSEN.0..=CHOSEN.1).contains(&port);
         // A port that the kernel chose counts as both; the first rule on either decides.
         let ports: &[u16] = if named { &[port] } else { &[port, 0] };
+        // If the guard has allowed a bind(2) that the kernel refused, the socket may have that port, also by chance.
+        let allowed = !named && self.asks_for(protocol, port, |outcome| outcome != Some(-libc::EPERM));
         // A socket that is bound to no address was reached by one of these.
         let own: &[IpAddr] = if ip.is_unspecified() { &HERE } else { &[] };
         [ip].into_iter().chain(wildcards).chain(own.iter().copied()).any(|ip| {
             let request = Request { op: Op::Bind, protocol, ip, ports, own: true };
             let chosen = !named && protocol == Protocol::Udp;
-            if chosen { self.policy.allows_chosen(&request) } else { self.policy.allows(&request) }
+            let itself = Request { ports: &[port], ..request };
+            allowed && self.policy.allows(&itself)
+                || if chosen { self.policy.allows_chosen(&request) } else { self.policy.allows(&request) }
         })
     }
 

@@ -243,6 +243,14 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
         {
             own::note_asked(socket.cast_mut().cast(), port);
         }
+        if op != Op::BIND
+            && filled(&NET_TABLE).tells_peers_apart()
+            && verdict != 0
+            && number == protocol::UDP
+            && let Some(socket) = socket(ctx)
+        {
+            own::note_peer(socket.cast_mut().cast(), op, key.subject.address, port);
+        }
     }
     verdict
 }

@@ -185,6 +185,67 @@ pub unsafe fn note_asked(socket: *mut c_void, port: u16) {
     }
 }
 
+/// Notes whom a UDP socket is to be connected to, or who is to receive a datagram of it, where the policy allows that. Before the kernel
+/// acts on it: so whatever comes of several peers comes of a socket of which that is known. The kernel calls both hooks with the
+/// socket locked.
+///
+/// # Safety
+///
+/// The verifier must take the pointer for one to a socket.
+#[inline(always)]
+pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16) {
+    // SAFETY: the caller's promise.
+    let Some(known) = (unsafe { known(socket).map(|known| &mut *known) }) else { return };
+    let connects = op == Op::CONNECT;
+    if connects && known.connected | known.named == 0 {
+        (known.peer, known.peer_port, known.connected) = (address, port, 1);
+        return;
+    }
+    let ([a, b, c, d], [e, f, g, h]) = (known.peer.words(), address.words());
+    let differs = a ^ e | b ^ f | c ^ g | d ^ h | u32::from(known.peer_port ^ port);
+    if connects || known.connected != 0 && differs != 0 {
+        known.mixed |= u32::from(known.named != 0 || differs != 0);
+        known.connected = 1;
+    }
+    if !connects {
+        known.named = 1;
+    }
+}
+
+/// Whom a UDP socket has been connected to. Values, so that the verifier need not follow what comes after once with and once without
+/// a socket's storage.
+pub struct Peers {
+    mixed: u32,
+    connected: u32,
+    first: Address,
+}
+
+impl Peers {
+    /// Those of a socket that is of no concern.
+    pub const NONE: Self = Self { mixed: 0, connected: 0, first: Address::UNSPECIFIED6 };
+
+    /// Those of a socket; `None` if nothing is known of it.
+    ///
+    /// # Safety
+    ///
+    /// The verifier must know the socket.
+    #[inline(always)]
+    pub unsafe fn of(socket: *mut bpf_sock) -> Option<Self> {
+        // SAFETY: the caller's promise.
+        let known = unsafe { storage(socket) }?;
+        Some(Self { mixed: known.mixed, connected: known.connected.into(), first: known.peer })
+    }
+
+    /// All ones if a packet to this address may go elsewhere than a hook has judged, else 0: its socket has several peers, or the
+    /// packet stays on this host (`stays`: all ones) and the one peer has another address. The latter is what the kernel makes of a
+    /// peer that is gone when it looks again (0.0.0.0, and so 127.0.0.1 or a device's own address).
+    #[inline(always)]
+    pub fn may_stray(&self, stays: u32, address: Address) -> u32 {
+        let ([a, b, c, d], [e, f, g, h]) = (self.first.words(), address.words());
+        !is(self.mixed, 0) | stays & !is(self.connected, 0) & !is(a ^ e | b ^ f | c ^ g | d ^ h, 0)
+    }
+}
+
 /// What is known of a socket, if anything is.
 ///
 /// # Safety

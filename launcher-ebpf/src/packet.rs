@@ -32,17 +32,15 @@ use common::{
 
 use crate::{
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, words},
-    own::{self, Maker},
-    packet::plain::{Ends, LOOPBACK_DEVICE},
+    own::{self, Maker, Peers},
+    packet::plain::Ends,
     record::{Draft, Ledger},
     rodata::{filled, judged},
     socket::SOCKET_TABLE,
     verifier::{is, opaque, opaque_pointer},
 };
 
-/// `TCP_ESTABLISHED`, which a connected UDP socket is in, too (include/net/tcp_states.h).
-const ESTABLISHED: u32 = 1;
-/// `TCP_SYN_SENT`
+/// `TCP_SYN_SENT` (include/net/tcp_states.h)
 const SYN_SENT: u32 = 2;
 
 /// What tells MPTCP's number from TCP's.
@@ -141,7 +139,15 @@ impl Socket {
         let peer = self.peer();
         let ([a, b, c, d], peer_v4) = (peer.words(), peer.v4_mask(is));
         let by_v4 = v4 & self.is_tcp() & !peer_v4 & !is(a | b | c | d, 0);
-        by_v4 | !v4 & peer_v4 & (self.is_tcp() | self.is_udp())
+        // Disconnecting leaves a UDP socket the address of its peer (`__udp_disconnect`).
+        by_v4 | !v4 & peer_v4 & (self.is_tcp() | self.is_udp() & !is(self.peer_port().into(), 0))
+    }
+
+    /// Whom it is or was connected to, as far as that matters to its packets: `None` if that can't be told.
+    #[inline(always)]
+    fn peers(&self) -> Option<Peers> {
+        // SAFETY: the verifier knows the socket from `of`.
+        if self.is_udp() == 0 { Some(Peers::NONE) } else { unsafe { Peers::of(self.pointer) } }
     }
 
     #[inline(always)]
@@ -276,10 +282,21 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     // it sends, so its state is that of this packet.
     let connects = if socket.peer().is_loopback(is) { tcp & socket.is_in(SYN_SENT) } else { 0 };
     let own = if own::matters() { connects | udp } else { 0 };
-    let again = own | if ports { udp } else { 0 };
-    let crosses = if peers { socket.crosses(plain::v4_mask(ctx)) } else { 0 };
-    let straight = if peers { plain::goes_straight(ctx) & !crosses } else { 1 };
-    if tcp | udp != 0 && again == 0 && straight != 0 || tcp | udp == 0 && !packets {
+    let mut again = own | if ports { udp } else { 0 };
+    let (mut crosses, mut whom) = (0, Peers::NONE);
+    if peers {
+        let Some(known) = socket.peers() else {
+            return deny_unjudged(Hook::Egress);
+        };
+        let v4 = plain::v4_mask(ctx);
+        (crosses, whom) = (socket.crosses(v4), known);
+        let straight = plain::destination(ctx, v4).map_or(0, |(address, plain)| {
+            let leaves = is_loopback_network(address) & !stays(ctx);
+            plain & !leaves & !crosses & !(udp & whom.may_stray(stays(ctx), address))
+        });
+        again |= !straight;
+    }
+    if tcp | udp != 0 && again == 0 || tcp | udp == 0 && !packets {
         return 1;
     }
     judge(ctx, Hook::Egress, &socket, |packet, addresses, key| {
@@ -287,16 +304,16 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         let (address, port) = (addresses.destination(), packet.destination_port);
         let (own_address, own_port) = (addresses.source(), packet.source_port);
         let mut op = Op::of_sent(protocol);
-        if own::matters() {
-            // A connected UDP socket was judged as that.
-            op = op.or_connect(is(socket.protocol, protocol::UDP) & socket.is_in(ESTABLISHED));
+        if own::matters() || peers {
+            // What a connected UDP socket sends was judged as that.
+            op = op.or_connect(udp & socket.is_peer(address, port));
         }
         let mut request = Request { op, protocol, address, port, own: 0 };
         key.subject = subject(&request, packet.protocol);
         if crosses != 0 {
             return Some(Decision::fail_closed(OTHER_VERSION));
         }
-        if peers && !stays(ctx) && is_loopback_network(address) != 0 {
+        if peers && !stays(ctx) & is_loopback_network(address) != 0 {
             return Some(Decision::fail_closed(LOOPBACK_LEAVES));
         }
         if ports && udp & !socket.is_peer(address, port) != 0 {
@@ -305,7 +322,8 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
                 return Some(decision);
             }
         }
-        if tcp | udp != 0 && (own == 0 || !address.is_loopback(is)) {
+        let strays = udp & whom.may_stray(stays(ctx), address);
+        if tcp | udp != 0 && strays == 0 && (own == 0 || !address.is_loopback(is)) {
             // The address hooks have judged where it goes. What it says of its destination is not judged: it may be on its way
             // to another address (NAT).
             return Some(Decision::NOT_CONCERNED);
@@ -341,11 +359,14 @@ fn judge_port(
     net::decide_udp_port(table, &KernelTables::of(key), &request)
 }
 
-/// Whether a packet is sent by the loopback device, and so to this host.
+/// The loopback device, in every network namespace (`LOOPBACK_IFINDEX`, include/net/net_namespace.h).
+const LOOPBACK_DEVICE: u32 = 1;
+
+/// All ones if a packet is sent by the loopback device, and so to this host; else 0.
 #[inline(always)]
-fn stays(ctx: &SkBuffContext) -> bool {
+fn stays(ctx: &SkBuffContext) -> u32 {
     // SAFETY: the verifier checks the access to the context.
-    unsafe { (*ctx.skb.skb).ifindex == LOOPBACK_DEVICE }
+    is(unsafe { (*ctx.skb.skb).ifindex }, LOOPBACK_DEVICE)
 }
 
 /// All ones for an address of the loopback networks, those for several receivers included; else 0.
@@ -363,7 +384,7 @@ fn is_own(ctx: &SkBuffContext, protocol: Protocol, source: (Address, u16), desti
         return 0;
     }
     // A socket that is bound to another device (SO_BINDTODEVICE) sends even this over the wire.
-    if !stays(ctx) {
+    if stays(ctx) == 0 {
         return 0;
     }
     own::receives(ctx, protocol, source, destination)

@@ -4,7 +4,7 @@
 use aya_ebpf::programs::SkBuffContext;
 use common::{net::Address, socket::protocol};
 
-use crate::verifier::opaque;
+use crate::verifier::{is, opaque};
 
 /// `ETH_P_IP` in network byte order, as the kernel keeps it (include/uapi/linux/if_ether.h).
 const ETH_P_IP: u32 = 0x0800_u16.to_be() as u32;
@@ -16,13 +16,8 @@ const FIRST4: u8 = 0x45;
 const HEADER6: u32 = 40;
 /// The length of a UDP header, in bytes, and of the part of a TCP header that is looked at.
 const TRANSPORT: u32 = 8;
-/// The first byte of the addresses of IPv4's loopback network.
-const LOOPBACK4: u8 = 127;
 /// ESP (RFC 4303): the kernel puts it behind all headers in which a packet says where it goes (`xfrm6_hdr_offset`).
 const ESP: u32 = 50;
-
-/// The loopback device, in every network namespace (`LOOPBACK_IFINDEX`, include/net/net_namespace.h).
-pub const LOOPBACK_DEVICE: u32 = 1;
 
 /// The peer of a packet.
 pub struct Ends {
@@ -79,23 +74,23 @@ pub fn ends(ctx: &SkBuffContext, protocol: u32, sent: bool) -> Option<Ends> {
     }
 }
 
-/// 1 if a packet that leaves goes to the destination in its IP header, and is not one for this host that others get; else 0.
+/// The destination of a packet that leaves, and all ones if it goes there: if its headers are plain. `v4`: all ones for an IPv4
+/// packet, else 0. `None` if it is too short to be read directly.
+///
+/// Without a branch but for the length, since the verifier would follow each kind of packet by itself.
 #[inline(always)]
-pub fn goes_straight(ctx: &SkBuffContext) -> u32 {
+pub fn destination(ctx: &SkBuffContext, v4: u32) -> Option<(Address, u32)> {
     let (data, end) = bytes(ctx);
-    // SAFETY: the verifier checks each access to the context, and to the packet by what is compared.
-    unsafe {
-        let stays = (&raw const (*ctx.skb.skb).ifindex).read_volatile() == LOOPBACK_DEVICE;
-        if is_v4(ctx) {
-            let is_read = data.add(HEADER4 as usize) <= end;
-            return u32::from(is_read && data.read() == FIRST4 && (stays || data.add(16).read() != LOOPBACK4));
-        }
+    // SAFETY: the verifier checks each access to the packet by what is compared.
+    let (first, next, last4, address6) = unsafe {
         if data.add(HEADER6 as usize) > end {
-            return 0;
+            return None;
         }
-        let next = u32::from(data.add(6).read());
-        let is_last = next == protocol::TCP || next == protocol::UDP || next == ESP;
-        let destination = data.add(24).cast::<[u32; 4]>().read_unaligned();
-        u32::from(is_last && (stays || Address::v6(destination) != Address::LOOPBACK6))
-    }
+        let last4 = data.add(16).cast::<u32>().read_unaligned();
+        (data.read(), data.add(6).read(), last4, data.add(24).cast::<[u32; 4]>().read_unaligned())
+    };
+    let next = u32::from(next);
+    let plain4 = is(first.into(), FIRST4.into());
+    let plain6 = is(next, protocol::TCP) | is(next, protocol::UDP) | is(next, ESP);
+    Some((Address::v6(address6).or_v4(last4, v4), plain4 & v4 | plain6 & !v4))
 }

@@ -4,15 +4,16 @@ use aya_ebpf::programs::SkBuffContext;
 use common::{
     Decision,
     decision::{LOOPBACK_LEAVES, OTHER_VERSION, UNPARSED_PACKET},
-    net::Op,
+    net::{self, Op, Request},
     packet::{Way, way},
-    record::{Hook, NetSubject},
+    record::Hook,
 };
 
 use super::{Bytes, Socket, deny_unjudged, is_loopback_network, plain, stays};
 use crate::{
-    net::NET_TALLIES,
+    net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject},
     record::{Draft, Ledger},
+    rodata::{filled, judged},
     verifier::{is, opaque},
 };
 
@@ -20,30 +21,50 @@ use crate::{
 /// TCP and UDP go; it is refused if it goes elsewhere, or if it is for this host and leaves it. 1 lets it through; 0 drops it, and the
 /// system call fails with EPERM if it is in one.
 ///
-/// What the packet says of its destination is not judged: it may be on its way to another address (NAT).
+/// What the packet says of its destination is not judged, since it may be on its way to another address (NAT), unless its socket has had
+/// several peers.
 #[inline(always)]
 pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let Some(socket) = Socket::of(ctx) else {
         return deny_unjudged(Hook::Egress);
     };
+    let (tcp, udp) = (socket.is_tcp(), socket.is_udp());
+    let Some(peers) = socket.peers() else {
+        return deny_unjudged(Hook::Egress);
+    };
     let v4 = plain::v4_mask(ctx);
     let crosses = socket.crosses(v4);
-    // Sockets that are neither could not be made if the policy had anything to say about them.
-    if plain::goes_straight(ctx) & !crosses != 0 || socket.is_tcp() | socket.is_udp() == 0 {
+    // Other sockets could not be made if the policy had anything to say about them.
+    let mut passes = !(tcp | udp);
+    if let Some((address, plain)) = plain::destination(ctx, v4) {
+        let leaves = is_loopback_network(address) & !stays(ctx);
+        passes |= plain & !leaves & !crosses & !(udp & peers.may_stray(stays(ctx), address));
+    }
+    if passes != 0 {
         return 1;
     }
     let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
-    let Way { destination: address, routed } = way(&Bytes(ctx), v4, is);
-    let leaves = if stays(ctx) { 0 } else { is_loopback_network(address) };
-    if opaque(routed | u64::from(leaves | crosses)) == 0 {
+    let Way { destination: address, routed, port } = way(&Bytes(ctx), v4, is);
+    let leaves = is_loopback_network(address) & !stays(ctx);
+    let strays = udp & peers.may_stray(stays(ctx), address);
+    let refused = opaque(routed | u64::from(leaves | crosses)) != 0;
+    if !refused && strays == 0 {
         return 1;
     }
+    let op = Op::SEND.or_connect(tcp | socket.is_peer(address, port));
+    let request = Request { op, protocol: protocol_of(socket.protocol), address, port, own: 0 };
+    let mut draft = Draft::new(Hook::Egress, subject(&request, socket.protocol));
+    let key = draft.key();
     let mut reason = u32::from(UNPARSED_PACKET);
     reason ^= (reason ^ u32::from(LOOPBACK_LEAVES)) & leaves;
     reason ^= (reason ^ u32::from(OTHER_VERSION)) & crosses;
-    let op = Op::SEND.or_connect(socket.is_tcp()).index() as u8;
-    let subject = NetSubject { address, port: socket.peer_port(), op, padding: 0, protocol: socket.protocol };
-    let mut draft = Draft::new(Hook::Egress, subject);
-    let decision = Decision::fail_closed(opaque(reason.into()) as u16);
-    ledger.conclude(decision, &NET_TALLIES, draft.key(), |_| socket.maker())
+    let decision = if refused {
+        Some(Decision::fail_closed(opaque(reason.into()) as u16))
+    } else {
+        judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request))
+    };
+    let Some(decision) = decision else {
+        return ledger.deny_unjudged();
+    };
+    ledger.conclude(decision, &NET_TALLIES, key, |_| socket.maker())
 }

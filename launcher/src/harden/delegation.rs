@@ -329,7 +329,7 @@ impl Finder<'_> {
         // What an agent has left behind that has ended is in the next one's way, which the command may start for itself. In the
         // folders of sessions, a socket may wait for somebody to start the agent.
         let is_of_home = path.ends_with(GPG_AGENT) && !path.starts_with(RUNTIME);
-        if !self.allowed.allows(&path) && !(is_of_home && is_abandoned(&path)) {
+        if !(self.allowed.allows(&path) || is_of_home && is_abandoned(&path)) {
             self.covers.found.insert(Cover::Socket(path.into()));
         }
     }
