@@ -5,10 +5,12 @@ use std::{
     fmt::Write as _,
     fs,
     io::{self, Read},
-    path::PathBuf,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
+use nix::fcntl::OFlag;
 use oci_spec::runtime::{ContainerState, State};
 use serde::{Deserialize, Serialize};
 
@@ -122,9 +124,23 @@ impl Container {
     /// When it can't be read, or another program may read something else in it.
     pub fn config(&self) -> anyhow::Result<Config> {
         let path = self.bundle.join("config.json");
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let text = read(&path).with_context(|| path.display().to_string())?;
         Config::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
     }
+}
+
+/// The most that is read of a configuration, in bytes: more than any engine writes.
+const MOST: u64 = 16 << 20;
+
+/// Reads a file that somebody else may have put there: only a regular one, and no more than [`MOST`] of it.
+fn read(path: &Path) -> anyhow::Result<String> {
+    // A FIFO would wait for somebody to write.
+    let file = fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    ensure!(file.metadata()?.is_file(), "not a regular file");
+    let mut text = String::new();
+    file.take(MOST + 1).read_to_string(&mut text)?;
+    ensure!(text.len() as u64 <= MOST, "longer than {MOST} bytes");
+    Ok(text)
 }
 
 /// An id as the name of a file in a bpf file system: these have no dots (`bpf_lookup`, kernel/bpf/inode.c). What is neither
@@ -142,9 +158,25 @@ fn name_of(id: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
+
+    #[test]
+    fn only_regular_files_that_are_not_too_long_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        fs::write(&path, "{}").unwrap();
+        assert_eq!(read(&path).unwrap(), "{}");
+        for (other, why) in [("/dev/zero", "not a regular file"), ("/dev", "not a regular file")] {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink(other, &link).unwrap();
+            assert_eq!(read(&link).unwrap_err().to_string(), why, "{other}");
+            fs::remove_file(link).unwrap();
+        }
+        nix::unistd::mkfifo(&folder.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(read(&folder.path().join("fifo")).unwrap_err().to_string(), "not a regular file");
+        fs::File::options().write(true).open(&path).unwrap().set_len(MOST + 1).unwrap();
+        assert!(read(&path).unwrap_err().to_string().starts_with("longer than"));
+    }
 
     /// What runc, crun and youki write, each in its own way.
     const STATES: [(&str, Stage, Option<u32>); 5] = [

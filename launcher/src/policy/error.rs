@@ -122,8 +122,14 @@ fn improved(message: &str) -> Option<String> {
     Some(format!("unknown key \"{found}\"{hint} (known: {})", known.join(", ")))
 }
 
+/// No word that is meant is so long, in bytes. Comparing takes time by the square of it.
+const LONGEST: usize = 128;
+
 /// `; did you mean "…"?` if one of the known words is much like what was found, else nothing.
 pub(super) fn did_you_mean(found: &str, known: &[&str]) -> String {
+    if found.len() > LONGEST {
+        return String::new();
+    }
     known
         .iter()
         .map(|word| (strsim::jaro_winkler(&found.to_lowercase(), &word.to_lowercase()), word))
