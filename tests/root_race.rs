@@ -284,9 +284,17 @@ while_another(toggle, lambda: LIBC.send(sock.fileno(), b'x', 1, 0x4040) * 0)";
         {"action": "allow", "hosts": ["127.0.0.3"], "ports": [1002]},
         {"action": "allow", "ops": ["bind", "receive"]},
     ]);
-    let (bare, guarded) = astray(&network("deny", &rules), sends);
-    assert!(bare.contains("True"), "nobody was misled: {bare}");
-    assert_eq!(guarded.stdout, "[False, False]\n");
+    // It takes two processors, and luck.
+    let mut is_misled = false;
+    for _ in 0..8 {
+        let (bare, guarded) = astray(&network("deny", &rules), sends);
+        assert_eq!(guarded.stdout, "[False, False]\n");
+        is_misled = bare.contains("True");
+        if is_misled {
+            break;
+        }
+    }
+    assert!(is_misled, "nobody was misled");
 }
 
 #[test]
