@@ -78,6 +78,14 @@ impl Address {
         is(a | b | (c ^ 0xffff_u32.to_be()), 0)
     }
 
+    /// 0 if the addresses are the same, else some other number, without a branch.
+    #[inline(always)]
+    #[must_use]
+    pub const fn difference(self, other: Self) -> u32 {
+        let ([a, b, c, d], [e, f, g, h]) = (self.0, other.0);
+        a ^ e | b ^ f | c ^ g | d ^ h
+    }
+
     /// The words that hold the octets in network order.
     #[inline(always)]
     #[must_use]

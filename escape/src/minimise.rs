@@ -67,7 +67,7 @@ fn simpler(call: &Call) -> Vec<Call> {
     all
 }
 
-/// The same asked of one of several.
+/// What one of several outsiders is asked alone, for each of them.
 fn fewer(ask: &Ask) -> Vec<Ask> {
     let (Ask::Datagrams { from, .. } | Ask::Connections { from, .. }) = ask;
     let others = if from.len() > 1 { from.clone() } else { Vec::new() };

@@ -161,8 +161,7 @@ fn is_peer(ctx: &SockAddrContext, destination: Address) -> u32 {
             (peer.or_v4((*sock).dst_ip4, is((*sock).family, socket::INET)), u16::from_be((*sock).dst_port))
         })
     };
-    let ([a, b, c, d], [e, f, g, h]) = (peer.words(), destination.words());
-    is(a ^ e | b ^ f | c ^ g | d ^ h | u32::from(peer_port ^ port(ctx)), 0)
+    is(peer.difference(destination) | u32::from(peer_port ^ port(ctx)), 0)
 }
 
 /// Where a request goes from a socket that sends from `source`, and where the kernel goes from now on: an unspecified address

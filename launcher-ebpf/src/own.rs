@@ -201,8 +201,7 @@ pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16
         (known.peer, known.peer_port, known.connected) = (address, port, 1);
         return;
     }
-    let ([a, b, c, d], [e, f, g, h]) = (known.peer.words(), address.words());
-    let differs = a ^ e | b ^ f | c ^ g | d ^ h | u32::from(known.peer_port ^ port);
+    let differs = known.peer.difference(address) | u32::from(known.peer_port ^ port);
     if connects || known.connected != 0 && differs != 0 {
         known.mixed |= u32::from(known.named != 0 || differs != 0);
         known.connected = 1;
@@ -241,8 +240,7 @@ impl Peers {
     /// peer that is gone when it looks again (0.0.0.0, and so 127.0.0.1 or a device's own address).
     #[inline(always)]
     pub fn may_stray(&self, stays: u32, address: Address) -> u32 {
-        let ([a, b, c, d], [e, f, g, h]) = (self.first.words(), address.words());
-        !is(self.mixed, 0) | stays & !is(self.connected, 0) & !is(a ^ e | b ^ f | c ^ g | d ^ h, 0)
+        !is(self.mixed, 0) | stays & !is(self.connected, 0) & !is(self.first.difference(address), 0)
     }
 }
 

@@ -122,8 +122,7 @@ impl Socket {
     #[inline(always)]
     fn is_peer(&self, address: Address, port: u16) -> u32 {
         let peer_port = self.peer_port();
-        let ([a, b, c, d], [e, f, g, h]) = (self.peer().words(), address.words());
-        is(a ^ e | b ^ f | c ^ g | d ^ h | u32::from(peer_port ^ port), 0) & !is(port.into(), 0)
+        is(self.peer().difference(address) | u32::from(peer_port ^ port), 0) & !is(port.into(), 0)
     }
 
     /// All ones if a packet of a TCP or UDP socket is of another version of IP than the address of its peer; else 0. (`v4`: all
@@ -141,6 +140,14 @@ impl Socket {
         let by_v4 = v4 & self.is_tcp() & !peer_v4 & !is(a | b | c | d, 0);
         // Disconnecting leaves a UDP socket the address of its peer (`__udp_disconnect`).
         by_v4 | !v4 & peer_v4 & (self.is_tcp() | self.is_udp() & !is(self.peer_port().into(), 0))
+    }
+
+    /// All ones if a packet goes, as its plain headers say, where a hook has judged; else 0, also where that takes a longer look.
+    #[inline(always)]
+    fn goes_as_judged(&self, ctx: &SkBuffContext, v4: u32, crosses: u32, peers: &Peers) -> u32 {
+        plain::destination(ctx, v4).map_or(0, |(address, plain)| {
+            plain & !leaves(ctx, address) & !crosses & !(self.is_udp() & peers.may_stray(stays(ctx), address))
+        })
     }
 
     /// Whom it is or was connected to, as far as that matters to its packets: `None` if that can't be told.
@@ -290,11 +297,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         };
         let v4 = plain::v4_mask(ctx);
         (crosses, whom) = (socket.crosses(v4), known);
-        let straight = plain::destination(ctx, v4).map_or(0, |(address, plain)| {
-            let leaves = is_loopback_network(address) & !stays(ctx);
-            plain & !leaves & !crosses & !(udp & whom.may_stray(stays(ctx), address))
-        });
-        again |= !straight;
+        again |= !socket.goes_as_judged(ctx, v4, crosses, &whom);
     }
     if tcp | udp != 0 && again == 0 || tcp | udp == 0 && !packets {
         return 1;
@@ -313,7 +316,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         if crosses != 0 {
             return Some(Decision::fail_closed(OTHER_VERSION));
         }
-        if peers && !stays(ctx) & is_loopback_network(address) != 0 {
+        if peers && leaves(ctx, address) != 0 {
             return Some(Decision::fail_closed(LOOPBACK_LEAVES));
         }
         if ports && udp & !socket.is_peer(address, port) != 0 {
@@ -367,6 +370,12 @@ const LOOPBACK_DEVICE: u32 = 1;
 fn stays(ctx: &SkBuffContext) -> u32 {
     // SAFETY: the verifier checks the access to the context.
     is(unsafe { (*ctx.skb.skb).ifindex }, LOOPBACK_DEVICE)
+}
+
+/// All ones if a packet to this address is for this host, and leaves it by another device than loopback; else 0.
+#[inline(always)]
+fn leaves(ctx: &SkBuffContext, address: Address) -> u32 {
+    is_loopback_network(address) & !stays(ctx)
 }
 
 /// All ones for an address of the loopback networks, those for several receivers included; else 0.

@@ -9,7 +9,7 @@ use common::{
     record::Hook,
 };
 
-use super::{Bytes, Socket, deny_unjudged, is_loopback_network, plain, stays};
+use super::{Bytes, Socket, deny_unjudged, leaves, plain, stays};
 use crate::{
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject},
     record::{Draft, Ledger},
@@ -35,17 +35,12 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let v4 = plain::v4_mask(ctx);
     let crosses = socket.crosses(v4);
     // Other sockets could not be made if the policy had anything to say about them.
-    let mut passes = !(tcp | udp);
-    if let Some((address, plain)) = plain::destination(ctx, v4) {
-        let leaves = is_loopback_network(address) & !stays(ctx);
-        passes |= plain & !leaves & !crosses & !(udp & peers.may_stray(stays(ctx), address));
-    }
-    if passes != 0 {
+    if !(tcp | udp) | socket.goes_as_judged(ctx, v4, crosses, &peers) != 0 {
         return 1;
     }
     let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
     let Way { destination: address, routed, port } = way(&Bytes(ctx), v4, is);
-    let leaves = is_loopback_network(address) & !stays(ctx);
+    let leaves = leaves(ctx, address);
     let strays = udp & peers.may_stray(stays(ctx), address);
     let refused = opaque(routed | u64::from(leaves | crosses)) != 0;
     if !refused && strays == 0 {
