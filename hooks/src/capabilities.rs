@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::ensure;
-use launcher::{
+use policy::{
     compile::Tables,
-    policy::{KeptCapability, Mode, Policy},
+    {KeptCapability, Mode, Policy},
 };
 
 use crate::config::Config;
@@ -100,7 +100,7 @@ pub fn require_acceptance(evading: &BTreeSet<&'static str>, config: &Config, pol
 mod tests {
     use std::path::Path;
 
-    use launcher::policy::Document;
+    use policy::Document;
 
     use super::*;
 

@@ -2,10 +2,8 @@
 
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
-use launcher::{
-    compile::Tables,
-    load::{Fresh, Link},
-};
+use launcher::load::{Fresh, Link};
+use policy::compile::Tables;
 
 use crate::{
     annotations::AnnotationError,
@@ -13,11 +11,12 @@ use crate::{
     cgroup::Own,
     cli::tell,
     container::Container,
+    container_policy,
     gc::reap,
     log::LogFile,
     note::{Note, Program},
     pins::{Draft, Pins},
-    policy, process,
+    process,
     settings::Settings,
     stop,
 };
@@ -33,7 +32,7 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     // configuration, the process.
     let settings = Settings::read()?;
     let wanted = settings.wanted(&container.annotations)?.ok_or(AnnotationError::NoPolicy)?;
-    let (document, policy) = policy::read(&wanted.policy)?;
+    let (document, policy) = container_policy::read(&wanted.policy)?;
     let config = container.config()?;
     let apart = process::check(pid)?;
     // The programs are no guard against whoever can send past them, or take them off.

@@ -8,10 +8,8 @@ use std::{
 
 use common::ABI_VERSION;
 use jiff::Timestamp;
-use launcher::{
-    load::{pin_note, read_note},
-    policy::Mode,
-};
+use launcher::load::{pin_note, read_note};
+use policy::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::{cgroup::Place, container::Container, log::LogFile};

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use launcher::{
     events::{Clock, Event, Flow, Journal, Verdict},
     load::{RecordMaps, Records},
-    policy::Mode,
     report::{HookReport, PolicySource, SCHEMA, nanoseconds},
     sys::bpf::ProgramIdentity,
 };
 use nix::sys::utsname::uname;
+use policy::Mode;
 use serde::Serialize;
 
 use crate::{container::Container, note::Note};

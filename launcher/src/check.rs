@@ -6,13 +6,12 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use common::net::{Address, Op, Protocol, Request};
-
-use crate::{
+use policy::{
     compile::Tables,
-    exit,
-    policy::{self, Action, Policy},
-    text::pretty_json,
+    {self, Action, Policy},
 };
+
+use crate::{exit, text::pretty_json};
 
 /// A policy with all names resolved, and what follows from it.
 #[derive(Serialize)]

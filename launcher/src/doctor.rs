@@ -8,17 +8,19 @@ use nix::sys::{
     utsname::uname,
     wait::{WaitStatus, waitpid},
 };
+use policy::{
+    compile::{Tables, UnixTables},
+    {Document, Policy, PolicyError},
+};
 
 use crate::{
     attach::Attached,
     bpffs::{self, MOUNT},
     cgroup::{Hierarchy, Leaf},
-    compile::{Tables, UnixTables},
     exit,
     harden::Hardening,
     load::{Loaded, load_one, spares_are_there},
     mounts::Mount,
-    policy::{Document, Policy, PolicyError},
     privilege,
     report::Destination,
     sys::process::{Side, exit_now},

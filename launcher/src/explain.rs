@@ -12,18 +12,16 @@ use common::{
     sysctl::{self, NAME_LEN},
     unix,
 };
-use serde::de::DeserializeOwned;
-
-use crate::{
+use policy::{
     compile::Tables,
-    events::Cause,
-    exit,
-    policy::{
+    {
         DeviceAccess, DeviceNode, Family, Mode, Policy, SocketProtocol, SocketType, canonical_name, parse_sockopt,
         shared_space,
     },
-    text::OneLine,
 };
+use serde::de::DeserializeOwned;
+
+use crate::{events::Cause, exit, text::OneLine};
 
 /// A request to be judged.
 #[derive(Clone, Debug, Subcommand)]

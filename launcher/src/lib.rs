@@ -1,6 +1,6 @@
 //! guard-run: runs a command that can touch only what a policy allows, enforced in the kernel.
 //!
-//! One type per stage: policy file → [`policy::Policy`] → [`compile::Tables`] → [`load::Loaded`] →
+//! One type per stage: policy file → [`policy::Policy`] → [`policy::compile::Tables`] → [`load::Loaded`] →
 //! [`attach::Attached`] → [`child::Child`] → [`events::Event`]s → [`report::Report`]. Meanwhile, a [`cgroup::Leaf`] has a
 //! [`child::Held`] that will be the child. [`run::run`] takes a command through all of them; [`explain`] branches off after
 //! the tables.
@@ -13,7 +13,6 @@ pub mod check;
 pub mod child;
 pub mod cli;
 pub mod command;
-pub mod compile;
 pub mod crash;
 pub mod doctor;
 pub mod events;
@@ -26,7 +25,6 @@ pub mod load;
 pub mod mounts;
 pub mod outlet;
 pub mod ownership;
-pub mod policy;
 pub mod privilege;
 pub mod process;
 pub mod report;

@@ -11,6 +11,7 @@ use std::{
 use common::record::{Counters, Hook};
 use jiff::Timestamp;
 use nix::sys::stat::SFlag;
+use policy::Mode;
 use serde::Serialize;
 
 pub use crate::events::nanoseconds;
@@ -19,7 +20,6 @@ use crate::{
     harden::HardeningReport,
     inherited::Inherited,
     outlet::{Outlet, write_stderr},
-    policy::Mode,
     privilege,
     sys::{bpf::ProgramIdentity, process::Change},
     target::{Found, Target},

@@ -14,12 +14,15 @@ use nix::{
     sys::{prctl, utsname::uname},
     unistd::{getegid, geteuid},
 };
+use policy::{
+    compile::Tables,
+    {Mode, Policy, Record},
+};
 
 use crate::{
     attach::Attached,
     cgroup::{Hierarchy, Leaf},
     command::Command,
-    compile::Tables,
     events::{Clock, Event, Journal, Live, Verdict, open},
     exit,
     harden::{Hardening, InForce},
@@ -27,7 +30,6 @@ use crate::{
     load::{Flows, Loaded, Records},
     mounts::{MOUNTINFO, Mount},
     outlet::{Outlet, tell},
-    policy::{Mode, Policy, Record},
     privilege::{self, Operation},
     report::{Destination, Enforced, Exit, HookReport, PolicySource, Report, SCHEMA, User},
     signals::Signals,

@@ -9,10 +9,12 @@ use std::{
 
 use clap::Parser;
 use launcher::{
-    compile::Tables,
     events::Cause,
     explain::{Request, judge},
-    policy::{Document, Policy},
+};
+use policy::{
+    compile::Tables,
+    {Document, Policy},
 };
 
 /// A line of a table, up to the arrow, as `guard-run explain` takes it.

@@ -1,8 +1,10 @@
 //! The kernel decides as user space does: the same tables, asked for the same verdicts, there and here. And the verifier
 //! accepts the programs, those that are shipped too, with any tables that a policy can make.
 
+#[path = "../../policy/tests/generate/mod.rs"]
 mod generate;
 mod judge;
+#[path = "../../policy/tests/oracle/mod.rs"]
 mod oracle;
 
 use std::{env, net::Ipv6Addr};
@@ -10,11 +12,9 @@ use std::{env, net::Ipv6Addr};
 use common::{Decision, decision::DEFAULT, unix::Kind};
 use generate::{Case, DecidedBy, case, parse, sysctl::names_of_so_many_states};
 use judge::{Judge, Judged};
-use launcher::{
-    compile::{CompileError, MAX_STATES, Tables},
-    load::{LoadError, Loaded},
-};
+use launcher::load::{LoadError, Loaded};
 use oracle::{Device, Net, Socket, Sockopt, Sysctl, Unix};
+use policy::compile::{CompileError, MAX_STATES, Tables};
 use proptest::{
     strategy::{Strategy as _, ValueTree as _},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},

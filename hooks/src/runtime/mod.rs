@@ -25,7 +25,7 @@ use crate::{
     annotations::POLICY,
     capabilities::{Apart, evading, require_acceptance},
     cli::one_line,
-    policy,
+    container_policy,
     settings::Settings,
 };
 
@@ -107,7 +107,7 @@ fn prepare(order: &Order, runtime: &Path) -> Result<(), RuntimeError> {
         return Err(RuntimeError::Elsewhere);
     }
     // The hook will judge all of it again. But what it says then, neither crun nor youki hands on to the engine.
-    let (_, policy) = policy::read(&wanted.policy)?;
+    let (_, policy) = container_policy::read(&wanted.policy)?;
     if bundle.is_sandbox()? {
         // It does nothing but hold the namespaces, nothing is executed in it later, and no pod can say which capabilities it has.
         bundle.drop_capability(SANDBOX_DROPS)?;

@@ -3,10 +3,10 @@
 use std::{fmt, fs};
 
 use common::{device, record::DeviceSubject};
+use policy::access_letters;
 use serde::Serialize;
 
 use super::{Recorded, Subject};
-use crate::policy::access_letters;
 
 /// A device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

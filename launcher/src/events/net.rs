@@ -6,10 +6,10 @@ use common::{
     net::{Address, Op},
     record::NetSubject,
 };
+use policy::{display_address, protocol_name};
 use serde::Serialize;
 
 use super::{Recorded, Subject};
-use crate::policy::{display_address, protocol_name};
 
 /// A peer; for bind, the socket's own address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -6,10 +6,10 @@ use common::{
     record::SocketSubject,
     socket::{self, kind},
 };
+use policy::protocol_name;
 use serde::Serialize;
 
 use super::{Recorded, Subject};
-use crate::policy::protocol_name;
 
 /// A socket that was not made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -3,10 +3,10 @@
 use std::fmt;
 
 use common::{record::SockoptSubject, sockopt::access};
+use policy::{Level, LevelOption};
 use serde::Serialize;
 
 use super::{Recorded, Subject};
-use crate::policy::{Level, LevelOption};
 
 /// A socket option.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

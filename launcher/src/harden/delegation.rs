@@ -31,10 +31,12 @@ use super::{
     walk::{Found, Trust, Walk, What, if_there, is, open_without_links},
 };
 use crate::{
-    compile::UnixTables,
     mounts::Mount,
-    policy::{Action, Section, SocketPattern, UnixRule},
     user::{Identity, local_ids, local_name},
+};
+use policy::{
+    compile::UnixTables,
+    {Action, Section, SocketPattern, UnixRule},
 };
 
 /// Where services of the system listen that run commands, start processes or containers, or have it done: a folder, and what is
@@ -490,7 +492,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::policy::Document;
+    use policy::Document;
 
     /// A folder that counts as `/`, in which this process's user has a session.
     struct Machine {

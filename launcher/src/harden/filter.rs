@@ -2,15 +2,13 @@
 
 use std::{collections::BTreeMap, env::consts::ARCH};
 
+use policy::{Part, ProcessSection, SocketFamily};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
 };
 
-use crate::{
-    policy::{Part, ProcessSection, SocketFamily},
-    sys::confine::{X32, has_x32},
-};
+use crate::sys::confine::{X32, has_x32};
 
 /// Rules by the number of the system call they are about: none at all means whatever its arguments.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -176,7 +174,7 @@ fn compile(section: &ProcessSection, rules: Rules, error: libc::c_int) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Architecture;
+    use policy::Architecture;
 
     fn killing(section: &ProcessSection) -> usize {
         let filters = filters(section).expect("filters");

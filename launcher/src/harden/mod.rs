@@ -27,7 +27,6 @@ pub use view::View;
 
 use crate::{
     mounts::Mount,
-    policy::{Architecture, Isolation, Mode, Part, Policy, ProcessSection, Section, SocketFamily, UnixRule},
     privilege::{self, Operation},
     sys::confine::{close_on_exec_from, install_filter},
     user::Identity,
@@ -35,6 +34,7 @@ use crate::{
 use delegation::{Covers, Doors};
 use handed::Handed;
 use limits::Limits;
+use policy::{Architecture, Isolation, Mode, Part, Policy, ProcessSection, Section, SocketFamily, UnixRule};
 use scope::Scope;
 
 /// Why a command can't be kept inside on this machine.

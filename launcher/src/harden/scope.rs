@@ -13,9 +13,9 @@ use landlock::{
     RulesetCreatedAttr as _,
 };
 use nix::{errno::Errno, sys::utsname::uname};
+use policy::{Part, ProcessSection};
 
 use super::{HardenError, Step};
-use crate::policy::{Part, ProcessSection};
 
 /// What Landlock confines, by the parts of the policy.
 const CONFINED: [(Part, &str); 3] = [

@@ -25,10 +25,10 @@ use super::{
 use crate::{
     cgroup::CGROUP2,
     mounts::Mount,
-    policy::{Part, ProcessSection},
     privilege::{self, Operation},
     sys::confine::{make_read_only, mount_instead},
 };
+use policy::{Part, ProcessSection};
 
 /// File systems by which whoever may write their files changes the kernel, or cgroups.
 const READ_ONLY: [&str; 12] = [

@@ -14,12 +14,10 @@ use common::{
         UnixSubject,
     },
 };
+use policy::compile::Tables;
 
 use super::{Flows, LoadError, RecordMaps};
-use crate::{
-    compile::Tables,
-    sys::plain::{Plain, Wire, bytes_of},
-};
+use crate::sys::plain::{Plain, Wire, bytes_of};
 
 /// There if the kernel has MPTCP.
 const MPTCP: &str = "/proc/sys/net/mptcp";

@@ -38,10 +38,10 @@ pub use spare::{Spare, remove_spares, spares_are_there};
 use self::unix::{Facts, inactive_lsm, lsm_function};
 use crate::{
     cgroup::Leaf,
-    compile::Tables,
     privilege::{self, Operation},
     sys::bpf::{self, ProgramIdentity},
 };
+use policy::compile::Tables;
 
 /// The eBPF programs.
 #[allow(clippy::unreadable_literal)] // generated

@@ -15,7 +15,8 @@ use super::{
     btf::{Btf, BtfError},
     hook::spec,
 };
-use crate::{compile::Tables, policy::Glob, sys::plain::bytes_of};
+use crate::sys::plain::bytes_of;
+use policy::{Glob, compile::Tables};
 
 /// The security modules that are active. That a program can be loaded and attached says nothing about it: without the BPF
 /// module, it is never called.

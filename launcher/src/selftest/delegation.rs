@@ -7,13 +7,11 @@ use nix::{
     mqueue::{MQ_OFlag, mq_open, mq_receive},
     sys::{socket::SockType, stat::Mode},
 };
+use policy::Part;
 
-use crate::{
-    policy::Part,
-    sys::attempt::{
-        ipc::{read_key, read_queue, read_semaphore, read_shared_memory, request_key},
-        socket::connect,
-    },
+use crate::sys::attempt::{
+    ipc::{read_key, read_queue, read_semaphore, read_shared_memory, request_key},
+    socket::connect,
 };
 
 use super::{

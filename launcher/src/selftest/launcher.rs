@@ -18,13 +18,11 @@ use nix::{
     },
     unistd::{Pid, setsid},
 };
+use policy::Part;
 
-use crate::{
-    policy::Part,
-    sys::{
-        attempt::{Call, call, fork, keep_limit, open_by, set_idle, set_idle_by_attributes},
-        process::{exit_now, send_signal},
-    },
+use crate::sys::{
+    attempt::{Call, call, fork, keep_limit, open_by, set_idle, set_idle_by_attributes},
+    process::{exit_now, send_signal},
 };
 
 use super::{

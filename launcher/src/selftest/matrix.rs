@@ -1,9 +1,10 @@
 //! What came out, vector by vector.
 
 use nix::sys::utsname::uname;
+use policy::Part;
 use serde::Serialize;
 
-use crate::{exit, policy::Part};
+use crate::exit;
 
 use super::{Control, Layer, Vector, attempt::Stop, process::word, runner::Tried};
 

@@ -13,9 +13,10 @@ use std::{process::Command, str::FromStr};
 use anyhow::Context as _;
 use clap::Args;
 use nix::unistd::{alarm, geteuid};
+use policy::Part;
 use serde::{Deserialize, Serialize};
 
-use crate::{exit, policy::Part};
+use crate::exit;
 
 use attempt::{Outcome, SCENE, Scene, Stop};
 use process::Process;
@@ -408,7 +409,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 mod tests {
     use std::collections::HashSet;
 
-    use crate::{compile::Tables, policy::Document};
+    use policy::{Document, compile::Tables};
 
     use super::*;
 

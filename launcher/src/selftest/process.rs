@@ -3,16 +3,14 @@
 
 use anyhow::anyhow;
 use clap::Args;
+use policy::{Document, Part};
 use serde::{
     Deserialize as _,
     de::{IntoDeserializer as _, value::Error},
 };
 use serde_json::json;
 
-use crate::{
-    harden::{HardenError, Hardening},
-    policy::{Document, Part},
-};
+use crate::harden::{HardenError, Hardening};
 
 /// What the policies do without.
 #[derive(Args, Clone, Debug, Default)]

@@ -25,15 +25,14 @@ use nix::{
     },
     unistd::Pid,
 };
+use policy::{Document, compile::Tables};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     attach::Attached,
     cgroup::{Hierarchy, Leaf, reap_of},
-    compile::Tables,
     load::Loaded,
-    policy::Document,
 };
 
 use super::{

@@ -24,13 +24,11 @@ use nix::{
     },
     unistd::pipe,
 };
+use policy::Part;
 
-use crate::{
-    policy::Part,
-    sys::{
-        attempt::{fork, mount_nowhere, read_aio},
-        process::exit_now,
-    },
+use crate::sys::{
+    attempt::{fork, mount_nowhere, read_aio},
+    process::exit_now,
 };
 
 use super::{

@@ -16,13 +16,11 @@ use nix::{
     },
     unistd::Pid,
 };
+use policy::Part;
 
-use crate::{
-    policy::Part,
-    sys::{
-        attempt::{Call, advise, call, open_by, open_counter, queue_signal},
-        process::send_signal,
-    },
+use crate::sys::{
+    attempt::{Call, advise, call, open_by, open_counter, queue_signal},
+    process::send_signal,
 };
 
 use super::{

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use aya_obj::generated::bpf_prog_type::BPF_PROG_TYPE_SCHED_CLS;
 use common::{Decision, sysctl::NAME_LEN};
 use launcher::{
-    compile::Tables,
     load::{Image, LoadError, MapImage, ProgramImage, Variable, contents, globals, unused},
     sys::bpf,
 };
+use policy::compile::Tables;
 
 use crate::oracle::{Device, Net, Socket, Sockopt, Sysctl, Unix};
 

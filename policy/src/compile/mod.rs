@@ -18,7 +18,7 @@ pub use sockopt::SockoptTables;
 pub use sysctl::SysctlTables;
 pub use unix::UnixTables;
 
-use crate::policy::{Mode, Part, Policy, Record};
+use crate::{Mode, Part, Policy, Record};
 
 /// A compiled policy.
 #[derive(Debug)]

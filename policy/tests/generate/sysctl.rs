@@ -1,6 +1,6 @@
 //! Sysctl rules and requests.
 
-use launcher::policy::{Section, SysctlRule};
+use policy::{Section, SysctlRule};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
 

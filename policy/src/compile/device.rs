@@ -6,7 +6,7 @@ use common::{
     device::{self, Request, Rule, Rules},
 };
 
-use crate::policy::{DeviceRule, Section};
+use crate::{DeviceRule, Section};
 
 /// The compiled devices section.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use launcher::policy::{Host, NetRule, Section};
+use policy::{Host, NetRule, Section};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
 

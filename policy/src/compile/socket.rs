@@ -7,7 +7,7 @@ use common::{
 };
 
 use super::NetTables;
-use crate::policy::{Action, Family, Rule as _, Section, SocketProtocol, SocketRule, SocketType};
+use crate::{Action, Family, Rule as _, Section, SocketProtocol, SocketRule, SocketType};
 
 /// The compiled sockets section.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use common::{
 };
 
 use super::NetTables;
-use crate::policy::{Action, Section, SockoptRule};
+use crate::{Action, Section, SockoptRule};
 
 /// The compiled sockopts section.
 #[derive(Debug)]

@@ -1,8 +1,10 @@
 //! The policy, as its JSON file says it: parsed into types that can't hold nonsense.
 //!
 //! Every check happens here, while parsing, so that an error can name the place in the file. What these types hold is
-//! what the user meant; turning it into lookup tables is [`crate::compile`]'s business.
+//! what the user meant; turning it into lookup tables is [`compile`]'s business.
+#![forbid(unsafe_code)]
 
+pub mod compile;
 mod device;
 mod document;
 mod error;

@@ -6,7 +6,7 @@ mod oracle;
 
 use std::path::Path;
 
-use launcher::{compile::Tables, policy::Document};
+use policy::{Document, compile::Tables};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 /// Parses and compiles. Wrong is only an error that is hard to read.

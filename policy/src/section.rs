@@ -52,7 +52,7 @@ macro_rules! words {
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-                $crate::policy::section::word(json, &[$(($word, Self::$variant)),+])
+                $crate::section::word(json, &[$(($word, Self::$variant)),+])
             }
         }
 

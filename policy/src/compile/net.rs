@@ -9,7 +9,7 @@ use common::{
     socket::unjudged,
 };
 
-use crate::policy::{Action, Host, NetRule, Op, Prefix, Protocol, Rule as _, Section};
+use crate::{Action, Host, NetRule, Op, Prefix, Protocol, Rule as _, Section};
 
 /// The compiled network section.
 #[derive(Debug)]

@@ -12,8 +12,8 @@ use common::{
     record::Hook,
 };
 use generate::{Case, DecidedBy as _, case, parse, sysctl::names_of_so_many_states};
-use launcher::compile::{CompileError, MAX_STATES, Tables};
 use oracle::{Device, Net, Socket, Sockopt, Sysctl, Unix};
+use policy::compile::{CompileError, MAX_STATES, Tables};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -456,7 +456,7 @@ fn too_many_states_are_refused_not_cut() {
     assert!(matches!(Tables::compile(&policy), Err(CompileError::TooManyNames)));
 }
 
-fn unix_section(default: &str, rules: &Value) -> launcher::compile::UnixTables {
+fn unix_section(default: &str, rules: &Value) -> policy::compile::UnixTables {
     let policy = json!({"version": 1, "unix": {"default": default, "rules": rules}});
     Tables::compile(&parse(&policy.to_string())).unwrap().unix.unwrap()
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use launcher::policy::{Document, Part, Policy, ProcessSection};
+use policy::{Document, Part, Policy, ProcessSection};
 
 use crate::{annotations::POLICY, trusted::open_roots_file};
 

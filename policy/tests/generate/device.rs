@@ -1,6 +1,6 @@
 //! Device rules and requests.
 
-use launcher::policy::{DeviceRule, Section};
+use policy::{DeviceRule, Section};
 use proptest::{prelude::*, sample::select};
 use serde_json::Value;
 

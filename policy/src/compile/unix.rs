@@ -11,7 +11,7 @@ use super::{
     CompileError,
     automaton::{Globs, TooManyStates},
 };
-use crate::policy::{Action, Glob, Section, SocketPattern, Token, UnixRule};
+use crate::{Action, Glob, Section, SocketPattern, Token, UnixRule};
 
 /// The hooks that see an address as it is spelled.
 const SPELLED: [Hook; 2] = [Hook::ConnectUnix, Hook::SendmsgUnix];

@@ -1,7 +1,7 @@
 //! Rules on Unix sockets, and requests.
 
 use common::unix::{Kind, NAME_LEN};
-use launcher::policy::{Section, UnixRule};
+use policy::{Section, UnixRule};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::Value;
 

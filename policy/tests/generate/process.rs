@@ -1,6 +1,6 @@
 //! Process sections.
 
-use launcher::policy::Part;
+use policy::Part;
 use proptest::{prelude::*, sample::subsequence};
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@ mod oracle;
 use std::{collections::BTreeSet, fs, path::Path};
 
 use jsonschema::Validator;
-use launcher::policy::{Document, level_names, option_names};
+use policy::{Document, level_names, option_names};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -12,7 +12,7 @@ use super::{
     CompileError,
     automaton::{Globs, TooManyStates},
 };
-use crate::policy::{Action, Section, SysctlRule};
+use crate::{Action, Section, SysctlRule};
 
 /// The compiled sysctls section.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use common::{
     decision::{DEFAULT, TUNABLE_WRITE},
     unix::{Kind, NAME_LEN},
 };
-use launcher::policy::{
+use policy::{
     Action, DeviceRule, Host, NetRule, Op, Part, Policy, Prefix, Protocol, Rule, Section, SocketRule, SockoptRule,
     UnixRule,
 };

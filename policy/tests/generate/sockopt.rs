@@ -1,6 +1,6 @@
 //! Sockopt rules and requests.
 
-use launcher::policy::{Section, SockoptRule};
+use policy::{Section, SockoptRule};
 use proptest::{prelude::*, sample::select};
 use serde_json::{Value, json};
 

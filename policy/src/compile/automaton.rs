@@ -7,7 +7,7 @@ use common::{
     glob::{Node, START, State},
 };
 
-use crate::policy::{Glob, Token};
+use crate::{Glob, Token};
 
 /// The most states that an automaton can have (2 MiB of kernel memory).
 pub const MAX_STATES: usize = 4096;

@@ -20,9 +20,9 @@ use common::{
     sysctl::{Access, NAME_LEN},
     unix::Peer,
 };
-use launcher::{
+use policy::{
     compile::{DeviceTables, NetTables, SocketTables, SockoptTables, SysctlTables, UnixTables},
-    policy::{Document, Policy},
+    {Document, Policy},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
