@@ -6,11 +6,20 @@
 use std::{hint::black_box, path::Path};
 
 use common::{device, net, sockopt, sysctl, unix};
-use launcher::{compile::Tables, policy::Document};
 use libfuzzer_sys::fuzz_target;
+use policy::{DeviceNode, Document, Machine, compile::Tables};
+
+/// A machine on which each path is a device's.
+struct Devices;
+
+impl Machine for Devices {
+    fn device(&self, _: &Path) -> Result<DeviceNode, String> {
+        Ok(DeviceNode { kind: device::Type::Char, major: 1, minor: 3 })
+    }
+}
 
 fuzz_target!(|text: &[u8]| {
-    let policy = match Document::new(Path::new("policy.json"), text.to_vec()).parse() {
+    let policy = match Document::new(Path::new("policy.json"), text.to_vec()).resolve(&Devices) {
         Ok(policy) => policy,
         Err(error) => {
             let message = error.to_string();
@@ -23,7 +32,7 @@ fuzz_target!(|text: &[u8]| {
         for address in [net::Address::LOOPBACK4, net::Address::LOOPBACK6, net::Address::from_bits(u128::MAX)] {
             for port in [0, 80, u16::MAX] {
                 let protocol = net::Protocol::TCP;
-                black_box(network.decide(&net::Request { op: net::Op::Connect, protocol, address, port }));
+                black_box(network.decide(&net::Request { op: net::Op::CONNECT, protocol, address, port, own: 0 }));
             }
         }
     }

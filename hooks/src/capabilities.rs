@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::ensure;
-use policy::{
-    compile::Tables,
-    {KeptCapability, Mode, Policy},
-};
+use policy::{KeptCapability, Mode, Resolved, compile::Tables};
 
 use crate::config::Config;
 
@@ -47,7 +44,7 @@ impl Apart {
 /// The capabilities of a container by which it could evade its policy, sorted. Whether its filter of system calls (seccomp) stops that is not
 /// looked at: a filter's author knows, and can have the policy accept the capability.
 #[must_use]
-pub fn evading(config: &Config, policy: &Policy, apart: Apart) -> BTreeSet<&'static str> {
+pub fn evading(config: &Config, policy: &Resolved, apart: Apart) -> BTreeSet<&'static str> {
     let held = |name: &str| config.capabilities.as_ref().is_none_or(|held| held.contains(name));
     let counts = |one: &Evading| !apart.users || (one.by_network && apart.network);
     let names: Vec<&Evading> = EVADING.iter().filter(|one| held(one.name) && counts(one)).collect();
@@ -70,7 +67,7 @@ pub fn evading(config: &Config, policy: &Policy, apart: Apart) -> BTreeSet<&'sta
 /// # Errors
 ///
 /// When it doesn't.
-pub fn require_acceptance(evading: &BTreeSet<&'static str>, config: &Config, policy: &Policy) -> anyhow::Result<()> {
+pub fn require_acceptance(evading: &BTreeSet<&'static str>, config: &Config, policy: &Resolved) -> anyhow::Result<()> {
     let accepted = |name: &str| policy.process.capabilities.iter().any(|KeptCapability(kept)| kept.to_string() == name);
     let refused: Vec<&Evading> =
         EVADING.iter().filter(|one| evading.contains(one.name) && !accepted(one.name)).collect();
@@ -100,12 +97,13 @@ pub fn require_acceptance(evading: &BTreeSet<&'static str>, config: &Config, pol
 mod tests {
     use std::path::Path;
 
+    use launcher::machine::ThisMachine;
     use policy::Document;
 
     use super::*;
 
-    fn policy(text: &str) -> Policy {
-        Document::new(Path::new("test"), text.into()).parse().unwrap()
+    fn policy(text: &str) -> Resolved {
+        Document::new(Path::new("test"), text.into()).resolve(&ThisMachine).unwrap()
     }
 
     fn config(capabilities: &[&str]) -> Config {

@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use policy::{Document, Part, Policy, ProcessSection};
+use launcher::machine::ThisMachine;
+use policy::{Document, Part, ProcessSection, Resolved};
 
 use crate::{annotations::POLICY, trusted::open_roots_file};
 
@@ -13,7 +14,7 @@ use crate::{annotations::POLICY, trusted::open_roots_file};
 /// # Errors
 ///
 /// When it can't be read, somebody else than root could have written it, or put it there, or it isn't one for containers.
-pub fn read(path: &Path) -> anyhow::Result<(Document, Policy)> {
+pub fn read(path: &Path) -> anyhow::Result<(Document, Resolved)> {
     let file = open_roots_file(path).context(POLICY)?;
     let document = Document::of_file(path, file)?;
     let mut policy = document.parse()?;
@@ -27,5 +28,6 @@ pub fn read(path: &Path) -> anyhow::Result<(Document, Policy)> {
     // Who may write tunables that no rule is about is the engine's business, too: runtimes write some in the container's
     // process, podman has one by default.
     policy.process.allow = vec![Part::Sysctls];
+    let policy = policy.resolve(&document, &ThisMachine)?;
     Ok((document, policy))
 }

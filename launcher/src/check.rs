@@ -6,16 +6,13 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use common::net::{Address, Op, Protocol, Request};
-use policy::{
-    compile::Tables,
-    {self, Action, Policy},
-};
+use policy::{self, Action, Document, Policy, compile::Tables};
 
-use crate::{exit, text::pretty_json};
+use crate::{exit, machine::ThisMachine, text::pretty_json};
 
 /// A policy with all names resolved, and what follows from it.
 #[derive(Serialize)]
-struct Resolved<'a> {
+struct Meaning<'a> {
     #[serde(flatten)]
     policy: &'a Policy,
     /// The hooks at which it will be enforced.
@@ -33,12 +30,12 @@ struct Resolved<'a> {
 ///
 /// When it isn't valid.
 pub fn check(path: &Path) -> anyhow::Result<u8> {
-    let (policy, _) = Policy::read(path)?;
+    let policy = Document::read(path)?.resolve(&ThisMachine)?;
     let tables = Tables::compile(&policy).with_context(|| path.display().to_string())?;
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
     let notes = broadcast(&policy, &tables).into_iter().collect();
-    let resolved = Resolved { policy: &policy, hooks, unrestricted: tables.unrestricted(), notes };
-    println!("{}", String::from_utf8(pretty_json(&resolved)?)?);
+    let meaning = Meaning { policy: &policy, hooks, unrestricted: tables.unrestricted(), notes };
+    println!("{}", String::from_utf8(pretty_json(&meaning)?)?);
     Ok(exit::OK)
 }
 

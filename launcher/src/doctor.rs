@@ -9,8 +9,8 @@ use nix::sys::{
     wait::{WaitStatus, waitpid},
 };
 use policy::{
+    Document, PolicyError, Resolved,
     compile::{Tables, UnixTables},
-    {Document, Policy, PolicyError},
 };
 
 use crate::{
@@ -20,6 +20,7 @@ use crate::{
     exit,
     harden::Hardening,
     load::{Loaded, load_one, spares_are_there},
+    machine::ThisMachine,
     mounts::Mount,
     privilege,
     report::Destination,
@@ -161,8 +162,8 @@ pub fn doctor() -> anyhow::Result<u8> {
 }
 
 /// A policy of the doctor's own.
-fn parse(policy: &str) -> Result<Policy, PolicyError> {
-    Document::new(Path::new("doctor"), policy.into()).parse()
+fn parse(policy: &str) -> Result<Resolved, PolicyError> {
+    Document::new(Path::new("doctor"), policy.into()).resolve(&ThisMachine)
 }
 
 /// Why nothing can be kept in the kernel.
@@ -175,7 +176,7 @@ fn no_folder() -> Option<String> {
 
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.
 fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
-    let hardening = Hardening::new(&parse(policy)?, 0, Mount::all()?)?;
+    let hardening = Hardening::new(&*parse(policy)?, 0, Mount::all()?)?;
     let view = hardening.look(attached.leaf.path(), None)?;
     let mut steps = hardening.steps_at_once();
     steps.extend(hardening.steps_before_user(&view, attached.leaf.path()));

@@ -13,15 +13,12 @@ use common::{
     unix,
 };
 use policy::{
-    compile::Tables,
-    {
-        DeviceAccess, DeviceNode, Family, Mode, Policy, SocketProtocol, SocketType, canonical_name, parse_sockopt,
-        shared_space,
-    },
+    DeviceAccess, DeviceNode, Document, Family, Machine as _, Mode, SocketProtocol, SocketType, canonical_name,
+    compile::Tables, parse_sockopt, shared_space,
 };
 use serde::de::DeserializeOwned;
 
-use crate::{events::Cause, exit, text::OneLine};
+use crate::{events::Cause, exit, machine::ThisMachine, text::OneLine};
 
 /// A request to be judged.
 #[derive(Clone, Debug, Subcommand)]
@@ -134,7 +131,7 @@ pub enum SockoptAccess {
 ///
 /// When the policy or the request isn't valid.
 pub fn explain(path: &Path, request: &Request) -> anyhow::Result<u8> {
-    let (policy, _) = Policy::read(path)?;
+    let policy = Document::read(path)?.resolve(&ThisMachine)?;
     let tables = Tables::compile(&policy).with_context(|| path.display().to_string())?;
     let (section, what, decision) = judge(&tables, request)?;
     let Some(Decision { allow, rule }) = decision else {
@@ -253,7 +250,8 @@ fn parse_socket(text: &str) -> anyhow::Result<(unix::Kind, unix::Name)> {
 fn parse_device(words: &[String]) -> anyhow::Result<(device::Request, String)> {
     let (kind, major, minor, access) = match words {
         [path, access] => {
-            let DeviceNode { kind, major, minor } = DeviceNode::at(Path::new(path)).with_context(|| path.clone())?;
+            let node = ThisMachine.device(Path::new(path)).map_err(anyhow::Error::msg);
+            let DeviceNode { kind, major, minor } = node.with_context(|| path.clone())?;
             (kind, major, minor, access)
         }
         [kind, numbers, access] => {

@@ -22,6 +22,7 @@ pub mod gc;
 pub mod harden;
 pub mod inherited;
 pub mod load;
+pub mod machine;
 pub mod mounts;
 pub mod outlet;
 pub mod ownership;

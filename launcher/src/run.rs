@@ -14,10 +14,7 @@ use nix::{
     sys::{prctl, utsname::uname},
     unistd::{getegid, geteuid},
 };
-use policy::{
-    compile::Tables,
-    {Mode, Policy, Record},
-};
+use policy::{Document, Mode, Record, compile::Tables};
 
 use crate::{
     attach::Attached,
@@ -28,6 +25,7 @@ use crate::{
     harden::{Hardening, InForce},
     inherited::inherited,
     load::{Flows, Loaded, Records},
+    machine::ThisMachine,
     mounts::{MOUNTINFO, Mount},
     outlet::{Outlet, tell},
     privilege::{self, Operation},
@@ -78,10 +76,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     // Nobody of the same user may look into this process, or trace it.
     prctl::set_dumpable(false).context("prctl")?;
     // Nothing has been created before the policy and the command are known to be good.
-    let (mut policy, document) = Policy::read(&options.policy)?;
+    let document = Document::read(&options.policy)?;
+    let mut policy = document.parse()?;
     if options.flows {
         policy.record = Record::Flows;
     }
+    let policy = policy.resolve(&document, &ThisMachine)?;
     let tables = Tables::compile(&policy).with_context(|| options.policy.display().to_string())?;
     privilege::require()?;
     let command = Command::find(&options.command, options.user.clone())?;

@@ -11,11 +11,9 @@ use clap::Parser;
 use launcher::{
     events::Cause,
     explain::{Request, judge},
+    machine::ThisMachine,
 };
-use policy::{
-    compile::Tables,
-    {Document, Policy},
-};
+use policy::{Document, compile::Tables};
 
 /// A line of a table, up to the arrow, as `guard-run explain` takes it.
 #[derive(Parser)]
@@ -40,7 +38,7 @@ fn examples() -> Vec<PathBuf> {
 #[test]
 fn examples_decide_as_expected() {
     for path in examples() {
-        let tables = Tables::compile(&Policy::read(&path).unwrap().0).unwrap();
+        let tables = Tables::compile(&Document::read(&path).unwrap().resolve(&ThisMachine).unwrap()).unwrap();
         let table = path.with_extension("expected");
         let lines = fs::read_to_string(&table).unwrap_or_else(|error| panic!("{}: {error}", table.display()));
         assert!(lines.lines().count() >= 10, "{} has next to nothing to check", table.display());

@@ -1,11 +1,5 @@
 //! Rules of the devices section.
 
-use std::{
-    fs, io,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
-    path::Path,
-};
-
 use common::device::{self, MAX_MAJOR, MAX_MINOR};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -20,6 +14,9 @@ use super::{
 pub struct DeviceRule {
     /// What happens to the requests that match.
     pub action: Action,
+    /// The node that stands for the type and the numbers, until the policy is resolved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) path: Option<NodePath>,
     /// Block or character devices.
     #[serde(rename = "type", skip_serializing_if = "is_all")]
     pub kind: DeviceType,
@@ -39,7 +36,7 @@ pub struct DeviceRule {
 struct Keys {
     action: Action,
     #[serde(default, deserialize_with = "present")]
-    path: Option<Node>,
+    path: Option<NodePath>,
     #[serde(rename = "type", default, deserialize_with = "present")]
     kind: Option<DeviceType>,
     #[serde(default, deserialize_with = "major")]
@@ -55,25 +52,45 @@ impl TryFrom<Keys> for DeviceRule {
 
     fn try_from(keys: Keys) -> Result<Self, &'static str> {
         let Keys { action, path, kind, major, minor, access } = keys;
-        let Some(Node { kind: kind_of_node, major: major_of_node, minor: minor_of_node }) = path else {
-            return Ok(Self { action, kind: kind.unwrap_or_default(), major, minor, access });
-        };
-        if kind.is_some() || major.is_some() || minor.is_some() {
+        if path.is_some() && (kind.is_some() || major.is_some() || minor.is_some()) {
             return Err(
                 "\"path\" says which device is meant; leave out either \"path\" or \"type\", \"major\" and \"minor\"",
             );
         }
-        let kind = match kind_of_node {
+        Ok(Self { action, path, kind: kind.unwrap_or_default(), major, minor, access })
+    }
+}
+
+impl DeviceRule {
+    /// Makes the rule one on this device alone.
+    pub(super) fn set(&mut self, node: Node) {
+        self.kind = match node.kind {
             device::Type::Block => DeviceType::Block,
             device::Type::Char => DeviceType::Char,
         };
-        Ok(Self { action, kind, major: Some(major_of_node), minor: Some(minor_of_node), access })
+        (self.major, self.minor) = (Some(node.major), Some(node.minor));
+    }
+}
+
+/// The absolute path of a device node.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "String")]
+pub(super) struct NodePath(pub(super) String);
+
+impl TryFrom<String> for NodePath {
+    type Error = String;
+
+    fn try_from(path: String) -> Result<Self, String> {
+        if path.starts_with('/') {
+            Ok(Self(path))
+        } else {
+            Err(format!("device path \"{path}\" must begin with a slash, such as \"/dev/null\""))
+        }
     }
 }
 
 /// The device that a node stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Its type.
     pub kind: device::Type,
@@ -81,45 +98,6 @@ pub struct Node {
     pub major: u32,
     /// Minor number.
     pub minor: u32,
-}
-
-impl Node {
-    /// The device of the node at a path, or of the one that a symbolic link there leads to.
-    ///
-    /// # Errors
-    ///
-    /// When there is no file, or one that is no device node.
-    pub fn at(path: &Path) -> io::Result<Self> {
-        let metadata = fs::metadata(path)?;
-        let kind = if metadata.file_type().is_block_device() {
-            device::Type::Block
-        } else if metadata.file_type().is_char_device() {
-            device::Type::Char
-        } else {
-            return Err(io::Error::other("no device node"));
-        };
-        let number = metadata.rdev();
-        // Both fit: the kernel has 12 and 20 bits for them.
-        Ok(Self { kind, major: libc::major(number), minor: libc::minor(number) })
-    }
-}
-
-impl TryFrom<String> for Node {
-    type Error = String;
-
-    fn try_from(path: String) -> Result<Self, String> {
-        if !path.starts_with('/') {
-            return Err(format!("device path \"{path}\" must begin with a slash, such as \"/dev/null\""));
-        }
-        Self::at(Path::new(&path)).map_err(|error| {
-            let reason = error.to_string();
-            let reason = reason.split(" (os error").next().unwrap_or_default();
-            format!(
-                "device path \"{path}\": {reason}; write the path of a device node that is there, or \"type\", \"major\" and \
-                 \"minor\""
-            )
-        })
-    }
 }
 
 impl Rule for DeviceRule {

@@ -1,15 +1,18 @@
 //! The policy file as text: reading it, identifying it, parsing it.
 
 use std::{
+    borrow::Cow,
+    collections::HashMap,
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, de::IgnoredAny};
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
-use super::{Policy, PolicyError, strict::Strict};
+use super::{Machine, Policy, PolicyError, Resolved, strict::Strict};
 
 /// More than any policy needs (100,000 networks are 2 MiB), and little enough to read `/dev/zero` to its end.
 const MAX_LEN: u64 = 64 << 20;
@@ -66,6 +69,15 @@ impl Document {
         Ok(policy)
     }
 
+    /// Parses the text, and looks up what depends on the machine.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Document::parse`] and [`Policy::resolve`].
+    pub fn resolve(&self, machine: &impl Machine) -> Result<Resolved, PolicyError> {
+        self.parse()?.resolve(self, machine)
+    }
+
     /// Whether the policy has a process section, be it one that says the same as if it were left out.
     #[must_use]
     pub fn has_process_section(&self) -> bool {
@@ -74,6 +86,24 @@ impl Document {
             process: Option<IgnoredAny>,
         }
         serde_json::from_slice(&self.text).is_ok_and(|Sections { process }| process.is_some())
+    }
+
+    /// The line, from 1, in which the value at a JSON pointer (RFC 6901) begins. `None` where there is no such value.
+    #[must_use]
+    pub fn line_of(&self, pointer: &str) -> Option<usize> {
+        let text = str::from_utf8(&self.text).ok()?;
+        let mut value: &RawValue = serde_json::from_str(text).ok()?;
+        for step in pointer.split('/').skip(1) {
+            let step = step.replace("~1", "/").replace("~0", "~");
+            value = match step.parse::<usize>() {
+                Ok(index) if value.get().starts_with('[') => {
+                    serde_json::from_str::<Vec<&RawValue>>(value.get()).ok()?.get(index).copied()?
+                }
+                _ => serde_json::from_str::<HashMap<Cow<str>, &RawValue>>(value.get()).ok()?.remove(&*step)?,
+            };
+        }
+        let offset = value.get().as_ptr().addr() - text.as_ptr().addr();
+        Some(1 + text[..offset].matches('\n').count())
     }
 
     /// Where the document came from.

@@ -8,6 +8,8 @@ use std::{
 
 use serde_path_to_error::Segment;
 
+use super::Document;
+
 /// How alike two words must be (Jaro-Winkler, 0 to 1) for one to be suggested for the other.
 const ALIKE: f64 = 0.8;
 
@@ -64,6 +66,12 @@ impl PolicyError {
             column: error.column(),
             message: without_position(error),
         }
+    }
+
+    /// What is wrong with the value at a JSON pointer of a document that could be parsed.
+    pub(super) fn at(document: &Document, pointer: String, message: &str) -> Self {
+        let line = document.line_of(&pointer).unwrap_or(1);
+        Self::Invalid { path: document.path().to_owned(), pointer, line, message: one_line(message) }
     }
 
     pub(super) fn invalid(path: &Path, place: &serde_path_to_error::Path, error: &serde_json::Error) -> Self {

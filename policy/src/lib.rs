@@ -1,7 +1,8 @@
 //! The policy, as its JSON file says it: parsed into types that can't hold nonsense.
 //!
 //! Every check happens here, while parsing, so that an error can name the place in the file. What these types hold is
-//! what the user meant; turning it into lookup tables is [`compile`]'s business.
+//! what the user meant. [`Policy::resolve`] then looks up what depends on the machine, and [`compile`] turns the
+//! result into lookup tables.
 #![forbid(unsafe_code)]
 
 pub mod compile;
@@ -14,14 +15,13 @@ mod net;
 mod option;
 mod port;
 mod process;
+mod resolve;
 mod section;
 mod socket;
 mod sockopt;
 mod strict;
 mod sysctl;
 mod unix;
-
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +34,7 @@ pub use net::{NetRule, Op, Protocol};
 pub use option::{level_names, option_names};
 pub use port::PortRange;
 pub use process::{Architecture, Isolation, KeptCapability, Part, ProcessSection, SocketFamily};
+pub use resolve::{Machine, Resolved};
 pub use section::{Action, Rule, Section};
 pub use socket::{Family, SocketProtocol, SocketRule, SocketType, protocol_name};
 pub use sockopt::{Level, LevelOption, SockoptRule, parse_sockopt};
@@ -76,18 +77,6 @@ pub struct Policy {
     /// What keeps the command inside beside these rules.
     #[serde(default, deserialize_with = "process::section")]
     pub process: ProcessSection,
-}
-
-impl Policy {
-    /// Reads and parses a policy file.
-    ///
-    /// # Errors
-    ///
-    /// When the file can't be read or isn't a valid policy; the error names the file and the place in it.
-    pub fn read(path: &Path) -> Result<(Self, Document), PolicyError> {
-        let document = Document::read(path)?;
-        Ok((document.parse()?, document))
-    }
 }
 
 section::words! {

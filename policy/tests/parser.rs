@@ -6,12 +6,13 @@ mod oracle;
 
 use std::path::Path;
 
+use generate::Memory;
 use policy::{Document, compile::Tables};
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 /// Parses and compiles. Wrong is only an error that is hard to read.
 fn read(text: Vec<u8>) -> Result<(), TestCaseError> {
-    match Document::new(Path::new("folder/p.json"), text).parse() {
+    match Document::new(Path::new("folder/p.json"), text).resolve(&Memory) {
         Ok(policy) => {
             let _ = Tables::compile(&policy);
         }

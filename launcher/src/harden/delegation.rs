@@ -34,10 +34,7 @@ use crate::{
     mounts::Mount,
     user::{Identity, local_ids, local_name},
 };
-use policy::{
-    compile::UnixTables,
-    {Action, Section, SocketPattern, UnixRule},
-};
+use policy::{Action, Section, SocketPattern, UnixRule, compile::UnixTables};
 
 /// Where services of the system listen that run commands, start processes or containers, or have it done: a folder, and what is
 /// below it. `*` is any name.

@@ -409,6 +409,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 mod tests {
     use std::collections::HashSet;
 
+    use crate::machine::ThisMachine;
     use policy::{Document, compile::Tables};
 
     use super::*;
@@ -427,7 +428,7 @@ mod tests {
     fn policies_are_valid() {
         for (family, vector) in chosen(&[]).unwrap() {
             let text = runner::policy(vector.policy, &Process::default(), 1, 2);
-            let policy = Document::new(family.as_ref(), text.into()).parse().unwrap();
+            let policy = Document::new(family.as_ref(), text.into()).resolve(&ThisMachine).unwrap();
             Tables::compile(&policy).unwrap();
         }
     }

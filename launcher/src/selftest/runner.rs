@@ -33,6 +33,7 @@ use crate::{
     attach::Attached,
     cgroup::{Hierarchy, Leaf, reap_of},
     load::Loaded,
+    machine::ThisMachine,
 };
 
 use super::{
@@ -187,7 +188,7 @@ impl Runner {
     /// A cgroup with the policy's programs on it.
     fn control(&self, vector: &Vector) -> anyhow::Result<Attached> {
         let text = policy(vector.policy, &Process::default(), self.ear.port, self.served);
-        let policy = Document::new(Path::new("selftest"), text.into()).parse()?;
+        let policy = Document::new(Path::new("selftest"), text.into()).resolve(&ThisMachine)?;
         let loaded = Loaded::new(&Tables::compile(&policy)?)?;
         Ok(Attached::new(loaded, Leaf::create(&self.hierarchy)?)?)
     }

@@ -18,7 +18,7 @@ pub use sockopt::SockoptTables;
 pub use sysctl::SysctlTables;
 pub use unix::UnixTables;
 
-use crate::{Mode, Part, Policy, Record};
+use crate::{Mode, Part, Record, Resolved};
 
 /// A compiled policy.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Tables {
     /// # Errors
     ///
     /// When the rules need larger tables than the kernel side can have.
-    pub fn compile(policy: &Policy) -> Result<Self, CompileError> {
+    pub fn compile(policy: &Resolved) -> Result<Self, CompileError> {
         let flows = policy.record == Record::Flows;
         let network = policy.network.as_ref().map(NetTables::compile);
         let sockets = SocketTables::compile(policy.sockets.as_ref(), network.as_ref(), flows);

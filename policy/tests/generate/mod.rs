@@ -13,7 +13,7 @@ use std::{fmt, path::Path};
 
 use common::{
     Decision,
-    device::Request as DeviceRequest,
+    device::{Request as DeviceRequest, Type},
     net::{Address, Op, Protocol, Request},
     socket::Request as SocketRequest,
     sockopt::{Request as SockoptRequest, access},
@@ -21,8 +21,8 @@ use common::{
     unix::Peer,
 };
 use policy::{
+    DeviceNode, Document, Machine, Resolved,
     compile::{DeviceTables, NetTables, SocketTables, SockoptTables, SysctlTables, UnixTables},
-    {Document, Policy},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::{Map, Value, json};
@@ -36,7 +36,7 @@ const REQUESTS: usize = 24;
 #[derive(Clone)]
 pub struct Case {
     pub json: String,
-    pub policy: Policy,
+    pub policy: Resolved,
     pub nets: Vec<Net>,
     pub devices: Vec<Device>,
     pub sysctls: Vec<Sysctl>,
@@ -122,9 +122,24 @@ fn policy_with(rules: usize) -> impl Strategy<Value = Value> {
 }
 
 /// Parses a policy that is valid.
-pub fn parse(json: &str) -> Policy {
+pub fn parse(json: &str) -> Resolved {
     let document = Document::new(Path::new("generated.json"), json.as_bytes().to_vec());
-    document.parse().unwrap_or_else(|error| panic!("{error}\n{json}"))
+    document.resolve(&Memory).unwrap_or_else(|error| panic!("{error}\n{json}"))
+}
+
+/// A machine with some of the devices that Linux always has (drivers/char/mem.c).
+pub struct Memory;
+
+impl Machine for Memory {
+    fn device(&self, path: &Path) -> Result<DeviceNode, String> {
+        let minor = match path.to_str() {
+            Some("/dev/null") => 3,
+            Some("/dev/zero") => 5,
+            Some("/dev/full") => 7,
+            _ => return Err("no device node".to_owned()),
+        };
+        Ok(DeviceNode { kind: Type::Char, major: 1, minor })
+    }
 }
 
 /// Sections with up to `few` rules of the one kind, or now and then with as many as there can be of the other.
