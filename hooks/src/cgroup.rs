@@ -11,7 +11,9 @@ use launcher::cgroup::{CgroupError, Hierarchy, is_populated, processes};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
-use crate::container::Container;
+use report::Container;
+
+use crate::container::folder_name;
 
 /// Where engines expect cgroups. Runtimes tell by the type of this very file system whether a host has cgroup v2 alone.
 const USUAL_MOUNT: &str = "/sys/fs/cgroup";
@@ -164,7 +166,7 @@ impl Own {
 
     /// Makes a cgroup for a container that has none of version 2, since its runtime uses version 1.
     fn make(mount: &Path, container: &Container, pid: u32, from: PathBuf) -> Result<Self, PlaceError> {
-        let path = mount.join(format!("{PREFIX}{}", container.name()));
+        let path = mount.join(format!("{PREFIX}{}", folder_name(container)));
         // A container of this id may have left one behind. It can be removed unless there are processes in it.
         let made = match fs::create_dir(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

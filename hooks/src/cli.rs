@@ -8,7 +8,8 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use launcher::{cli::parse, exit, text::OneLine};
+use launcher::{cli::parse, exit};
+use report::text::OneLine;
 
 use crate::{
     container::{Stage, Told},

@@ -6,13 +6,13 @@ use std::{
     fs,
     io::{self, Read},
     os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context as _, anyhow, ensure};
 use nix::fcntl::OFlag;
 use oci_spec::runtime::{ContainerState, State};
-use serde::{Deserialize, Serialize};
+use report::Container;
 
 use crate::config::Config;
 
@@ -40,17 +40,6 @@ pub enum Stage {
     CreateRuntime,
     /// It is no more.
     Poststop,
-}
-
-/// A container.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub struct Container {
-    /// Its id, unique among the containers of one runtime.
-    pub id: String,
-    /// The folder of its configuration.
-    pub bundle: PathBuf,
-    /// What its engine and its user have noted about it.
-    pub annotations: BTreeMap<String, String>,
 }
 
 /// What a runtime tells its hooks.
@@ -110,23 +99,21 @@ impl Told {
     }
 }
 
-impl Container {
-    /// A name for the container's folder. See [`name_of`].
-    #[must_use]
-    pub fn name(&self) -> String {
-        name_of(&self.id)
-    }
+/// A name for a container's folder. See [`name_of`].
+#[must_use]
+pub fn folder_name(container: &Container) -> String {
+    name_of(&container.id)
+}
 
-    /// Reads the container's configuration, which its runtime has read before.
-    ///
-    /// # Errors
-    ///
-    /// When it can't be read, or another program may read something else in it.
-    pub fn config(&self) -> anyhow::Result<Config> {
-        let path = self.bundle.join("config.json");
-        let text = read(&path).with_context(|| path.display().to_string())?;
-        Config::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
-    }
+/// Reads a container's configuration, which its runtime has read before.
+///
+/// # Errors
+///
+/// When it can't be read, or another program may read something else in it.
+pub fn config_of(container: &Container) -> anyhow::Result<Config> {
+    let path = container.bundle.join("config.json");
+    let text = read(&path).with_context(|| path.display().to_string())?;
+    Config::parse(&text).map_err(|error| anyhow!("{}: {error}", path.display()))
 }
 
 /// The most that is read of a configuration, in bytes: more than any engine writes.

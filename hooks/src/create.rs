@@ -4,13 +4,14 @@ use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 use launcher::load::{Fresh, Link};
 use policy::compile::Tables;
+use report::Container;
 
 use crate::{
     annotations::AnnotationError,
     capabilities::{evading, require_acceptance},
     cgroup::Own,
     cli::tell,
-    container::Container,
+    container::config_of,
     container_policy,
     gc::reap,
     log::LogFile,
@@ -33,7 +34,7 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     let settings = Settings::read()?;
     let wanted = settings.wanted(&container.annotations)?.ok_or(AnnotationError::NoPolicy)?;
     let (document, policy) = container_policy::read(&wanted.policy)?;
-    let config = container.config()?;
+    let config = config_of(&container)?;
     let apart = process::check(pid)?;
     // The programs are no guard against whoever can send past them, or take them off.
     let evading = evading(&config, &policy, apart);

@@ -17,7 +17,7 @@ pub mod log;
 pub mod note;
 pub mod pins;
 pub mod process;
-pub mod report;
+pub mod records;
 pub mod runtime;
 pub mod settings;
 pub mod stop;

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
-use launcher::report::LOG_FOLDER;
+use launcher::destination::LOG_FOLDER;
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat, renameat},

@@ -12,7 +12,9 @@ use launcher::load::{pin_note, read_note};
 use policy::Mode;
 use serde::{Deserialize, Serialize};
 
-use crate::{cgroup::Place, container::Container, log::LogFile};
+use report::Container;
+
+use crate::{cgroup::Place, log::LogFile};
 
 /// The note's name in the container's folder. No map and no hook has it.
 const NAME: &str = "NOTE";

@@ -18,7 +18,9 @@ use nix::{
     fcntl::{Flock, FlockArg},
 };
 
-use crate::container::Container;
+use report::Container;
+
+use crate::container::folder_name;
 
 /// The folder of all containers, for root's eyes only.
 const FOLDER: &str = "/sys/fs/bpf/guard-run";
@@ -79,7 +81,7 @@ impl Pins {
         if !is_there()? {
             return Ok(None);
         }
-        let folder = Path::new(FOLDER).join(container.name());
+        let folder = Path::new(FOLDER).join(folder_name(container));
         loop {
             match lock(&folder, FlockArg::LockExclusive) {
                 Ok(Some(lock)) => return Ok(Some(Self { folder, lock })),
@@ -180,7 +182,7 @@ impl Draft {
             return Err(PinError::NoBpfFs);
         }
         bpffs::make_at_top(Path::new(FOLDER))?;
-        let name = container.name();
+        let name = folder_name(container);
         let folder = unfinished(&Path::new(FOLDER).join(&name));
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {

@@ -3,8 +3,9 @@
 use anyhow::{Context as _, ensure};
 use common::record::Hook;
 use launcher::load::{Link, RecordMaps};
+use report::Container;
 
-use crate::{cli::tell, container::Container, log::LogFile, note::Note, pins::Pins, report::Report};
+use crate::{cli::tell, log::LogFile, note::Note, pins::Pins, records::log_of};
 
 /// Writes the log of a container that is no more, and removes its guard. Nothing is left to do where there is none, be
 /// it that it was not guarded or that all has been done before.
@@ -46,7 +47,7 @@ pub fn has_ended(pins: &Pins, note: &Note) -> bool {
 pub fn conclude(pins: Pins, note: Note) -> anyhow::Result<()> {
     let (place, log, started, id) = (note.place.clone(), note.log.clone(), note.started, note.container.id.clone());
     let maps = RecordMaps::open(pins.folder())?;
-    let report = Report::new(note, maps).context("reading the records")?;
+    let report = log_of(note, maps).context("reading the records")?;
     if let Err(error) = log.write(&report) {
         let failed = format!("can't write the log {}: {error:#}", log.path().display());
         let usual = LogFile::usual(started, &id).and_then(|usual| usual.write(&report).map(|()| usual));

@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use common::net::{Address, Op, Protocol, Request};
 use policy::{self, Action, Document, Policy, compile::Tables};
+use report::text::pretty_json;
 
-use crate::{exit, machine::ThisMachine, text::pretty_json};
+use crate::{exit, machine::ThisMachine};
 
 /// A policy with all names resolved, and what follows from it.
 #[derive(Serialize)]

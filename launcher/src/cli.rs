@@ -13,6 +13,7 @@ use clap::{
     error::ErrorKind,
 };
 use clap_complete::Shell;
+use report::text::lines;
 
 use crate::{
     check,
@@ -24,7 +25,6 @@ use crate::{
     run::{self, Options},
     selftest,
     supervise::Wait,
-    text::lines,
     user::Identity,
 };
 

@@ -12,20 +12,20 @@ use policy::{
     Document, PolicyError, Resolved,
     compile::{Tables, UnixTables},
 };
+use report::text::{OneLine, lines};
 
 use crate::{
     attach::Attached,
     bpffs::{self, MOUNT},
     cgroup::{Hierarchy, Leaf},
+    destination::Destination,
     exit,
     harden::Hardening,
     load::{Loaded, load_one, spares_are_there},
     machine::ThisMachine,
     mounts::Mount,
     privilege,
-    report::Destination,
     sys::process::{Side, exit_now},
-    text::{OneLine, lines},
 };
 
 /// A policy that needs every program there is.

@@ -16,9 +16,10 @@ use policy::{
     DeviceAccess, DeviceNode, Document, Family, Machine as _, Mode, SocketProtocol, SocketType, canonical_name,
     compile::Tables, parse_sockopt, shared_space,
 };
+use report::{Cause, text::OneLine};
 use serde::de::DeserializeOwned;
 
-use crate::{events::Cause, exit, machine::ThisMachine, text::OneLine};
+use crate::{exit, machine::ThisMachine};
 
 /// A request to be judged.
 #[derive(Clone, Debug, Subcommand)]

@@ -4,14 +4,14 @@ use std::fs::File;
 
 use crate::{
     cgroup::{Hierarchy, reap},
+    destination::log_folder,
     exit,
     load::remove_spares,
     outlet::tell,
     privilege,
-    report::log_folder,
     target::sweep,
-    text::OneLine,
 };
+use report::text::OneLine;
 
 /// Removes every leaf in the hierarchy whose launcher is gone, and kills what still runs there; then, for root, the programs
 /// that are kept for the next run; then logs that were left half written in the folder for logs.

@@ -4,55 +4,15 @@
 use std::{
     fs,
     os::fd::{AsRawFd as _, OwnedFd, RawFd},
-    path::PathBuf,
 };
 
 use nix::sys::{
     socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getpeername, getsockname},
     stat::{SFlag, fstat, major, minor},
 };
-use serde::Serialize;
+use report::{Inherited, Object, Word};
 
 use crate::sys::process::duplicate_inherited;
-
-/// A descriptor that the command inherits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Inherited {
-    /// Its number.
-    pub fd: RawFd,
-    /// What it stands for.
-    #[serde(flatten)]
-    pub object: Object,
-}
-
-/// What a descriptor stands for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
-pub enum Object {
-    /// A socket.
-    Socket {
-        /// What it is, as /proc names it: `socket:[12345]`.
-        socket: String,
-        /// `inet`, `inet6`, `unix` or another family.
-        family: Option<String>,
-        /// The address that it is bound to.
-        local: Option<String>,
-        /// The address that it is connected to.
-        peer: Option<String>,
-    },
-    /// A device.
-    Device {
-        /// The path by which it was opened.
-        device: Option<PathBuf>,
-        /// `b` or `c`.
-        #[serde(rename = "type")]
-        kind: &'static str,
-        /// Major number.
-        major: u64,
-        /// Minor number.
-        minor: u64,
-    },
-}
 
 /// The sockets and devices among this process's descriptors that a command executed by it would have, if it were handed all.
 #[must_use]
@@ -71,7 +31,7 @@ fn describe(fd: RawFd) -> Option<Inherited> {
     let file = fstat(&copy).ok()?;
     let device = |kind| Object::Device {
         device: fs::read_link(format!("{DESCRIPTORS}/{fd}")).ok(),
-        kind,
+        kind: Word::Borrowed(kind),
         major: major(file.st_rdev),
         minor: minor(file.st_rdev),
     };

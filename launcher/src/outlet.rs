@@ -22,11 +22,11 @@ use nix::{
     },
     unistd::{Whence, ftruncate, getegid, geteuid, getgid, getsid, getuid, isatty, lseek, write},
 };
+use report::text::OneLine;
 
 use crate::{
     signals::enough,
     target::{Target, kind},
-    text::OneLine,
 };
 
 /// How long to wait, at the most, until something more is taken of what may also be left out, or somebody reads a FIFO.

@@ -7,54 +7,32 @@ use std::{
 };
 
 use nix::unistd::{SysconfVar, sysconf};
-use serde::Serialize;
+use report::{Details, Parent};
 
 /// How much of a command line is read, in bytes. Denials of many processes must not fill the memory.
 const MAX_ARGV: u64 = 1024;
 
-/// A process's parent.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-pub struct Parent {
-    /// Its process id.
-    pub pid: u32,
-    /// Its name.
-    pub comm: Option<String>,
+/// Looks at a process as it is now. What can't be read any more is left empty, and so is everything if the process
+/// was started after `boottime` (nanoseconds): then its number has been given to another one.
+#[must_use]
+pub fn read_details(pid: u32, boottime: u64) -> Details {
+    try_read(pid, boottime).unwrap_or_default()
 }
 
-/// What /proc tells of a process beyond what the kernel side has recorded.
-#[derive(Clone, Debug, Default, Serialize, PartialEq, Eq)]
-pub struct Details {
-    /// The file that it executes.
-    pub exe: Option<String>,
-    /// Its command line, cut after 1024 bytes.
-    pub argv: Option<Vec<String>>,
-    /// Its parent.
-    pub parent: Option<Parent>,
-}
-
-impl Details {
-    /// Looks at a process as it is now. What can't be read any more is left empty, and so is everything if the process
-    /// was started after `boottime` (nanoseconds): then its number has been given to another one.
-    #[must_use]
-    pub fn read(pid: u32, boottime: u64) -> Self {
-        Self::try_read(pid, boottime).unwrap_or_default()
+fn try_read(pid: u32, boottime: u64) -> io::Result<Details> {
+    // In the order in which they vanish: these two while the process is ending.
+    let folder = PathBuf::from(format!("/proc/{pid}"));
+    let exe = fs::read_link(folder.join("exe")).ok();
+    let argv = read_argv(&folder.join("cmdline")).ok();
+    let stat = Stat::read(pid)?;
+    if stat.started > boottime {
+        return Ok(Details::default());
     }
-
-    fn try_read(pid: u32, boottime: u64) -> io::Result<Self> {
-        // In the order in which they vanish: these two while the process is ending.
-        let folder = PathBuf::from(format!("/proc/{pid}"));
-        let exe = fs::read_link(folder.join("exe")).ok();
-        let argv = read_argv(&folder.join("cmdline")).ok();
-        let stat = Stat::read(pid)?;
-        if stat.started > boottime {
-            return Ok(Self::default());
-        }
-        Ok(Self {
-            exe: exe.map(|path| path.to_string_lossy().into_owned()),
-            argv: argv.filter(|argv| !argv.is_empty()),
-            parent: Some(Parent { pid: stat.parent, comm: Stat::read(stat.parent).ok().map(|stat| stat.comm) }),
-        })
-    }
+    Ok(Details {
+        exe: exe.map(|path| path.to_string_lossy().into_owned()),
+        argv: argv.filter(|argv| !argv.is_empty()),
+        parent: Some(Parent { pid: stat.parent, comm: Stat::read(stat.parent).ok().map(|stat| stat.comm) }),
+    })
 }
 
 /// Some of /proc/PID/stat (proc_pid_stat(5)).
@@ -113,10 +91,10 @@ mod tests {
 
     #[test]
     fn this_process_is_read_and_a_later_one_of_the_same_number_is_not() {
-        let details = Details::read(std::process::id(), u64::MAX);
+        let details = read_details(std::process::id(), u64::MAX);
         assert_eq!(details.argv, Some(std::env::args().collect()));
         assert_eq!(details.exe, Some(std::env::current_exe().unwrap().to_string_lossy().into_owned()));
         assert_eq!(details.parent.unwrap().pid, std::os::unix::process::parent_id());
-        assert_eq!(Details::read(std::process::id(), 0), Details::default());
+        assert_eq!(read_details(std::process::id(), 0), Details::default());
     }
 }

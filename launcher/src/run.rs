@@ -15,23 +15,28 @@ use nix::{
     unistd::{getegid, geteuid},
 };
 use policy::{Document, Mode, Record, compile::Tables};
+use report::{
+    CommandMeasures, CommandRun, Enforced, Event, Exit, HookCounts, InForce, Log, PolicySource, SCHEMA, User, Verdict,
+};
 
 use crate::{
     attach::Attached,
     cgroup::{Hierarchy, Leaf},
     command::Command,
-    events::{Clock, Event, Journal, Live, Verdict, open},
+    destination::Destination,
     exit,
-    harden::{Hardening, InForce},
+    harden::Hardening,
     inherited::inherited,
+    journal::{Journal, clock, open},
+    live::Live,
     load::{Flows, Loaded, Records},
     machine::ThisMachine,
     mounts::{MOUNTINFO, Mount},
     outlet::{Outlet, tell},
     privilege::{self, Operation},
-    report::{Destination, Enforced, Exit, HookReport, PolicySource, Report, SCHEMA, User},
     signals::Signals,
     supervise::{Wait, supervise},
+    sys::process::Change,
     target::Found,
     user::{Identity, local_name},
 };
@@ -111,23 +116,27 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     // From here on the leaf owns the guard: it holds whatever becomes of this process. All that is left to do is to remove
     // the leaf.
     privilege::keep(&[Operation::Leaf])?;
-    let mut journal = Journal::new(Clock::new()?, verdict(policy.mode), live);
+    let mut journal = Journal::new(clock()?, verdict(policy.mode), live);
     // What takes time to find out is found out while the command runs.
-    let mut report = Report {
+    let mut report = Log {
         schema: SCHEMA,
-        command: options.command.iter().map(|argument| argument.to_string_lossy().into_owned()).collect(),
-        user: user(options.user.as_ref()),
+        guarded: CommandRun {
+            command: options.command.iter().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+            user: user(options.user.as_ref()),
+            exit: Exit::default(),
+        },
         started,
         ended: started,
-        exit: Exit::default(),
         policy: PolicySource { path: document.path().to_owned(), sha256: document.sha256(), mode: policy.mode },
         enforced: Enforced {
             kernel: uname()?.release().to_string_lossy().into_owned(),
             cgroup: attached.leaf.path().to_owned(),
             hooks: Vec::new(),
-            unrestricted: tables.unrestricted(),
-            hardening: hardening.report(child.view.covered(), child.view.crowded()),
-            inherited: inherited.into_iter().filter(|inherited| hardening.hands_on(inherited.fd)).collect(),
+            unrestricted: tables.unrestricted().into_iter().map(ToOwned::to_owned).collect(),
+            measures: CommandMeasures {
+                hardening: hardening.report(child.view.covered(), child.view.crowded()),
+                inherited: inherited.into_iter().filter(|inherited| hardening.hands_on(inherited.fd)).collect(),
+            },
         },
         lost: 0,
         events: Vec::new(),
@@ -141,7 +150,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let outcome = supervise(&mut attached, &child, &signals, &mut journal, options.wait)?;
     // Nobody is left in the leaf, so the counts are final.
     report.ended = Timestamp::now();
-    report.exit = Exit::new(outcome.end, outcome.killed);
+    report.guarded.exit = exit_of(outcome.end, outcome.killed);
     report.enforced.hooks = hooks(&attached, policy.mode)?;
     report.lost = report.enforced.hooks.iter().map(|hook| hook.unrecorded).sum();
     if let Some(records) = &mut attached.records {
@@ -188,18 +197,29 @@ fn verdict(mode: Mode) -> Verdict {
     }
 }
 
+/// The end of a command of which this many processes were killed.
+fn exit_of(change: Change, killed: usize) -> Exit {
+    match change {
+        Change::Exited(code) => Exit { code: Some(code), signal: None, killed },
+        Change::Signaled(signal) | Change::Stopped(signal) | Change::Trapped(signal) => {
+            Exit { code: None, signal: Some(signal), killed }
+        }
+        Change::Continued => Exit { code: None, signal: None, killed },
+    }
+}
+
 fn user(identity: Option<&Identity>) -> User {
     let (uid, gid) = identity.map_or_else(|| (geteuid(), getegid()), |identity| (identity.uid, identity.gid));
     User { uid: uid.as_raw(), gid: gid.as_raw(), name: local_name(uid) }
 }
 
-fn hooks(attached: &Attached, mode: Mode) -> anyhow::Result<Vec<HookReport>> {
+fn hooks(attached: &Attached, mode: Mode) -> anyhow::Result<Vec<HookCounts>> {
     let Some(records) = &attached.records else { return Ok(Vec::new()) };
     let programs = attached.programs.iter();
     let reports = programs.map(|program| {
         let counters = records.counters(program.hook).context("reading the counters")?;
         let identity = program.identify().context("asking for a program's id")?;
-        Ok(HookReport::new(program.hook, identity, counters, mode))
+        Ok(HookCounts::new(program.hook, identity, counters, mode))
     });
     reports.collect()
 }
@@ -223,15 +243,15 @@ fn settle(flows: &Flows) -> anyhow::Result<()> {
 }
 
 /// Writes the log, says what is to be said, and finds the exit status.
-fn conclude(options: &Options, log: &mut Destination, report: &Report) -> anyhow::Result<u8> {
+fn conclude(options: &Options, log: &mut Destination, report: &Log<CommandRun>) -> anyhow::Result<u8> {
     if let Err(error) = log.write(report) {
         write_elsewhere(log, &error, report)?;
         return Ok(exit::FAILURE);
     }
-    if report.enforced.hardening.isolation == InForce::CgroupOnly && options.verbosity >= 0 {
+    if report.enforced.measures.hardening.isolation == InForce::CgroupOnly && options.verbosity >= 0 {
         tell("isolation is \"cgroup-only\": this was no boundary, a command can leave its cgroup");
     }
-    let crowded = &report.enforced.hardening.crowded;
+    let crowded = &report.enforced.measures.hardening.crowded;
     if !crowded.is_empty() && options.verbosity >= 0 {
         tell(&format!(
             "too many users have folders in {}: sockets in some of them were not covered",
@@ -247,7 +267,7 @@ fn conclude(options: &Options, log: &mut Destination, report: &Report) -> anyhow
         tell(&format!("{lost} connections and datagrams are in no flow: there were too many kinds"));
     }
     let refused = report.enforced.hooks.iter().any(|hook| hook.denied + hook.audited > 0);
-    Ok(match (&report.exit, options.fail_on_deny) {
+    Ok(match (&report.guarded.exit, options.fail_on_deny) {
         (Exit { code: Some(exit::OK), .. }, Some(status)) if refused => status,
         (Exit { code: Some(code), .. }, _) => *code,
         (Exit { signal: Some(signal), .. }, _) => exit::SIGNALED + u8::try_from(*signal).unwrap_or(0),
@@ -256,7 +276,7 @@ fn conclude(options: &Options, log: &mut Destination, report: &Report) -> anyhow
 }
 
 /// Writes a log that can't be where it should to where the user can see it, or else to the folder for logs.
-fn write_elsewhere(log: &Destination, error: &io::Error, report: &Report) -> anyhow::Result<()> {
+fn write_elsewhere(log: &Destination, error: &io::Error, report: &Log<CommandRun>) -> anyhow::Result<()> {
     if !matches!(log, Destination::Stderr) {
         tell(&format!("can't write the log {log}: {error}; here it is instead"));
         if Destination::Stderr.write(report).is_ok() {

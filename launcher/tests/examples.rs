@@ -9,11 +9,11 @@ use std::{
 
 use clap::Parser;
 use launcher::{
-    events::Cause,
     explain::{Request, judge},
     machine::ThisMachine,
 };
 use policy::{Document, compile::Tables};
+use report::Cause;
 
 /// A line of a table, up to the arrow, as `guard-run explain` takes it.
 #[derive(Parser)]

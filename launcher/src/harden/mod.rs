@@ -20,8 +20,8 @@ mod walk;
 use std::{borrow::Cow, os::fd::RawFd, path::Path};
 
 use nix::{errno::Errno, sys::prctl, unistd::Pid};
+use report::InForce;
 use seccompiler::BpfProgram;
-use serde::Serialize;
 
 pub use view::View;
 
@@ -34,7 +34,7 @@ use crate::{
 use delegation::{Covers, Doors};
 use handed::Handed;
 use limits::Limits;
-use policy::{Architecture, Isolation, Mode, Part, Policy, ProcessSection, Section, SocketFamily, UnixRule};
+use policy::{Isolation, Mode, Part, Policy, ProcessSection, Section, UnixRule};
 use scope::Scope;
 
 /// Why a command can't be kept inside on this machine.
@@ -106,43 +106,6 @@ pub struct Hardening {
     first_closed: Option<RawFd>,
     /// The folders among those that it does get.
     folders: Vec<Handed>,
-}
-
-/// What was in force, for the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HardeningReport {
-    /// How much.
-    pub isolation: InForce,
-    /// The parts.
-    pub parts: Vec<Part>,
-    /// The parts that the policy does without.
-    pub loosened: Vec<Part>,
-    /// The capabilities that a root command kept.
-    pub capabilities: Vec<String>,
-    /// The families of sockets that it could use beside those that it can in any case.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub families: Vec<SocketFamily>,
-    /// The architectures beside the machine's own whose system calls it could use. No filter saw these.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub architectures: Vec<Architecture>,
-    /// The sockets of services that run commands for others, from which it was kept, and the folders with such sockets. These
-    /// have a slash at their end.
-    pub covered: Vec<String>,
-    /// The folders in which other users had so many folders of their own that not all were covered.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub crowded: Vec<String>,
-}
-
-/// How much was in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum InForce {
-    /// All but what the policy names.
-    Full,
-    /// The programs on the cgroup alone. No boundary.
-    CgroupOnly,
-    /// The same, since audit mode refuses nothing.
-    Audit,
 }
 
 impl Hardening {
@@ -251,13 +214,13 @@ impl Hardening {
 
     /// For the log, with the sockets that the command was kept from, and the folders in which some may be left.
     #[must_use]
-    pub fn report(&self, covered: Vec<String>, crowded: Vec<String>) -> HardeningReport {
+    pub fn report(&self, covered: Vec<String>, crowded: Vec<String>) -> report::Hardening {
         let full = self.isolation == InForce::Full;
         // An ordinary user's command can't gain privileges, whatever the policy says (privilege::begin).
         let always = |part| part == Part::Privileges && !privilege::is_root();
         let loosened = |part| !always(part) && (!full || self.section.allows(part));
         let (loosened, parts) = Part::ALL.iter().partition(|part| loosened(**part));
-        HardeningReport {
+        report::Hardening {
             isolation: self.isolation,
             parts,
             loosened,

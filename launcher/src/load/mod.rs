@@ -39,9 +39,10 @@ use self::unix::{Facts, inactive_lsm, lsm_function};
 use crate::{
     cgroup::Leaf,
     privilege::{self, Operation},
-    sys::bpf::{self, ProgramIdentity},
+    sys::bpf,
 };
 use policy::compile::Tables;
+use report::ProgramIdentity;
 
 /// The eBPF programs.
 #[allow(clippy::unreadable_literal)] // generated

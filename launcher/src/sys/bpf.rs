@@ -15,6 +15,7 @@ use aya_obj::generated::{
     BPF_F_ALLOW_MULTI, BPF_F_QUERY_EFFECTIVE, bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_prog_info,
     bpf_prog_type,
 };
+use report::ProgramIdentity;
 
 /// How often a program is loaded. The verifier gives up (`EAGAIN`) as soon as there is a signal, also one that only stops and
 /// continues this process (`signal_pending` in kernel/bpf/verifier.c); by the next time it has been dealt with.
@@ -230,15 +231,6 @@ pub fn first_element(map: BorrowedFd<'_>, size: u32) -> io::Result<Vec<u8>> {
     bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attributes)?;
     value.truncate(size as usize);
     Ok(value)
-}
-
-/// What the kernel knows a program by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProgramIdentity {
-    /// Its id, as `bpftool prog show id` takes it.
-    pub id: u32,
-    /// SHA-1 of its instructions, cut to 8 bytes.
-    pub tag: [u8; 8],
 }
 
 /// Asks the kernel what it knows a program by.

@@ -1,20 +1,18 @@
 //! What the command reached.
 
-use std::{rc::Rc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use aya::maps::MapError;
 use common::flow::{INCOMING, Key, TCP, Tally};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Clock, Process, comm, nanoseconds, net::Network};
-use crate::{load::Flows, process::Details};
+use crate::{Clock, Details, Network, Process, Word, event::comm, nanoseconds};
 
 /// All that one process and one peer had to do with each other by one protocol, port and direction.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Flow {
     /// `outgoing` where the process began, `incoming` where the peer did.
-    pub direction: &'static str,
+    pub direction: Word,
     /// The peer. The port is the peer's of an outgoing flow, the process's own of an incoming one.
     pub network: Network,
     /// Who made the socket, or the one that listened. `None` where the kernel did.
@@ -33,7 +31,7 @@ pub struct Flow {
 }
 
 /// How much there was of a flow.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Extent {
     /// TCP.
@@ -53,7 +51,7 @@ pub enum Extent {
 }
 
 /// What went each way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Transfer {
     /// To the peer.
     pub sent: u64,
@@ -64,7 +62,7 @@ pub struct Transfer {
 impl Flow {
     /// A flow, from what the kernel side has counted.
     #[must_use]
-    pub fn new(key: &Key, tally: &Tally, details: Rc<Details>, clock: &Clock) -> Self {
+    pub fn new(key: &Key, tally: &Tally, details: Arc<Details>, clock: &Clock) -> Self {
         let Tally { owner, begun, ended, .. } = *tally;
         let process = Process { pid: owner.pid, uid: owner.uid, comm: comm(owner.comm), details };
         let extent = if key.protocol == TCP {
@@ -74,7 +72,7 @@ impl Flow {
             Extent::Datagrams { datagrams: Transfer { sent: begun, received: ended } }
         };
         Self {
-            direction: if key.direction == INCOMING { "incoming" } else { "outgoing" },
+            direction: if key.direction == INCOMING { "incoming" } else { "outgoing" }.into(),
             network: Network::new(key.address, key.port, key.protocol.into()),
             process: (owner.pid != 0).then_some(process),
             extent,
@@ -83,17 +81,6 @@ impl Flow {
             last: clock.time(tally.last),
         }
     }
-}
-
-/// How many connections have not ended.
-///
-/// # Errors
-///
-/// When the kernel refuses to read the map.
-pub fn open(flows: &Flows) -> Result<u64, MapError> {
-    let open =
-        |(key, tally): (Key, Tally)| if key.protocol == TCP { tally.begun.saturating_sub(tally.ended) } else { 0 };
-    flows.all().map(|flow| flow.map(open)).sum()
 }
 
 #[cfg(test)]
@@ -108,8 +95,8 @@ mod tests {
     use super::*;
 
     fn shown(key: Key, tally: Tally) -> Value {
-        let clock = Clock::new().unwrap();
-        serde_json::to_value(Flow::new(&key, &tally, Rc::default(), &clock)).unwrap()
+        let clock = Clock::new(Timestamp::UNIX_EPOCH, jiff::SignedDuration::ZERO);
+        serde_json::to_value(Flow::new(&key, &tally, Arc::default(), &clock)).unwrap()
     }
 
     const TALLY: Tally = Tally {

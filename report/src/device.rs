@@ -1,21 +1,21 @@
 //! Device denials.
 
-use std::{fmt, fs};
+use std::fmt;
 
 use common::{device, record::DeviceSubject};
 use policy::access_letters;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Recorded, Subject};
+use crate::{Names, Recorded, Subject, Word};
 
 /// A device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Device {
     /// Its usual node, where the kernel knows one. Not necessarily the one that was opened.
     pub path: Option<String>,
     /// `b` or `c`.
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub kind: Word,
     /// Major number.
     pub major: u32,
     /// Minor number.
@@ -41,15 +41,12 @@ impl Recorded for DeviceSubject {
         "device"
     }
 
-    fn describe(&self) -> Subject {
+    fn describe(&self, names: &impl Names) -> Subject {
         let (kind, class) = if self.kind == device::Type::Block as u32 { ("b", "block") } else { ("c", "char") };
-        // The kernel's own name for the device, below /dev (Documentation/admin-guide/sysfs-rules.rst).
-        let properties = fs::read_to_string(format!("/sys/dev/{class}/{}:{}/uevent", self.major, self.minor));
-        let properties = properties.unwrap_or_default();
-        let name = properties.lines().find_map(|line| line.strip_prefix("DEVNAME="));
+        let name = names.device(class, self.major, self.minor);
         Subject::Device(Device {
             path: name.map(|name| format!("/dev/{name}")),
-            kind,
+            kind: kind.into(),
             major: self.major,
             minor: self.minor,
             access: access_letters(self.access),

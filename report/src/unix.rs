@@ -6,18 +6,18 @@ use common::{
     record::UnixSubject,
     unix::{Kind, Op},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Recorded, Subject};
+use crate::{Names, Recorded, Subject, Word};
 
 /// A peer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Unix {
     /// Its path (by hooks that see no more: as it was spelled), `@` and its abstract name, or `unnamed`. Bytes that are
     /// no text are escaped, as is the backslash.
     pub path: String,
     /// `connect` or `send`.
-    pub operation: &'static str,
+    pub operation: Word,
 }
 
 impl fmt::Display for Unix {
@@ -33,7 +33,7 @@ impl Recorded for UnixSubject {
         "unix"
     }
 
-    fn describe(&self) -> Subject {
+    fn describe(&self, _: &impl Names) -> Subject {
         let name = self.name.get(..usize::from(self.length)).unwrap_or(&self.name);
         let path = match Kind::from_number(self.kind.into()) {
             Kind::UNNAMED => "unnamed".to_owned(),
@@ -42,7 +42,7 @@ impl Recorded for UnixSubject {
             _ => escaped(name),
         };
         let operation = if self.op == Op::Connect as u32 { "connect" } else { "send" };
-        Subject::Unix(Unix { path, operation })
+        Subject::Unix(Unix { path, operation: operation.into() })
     }
 }
 

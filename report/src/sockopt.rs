@@ -4,21 +4,21 @@ use std::fmt;
 
 use common::{record::SockoptSubject, sockopt::access};
 use policy::{Level, LevelOption};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Recorded, Subject};
+use crate::{Names, Recorded, Subject, Word};
 
 /// A socket option.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Sockopt {
     /// Its level, by name if it has one.
-    pub level: Level,
+    pub level: NameOrNumber,
     /// The option, by name if it has one.
-    pub option: LevelOption,
+    pub option: NameOrNumber,
     /// `get` or `set`.
-    pub access: &'static str,
+    pub access: Word,
     /// The value that was to be set.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
     /// How many bytes the value has: that one, or the one that the kernel had already found. Negative if the caller says
     /// so.
@@ -27,8 +27,35 @@ pub struct Sockopt {
     pub advisory: bool,
 }
 
+/// A name, or the number of what has none.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum NameOrNumber {
+    /// The number.
+    Number(i32),
+    /// The name.
+    Name(String),
+}
+
+impl NameOrNumber {
+    /// What is shown as its name if it has one, and otherwise as its number. No name is a number.
+    fn of(shown: impl fmt::Display) -> Self {
+        let text = shown.to_string();
+        text.parse().map_or(Self::Name(text), Self::Number)
+    }
+}
+
+impl fmt::Display for NameOrNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
 /// A value that was to be set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Value {
     /// One of 1 or 4 bytes, which nearly all options have.
@@ -82,13 +109,13 @@ impl Recorded for SockoptSubject {
         "sockopt"
     }
 
-    fn describe(&self) -> Subject {
+    fn describe(&self, _: &impl Names) -> Subject {
         let Self { level, option, access, length, value } = *self;
         let set = access == access::SET;
         Subject::Sockopt(Sockopt {
-            level: Level(level),
-            option: LevelOption { level, number: option },
-            access: if set { "set" } else { "get" },
+            level: NameOrNumber::of(Level(level)),
+            option: NameOrNumber::of(LevelOption { level, number: option }),
+            access: if set { "set" } else { "get" }.into(),
             value: set.then(|| Value::new(value, length)),
             length,
             advisory: true,

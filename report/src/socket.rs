@@ -7,15 +7,15 @@ use common::{
     socket::{self, kind},
 };
 use policy::protocol_name;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Recorded, Subject};
+use crate::{Names, Recorded, Subject, Word};
 
 /// A socket that was not made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Socket {
     /// `inet` or `inet6`.
-    pub family: &'static str,
+    pub family: Word,
     /// `stream`, `dgram`, `raw`, `seqpacket`, or the type's number.
     #[serde(rename = "type")]
     pub kind: String,
@@ -37,7 +37,7 @@ impl Recorded for SocketSubject {
         "socket"
     }
 
-    fn describe(&self) -> Subject {
+    fn describe(&self, _: &impl Names) -> Subject {
         let kind = match self.kind {
             kind::STREAM => "stream".to_owned(),
             kind::DGRAM => "dgram".to_owned(),
@@ -46,6 +46,6 @@ impl Recorded for SocketSubject {
             other => other.to_string(),
         };
         let family = if self.family == socket::INET { "inet" } else { "inet6" };
-        Subject::Socket(Socket { family, kind, protocol: protocol_name(self.protocol) })
+        Subject::Socket(Socket { family: family.into(), kind, protocol: protocol_name(self.protocol) })
     }
 }

@@ -1,16 +1,6 @@
-//! From the kernel side's records to events: what was denied, to whom, why, and by which rule.
+//! Events: what was denied, to whom, why, and by which rule, from what the kernel side records.
 
-mod device;
-mod flow;
-mod journal;
-mod live;
-mod net;
-mod socket;
-mod sockopt;
-mod sysctl;
-mod unix;
-
-use std::{fmt, rc::Rc};
+use std::{fmt, sync::Arc};
 
 use common::{
     decision::{
@@ -20,24 +10,20 @@ use common::{
     record::{Hook, Key, Tally},
 };
 use jiff::Timestamp;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
-pub use flow::{Flow, open};
-pub use journal::{Clock, Journal};
-pub use live::{Awaited, Live};
-
-use crate::process::Details;
+use crate::{Clock, Details, Device, Network, Socket, Sockopt, Sysctl, Unix, Word};
 
 /// One denial, or as many as have the same hook, rule, process and subject. In the log and as a JSON line.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Event {
     /// When it was denied first.
     #[serde(serialize_with = "nanoseconds")]
     pub time: Timestamp,
     /// What was asked for: `connect`, `bind`, `send`, `receive`, `unix`, `socket`, `sockopt`, `device`, `sysctl`.
-    pub op: &'static str,
+    pub op: Word,
     /// The hook that judged it.
-    pub hook: &'static str,
+    pub hook: Word,
     /// Whether it was refused.
     pub verdict: Verdict,
     /// Who asked.
@@ -68,7 +54,7 @@ pub fn nanoseconds<S: Serializer>(time: &Timestamp, json: S) -> Result<S::Ok, S:
 }
 
 /// Whether a request that the policy denies was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It was.
@@ -78,7 +64,7 @@ pub enum Verdict {
 }
 
 /// The process that asked.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Process {
     /// Its id, in the initial pid namespace.
     pub pid: u32,
@@ -88,25 +74,25 @@ pub struct Process {
     pub comm: String,
     /// What /proc told.
     #[serde(flatten)]
-    pub details: Rc<Details>,
+    pub details: Arc<Details>,
 }
 
 /// What it asked for.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Subject {
     /// A peer.
-    Network(net::Network),
+    Network(Network),
     /// A Unix socket.
-    Unix(unix::Unix),
+    Unix(Unix),
     /// A device.
-    Device(device::Device),
+    Device(Device),
     /// A tunable.
-    Sysctl(sysctl::Sysctl),
+    Sysctl(Sysctl),
     /// A socket.
-    Socket(socket::Socket),
+    Socket(Socket),
     /// A socket option.
-    Sockopt(sockopt::Sockopt),
+    Sockopt(Sockopt),
 }
 
 impl fmt::Display for Subject {
@@ -123,13 +109,13 @@ impl fmt::Display for Subject {
 }
 
 /// What decided.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Cause {
     /// JSON pointer into the policy (`/process` also where it has no such section), `default`, or `fail-closed` for what could not be judged.
     pub rule: String,
     /// Why it could not be judged.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Word>,
 }
 
 impl Cause {
@@ -161,48 +147,64 @@ impl Cause {
             TUNABLE_WRITE => {
                 return Self {
                     rule: "/process".to_owned(),
-                    reason: Some(
+                    reason: Some(Word::Borrowed(
                         "tunables are written only where a rule of the sysctls section allows it, \
                          or \"process\": {\"allow\": [\"sysctls\"]}",
-                    ),
+                    )),
                 };
             }
             NAME_UNKNOWN => "it could not be found out whose socket it is",
             rule => return Self { rule: format!("/{section}/rules/{rule}"), reason: None },
         };
-        Self { rule: "fail-closed".to_owned(), reason: Some(reason) }
+        Self { rule: "fail-closed".to_owned(), reason: Some(reason.into()) }
     }
 }
 
 /// A subject of denials, as the kernel side records it.
-trait Recorded: crate::sys::plain::Plain {
+pub trait Recorded {
     /// The section of the policy that judges it.
     const SECTION: &'static str;
     /// What was asked for.
     fn op(&self) -> &'static str;
     /// For people and programs.
-    fn describe(&self) -> Subject;
+    fn describe(&self, names: &impl Names) -> Subject;
+}
+
+/// Names that the machine on which something was denied has for what the kernel side records as numbers.
+pub trait Names {
+    /// The node of a device below /dev, such as `null`, by its type (`block` or `char`) and numbers.
+    fn device(&self, class: &str, major: u32, minor: u32) -> Option<String>;
 }
 
 /// The name of a thread, as the kernel side records it.
-fn comm(words: [u64; 2]) -> String {
+pub(crate) fn comm(words: [u64; 2]) -> String {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// An event of a key and its tally.
-fn event<S: Recorded>(key: &Key<S>, tally: &Tally, details: Rc<Details>, clock: &Clock, verdict: Verdict) -> Event {
-    let time = clock.time(tally.first);
-    Event {
-        time,
-        op: key.subject.op(),
-        hook: Hook::from_number(key.hook).map_or("unknown", Hook::name),
-        verdict,
-        process: Process { pid: key.pid, uid: tally.uid, comm: comm(tally.comm), details },
-        subject: key.subject.describe(),
-        cause: Cause::new(S::SECTION, key.rule),
-        count: tally.count,
-        first: time,
-        last: clock.time(tally.last),
+impl Event {
+    /// The event of a key and its tally.
+    #[must_use]
+    pub fn new<S: Recorded>(
+        key: &Key<S>,
+        tally: &Tally,
+        details: Arc<Details>,
+        clock: &Clock,
+        verdict: Verdict,
+        names: &impl Names,
+    ) -> Self {
+        let time = clock.time(tally.first);
+        Self {
+            time,
+            op: key.subject.op().into(),
+            hook: Hook::from_number(key.hook).map_or("unknown", Hook::name).into(),
+            verdict,
+            process: Process { pid: key.pid, uid: tally.uid, comm: comm(tally.comm), details },
+            subject: key.subject.describe(names),
+            cause: Cause::new(S::SECTION, key.rule),
+            count: tally.count,
+            first: time,
+            last: clock.time(tally.last),
+        }
     }
 }

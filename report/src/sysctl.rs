@@ -6,19 +6,19 @@ use common::{
     record::SysctlSubject,
     sysctl::{Access, VALUE_WORDS},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Recorded, Subject};
+use crate::{Names, Recorded, Subject, Word};
 
 /// A tunable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Sysctl {
     /// Its name below /proc/sys; empty where it was too long to be judged.
     pub name: String,
     /// `r` or `w`.
-    pub access: &'static str,
+    pub access: Word,
     /// What a write tried to set, without a newline at its end; cut after 64 bytes. What is no UTF-8 is replaced.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
 }
 
@@ -41,12 +41,12 @@ impl Recorded for SysctlSubject {
         "sysctl"
     }
 
-    fn describe(&self) -> Subject {
+    fn describe(&self, _: &impl Names) -> Subject {
         let name = self.name.split(|byte| *byte == 0).next().unwrap_or_default();
         let write = self.access as usize == Access::WRITE.index();
         Subject::Sysctl(Sysctl {
             name: String::from_utf8_lossy(name).into_owned(),
-            access: if write { "w" } else { "r" },
+            access: if write { "w" } else { "r" }.into(),
             value: write.then(|| shown(&self.value, self.length)),
         })
     }

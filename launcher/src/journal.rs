@@ -1,57 +1,63 @@
 //! Collecting events while the command runs, and all of them once it has ended.
 
-use std::{collections::HashMap, io, rc::Rc};
+use std::{collections::HashMap, fs, io, sync::Arc};
 
 use aya::maps::MapError;
 use common::{
-    flow::{News, Tally},
+    flow::{self, News, TCP},
     record::{Hook, Key},
 };
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
+use report::{Clock, Details, Event, Flow, Names, Recorded, Verdict};
 
-use super::{
-    Event, Flow, Recorded, Verdict, event,
-    live::{Awaited, Live},
-};
 use crate::{
-    load::{Records, Tallies},
-    process::Details,
-    sys::plain::{bytes_of, from_bytes},
+    live::{Awaited, Live},
+    load::{Flows, Records, Tallies},
+    process::read_details,
+    sys::plain::{Plain, bytes_of, from_bytes},
 };
 
 /// The inode of the initial pid namespace (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
 const INITIAL_PID_NAMESPACE: &str = "pid:[4026531836]";
 
-/// Translates the kernel side's times.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    boot: Timestamp,
+/// Reads how far this machine's clocks are apart.
+///
+/// # Errors
+///
+/// As clock_gettime(2).
+pub fn clock() -> nix::Result<Clock> {
+    let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
+    let nanoseconds = i32::try_from(since_boot.tv_nsec()).unwrap_or(0);
+    Ok(Clock::new(Timestamp::now(), SignedDuration::new(since_boot.tv_sec(), nanoseconds)))
 }
 
-impl Clock {
-    /// Reads how far the clocks are apart.
-    ///
-    /// # Errors
-    ///
-    /// As clock_gettime(2).
-    pub fn new() -> nix::Result<Self> {
-        let since_boot = clock_gettime(ClockId::CLOCK_BOOTTIME)?;
-        let since_boot = SignedDuration::new(since_boot.tv_sec(), i32::try_from(since_boot.tv_nsec()).unwrap_or(0));
-        Ok(Self { boot: Timestamp::now().checked_sub(since_boot).unwrap_or(Timestamp::UNIX_EPOCH) })
-    }
+/// The names that the kernel has for devices.
+struct KernelNames;
 
-    /// The time that is so many nanoseconds of `CLOCK_BOOTTIME`.
-    #[must_use]
-    pub fn time(&self, nanoseconds: u64) -> Timestamp {
-        let since_boot = SignedDuration::from_nanos(i64::try_from(nanoseconds).unwrap_or(i64::MAX));
-        self.boot.checked_add(since_boot).unwrap_or(Timestamp::MAX)
+impl Names for KernelNames {
+    fn device(&self, class: &str, major: u32, minor: u32) -> Option<String> {
+        // Documentation/admin-guide/sysfs-rules.rst
+        let properties = fs::read_to_string(format!("/sys/dev/{class}/{major}:{minor}/uevent")).ok()?;
+        properties.lines().find_map(|line| line.strip_prefix("DEVNAME=")).map(ToOwned::to_owned)
     }
+}
+
+/// How many connections have not ended.
+///
+/// # Errors
+///
+/// When the kernel refuses to read the map.
+pub fn open(flows: &Flows) -> Result<u64, MapError> {
+    let open = |(key, tally): (flow::Key, flow::Tally)| {
+        if key.protocol == TCP { tally.begun.saturating_sub(tally.ended) } else { 0 }
+    };
+    flows.all().map(|flow| flow.map(open)).sum()
 }
 
 /// What was found out about a denial when it was new.
 struct Seen {
-    details: Rc<Details>,
+    details: Arc<Details>,
     /// The count that it was announced with.
     count: u64,
 }
@@ -65,7 +71,7 @@ pub struct Journal {
     /// What was found out about each denial while the command ran, by its key.
     seen: HashMap<Box<[u8]>, Seen>,
     /// What was found out about processes, so that it is kept once.
-    processes: HashMap<u32, Rc<Details>>,
+    processes: HashMap<u32, Arc<Details>>,
     live: Option<Live>,
     failure: Option<io::Error>,
 }
@@ -74,7 +80,7 @@ impl Journal {
     /// A journal that also writes events as JSON lines to `live` as they come.
     #[must_use]
     pub fn new(clock: Clock, verdict: Verdict, live: Option<Live>) -> Self {
-        let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+        let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
         Self {
             clock,
             verdict,
@@ -119,26 +125,26 @@ impl Journal {
         }
     }
 
-    fn note<S: Recorded>(&mut self, record: &[u8], tallies: Option<&Tallies<S>>) {
+    fn note<S: Recorded + Plain>(&mut self, record: &[u8], tallies: Option<&Tallies<S>>) {
         let Some(key) = from_bytes::<Key<S>>(record) else { return };
         let Some(Ok(tally)) = tallies.map(|tallies| tallies.of(key)) else { return };
         let details = self.look_at(key.pid, tally.first);
-        let event = event(&key, &tally, Rc::clone(&details), &self.clock, self.verdict);
+        let event = Event::new(&key, &tally, Arc::clone(&details), &self.clock, self.verdict, &KernelNames);
         self.write_live(&event);
         self.seen.insert(record.into(), Seen { details, count: event.count });
     }
 
     /// What can be found out about a process that has done something at that time.
-    fn look_at(&mut self, pid: u32, boottime: u64) -> Rc<Details> {
-        let mut details = Rc::new(Details::default());
+    fn look_at(&mut self, pid: u32, boottime: u64) -> Arc<Details> {
+        let mut details = Arc::new(Details::default());
         if self.pids_are_ours {
-            details = Rc::new(Details::read(pid, boottime));
+            details = Arc::new(read_details(pid, boottime));
         }
         // A process that has ended in the meantime may have been seen before.
         match self.processes.get(&pid) {
-            Some(known) if *details == Details::default() || *details == **known => details = Rc::clone(known),
+            Some(known) if *details == Details::default() || *details == **known => details = Arc::clone(known),
             _ => {
-                self.processes.insert(pid, Rc::clone(&details));
+                self.processes.insert(pid, Arc::clone(&details));
             }
         }
         details
@@ -178,7 +184,7 @@ impl Journal {
         let mut flows = flows.all().collect::<Result<Vec<_>, _>>()?;
         flows.sort_by_key(|(_, tally)| tally.first);
         let details = |pid| self.processes.get(&pid).cloned().unwrap_or_default();
-        let flow = |(key, tally): &(_, Tally)| Flow::new(key, tally, details(tally.owner.pid), &self.clock);
+        let flow = |(key, tally): &(_, flow::Tally)| Flow::new(key, tally, details(tally.owner.pid), &self.clock);
         Ok(Some(flows.iter().map(flow).collect()))
     }
 
@@ -210,7 +216,7 @@ impl Journal {
     }
 
     /// Adds the events of a map, each with the count that it has been announced with.
-    fn conclude<S: Recorded>(
+    fn conclude<S: Recorded + Plain>(
         &self,
         tallies: Option<&Tallies<S>>,
         events: &mut Vec<(Event, u64)>,
@@ -218,10 +224,11 @@ impl Journal {
         for entry in tallies.into_iter().flat_map(Tallies::all) {
             let (key, tally) = entry?;
             let (details, announced) = match self.seen.get(bytes_of(&[key])) {
-                Some(Seen { details, count }) => (Rc::clone(details), *count),
+                Some(Seen { details, count }) => (Arc::clone(details), *count),
                 None => (self.processes.get(&key.pid).cloned().unwrap_or_default(), 0),
             };
-            events.push((event(&key, &tally, details, &self.clock, self.verdict), announced));
+            let event = Event::new(&key, &tally, details, &self.clock, self.verdict, &KernelNames);
+            events.push((event, announced));
         }
         Ok(())
     }

@@ -2,11 +2,10 @@
 
 use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 
-use super::Event;
-use crate::{
-    outlet::{Outlet, PATIENCE},
-    text::json,
-};
+use report::Event;
+
+use crate::outlet::{Outlet, PATIENCE};
+use report::text::json;
 
 /// Where lines go as they come.
 #[derive(Debug)]

@@ -7,12 +7,12 @@ use common::{
     record::NetSubject,
 };
 use policy::{display_address, protocol_name};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{Recorded, Subject};
+use crate::{Names, Recorded, Subject};
 
 /// A peer; for bind, the socket's own address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Network {
     /// Its address; IPv4 as such, by whichever socket it was asked for.
     pub address: IpAddr,
@@ -50,7 +50,7 @@ impl Recorded for NetSubject {
         Op::ALL.get(usize::from(self.op)).map_or("unknown", |op| op.name())
     }
 
-    fn describe(&self) -> Subject {
+    fn describe(&self, _: &impl Names) -> Subject {
         Subject::Network(Network::new(self.address, self.port, self.protocol))
     }
 }

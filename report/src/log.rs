@@ -1,0 +1,208 @@
+//! The log: one JSON document for a command or a container.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use common::record::{Counters, Hook};
+use jiff::Timestamp;
+use policy::Mode;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{Event, Flow, Hardening, Inherited, Word, nanoseconds};
+
+/// Version of the log's format.
+pub const SCHEMA: u32 = 1;
+
+/// Something that a guard was on: a [`CommandRun`] or a [`ContainerRun`](crate::ContainerRun).
+pub trait Guarded: Serialize + DeserializeOwned {
+    /// What else kept it inside, as the log says it.
+    type Measures: Serialize + DeserializeOwned;
+}
+
+/// The log of what a guard was on.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(bound = "")]
+pub struct Log<G: Guarded> {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// What the guard was on.
+    #[serde(flatten)]
+    pub guarded: G,
+    /// When it was started.
+    #[serde(serialize_with = "nanoseconds")]
+    pub started: Timestamp,
+    /// When its last process had ended; for a container, when its log was written, after its end.
+    #[serde(serialize_with = "nanoseconds")]
+    pub ended: Timestamp,
+    /// The policy.
+    pub policy: PolicySource,
+    /// What was enforced.
+    pub enforced: Enforced<G::Measures>,
+    /// Denials that are counted but in no event, because there was no room for another identity.
+    pub lost: u64,
+    /// What was denied.
+    pub events: Vec<Event>,
+    /// What was reached, if that was to be recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows: Option<Vec<Flow>>,
+    /// Connections and datagrams that are in no flow, because there was no room for another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flows_lost: Option<u64>,
+}
+
+/// A command that was guarded.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct CommandRun {
+    /// The command with its arguments.
+    pub command: Vec<String>,
+    /// Who it ran as.
+    pub user: User,
+    /// How it ended.
+    pub exit: Exit,
+}
+
+impl Guarded for CommandRun {
+    type Measures = CommandMeasures;
+}
+
+/// What else kept a command inside.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct CommandMeasures {
+    /// What kept the command inside beside the programs.
+    pub hardening: Hardening,
+    /// Sockets and devices that the command was handed, to which the policy does not apply.
+    pub inherited: Vec<Inherited>,
+}
+
+/// A user.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Main group.
+    pub gid: u32,
+    /// Login name, where it has one.
+    pub name: Option<String>,
+}
+
+/// How the command ended.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Exit {
+    /// Its status, if it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
+    /// The number of the signal that ended it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// How many processes that it left behind guard-run has killed.
+    pub killed: usize,
+}
+
+/// Where the policy came from.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct PolicySource {
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256 of its text.
+    pub sha256: String,
+    /// Enforced, or only recorded.
+    pub mode: Mode,
+}
+
+/// What was enforced, so that "no denials" can't be confused with "not enforcing".
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Enforced<M> {
+    /// The kernel's release.
+    pub kernel: String,
+    /// The leaf that it was enforced on.
+    pub cgroup: PathBuf,
+    /// The programs, and what each of them has done.
+    pub hooks: Vec<HookCounts>,
+    /// Sections that the policy leaves out and that restrict nothing.
+    pub unrestricted: Vec<String>,
+    /// What else kept it inside.
+    #[serde(flatten)]
+    pub measures: M,
+}
+
+/// One program, and what it has done.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct HookCounts {
+    /// Where it was attached.
+    pub hook: Word,
+    /// Whether there are ways round the hook, so that its denials are advice and no boundary.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub advisory: bool,
+    /// Its id, by which `bpftool prog show id` knows it while it runs.
+    pub program_id: u32,
+    /// Its tag: the hash of its instructions.
+    pub tag: String,
+    /// Requests that it let go on.
+    pub allowed: u64,
+    /// Requests that it refused.
+    pub denied: u64,
+    /// Requests that it would have refused, were it not for audit mode.
+    pub audited: u64,
+    /// Of those denied or audited, the ones that are in no event.
+    pub unrecorded: u64,
+}
+
+/// What the kernel knows a program by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProgramIdentity {
+    /// Its id, as `bpftool prog show id` takes it.
+    pub id: u32,
+    /// SHA-1 of its instructions, cut to 8 bytes.
+    pub tag: [u8; 8],
+}
+
+impl HookCounts {
+    /// What a program has done.
+    #[must_use]
+    pub fn new(hook: Hook, identity: ProgramIdentity, counters: Counters, mode: Mode) -> Self {
+        let (denied, audited) = match mode {
+            Mode::Enforce => (counters.denied, 0),
+            Mode::Audit => (0, counters.denied),
+        };
+        Self {
+            hook: hook.name().into(),
+            advisory: hook.is_advisory(),
+            program_id: identity.id,
+            tag: format!("{:016x}", u64::from_be_bytes(identity.tag)),
+            allowed: counters.allowed,
+            denied,
+            audited,
+            unrecorded: counters.unrecorded,
+        }
+    }
+}
+
+impl<G: Guarded> Log<G> {
+    /// How many requests were refused.
+    #[must_use]
+    pub fn denied(&self) -> u64 {
+        self.enforced.hooks.iter().map(|hook| hook.denied).sum()
+    }
+
+    /// The line for people: what was denied or lost, if anything was.
+    #[must_use]
+    pub fn summary(&self) -> Option<String> {
+        let audited: u64 = self.enforced.hooks.iter().map(|hook| hook.audited).sum();
+        let (count, what) = if audited > 0 { (audited, "would have denied") } else { (self.denied(), "denied") };
+        if count == 0 {
+            return None;
+        }
+        let mut line = format!("{what} {count}");
+        for (index, event) in self.events.iter().take(3).enumerate() {
+            let separator = if index == 0 { ": " } else { "; " };
+            let times = if event.count > 1 { format!(" ×{}", event.count) } else { String::new() };
+            let _ = write!(line, "{separator}{} {}{times} [{}]", event.op, event.subject, event.cause.rule);
+        }
+        if self.events.len() > 3 {
+            let _ = write!(line, "; and {} more kinds", self.events.len() - 3);
+        }
+        if self.lost > 0 {
+            let _ = write!(line, "; {} of them counted but not recorded one by one", self.lost);
+        }
+        Some(line)
+    }
+}

@@ -1,0 +1,23 @@
+//! Processes, as far as they are told of.
+
+use serde::{Deserialize, Serialize};
+
+/// A process's parent.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Parent {
+    /// Its process id.
+    pub pid: u32,
+    /// Its name.
+    pub comm: Option<String>,
+}
+
+/// What /proc tells of a process beyond what the kernel side has recorded.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Details {
+    /// The file that it executes.
+    pub exe: Option<String>,
+    /// Its command line, cut after 1024 bytes.
+    pub argv: Option<Vec<String>>,
+    /// Its parent.
+    pub parent: Option<Parent>,
+}
