@@ -16,7 +16,7 @@ MINUTES ?= 10
 SEED ?=
 TEST_SEED = 20261129
 
-.PHONY: all setup build demo test test-kernels fuzz-escape fuzz-privileged bench lint install uninstall deb clean
+.PHONY: all setup build demo test test-kernels fuzz-escape fuzz-privileged bench lint audit install uninstall deb clean
 
 all: build
 
@@ -28,7 +28,7 @@ setup:
 
 # The release build: static programs, in bin/.
 build: setup
-	$(CARGO) build --release --locked --package launcher --package guard-hooks
+	$(CARGO) build --release --locked --package launcher --package guard-selftest --package guard-hooks
 	mkdir -p bin
 	ln -srf $(PROGRAMS:%=$(RELEASE)/%) bin/
 
@@ -78,6 +78,11 @@ lint:
 	RUSTC_BOOTSTRAP=1 $(CARGO) clippy --locked --package launcher-ebpf --lib --target-dir target/lint -- --deny warnings
 	RUSTC_BOOTSTRAP=1 $(CARGO) clippy --locked --package launcher-ebpf --lib --features plain --target-dir target/lint -- --deny warnings
 	$(CARGO) deny --locked check bans licenses sources
+	tools/crates.py
+
+# What has to be read to trust guard-run with root's rights.
+audit:
+	tools/audit.py
 
 clean:
 	$(CARGO) clean

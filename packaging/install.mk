@@ -11,7 +11,7 @@ FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 # podman and CRI-O read /usr/share/containers/oci/hooks.d; `guard-run doctor` says what to do for any other place.
 HOOKSDIR ?= $(DATADIR)/containers/oci/hooks.d
 
-PROGRAMS = guard-run guard-hook guard-runtime
+PROGRAMS = guard-run guard-selftest guard-hook guard-runtime
 # guard-runtime becomes the runtime that is named after it; without a name, the first one that it finds.
 RUNTIMES = runc crun youki
 MANUALS = $(notdir $(basename $(wildcard docs/*.1.md docs/*.5.md docs/*.8.md)))
@@ -19,7 +19,7 @@ MANUALS = $(notdir $(basename $(wildcard docs/*.1.md docs/*.5.md docs/*.8.md)))
 # What install makes; uninstall removes just this.
 INSTALLED = $(PROGRAMS:%=$(BINDIR)/%) $(RUNTIMES:%=$(BINDIR)/guard-runtime-%) \
 	$(foreach page,$(MANUALS),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page)) \
-	$(RUNTIMES:%=$(MANDIR)/man8/guard-runtime-%.8) \
+	$(MANDIR)/man1/guard-selftest.1 $(RUNTIMES:%=$(MANDIR)/man8/guard-runtime-%.8) \
 	$(BASHDIR)/guard-run $(ZSHDIR)/_guard-run $(FISHDIR)/guard-run.fish \
 	$(HOOKSDIR)/guard-run.json
 
@@ -41,6 +41,7 @@ install: $(if $(SUDO_USER),$(BUILT)/guard-run,build)
 		file=$(DESTDIR)$(MANDIR)/man$${page##*.}/$$page; \
 		tools/man.sh docs/$$page.md $(VERSION) >"$$file" && chmod 644 "$$file" || exit 1; \
 	done
+	ln -sf guard-run.1 $(DESTDIR)$(MANDIR)/man1/guard-selftest.1
 	umask 022 && \
 	$(BUILT)/guard-run completion bash >$(DESTDIR)$(BASHDIR)/guard-run && \
 	$(BUILT)/guard-run completion zsh >$(DESTDIR)$(ZSHDIR)/_guard-run && \

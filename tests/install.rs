@@ -67,6 +67,7 @@ fn everything_is_in_its_place_and_readable_for_all() {
     files(root.path(), &mut found);
     for name in [
         "bin/guard-run",
+        "bin/guard-selftest",
         "bin/guard-hook",
         "bin/guard-runtime",
         "bin/guard-runtime-runc",
@@ -101,7 +102,7 @@ fn everything_is_in_its_place_and_readable_for_all() {
 fn what_is_installed_works() {
     let root = installed();
     let prefix = root.path().join(&PREFIX[1..]);
-    for name in ["guard-run", "guard-hook"] {
+    for name in ["guard-run", "guard-selftest", "guard-hook"] {
         let output = Command::new(prefix.join("bin").join(name)).arg("--version").output().unwrap();
         assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
     }
@@ -187,7 +188,7 @@ fn the_examples_for_engines_name_what_is_installed() {
 /// Debug information would take minutes to compress.
 fn stripped() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["guard-run", "guard-hook", "guard-runtime"] {
+    for name in ["guard-run", "guard-selftest", "guard-hook", "guard-runtime"] {
         let (from, to) = (guard_run().with_file_name(name), folder.path().join(name));
         assert!(Command::new("strip").arg("-o").arg(to).arg(from).status().unwrap().success());
     }
@@ -231,7 +232,7 @@ fn the_debian_package_has_what_is_installed_and_goes_without_a_trace() {
     ] {
         assert!(usr.join(name).exists(), "{name}");
     }
-    for name in ["guard-run", "guard-hook"] {
+    for name in ["guard-run", "guard-selftest", "guard-hook"] {
         assert!(Command::new(usr.join("bin").join(name)).arg("--version").output().unwrap().status.success());
     }
     let hook = fs::read_to_string(usr.join("share/containers/oci/hooks.d/guard-run.json")).unwrap();

@@ -44,7 +44,7 @@ fn panic_everywhere(variable: &str, run: impl Fn() -> Run) {
         }
         let said = line(&output);
         assert!(output.code() == Some(125) && said.len() < 500, "{raise}: {output:?}");
-        assert!(said.starts_with("guard-run: internal error at launcher/src/privilege.rs:"), "{raise}: {said}");
+        assert!(said.starts_with("guard-run: internal error at enforce/src/privilege.rs:"), "{raise}: {said}");
         assert!(said.contains(&format!("asked to at raise {raise}; please report this")), "{raise}: {said}");
         // Only for removing the leaf, there is another raise after that, and then there is a log.
         assert!(!has_run || output.log["exit"]["code"] == 0, "{raise}: {output:?}");

@@ -1,10 +1,14 @@
 //! What an ordinary user may try on the process of guard-run, which has more rights: look into it, trace it, take what it has.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown},
+    process::{Command, Stdio},
+};
 
 use support::{
-    PYTHON, eventually,
-    ordinary::{ALICE, alice, as_user},
+    PYTHON, eventually, guard_run,
+    ordinary::{ALICE, alice, as_user, become_user, file_capabilities, give_capabilities},
     status_of,
 };
 
@@ -45,6 +49,44 @@ fn guard_run_keeps_no_more_than_it_needs_to_clean_up() {
     assert_eq!((status("NoNewPrivs").as_str(), status("Uid").as_str()), ("1", "54321\t54321\t54321\t54321"));
     running.signal(libc::SIGTERM);
     let _ = running.wait();
+}
+
+/// CAP_DAC_READ_SEARCH.
+const READING: &str = "0000000000000004";
+const NOTHING: &str = "0000000000000000";
+
+#[test]
+fn what_reads_a_users_file_has_given_up_everything_before() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (program, policy) = (folder.path().join("guard-run"), folder.path().join("policy.json"));
+    fs::copy(guard_run(), &program).unwrap();
+    give_capabilities(&program, &file_capabilities());
+    assert!(Command::new("mkfifo").arg(&policy).status().unwrap().success());
+    chown(&policy, Some(ALICE), None).unwrap();
+    for (user, kept) in [(become_user(ALICE), NOTHING), (vec!["env".into()], READING)] {
+        for words in [vec!["check"], vec!["explain"]] {
+            let request = ["connect", "tcp", "127.0.0.1:80"].into_iter().filter(|_| words[0] == "explain");
+            let mut command = Command::new(&user[0]);
+            command.args(&user[1..]).arg(&program).args(&words).arg(&policy).args(request);
+            let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+            // It is there as soon as somebody waits for the FIFO to be opened.
+            let mut writer = None;
+            eventually("it opens the policy", || {
+                writer = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&policy).ok();
+                writer.is_some()
+            });
+            for field in ["CapPrm", "CapEff"] {
+                assert_eq!(status_of(child.id(), field).unwrap(), kept, "{words:?} {user:?}: {field}");
+            }
+            for field in ["CapInh", "CapAmb"] {
+                assert_eq!(status_of(child.id(), field).unwrap(), NOTHING, "{words:?} {user:?}: {field}");
+            }
+            drop(writer);
+            // Nothing is no policy.
+            assert_eq!(child.wait().unwrap().code(), Some(125), "{words:?}");
+        }
+    }
 }
 
 /// Starts a program again and again, and traces it from a moment that is a little later each time.

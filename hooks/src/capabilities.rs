@@ -97,7 +97,7 @@ pub fn require_acceptance(evading: &BTreeSet<&'static str>, config: &Config, pol
 mod tests {
     use std::path::Path;
 
-    use launcher::machine::ThisMachine;
+    use enforce::machine::ThisMachine;
     use policy::Document;
 
     use super::*;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use launcher::cgroup::{CgroupError, Hierarchy, is_populated, processes};
+use enforce::cgroup::{CgroupError, Hierarchy, is_populated, processes};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 

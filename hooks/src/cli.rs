@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use launcher::{cli::parse, exit};
+use enforce::{arguments::parse, exit};
 use report::text::OneLine;
 
 use crate::{

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
-use launcher::machine::ThisMachine;
+use enforce::machine::ThisMachine;
 use policy::{Document, Part, ProcessSection, Resolved};
 
 use crate::{annotations::POLICY, trusted::open_roots_file};

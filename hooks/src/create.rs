@@ -1,8 +1,8 @@
 //! createRuntime: a container is guarded before it runs. This is the security argument, to be read from top to bottom.
 
 use anyhow::{Context as _, ensure};
+use enforce::load::{Fresh, Link};
 use jiff::Timestamp;
-use launcher::load::{Fresh, Link};
 use policy::compile::Tables;
 use report::Container;
 

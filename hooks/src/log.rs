@@ -11,13 +11,13 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
-use launcher::destination::LOG_FOLDER;
 use nix::{
     errno::Errno,
     fcntl::{AtFlags, OFlag, openat, renameat},
     sys::stat::{Mode, SFlag, fstatat},
     unistd::{UnlinkatFlags, unlinkat},
 };
+use report::LOG_FOLDER;
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -7,8 +7,8 @@ use std::{
 };
 
 use common::ABI_VERSION;
+use enforce::load::{pin_note, read_note};
 use jiff::Timestamp;
-use launcher::load::{pin_note, read_note};
 use policy::Mode;
 use serde::{Deserialize, Serialize};
 

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use launcher::bpffs::{self, FolderError, MOUNT, lock};
+use enforce::bpffs::{self, FolderError, MOUNT, lock};
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},

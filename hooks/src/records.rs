@@ -3,11 +3,11 @@
 use std::io;
 
 use common::record::Hook;
-use jiff::Timestamp;
-use launcher::{
+use enforce::{
     journal::{Journal, clock},
     load::{Flows, RecordMaps, Records},
 };
+use jiff::Timestamp;
 use nix::sys::utsname::uname;
 use policy::Mode;
 use report::{

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use launcher::destination::LOG_FOLDER;
+use report::LOG_FOLDER;
 use serde::Deserialize;
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use common::record::Hook;
-use launcher::load::{Link, RecordMaps};
+use enforce::load::{Link, RecordMaps};
 use report::Container;
 
 use crate::{cli::tell, log::LogFile, note::Note, pins::Pins, records::log_of};

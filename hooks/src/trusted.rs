@@ -10,7 +10,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use launcher::ownership::{is_roots_alone, keeps_roots};
+use enforce::ownership::{is_roots_alone, keeps_roots};
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, OFlag, openat},

@@ -6,10 +6,9 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use common::net::{Address, Op, Protocol, Request};
+use enforce::{exit, machine::ThisMachine};
 use policy::{self, Action, Document, Policy, compile::Tables};
 use report::text::pretty_json;
-
-use crate::{exit, machine::ThisMachine};
 
 /// A policy with all names resolved, and what follows from it.
 #[derive(Serialize)]

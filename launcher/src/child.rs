@@ -6,6 +6,7 @@ use std::{
     ffi::{CStr, CString},
     io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read as _, Write as _},
     os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -20,21 +21,23 @@ use nix::{
     unistd::{Pid, execve, getppid, setgroups, setresgid, setresuid},
 };
 
-use serde::{Deserialize, Serialize};
-
-use crate::{
+use enforce::{
     attach::Attached,
     cgroup::Leaf,
-    command::Command,
     crash::on_panic,
-    harden::{HardenError, Hardening, Step, View},
     outlet::{HURRY, Outlet, PIPE_BUF},
     privilege::{self, Operation},
     signals::enough,
     sys::{
-        process::{Side, exit_now, fork_into, send_signal},
+        process::{Side, exit_now, send_signal},
         start,
     },
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    command::Command,
+    harden::{HardenError, Hardening, Step, View},
     user::Identity,
 };
 
@@ -81,7 +84,7 @@ pub struct Child {
     pub view: View,
 }
 
-/// The command's process to be. It waits to be let go, by [`Attached::release`] and nobody else; if that can't be any more, because
+/// The command's process to be. It waits to be let go, by [`Held::release`] and nobody else; if that can't be any more, because
 /// this value is dropped or guard-run is dead, it ends.
 pub struct Held {
     pid: Pid,
@@ -92,6 +95,8 @@ pub struct Held {
     said: PipeReader,
     /// What it is kept from.
     view: View,
+    /// The leaf that it is in.
+    leaf: PathBuf,
 }
 
 /// What the process says that fails to be the command.
@@ -105,29 +110,18 @@ enum Said {
     Panicked(String),
 }
 
-impl Leaf {
-    /// Forks. The child is in the leaf from its first instruction. What that takes is in effect for the birth alone, on both
-    /// sides. No program guards it yet: so the child does nothing but what this program says.
-    ///
-    /// # Errors
-    ///
-    /// As [`fork_into`].
-    pub(crate) fn fork(&self) -> io::Result<Side> {
-        let _raised = privilege::raise(Operation::Leaf);
-        fork_into(self.folder())
-    }
-
+impl Held {
     /// Starts the command's process, which takes all steps that keep it inside while this process looks around and goes on.
     /// `mask` are the signals that the command has to find blocked.
     ///
     /// # Errors
     ///
     /// When there is no process to be had.
-    pub fn hold(&self, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Held, ChildError> {
+    pub fn new(leaf: &Leaf, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Self, ChildError> {
         let (gate, go) = io::pipe().map_err(ChildError::Fork)?;
         let (said, writer) = io::pipe().map_err(ChildError::Fork)?;
         let launcher = Pid::this();
-        match self.fork().map_err(ChildError::Fork)? {
+        match leaf.fork().map_err(ChildError::Fork)? {
             Side::Child => {
                 // Its own copy would keep the gate from closing when guard-run is dead.
                 drop(go);
@@ -137,11 +131,11 @@ impl Leaf {
                     let writer = Arc::clone(&writer);
                     move |line| {
                         say(&writer, &Said::Panicked(line));
-                        exit_now(i32::from(crate::exit::FAILURE));
+                        exit_now(i32::from(enforce::exit::FAILURE));
                     }
                 });
                 let mut gate = BufReader::new(gate);
-                match prepare(self, command, hardening, &mut gate, launcher) {
+                match prepare(leaf, command, hardening, &mut gate, launcher) {
                     Ok(()) => {
                         if gate.read_exact(&mut [0]).is_ok() {
                             say(&writer, &Said::Execute(become_command(mask, command) as i32));
@@ -149,27 +143,26 @@ impl Leaf {
                     }
                     Err((what, error)) => say(&writer, &Said::SetUp(what.into_owned(), error as i32)),
                 }
-                exit_now(i32::from(crate::exit::FAILURE));
+                exit_now(i32::from(enforce::exit::FAILURE));
             }
             Side::Parent { pid, pidfd } => {
-                let view = hardening.look(self.path(), command.user.as_ref())?;
+                let view = hardening.look(leaf.path(), command.user.as_ref())?;
                 let told = serde_json::to_string(&view).map_err(|error| ChildError::Fork(error.into()))? + "\n";
                 let mut gate = Outlet::pipe(go).map_err(ChildError::Fork)?;
                 tell(&mut gate, told.as_bytes(), &pidfd);
-                Ok(Held { pid, pidfd, gate, said, view })
+                Ok(Self { pid, pidfd, gate, said, view, leaf: leaf.path().to_owned() })
             }
         }
     }
-}
 
-impl Attached {
-    /// Has the process that waits in the leaf become the command.
+    /// Has the process become the command. It waits in the leaf that the programs are on: only an [`Attached`] guard lets it go.
     ///
     /// # Errors
     ///
     /// When it couldn't be set up, or the command can't be executed.
-    pub fn release(&self, held: Held, command: &Command) -> Result<Child, ChildError> {
-        let Held { pid, pidfd, mut gate, mut said, view } = held;
+    pub fn release(self, attached: &Attached, command: &Command) -> Result<Child, ChildError> {
+        let Self { pid, pidfd, mut gate, mut said, view, leaf } = self;
+        assert_eq!(attached.leaf.path(), leaf, "the programs are on another leaf");
         tell(&mut gate, &[0], &pidfd);
         if !has_said(&said).map_err(|error| ChildError::Fork(error.into()))? {
             let _ = send_signal(&pidfd, Signal::SIGKILL);

@@ -10,18 +10,20 @@ use std::{
 use clap::{
     Args, CommandFactory as _, Parser, Subcommand,
     builder::{OsStringValueParser, TypedValueParser, ValueHint},
-    error::ErrorKind,
 };
 use clap_complete::Shell;
-use report::text::lines;
+use enforce::{
+    arguments::parse,
+    exit,
+    outlet::{own_stderr, tell},
+    privilege,
+};
 
 use crate::{
     check,
     child::ChildError,
     command::CommandError,
-    doctor, exit, explain, gc,
-    outlet::{PATIENCE, own_stderr, tell, write_stderr},
-    privilege,
+    doctor, explain, gc,
     run::{self, Options},
     selftest,
     supervise::Wait,
@@ -115,7 +117,12 @@ enum Sub {
     /// Find out whether guard-run can work on this machine, and what is missing
     Doctor,
     /// Try every known way out on this machine, without the guard and under it, and say what stopped each. Needs root
-    Selftest(selftest::Options),
+    #[command(disable_help_flag = true)]
+    Selftest {
+        /// What to try, and how to say what came out: guard-run selftest --help
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
     /// Remove what guard-runs that were killed have left behind (their commands' processes are killed), and what is kept for
     /// the next run
     Gc,
@@ -142,12 +149,7 @@ pub fn main() -> ExitCode {
         Err(status) => return status,
     };
     let result = match (cli.subcommand, cli.run) {
-        (Some(Sub::Check { policy }), _) => check::check(&policy),
-        (Some(Sub::Explain { policy, request }), _) => explain::explain(&policy, &request),
-        (Some(Sub::Doctor), _) => doctor::doctor(),
-        (Some(Sub::Selftest(options)), _) => selftest::selftest(&options),
-        (Some(Sub::Gc), _) => gc::gc(),
-        (Some(Sub::Completion { shell }), _) => completion(shell),
+        (Some(sub), _) => act(sub),
         (None, Some(run)) => run::run(&run.into()),
         (None, None) => {
             let _ = Cli::command().print_help();
@@ -160,22 +162,25 @@ pub fn main() -> ExitCode {
     }))
 }
 
-/// Parses this process's command line.
-///
-/// # Errors
-///
-/// The exit status where there is nothing to do: help or the version was asked for, or the command line is wrong, which
-/// has been said.
-pub fn parse<C: Parser>() -> Result<C, ExitCode> {
-    C::try_parse().map_err(|error| {
-        if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-            let _ = error.print();
-            return ExitCode::from(exit::OK);
+/// Does what a subcommand says. Those that look at what a user names give up all capabilities first.
+fn act(sub: Sub) -> anyhow::Result<u8> {
+    match sub {
+        Sub::Doctor => doctor::doctor(),
+        Sub::Gc => gc::gc(),
+        Sub::Selftest { arguments } => selftest::become_selftest(&arguments),
+        Sub::Check { policy } => {
+            privilege::give_up()?;
+            check::check(&policy)
         }
-        // With what was typed in it, which may be the name of somebody else's file.
-        let _ = write_stderr(lines(&error.render().to_string()).as_bytes(), Some(PATIENCE));
-        ExitCode::from(exit::FAILURE)
-    })
+        Sub::Explain { policy, request } => {
+            privilege::give_up()?;
+            explain::explain(&policy, &request)
+        }
+        Sub::Completion { shell } => {
+            privilege::give_up()?;
+            completion(shell)
+        }
+    }
 }
 
 fn completion(shell: Shell) -> anyhow::Result<u8> {

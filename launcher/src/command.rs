@@ -8,12 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use enforce::privilege::{self, Operation};
 use nix::unistd::{AccessFlags, access};
 
-use crate::{
-    privilege::{self, Operation},
-    user::Identity,
-};
+use crate::user::Identity;
 
 /// Where to look when there is no PATH, as the C library does.
 const DEFAULT_PATH: &str = "/bin:/usr/bin";

@@ -6,19 +6,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use jiff::Timestamp;
-use nix::sys::stat::SFlag;
-use report::text::pretty_json;
-use serde::Serialize;
-
-use crate::{
+use enforce::{
     outlet::{Outlet, write_stderr},
     privilege,
     target::{Found, Target},
 };
-
-/// Where root's logs go unless `--log` says otherwise.
-pub const LOG_FOLDER: &str = "/var/log/guard-run";
+use jiff::Timestamp;
+use nix::sys::stat::SFlag;
+use report::{LOG_FOLDER, text::pretty_json};
+use serde::Serialize;
 
 /// Where the log goes, known to be writable.
 #[derive(Debug)]

@@ -4,6 +4,17 @@ mod containers;
 
 use std::{fmt, path::Path};
 
+use enforce::{
+    attach::Attached,
+    bpffs::{self, MOUNT},
+    cgroup::{Hierarchy, Leaf},
+    exit,
+    load::{Loaded, load_one, spares_are_there},
+    machine::ThisMachine,
+    mounts::Mount,
+    privilege,
+    sys::process::{Side, exit_now},
+};
 use nix::sys::{
     utsname::uname,
     wait::{WaitStatus, waitpid},
@@ -14,19 +25,7 @@ use policy::{
 };
 use report::text::{OneLine, lines};
 
-use crate::{
-    attach::Attached,
-    bpffs::{self, MOUNT},
-    cgroup::{Hierarchy, Leaf},
-    destination::Destination,
-    exit,
-    harden::Hardening,
-    load::{Loaded, load_one, spares_are_there},
-    machine::ThisMachine,
-    mounts::Mount,
-    privilege,
-    sys::process::{Side, exit_now},
-};
+use crate::{destination::Destination, harden::Hardening};
 
 /// A policy that needs every program there is.
 const EVERYTHING: &str = r#"{

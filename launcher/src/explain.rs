@@ -12,14 +12,13 @@ use common::{
     sysctl::{self, NAME_LEN},
     unix,
 };
+use enforce::{exit, machine::ThisMachine};
 use policy::{
     DeviceAccess, DeviceNode, Document, Family, Machine as _, Mode, SocketProtocol, SocketType, canonical_name,
     compile::Tables, parse_sockopt, shared_space,
 };
 use report::{Cause, text::OneLine};
 use serde::de::DeserializeOwned;
-
-use crate::{exit, machine::ThisMachine};
 
 /// A request to be judged.
 #[derive(Clone, Debug, Subcommand)]

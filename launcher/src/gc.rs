@@ -2,9 +2,9 @@
 
 use std::fs::File;
 
-use crate::{
+use crate::destination::log_folder;
+use enforce::{
     cgroup::{Hierarchy, reap},
-    destination::log_folder,
     exit,
     load::remove_spares,
     outlet::tell,

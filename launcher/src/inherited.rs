@@ -6,13 +6,12 @@ use std::{
     os::fd::{AsRawFd as _, OwnedFd, RawFd},
 };
 
+use enforce::sys::process::duplicate_inherited;
 use nix::sys::{
     socket::{AddressFamily, SockaddrLike as _, SockaddrStorage, getpeername, getsockname},
     stat::{SFlag, fstat, major, minor},
 };
 use report::{Inherited, Object, Word};
-
-use crate::sys::process::duplicate_inherited;
 
 /// The sockets and devices among this process's descriptors that a command executed by it would have, if it were handed all.
 #[must_use]

@@ -9,6 +9,21 @@ use std::{
 };
 
 use anyhow::Context as _;
+use enforce::{
+    attach::Attached,
+    cgroup::{Hierarchy, Leaf},
+    exit,
+    journal::{Journal, clock, open},
+    live::Live,
+    load::{Flows, Loaded, Records},
+    machine::ThisMachine,
+    mounts::{MOUNTINFO, Mount},
+    outlet::{Outlet, tell},
+    privilege::{self, Operation},
+    signals::Signals,
+    sys::process::Change,
+    target::Found,
+};
 use jiff::Timestamp;
 use nix::{
     sys::{prctl, utsname::uname},
@@ -20,24 +35,12 @@ use report::{
 };
 
 use crate::{
-    attach::Attached,
-    cgroup::{Hierarchy, Leaf},
+    child::Held,
     command::Command,
     destination::Destination,
-    exit,
     harden::Hardening,
     inherited::inherited,
-    journal::{Journal, clock, open},
-    live::Live,
-    load::{Flows, Loaded, Records},
-    machine::ThisMachine,
-    mounts::{MOUNTINFO, Mount},
-    outlet::{Outlet, tell},
-    privilege::{self, Operation},
-    signals::Signals,
     supervise::{Wait, supervise},
-    sys::process::Change,
-    target::Found,
     user::{Identity, local_name},
 };
 
@@ -101,7 +104,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let leaf = Leaf::create(&hierarchy)?;
     // The command's process is born in the leaf, and does what keeps it there while the kernel verifies the programs: both take
     // their time. It is not the command until it is let go.
-    let held = leaf.hold(&command, &hardening, signals.before())?;
+    let held = Held::new(&leaf, &command, &hardening, signals.before())?;
     let loaded = if options.fresh { Loaded::new(&tables)? } else { Loaded::spare_or_new(&tables, &leaf)? };
     let started = Timestamp::now();
     let log = Destination::open(options.log.as_deref(), started);
@@ -112,7 +115,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let live = options.events.as_deref().map(|path| open_events(path, &log)).transpose()?;
     let mut attached = Attached::new(loaded, leaf)?;
     // All programs are attached before there is a command.
-    let child = attached.release(held, &command)?;
+    let child = held.release(&attached, &command)?;
     // From here on the leaf owns the guard: it holds whatever becomes of this process. All that is left to do is to remove
     // the leaf.
     privilege::keep(&[Operation::Leaf])?;

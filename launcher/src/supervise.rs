@@ -2,6 +2,15 @@
 
 use std::{io, os::fd::AsFd as _};
 
+use enforce::{
+    attach::Attached,
+    cgroup::CgroupError,
+    journal::Journal,
+    live::Awaited,
+    outlet::RETRY,
+    signals::{Signals, is_enough},
+    sys::process::{Change, poll_change, stop_tracing},
+};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
@@ -11,16 +20,7 @@ use nix::{
     unistd::{getpgrp, tcgetpgrp, tcsetpgrp},
 };
 
-use crate::{
-    attach::Attached,
-    cgroup::CgroupError,
-    child::Child,
-    journal::Journal,
-    live::Awaited,
-    outlet::RETRY,
-    signals::{Signals, is_enough},
-    sys::process::{Change, poll_change, stop_tracing},
-};
+use crate::child::Child;
 
 /// Something that guard-run can't go on without failed.
 #[derive(Debug, thiserror::Error)]

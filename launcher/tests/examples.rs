@@ -8,10 +8,8 @@ use std::{
 };
 
 use clap::Parser;
-use launcher::{
-    explain::{Request, judge},
-    machine::ThisMachine,
-};
+use enforce::machine::ThisMachine;
+use launcher::explain::{Request, judge};
 use policy::{Document, compile::Tables};
 use report::Cause;
 

@@ -57,7 +57,7 @@ proptest! {
 
 #[test]
 fn the_sample_log_is_valid() {
-    let log: Value = serde_json::from_str(&read("launcher/tests/golden/log.json")).unwrap();
+    let log: Value = serde_json::from_str(&read("report/tests/logs/golden.json")).unwrap();
     assert_valid(&schema("log"), &log, "log.json");
 }
 
@@ -80,7 +80,7 @@ fn names_of_socket_options_are_the_parsers() {
 #[test]
 fn logs_of_socket_options_are_valid() {
     let schema = schema("log");
-    let mut log: Value = serde_json::from_str(&read("launcher/tests/golden/log.json")).unwrap();
+    let mut log: Value = serde_json::from_str(&read("report/tests/logs/golden.json")).unwrap();
     let mut hook = log["enforced"]["hooks"][0].clone();
     hook["hook"] = json!("setsockopt");
     hook["advisory"] = json!(true);
@@ -113,7 +113,7 @@ fn logs_of_socket_options_are_valid() {
 
 #[test]
 fn logs_of_writes_to_tunables_are_valid() {
-    let mut log: Value = serde_json::from_str(&read("launcher/tests/golden/log.json")).unwrap();
+    let mut log: Value = serde_json::from_str(&read("report/tests/logs/golden.json")).unwrap();
     log["events"][4]["sysctl"] = json!({"name": "kernel/hostname", "access": "w", "value": ""});
     assert_valid(&schema("log"), &log, "log.json with a write");
 }
@@ -122,7 +122,7 @@ fn logs_of_writes_to_tunables_are_valid() {
 #[test]
 fn damaged_logs_are_not_valid() {
     let schema = schema("log");
-    let log: Value = serde_json::from_str(&read("launcher/tests/golden/log.json")).unwrap();
+    let log: Value = serde_json::from_str(&read("report/tests/logs/golden.json")).unwrap();
     let damages = [
         ("/schema", json!(2)),
         ("/started", json!("2026-01-01 00:00:00")),

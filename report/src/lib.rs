@@ -30,7 +30,8 @@ pub use flow::{Extent, Flow, Transfer};
 pub use hardening::{Hardening, InForce};
 pub use inherited::{Inherited, Object};
 pub use log::{
-    CommandMeasures, CommandRun, Enforced, Exit, Guarded, HookCounts, Log, PolicySource, ProgramIdentity, SCHEMA, User,
+    CommandMeasures, CommandRun, Enforced, Exit, Guarded, HookCounts, LOG_FOLDER, Log, PolicySource, ProgramIdentity,
+    SCHEMA, User,
 };
 pub use net::Network;
 pub use process::{Details, Parent};

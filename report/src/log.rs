@@ -12,6 +12,9 @@ use crate::{Event, Flow, Hardening, Inherited, Word, nanoseconds};
 /// Version of the log's format.
 pub const SCHEMA: u32 = 1;
 
+/// Where root's logs go unless `--log` says otherwise.
+pub const LOG_FOLDER: &str = "/var/log/guard-run";
+
 /// Something that a guard was on: a [`CommandRun`] or a [`ContainerRun`](crate::ContainerRun).
 pub trait Guarded: Serialize + DeserializeOwned {
     /// What else kept it inside, as the log says it.

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    launcher::crash::guarded(hooks::runtime::main)
+    enforce::crash::guarded(hooks::runtime::main)
 }

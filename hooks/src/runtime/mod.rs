@@ -18,7 +18,7 @@ use std::{
     process::ExitCode,
 };
 
-use launcher::sys::start;
+use enforce::sys::start;
 use nix::unistd::execv;
 
 use crate::{

@@ -10,14 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::unistd::{AccessFlags, access};
-
-use super::Findings;
-use crate::{
+use enforce::{
     bpffs::{self, MOUNT},
     cgroup::{CgroupError, Hierarchy},
     privilege,
 };
+use nix::unistd::{AccessFlags, access};
+
+use super::Findings;
 
 /// Where programs are that root's PATH may lack.
 const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
+use enforce::sys::confine::reduce_bounding_set;
 use nix::errno::Errno;
 use policy::{KeptCapability, ProcessSection};
 
 use super::Step;
-use crate::sys::confine::reduce_bounding_set;
 
 /// The capabilities that a command keeps in any case, if it is root: those that ordinary work of root needs, like installing a
 /// package. They give power over files and over processes of the same sandbox, and ports below 1024; none of

@@ -15,7 +15,7 @@ use super::{
     view::{EMPTY, NO_FILE, memory},
     walk::{by_descriptor, if_there, is, open_without_links},
 };
-use crate::privilege::{self, Operation};
+use enforce::privilege::{self, Operation};
 
 /// What is to be covered. Whether it is still what it is said to be is seen when it is covered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

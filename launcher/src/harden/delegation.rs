@@ -30,10 +30,8 @@ use super::{
     cover::Cover,
     walk::{Found, Trust, Walk, What, if_there, is, open_without_links},
 };
-use crate::{
-    mounts::Mount,
-    user::{Identity, local_ids, local_name},
-};
+use crate::user::{Identity, local_ids, local_name};
+use enforce::mounts::Mount;
 use policy::{Action, Section, SocketPattern, UnixRule, compile::UnixTables};
 
 /// Where services of the system listen that run commands, start processes or containers, or have it done: a folder, and what is

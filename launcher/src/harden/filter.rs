@@ -2,13 +2,12 @@
 
 use std::{collections::BTreeMap, env::consts::ARCH};
 
+use enforce::sys::confine::{X32, has_x32};
 use policy::{Part, ProcessSection, SocketFamily};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
 };
-
-use crate::sys::confine::{X32, has_x32};
 
 /// Rules by the number of the system call they are about: none at all means whatever its arguments.
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use enforce::sys::confine::replace_descriptor;
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, OFlag, ResolveFlag},
@@ -13,7 +14,6 @@ use nix::{
 };
 
 use super::walk::open_without_links;
-use crate::sys::confine::replace_descriptor;
 
 /// A folder among this process's descriptors.
 #[derive(Clone, Debug)]

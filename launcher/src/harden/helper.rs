@@ -9,10 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use enforce::privilege;
 use nix::sys::utsname::uname;
 
 use super::place::Place;
-use crate::privilege;
 
 /// Where modprobe(8) finds what to do for a module (modprobe.d(5)): an `install` line is a command.
 const MODPROBE: [&str; 5] =

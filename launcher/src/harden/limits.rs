@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use enforce::{cgroup::CGROUP2, mounts::Mount};
 use serde::{Deserialize, Serialize};
 
 use super::place::Place;
-use crate::{cgroup::CGROUP2, mounts::Mount};
 
 /// The type of a mount of version 1.
 pub(super) const CGROUP1: &str = "cgroup";

@@ -25,13 +25,13 @@ use seccompiler::BpfProgram;
 
 pub use view::View;
 
-use crate::{
+use crate::user::Identity;
+use delegation::{Covers, Doors};
+use enforce::{
     mounts::Mount,
     privilege::{self, Operation},
     sys::confine::{close_on_exec_from, install_filter},
-    user::Identity,
 };
-use delegation::{Covers, Doors};
 use handed::Handed;
 use limits::Limits;
 use policy::{Isolation, Mode, Part, Policy, ProcessSection, Section, UnixRule};

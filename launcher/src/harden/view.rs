@@ -22,7 +22,7 @@ use super::{
     place::Place,
     walk::open_without_links,
 };
-use crate::{
+use enforce::{
     cgroup::CGROUP2,
     mounts::Mount,
     privilege::{self, Operation},

@@ -9,13 +9,12 @@ use std::{
     rc::Rc,
 };
 
+use enforce::mounts::Mount;
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2, readlinkat},
     sys::stat::{FileStat, SFlag, fstat},
 };
-
-use crate::mounts::Mount;
 
 /// How many links a path may have, as in the kernel (`MAXSYMLINKS`, include/linux/namei.h).
 const MAX_LINKS: u32 = 40;

@@ -1,0 +1,427 @@
+//! The cgroup v2 leaf of a run: where to make it, making it, and reaping those whose launcher is gone.
+
+mod parent;
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStringExt as _,
+            fs::{FileExt as _, MetadataExt as _},
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    fcntl::Flock,
+    sys::statfs::{CGROUP2_SUPER_MAGIC, statfs},
+    unistd::geteuid,
+};
+
+use self::parent::Parent;
+use crate::{
+    mounts::{MOUNTINFO, Mount},
+    privilege::{self, Operation},
+    sys::process::{Side, fork_into},
+};
+
+/// The type of the hierarchy's file system.
+pub const CGROUP2: &str = "cgroup2";
+
+/// What the names of all leaves begin with.
+const PREFIX: &str = "guard-run.";
+
+/// How often another name is tried because somebody took the new leaf for an abandoned one.
+const ATTEMPTS: u32 = 16;
+
+/// What can go wrong with cgroups.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// There is no cgroup v2 hierarchy.
+    #[error("no cgroup2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")]
+    NoCgroup2,
+    /// Something failed on a file or folder.
+    #[error("{}{}", path.display(), hint(.source))]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What failed.
+        source: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => " (run guard-run as root)",
+        io::ErrorKind::ReadOnlyFilesystem => " (the cgroup file system must be writable)",
+        _ => "",
+    }
+}
+
+/// Says on which file or folder something failed.
+fn on(path: &Path) -> impl FnOnce(io::Error) -> CgroupError + '_ {
+    move |source| CgroupError::File { path: path.to_owned(), source }
+}
+
+/// The cgroup v2 hierarchy, as this process sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// This process's own cgroup below the mount point; the mount point itself where it isn't shown there.
+    pub own: PathBuf,
+}
+
+impl Hierarchy {
+    /// Finds the hierarchy, on pure and hybrid layouts.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn find() -> Result<Self, CgroupError> {
+        Self::find_among(&mounts()?)
+    }
+
+    /// Finds the hierarchy, once with the cgroup of another process as its `own`, and once with that of this process.
+    ///
+    /// # Errors
+    ///
+    /// When there is no hierarchy, or no such process.
+    pub fn of_process(pid: u32) -> Result<(Self, Self), CgroupError> {
+        // Where containers run there are many mounts, and the kernel takes its time to write them down.
+        let mounts = mounts()?;
+        Ok((Self::of(&pid.to_string(), &mounts)?, Self::of("self", &mounts)?))
+    }
+
+    /// Finds the hierarchy among the mounts of this process's namespace.
+    ///
+    /// # Errors
+    ///
+    /// When it isn't there.
+    pub fn find_among(mounts: &[Mount]) -> Result<Self, CgroupError> {
+        Self::of("self", mounts)
+    }
+
+    fn of(process: &str, mounts: &[Mount]) -> Result<Self, CgroupError> {
+        let file = format!("/proc/{process}/cgroup");
+        let cgroups = fs::read(&file).map_err(on(Path::new(&file)))?;
+        // A mount may be covered by another one; what is seen at its mount point then is something else.
+        let is_seen = |mount: &Path| statfs(mount).is_ok_and(|seen| seen.filesystem_type() == CGROUP2_SUPER_MAGIC);
+        Self::among(mounts, &cgroups, is_seen).ok_or(CgroupError::NoCgroup2)
+    }
+
+    /// The one among these mounts. `cgroups` is a cgroup file (cgroups(7)).
+    fn among(mounts: &[Mount], cgroups: &[u8], is_seen: impl Fn(&Path) -> bool) -> Option<Self> {
+        let own = cgroups.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"0::"))?;
+        let own = PathBuf::from(OsString::from_vec(own.to_vec()));
+        let mut found = None;
+        for Mount { root, point, kind, .. } in mounts {
+            if kind != CGROUP2 || !is_seen(point) {
+                continue;
+            }
+            // The hierarchy may be mounted more than once, of some mounts only a part: the best one shows our cgroup.
+            match own.strip_prefix(root) {
+                Ok(below) => return Some(Self { own: point.join(below), mount: point.clone() }),
+                Err(_) => found = found.or(Some(point)),
+            }
+        }
+        found.map(|mount| Self { own: mount.clone(), mount: mount.clone() })
+    }
+}
+
+fn mounts() -> Result<Vec<Mount>, CgroupError> {
+    Mount::all().map_err(on(Path::new(MOUNTINFO)))
+}
+
+/// A cgroup of our own, which lives as long as this value: it is killed and removed with it.
+///
+/// While its launcher is alive, the folder is locked with flock(2). The lock goes away with the launcher, however it
+/// ends, and is seen across pid namespaces: that is how abandoned leaves are told from those in use.
+#[derive(Debug)]
+pub struct Leaf {
+    path: PathBuf,
+    name: OsString,
+    parent: Parent,
+    folder: Flock<OwnedFd>,
+    events: Events,
+}
+
+/// The file that says whether there are processes in a cgroup. poll(2) reports `POLLPRI` on it from a change until it
+/// is next read, by this very descriptor (`kernfs_generic_poll`).
+#[derive(Debug)]
+struct Events {
+    path: PathBuf,
+    file: fs::File,
+}
+
+impl Events {
+    fn open(cgroup: &Path) -> Result<Self, CgroupError> {
+        let path = cgroup.join("cgroup.events");
+        let file = fs::File::open(&path).map_err(on(&path))?;
+        Ok(Self { path, file })
+    }
+
+    fn is_populated(&self) -> Result<bool, CgroupError> {
+        let mut text = [0; 256];
+        let length = self.file.read_at(&mut text, 0).map_err(on(&self.path))?;
+        Ok(!text[..length].split(|byte| *byte == b'\n').any(|line| line == b"populated 0"))
+    }
+}
+
+impl Leaf {
+    /// Forks. The child is in the leaf from its first instruction. What that takes is in effect for the birth alone, on both
+    /// sides. No program guards it yet: so the child does nothing but what this program says.
+    ///
+    /// # Errors
+    ///
+    /// As [`fork_into`].
+    pub fn fork(&self) -> io::Result<Side> {
+        let _raised = privilege::raise(Operation::Leaf);
+        fork_into(self.folder())
+    }
+
+    /// Makes a fresh leaf below this process's own cgroup, or else below the root of the hierarchy. Before that, it
+    /// removes empty leaves that dead launchers left there. An ordinary user's is below the user's own cgroup in any case:
+    /// what limits and guards the user limits and guards what runs in it.
+    ///
+    /// # Errors
+    ///
+    /// When neither is possible.
+    pub fn create(hierarchy: &Hierarchy) -> Result<Self, CgroupError> {
+        reap_empty(&hierarchy.own);
+        Self::create_in(&hierarchy.own).or_else(|error| {
+            if hierarchy.own == hierarchy.mount || !privilege::is_root() {
+                Err(error)
+            } else {
+                Self::create_in(&hierarchy.mount)
+            }
+        })
+    }
+
+    fn create_in(path: &Path) -> Result<Self, CgroupError> {
+        let parent = Parent::open(path)?;
+        if !privilege::is_root() {
+            parent.check_for_user()?;
+        }
+        for attempt in 0..ATTEMPTS {
+            let name = OsString::from(format!("{PREFIX}{}.{attempt}", std::process::id()));
+            if !parent.make(&name)? {
+                continue;
+            }
+            // Between these two, somebody else may take the leaf for an abandoned one and remove it.
+            if let Some(folder) = parent.lock(&name) {
+                let path = path.join(&name);
+                let events = Events::open(&path).inspect_err(|_| drop(parent.remove_one(&name)))?;
+                return Ok(Self { path, name, parent, folder, events });
+            }
+            // Where it was for want of descriptors, it is still there.
+            let _ = parent.remove_one(&name);
+        }
+        Err(on(path)(io::Error::other("can't make a cgroup here: every name is taken")))
+    }
+
+    /// The leaf's folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The leaf's folder as a descriptor, for attaching programs and being born there.
+    #[must_use]
+    pub fn folder(&self) -> &OwnedFd {
+        &self.folder
+    }
+
+    /// A file on which poll(2) reports `POLLPRI` when [`Leaf::is_populated`] may have changed since it was last asked.
+    #[must_use]
+    pub fn events(&self) -> &fs::File {
+        &self.events.file
+    }
+
+    /// Whether there is a process in the leaf, or in a cgroup below it.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel doesn't say.
+    pub fn is_populated(&self) -> Result<bool, CgroupError> {
+        self.events.is_populated()
+    }
+
+    /// The processes in the leaf and below.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        processes(&self.path)
+    }
+
+    /// Kills every process in the leaf and below, at once and for good.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel can't (before 5.14).
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        kill(&self.path)
+    }
+
+    /// Removes the leaf, which must be empty.
+    ///
+    /// # Errors
+    ///
+    /// When it isn't.
+    pub fn remove(self) -> Result<(), CgroupError> {
+        self.parent.remove(&self.name)
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        // Only where something failed on the way is it still there. Nobody is left to tell about a second failure, and
+        // the next run reaps what stays behind.
+        if self.path.exists() {
+            let _ = self.parent.kill_and_remove(&self.name, &self.events);
+        }
+    }
+}
+
+/// The processes in a cgroup and below; 0 for those that are outside this process's pid namespace.
+#[must_use]
+pub fn processes(cgroup: &Path) -> Vec<u32> {
+    descendants(cgroup)
+        .iter()
+        .filter_map(|cgroup| fs::read_to_string(cgroup.join("cgroup.procs")).ok())
+        .flat_map(|pids| pids.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .collect()
+}
+
+/// Whether there is a process in a cgroup or below.
+///
+/// # Errors
+///
+/// When the kernel doesn't say.
+pub fn is_populated(cgroup: &Path) -> Result<bool, CgroupError> {
+    Events::open(cgroup)?.is_populated()
+}
+
+/// Reaps every leaf in the hierarchy whose launcher is gone: what still runs in it is killed. For an ordinary user, only
+/// the user's own. Returns those that were removed, and those that could not be.
+#[must_use]
+pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
+    reap_those(hierarchy, |_| true)
+}
+
+/// The same with those alone that the launcher of this process id has left behind.
+pub fn reap_of(hierarchy: &Hierarchy, launcher: u32) {
+    let start = format!("{PREFIX}{launcher}.");
+    // What can't be removed now is some other run's to reap.
+    let _ = reap_those(hierarchy, |name| name.as_encoded_bytes().starts_with(start.as_bytes()));
+}
+
+fn reap_those(hierarchy: &Hierarchy, wanted: impl Fn(&OsStr) -> bool) -> (Vec<PathBuf>, Vec<CgroupError>) {
+    let (mut removed, mut failed) = (Vec::new(), Vec::new());
+    let is_wanted = |path: &PathBuf| is_leaf(path) && path.file_name().is_some_and(&wanted);
+    for path in descendants(&hierarchy.mount).into_iter().filter(is_wanted) {
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+        // What is gone in the meantime needs no reaping.
+        let Ok(parent) = Parent::open(parent) else { continue };
+        if let Some(_lock) = parent.lock(name) {
+            match Events::open(&path).and_then(|events| parent.kill_and_remove(name, &events)) {
+                Ok(()) => removed.push(path),
+                Err(error) => failed.push(error),
+            }
+        }
+    }
+    (removed, failed)
+}
+
+/// Removes abandoned leaves without processes in one folder. Errors don't matter: a leaf that can't be removed is no
+/// obstacle to making another.
+fn reap_empty(path: &Path) {
+    let (Ok(entries), Ok(parent)) = (fs::read_dir(path), Parent::open(path)) else { return };
+    for entry in entries.filter_map(Result::ok).filter(|entry| is_leaf(&entry.path())) {
+        let name = entry.file_name();
+        if let Some(_lock) = parent.lock(&name) {
+            let _ = parent.remove_one(&name);
+        }
+    }
+}
+
+/// Whether this is a leaf that this process may reap: by its name, which has two numbers, so that a service's cgroup is
+/// none (guard-run.service), and by its owner.
+fn is_leaf(path: &Path) -> bool {
+    let numbers = path.file_name().and_then(|name| name.to_str()?.strip_prefix(PREFIX)?.split_once('.'));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    numbers.is_some_and(|(pid, attempt)| is_number(pid) && is_number(attempt))
+        && (privilege::is_root() || path.symlink_metadata().is_ok_and(|leaf| leaf.uid() == geteuid().as_raw()))
+}
+
+fn kill(path: &Path) -> Result<(), CgroupError> {
+    let file = path.join("cgroup.kill");
+    fs::write(&file, "1").map_err(on(&file))
+}
+
+/// A cgroup and all below it, each after the one that it is in. What vanishes in the meantime is left out.
+fn descendants(path: &Path) -> Vec<PathBuf> {
+    let mut found = vec![path.to_owned()];
+    let mut next = 0;
+    while let Some(cgroup) = found.get(next) {
+        let entries = fs::read_dir(cgroup).into_iter().flatten().filter_map(Result::ok);
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let folders: Vec<PathBuf> = folders.map(|entry| entry.path()).collect();
+        found.extend(folders);
+        next += 1;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CGROUPS: &[u8] = b"9:name=systemd:/x\n4:memory:/a:b\n0::/user.slice/me\n";
+
+    fn hierarchy(mount: &str, own: &str) -> Hierarchy {
+        Hierarchy { mount: mount.into(), own: own.into() }
+    }
+
+    #[test]
+    fn the_hierarchy_is_found_on_every_layout() {
+        let table: [(&[u8], Option<Hierarchy>); 6] = [
+            (
+                b"30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n",
+                Some(hierarchy("/sys/fs/cgroup", "/sys/fs/cgroup/user.slice/me")),
+            ),
+            (
+                b"31 30 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                  32 30 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+                Some(hierarchy("/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified/user.slice/me")),
+            ),
+            (
+                b"32 30 0:28 /other /elsewhere rw - cgroup2 cgroup2 rw\n\
+                  33 30 0:28 /user.slice /part rw shared:1 master:2 - cgroup2 cgroup2 rw\n",
+                Some(hierarchy("/part", "/part/me")),
+            ),
+            (b"32 30 0:28 /other /elsewhere rw - cgroup2 cgroup2 rw\n", Some(hierarchy("/elsewhere", "/elsewhere"))),
+            (
+                b"32 30 0:28 / /a\\040b\\134c rw - cgroup2 none rw\n",
+                Some(hierarchy("/a b\\c", "/a b\\c/user.slice/me")),
+            ),
+            (b"24 1 8:1 / / rw - ext4 /dev/cgroup2 rw\ngarbage\n\n", None),
+        ];
+        for (mounts, expected) in table {
+            let found = Hierarchy::among(&Mount::parse(mounts), CGROUPS, |_| true);
+            assert_eq!(found, expected, "{}", String::from_utf8_lossy(mounts));
+        }
+        let mount = b"30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        assert_eq!(Hierarchy::among(&Mount::parse(mount), b"1:cpu:/\n", |_| true), None);
+    }
+
+    #[test]
+    fn a_mount_that_is_covered_is_not_taken() {
+        let mounts = b"32 30 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+                       33 30 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let found = Hierarchy::among(&Mount::parse(mounts), CGROUPS, |mount| mount == "/sys/fs/cgroup");
+        assert_eq!(found, Some(hierarchy("/sys/fs/cgroup", "/sys/fs/cgroup/user.slice/me")));
+    }
+}

@@ -1,0 +1,507 @@
+//! `guard-selftest` (and `guard-run selftest`, which is this program): every known way out as a small program, tried on this machine. Each is run bare, where it must
+//! succeed, or it proves nothing, and guarded, where it must fail.
+//!
+//! An attempt is a process of its own: this same program, executed again. What it says of itself is not believed where
+//! it can be seen from outside: that somebody outside has heard from it, that a process outside has been changed or has
+//! ended, that it knows what only somebody outside knows. The vectors are in the modules, one for each family.
+//!
+//! Nothing that it does harms the machine: connections go to its own listeners on loopback, signals to its own
+//! processes, settings are written as they are, and mounts are made in mount namespaces of the attempts' own.
+#![deny(unsafe_code)]
+
+use std::{
+    io::{self, Write as _},
+    panic,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    str::FromStr,
+};
+
+use anyhow::Context as _;
+use clap::Parser;
+use nix::unistd::{alarm, geteuid};
+use policy::Part;
+use serde::{Deserialize, Serialize};
+
+/// The exit status when every way out was stopped, or the self-test's own process did what it was to do.
+const OK: u8 = 0;
+/// The exit status when there was a way out, or a check that could not be made.
+const NO: u8 = 1;
+/// The exit status when the self-test itself failed.
+const FAILURE: u8 = 125;
+
+use attempt::{Outcome, SCENE, Scene, Stop};
+use guard::Programs;
+use process::Process;
+use runner::Tried;
+
+mod address;
+mod attempt;
+mod bpf;
+mod cgroup;
+mod delegation;
+mod descriptor;
+mod device;
+mod foreign;
+mod guard;
+mod handed;
+mod launcher;
+mod matrix;
+mod object;
+mod outside;
+mod outsider;
+mod port;
+mod privilege;
+mod process;
+mod protocol;
+mod receive;
+mod runner;
+mod server;
+mod sys;
+mod sysctl;
+mod trace;
+mod unix;
+mod uring;
+
+use handed::Handed;
+
+/// The families of vectors, in the order in which they are tried.
+pub const FAMILIES: &[(&str, &[Vector])] = &[
+    ("address", address::VECTORS),
+    ("port", port::VECTORS),
+    ("receive", receive::VECTORS),
+    ("protocol", protocol::VECTORS),
+    ("uring", uring::VECTORS),
+    ("foreign", foreign::VECTORS),
+    ("unix", unix::VECTORS),
+    ("descriptor", descriptor::VECTORS),
+    ("device", device::VECTORS),
+    ("sysctl", sysctl::VECTORS),
+    ("cgroup", cgroup::VECTORS),
+    ("bpf", bpf::VECTORS),
+    ("privilege", privilege::VECTORS),
+    ("trace", trace::VECTORS),
+    ("delegation", delegation::VECTORS),
+    ("launcher", launcher::VECTORS),
+];
+
+/// What an attempt does.
+pub type Attempt = fn(&Scene) -> Outcome;
+
+// The policies' sections. `PORT` and `SERVED` stand for ports that are free when the self-test begins.
+/// One port is forbidden, whatever is done with it.
+const PORT: &str = r#""network": {"default": "allow", "rules": [{"action": "deny", "ports": [PORT]}]}"#;
+/// That port is forbidden on this host's loopback networks.
+const PORT_ON_LOOPBACK: &str =
+    r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["loopback"], "ports": [PORT]}]}"#;
+/// That port is forbidden at one address.
+const PORT_AT_ONE_ADDRESS: &str =
+    r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["127.0.0.1"], "ports": [PORT]}]}"#;
+/// Nothing may be served but one port, which nobody wants.
+const NOTHING_SERVED: &str = r#""network": {"default": "allow", "rules": [{"action": "allow", "ops": ["bind"], "ports": [9]}, {"action": "deny", "ops": ["bind"]}]}"#;
+/// Nothing may come from this host.
+const NOTHING_RECEIVED: &str =
+    r#""network": {"default": "allow", "rules": [{"action": "deny", "ops": ["receive"], "hosts": ["loopback"]}]}"#;
+/// One port may not be served.
+const PORT_SERVED: &str =
+    r#""network": {"default": "allow", "rules": [{"action": "deny", "ops": ["bind"], "ports": [SERVED]}]}"#;
+/// Nothing is allowed on the network.
+const NETWORK: &str = r#""network": {"default": "deny"}"#;
+/// No Unix socket is allowed.
+const UNIX: &str = r#""unix": {"default": "deny"}"#;
+/// /dev/zero is forbidden.
+const DEVICES: &str =
+    r#""devices": {"default": "allow", "rules": [{"action": "deny", "type": "c", "major": 1, "minor": 5}]}"#;
+/// Block devices are.
+const BLOCKS: &str = r#""devices": {"default": "allow", "rules": [{"action": "deny", "type": "b"}]}"#;
+/// One tunable may not be read.
+const SYSCTLS: &str = r#""sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/random/boot_id"], "access": "r"}]}"#;
+/// Nothing is said: what is stopped is stopped for every command.
+const NOTHING: &str = "";
+
+/// A way out.
+#[derive(Clone, Copy, Debug)]
+pub struct Vector {
+    /// Its name in its family.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub shows: &'static str,
+    policy: &'static str,
+    attempt: Attempt,
+    control: Control,
+    evidence: Evidence,
+    layer: Layer,
+    part: Option<Part>,
+    handed: Option<Handed>,
+    outsider: bool,
+    restarts: bool,
+    knocked: bool,
+}
+
+impl Vector {
+    const fn new(name: &'static str, shows: &'static str, policy: &'static str, attempt: Attempt) -> Self {
+        let (control, evidence, layer) = (Control::Bare, Evidence::Heard, Layer::Hook);
+        let (part, handed, outsider, restarts, knocked) = (None, None, false, false, false);
+        Self { name, shows, policy, attempt, control, evidence, layer, part, handed, outsider, restarts, knocked }
+    }
+
+    const fn under(mut self, policy: &'static str) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    const fn control(mut self, control: Control) -> Self {
+        self.control = control;
+        self
+    }
+
+    const fn seen_by(mut self, evidence: Evidence) -> Self {
+        self.evidence = evidence;
+        self
+    }
+
+    const fn stopped_by(mut self, layer: Layer) -> Self {
+        self.layer = layer;
+        self
+    }
+
+    /// It is a way out where the policy allows this.
+    const fn unless(mut self, part: Part) -> Self {
+        self.part = Some(part);
+        self
+    }
+
+    const fn handed(mut self, handed: Handed) -> Self {
+        self.handed = Some(handed);
+        self
+    }
+
+    /// The service that [`server::BUS`] is begins anew while the attempt runs.
+    const fn restarting(mut self) -> Self {
+        self.restarts = true;
+        self
+    }
+
+    /// Somebody outside knocks all the time, at the port that the scene calls served.
+    const fn knocked_at(mut self) -> Self {
+        self.knocked = true;
+        self
+    }
+
+    const fn with_outsider(mut self) -> Self {
+        self.outsider = true;
+        self
+    }
+}
+
+/// What the attempt is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Control {
+    /// A process like any other.
+    Bare,
+    /// One in a cgroup with the policy's programs on it, and no other measure: where it is about doing away with these.
+    Guard,
+    /// One whose parent stands in for the launcher.
+    StandIn,
+}
+
+/// How it is seen that an attempt got out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Evidence {
+    /// Somebody outside has heard from it.
+    Heard,
+    /// It knows the secret.
+    Told,
+    /// It knows the value of the tunable that is hidden.
+    Tunable,
+    /// The memory of the process outside is changed.
+    Changed,
+    /// The process outside has ended.
+    Killed,
+    /// It says so: bytes of a device were read, or the kernel let it have something.
+    Word,
+}
+
+/// What stops an attempt. Denials by hooks are in the log; the others are named by the vectors, with the error seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Layer {
+    /// One of the guard's programs.
+    Hook,
+    /// The filter on system calls.
+    Seccomp,
+    /// Capabilities that were dropped.
+    Capabilities,
+    /// Landlock's scopes.
+    Landlock,
+    /// The command's own mounts.
+    Mounts,
+    /// The command's own IPC namespace.
+    IpcNamespace,
+    /// Executing a program gives no privileges.
+    NoNewPrivs,
+    /// Descriptors are not passed on.
+    Closed,
+}
+
+impl Layer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Hook => "guard",
+            Self::Seccomp => "seccomp",
+            Self::Capabilities => "capabilities",
+            Self::Landlock => "landlock",
+            Self::Mounts => "mounts",
+            Self::IpcNamespace => "ipc namespace",
+            Self::NoNewPrivs => "no_new_privs",
+            Self::Closed => "closed descriptors",
+        }
+    }
+}
+
+/// Try every known way out on this machine, without the guard and under it, and say what stopped each. Needs root
+#[derive(Clone, Debug, Parser)]
+#[command(name = "guard-selftest", version)]
+struct Options {
+    /// The guard-run to test [default: the one in the folder of this program]
+    #[arg(long, value_name = "PROGRAM")]
+    guard_run: Option<PathBuf>,
+    /// Only these vectors: FAMILY, NAME or FAMILY/NAME
+    #[arg(value_name = "VECTOR")]
+    vectors: Vec<String>,
+    /// Don't fail because this machine lacks what a vector needs: FAMILY or FAMILY/NAME
+    #[arg(long, value_name = "VECTOR")]
+    allow_missing: Vec<String>,
+    /// Print the matrix as JSON
+    #[arg(long)]
+    json: bool,
+    /// Print the vectors and what they do, and try none
+    #[arg(long, conflicts_with = "json")]
+    list: bool,
+    #[command(flatten)]
+    process: Process,
+    // What the self-test's own processes are started with.
+    #[arg(long, hide = true, exclusive = true)]
+    role: Option<Role>,
+}
+
+/// What a process of the self-test's own is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Role {
+    /// It makes an attempt, of the vector FAMILY/NAME.
+    Attempt(String),
+    /// It starts it, and waits for it, as the launcher does.
+    StandIn(String),
+    /// It is somebody outside.
+    Outsider,
+    /// It holds its cgroup.
+    Holder,
+    /// It does nothing.
+    Nothing,
+}
+
+impl Role {
+    /// The arguments of a process for it.
+    fn arguments(&self) -> [String; 2] {
+        let role = match self {
+            Self::Attempt(vector) => format!("attempt={vector}"),
+            Self::StandIn(vector) => format!("stand-in={vector}"),
+            Self::Outsider => "outsider".to_owned(),
+            Self::Holder => "holder".to_owned(),
+            Self::Nothing => "nothing".to_owned(),
+        };
+        ["--role".to_owned(), role]
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=').unwrap_or((text, "")) {
+            ("attempt", vector) => Ok(Self::Attempt(vector.to_owned())),
+            ("stand-in", vector) => Ok(Self::StandIn(vector.to_owned())),
+            ("outsider", "") => Ok(Self::Outsider),
+            ("holder", "") => Ok(Self::Holder),
+            ("nothing", "") => Ok(Self::Nothing),
+            _ => Err("the self-test's own processes are no use to anybody else".to_owned()),
+        }
+    }
+}
+
+/// How long an attempt may take at all, in seconds.
+const ATTEMPT_LIMIT: u32 = 8;
+
+fn main() -> ExitCode {
+    // What `println!` does where standard output is closed or full, which is no mistake of ours.
+    let default = panic::take_hook();
+    panic::set_hook(Box::new(move |info| match info.payload().downcast_ref::<String>() {
+        Some(said) if said.starts_with("failed printing to stdout: ") => tell("can't write to standard output"),
+        _ => default(info),
+    }));
+    let status = panic::catch_unwind(|| selftest(&Options::parse()));
+    ExitCode::from(match status {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => {
+            tell(&format!("{error:#}"));
+            FAILURE
+        }
+        Err(_) => FAILURE,
+    })
+}
+
+/// Says something on standard error, if that is possible.
+fn tell(line: &str) {
+    let _ = writeln!(io::stderr(), "guard-selftest: {line}");
+}
+
+/// Tries the vectors and prints what came out. The status is [`NO`] if there was a way out, or a check that could
+/// not be made and was not declared.
+///
+/// # Errors
+///
+/// When the self-test itself fails.
+fn selftest(options: &Options) -> anyhow::Result<u8> {
+    match &options.role {
+        Some(Role::Attempt(name)) => return try_one(name),
+        Some(Role::StandIn(name)) => return stand_in(name),
+        Some(Role::Outsider) => return outsider::be(),
+        Some(Role::Holder) => return guard::hold(),
+        Some(Role::Nothing) => return Ok(OK),
+        None => {}
+    }
+    let vectors = chosen(&options.vectors)?;
+    if options.list {
+        for (family, vector) in vectors {
+            println!("{:<36} {}", format!("{family}/{}", vector.name), vector.shows);
+        }
+        return Ok(OK);
+    }
+    let declared = if options.allow_missing.is_empty() { Vec::new() } else { chosen(&options.allow_missing)? };
+    anyhow::ensure!(geteuid().is_root(), "needs root's rights: run guard-run selftest as root");
+    let programs = Programs::find(options.guard_run.as_deref())?;
+    options.process.require(&programs)?;
+    let mut runner = runner::Runner::new(options.process.clone(), programs)?;
+    let mut matrix = matrix::Matrix::new(options.json)?;
+    for (family, vector) in vectors {
+        let bare = patiently(|| runner.bare(family, vector))?;
+        let guarded = patiently(|| runner.guarded(family, vector))?;
+        let is_declared = declared.iter().any(|(f, v)| *f == family && v.name == vector.name);
+        let allowed = vector.part.filter(|part| options.process.allows(*part));
+        matrix.add((family, vector), (bare, guarded), is_declared, allowed);
+    }
+    drop(runner);
+    matrix.conclude()
+}
+
+/// How often something is tried that can't be.
+const TRIES: u32 = 3;
+
+/// Tries again what could not be tried: another program may have had the port, or the loop device.
+fn patiently(mut attempt: impl FnMut() -> anyhow::Result<Tried>) -> anyhow::Result<Tried> {
+    for _ in 1..TRIES {
+        match attempt()? {
+            Tried::CouldNot(_) => {}
+            tried => return Ok(tried),
+        }
+    }
+    attempt()
+}
+
+/// The vectors that words name; all, where there are none.
+fn chosen(words: &[String]) -> anyhow::Result<Vec<(&'static str, &'static Vector)>> {
+    let all = || FAMILIES.iter().flat_map(|(family, vectors)| vectors.iter().map(move |vector| (*family, vector)));
+    let named = |word: &str, family: &str, vector: &Vector| {
+        let is_family = FAMILIES.iter().any(|(family, _)| word == *family);
+        word == family || !is_family && word == vector.name || word.split_once('/') == Some((family, vector.name))
+    };
+    if let Some(word) = words.iter().find(|word| !all().any(|(family, vector)| named(word, family, vector))) {
+        anyhow::bail!("no vector or family is named \"{word}\"; guard-run selftest --list names all");
+    }
+    let chosen = |word: &String, family, vector| named(word, family, vector);
+    Ok(all().filter(|(f, v)| words.is_empty() || words.iter().any(|word| chosen(word, f, v))).collect())
+}
+
+/// What an attempt says of itself, on its standard output.
+#[derive(Debug, Serialize, Deserialize)]
+struct Report {
+    told: Vec<u8>,
+    stop: Option<Stop>,
+}
+
+/// [`Role::Attempt`].
+fn try_one(name: &str) -> anyhow::Result<u8> {
+    // Whatever happens, it does not stay.
+    alarm::set(ATTEMPT_LIMIT);
+    let (_, vector) = *chosen(&[name.to_owned()])?.first().expect("a vector of that name");
+    let scene: Scene = serde_json::from_str(&std::env::var(SCENE).context(SCENE)?)?;
+    if let Some(cgroup) = &scene.control {
+        std::fs::write(cgroup.join("cgroup.procs"), "0").context("entering the control's cgroup")?;
+    }
+    let report = match (vector.attempt)(&scene) {
+        Ok(told) => Report { told, stop: None },
+        Err(stop) => Report { told: Vec::new(), stop: Some(stop) },
+    };
+    // In a line of its own, also after what a program that was executed has said.
+    println!("\n{}", serde_json::to_string(&report)?);
+    Ok(OK)
+}
+
+/// [`Role::StandIn`].
+fn stand_in(name: &str) -> anyhow::Result<u8> {
+    alarm::set(ATTEMPT_LIMIT);
+    let status = Command::new("/proc/self/exe").args(Role::Attempt(name.to_owned()).arguments()).status()?;
+    Ok(if status.success() { OK } else { NO })
+}
+
+/// Whether one slice is within another.
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, path::Path};
+
+    use policy::{DeviceNode, Document, Machine, compile::Tables};
+
+    use super::*;
+
+    /// The vectors' policies name no device by its path.
+    struct NoDevices;
+
+    impl Machine for NoDevices {
+        fn device(&self, _: &Path) -> Result<DeviceNode, String> {
+            Err("no device node".to_owned())
+        }
+    }
+
+    #[test]
+    fn vectors_have_names_of_their_own_and_say_what_they_do() {
+        let mut names = HashSet::new();
+        for (family, vector) in chosen(&[]).unwrap() {
+            assert!(names.insert((family, vector.name)), "{family}/{} is there twice", vector.name);
+            assert!(!vector.shows.is_empty() && vector.shows.len() < 100, "{family}/{}", vector.name);
+        }
+        assert!(names.len() >= 80, "there are only {}", names.len());
+    }
+
+    #[test]
+    fn policies_are_valid() {
+        for (family, vector) in chosen(&[]).unwrap() {
+            let text = runner::policy(vector.policy, &Process::default(), 1, 2);
+            let policy = Document::new(family.as_ref(), text.into()).resolve(&NoDevices).unwrap();
+            Tables::compile(&policy).unwrap();
+        }
+    }
+
+    #[test]
+    fn words_choose_vectors() {
+        let count =
+            |words: &[&str]| chosen(&words.iter().map(ToString::to_string).collect::<Vec<_>>()).map(|it| it.len());
+        assert_eq!(count(&["address"]).unwrap(), address::VECTORS.len());
+        assert_eq!(count(&["address/tcp4"]).unwrap(), 1);
+        assert_eq!(count(&["address/tcp4", "address"]).unwrap(), address::VECTORS.len());
+        assert!(count(&["adress"]).unwrap_err().to_string().contains("\"adress\""));
+    }
+}
