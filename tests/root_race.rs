@@ -248,6 +248,51 @@ print('sent')";
     assert_eq!(both(&network("allow", &rules), "", asked).1.stdout, "sent\n");
 }
 
+#[test]
+fn a_udp_port_at_one_address_is_not_that_port_at_others() {
+    // The kernel chooses the denied port for one of two sockets, of which each has asked for it where it is allowed, in vain.
+    let inside = "
+held = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+for sock in held:
+    try:
+        sock.bind(('192.0.2.1', 40000))
+    except OSError as error:
+        said = errno.errorcode[error.errno]
+    try:
+        sock.sendto(b'x', ('127.0.0.1', 9)); said += ' sent'
+    except OSError as error:
+        said += ' ' + errno.errorcode[error.errno]
+    print(sock.getsockname()[1], said)";
+    let bind = |action: &str, host: &str| json!({"action": action, "ops": ["bind"], "protocols": ["udp"], "hosts": [host], "ports": [40000]});
+    let sorted = |text: &str| {
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        lines.join(", ")
+    };
+    let policy = network("allow", &json!([bind("allow", "192.0.2.1"), bind("deny", "any")]));
+    let (bare, guarded) = both(&policy, "", inside);
+    assert_eq!(sorted(&bare), "40000 EADDRNOTAVAIL sent, 40001 EADDRNOTAVAIL sent");
+    assert_eq!(sorted(&guarded.stdout), "40000 EADDRNOTAVAIL EPERM, 40001 EADDRNOTAVAIL sent", "{:#}", guarded.log);
+    let [event] = guarded.events() else { panic!("{:#}", guarded.log) };
+    assert_eq!((&event["op"], &event["network"]["address"]), (&json!("bind"), &json!("127.0.0.1")));
+    // A socket that has what it asked for goes on, also if that is an address by which it can only receive.
+    let asked = "
+for host in ['127.0.0.1', '224.0.0.251', '0.0.0.0']:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.bind((host, 40000))
+        sock.sendto(b'x', ('127.0.0.1', 9))
+        print(host)
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+    sock.close()";
+    let only = |host: &str| network("allow", &json!([bind("allow", host), bind("deny", "any")]));
+    assert_eq!(both(&only("127.0.0.1"), "", asked).1.stdout, "127.0.0.1\nEPERM\nEPERM\n");
+    assert_eq!(both(&only("224.0.0.251"), "", asked).1.stdout, "EPERM\n224.0.0.251\nEPERM\n");
+    let all = network("allow", &json!([{"action": "deny", "ops": ["bind"], "protocols": ["udp"], "ports": [40001]}]));
+    assert_eq!(both(&all, "", asked).1.stdout, "127.0.0.1\n224.0.0.251\n0.0.0.0\n");
+}
+
 /// Sends from a socket whose peer another process changes, and says which of the receivers that are denied have got anything.
 fn astray(policy: &Value, sends: &str) -> (String, Output) {
     let inside = format!(

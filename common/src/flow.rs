@@ -89,7 +89,9 @@ pub struct Socket {
     pub served: u16,
     /// The peer of the first connect(2) of a UDP socket that the policy allows.
     pub peer: Address,
-    /// Its port, in host byte order.
+    /// The address that belongs to `asked`.
+    pub asked_address: Address,
+    /// The port of `peer`, in host byte order.
     pub peer_port: u16,
     /// 1: there was such a connect(2).
     pub connected: u8,
@@ -103,7 +105,7 @@ pub struct Socket {
     pub own: u32,
 }
 
-const _: () = assert!(size_of::<Socket>() == 64 + size_of::<Owner>());
+const _: () = assert!(size_of::<Socket>() == 80 + size_of::<Owner>());
 
 /// Tells the launcher of a new flow, so that it can look at the process while it is there.
 #[repr(C)]

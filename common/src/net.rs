@@ -142,6 +142,24 @@ pub fn effective_destination(destination: Address, bound: Address, is: impl Fn(u
     Address([a, b, c | v4 & becomes_v4, last | loopback4 | loopback6])
 }
 
+/// All ones if a socket that is bound to `bound` has this address of the host's: it is the same, or unspecified; else 0.
+#[inline(always)]
+#[must_use]
+pub fn includes(bound: Address, address: Address, is: impl Fn(u32, u32) -> u32) -> u32 {
+    let ([a, b, c, d], v4) = (bound.0, 0xffff_u32.to_be());
+    let any4 = is(a | b | d | (c ^ v4), 0) & address.v4_mask(&is);
+    is(a | b | c | d, 0) | any4 | is(bound.difference(address), 0)
+}
+
+/// All ones for an address by which several are reached: a multicast address or 255.255.255.255; else 0. A socket that is bound to
+/// one receives there, and sends from another address. (Those by which all of one network are reached can't be told from others.)
+#[inline(always)]
+#[must_use]
+pub fn is_for_several(address: Address, is: impl Fn(u32, u32) -> u32) -> u32 {
+    let ([a, _, _, d], v4) = (address.0, address.v4_mask(&is));
+    v4 & (is(u32::from_be(d) >> 28, 0xe) | is(d, u32::MAX)) | !v4 & is(u32::from_be(a) >> 24, 0xff)
+}
+
 /// All ones if the numbers are the same, else 0.
 #[must_use]
 pub const fn ones_if_equal(one: u32, other: u32) -> u32 {
@@ -485,6 +503,35 @@ mod tests {
                 expected,
                 "{destination:?} from {bound:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_a_bound_socket_has() {
+        let (one4, other4) = (Address::LOOPBACK4, Address::from_bits(0xffff_0a00_0001));
+        let (one6, any4, any6) = (Address::LOOPBACK6, Address::UNSPECIFIED4, Address::UNSPECIFIED6);
+        let table = [
+            (one4, one4, true),
+            (one4, other4, false),
+            (any4, other4, true),
+            (any4, one6, false),
+            (any6, one6, true),
+            (any6, other4, true),
+            (one6, one6, true),
+            (one6, one4, false),
+        ];
+        for (bound, address, expected) in table {
+            assert_eq!(includes(bound, address, ones_if_equal) != 0, expected, "{bound:?} {address:?}");
+        }
+        for (bits, expected) in [
+            (0xffff_e000_00fb, true),
+            (0xffff_ffff_ffff, true),
+            (0xffff_7f00_00ff, false),
+            (0xff02 << 112 | 0xfb, true),
+            (0xfe80 << 112 | 1, false),
+            (0, false),
+        ] {
+            assert_eq!(is_for_several(Address::from_bits(bits), ones_if_equal) != 0, expected, "{bits:x}");
         }
     }
 

@@ -240,7 +240,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
             && let Some(socket) = socket(ctx)
             && (*socket).src_port == 0
         {
-            own::note_asked(socket.cast_mut().cast(), port);
+            own::note_asked(socket.cast_mut().cast(), key.subject.address, port);
         }
         if op != Op::BIND
             && filled(&NET_TABLE).tells_peers_apart()

@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 use common::{
     flow::Socket,
-    net::{Address, Op, Protocol},
+    net::{self, Address, Op, Protocol},
     record::{Owner, Tally},
 };
 
@@ -170,17 +170,17 @@ impl Event {
     }
 }
 
-/// Notes the port that a bind(2) names which the policy allows, in host byte order.
+/// Notes the address and the port, in host byte order, that a bind(2) names which the policy allows.
 ///
 /// # Safety
 ///
 /// The verifier must take the pointer for one to a socket.
 #[inline(always)]
-pub unsafe fn note_asked(socket: *mut c_void, port: u16) {
+pub unsafe fn note_asked(socket: *mut c_void, address: Address, port: u16) {
     // SAFETY: the caller's promise; the kernel calls this with the socket locked.
     unsafe {
         if let Some(known) = known(socket) {
-            (*known).asked = port;
+            ((*known).asked_address, (*known).asked) = (address, port);
         }
     }
 }
@@ -266,15 +266,24 @@ pub unsafe fn is_served(socket: *mut bpf_sock, port: u16) -> bool {
     unsafe { storage(socket) }.is_some_and(|known| known.served == port)
 }
 
-/// Whether a bind(2) that the policy allows has named this port for a socket.
+/// Whether a bind(2) that the policy allows has named this port for a socket, and `used`, the address of this host's in a packet, or
+/// all addresses. That bind(2) may have failed, and then the kernel may have chosen the port, for all addresses: so it says nothing
+/// of those that it didn't name.
+///
+/// A socket that is bound to addresses by which it can only receive (`bound`) sends from others.
 ///
 /// # Safety
 ///
 /// The verifier must know the socket.
 #[inline(always)]
-pub unsafe fn is_asked(socket: *mut bpf_sock, port: u16) -> bool {
+pub unsafe fn is_asked(socket: *mut bpf_sock, bound: Address, (used, port): (Address, u16)) -> bool {
     // SAFETY: the caller's promise.
-    unsafe { storage(socket) }.is_some_and(|known| known.asked == port)
+    unsafe { storage(socket) }.is_some_and(|known| {
+        let asked = known.asked_address;
+        let receives = net::is_for_several(asked, is) & is(asked.difference(bound), 0);
+        let named = is(known.asked.into(), port.into()) & (net::includes(asked, used, is) | receives);
+        opaque(named.into()) != 0
+    })
 }
 
 /// Whoever made a socket, where the process that runs has nothing to do with it.

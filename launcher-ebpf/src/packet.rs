@@ -117,6 +117,16 @@ impl Socket {
         u16::from_be(unsafe { (*self.pointer).dst_port })
     }
 
+    /// The address that the socket is bound to, or unspecified.
+    #[inline(always)]
+    fn bound(&self) -> Address {
+        // SAFETY: as above.
+        unsafe {
+            let v6 = Address::v6(words(&raw const (*self.pointer).src_ip6));
+            v6.or_v4((*self.pointer).src_ip4, is(self.family, socket::INET))
+        }
+    }
+
     /// All ones if the socket is connected, or connecting, to this address and port; else 0. The kernel itself compares no port
     /// where a UDP socket is connected to port 0 (`compute_score`, net/ipv4/udp.c): such a socket has no peer.
     #[inline(always)]
@@ -356,7 +366,7 @@ fn judge_port(
         return Some(if is_served { Decision::NOT_CONCERNED } else { Decision::fail_closed(NOT_SERVED) });
     }
     // SAFETY: as above.
-    if table.judges_udp_ports == 0 || unsafe { own::is_asked(socket.pointer, port) } {
+    if table.judges_udp_ports == 0 || unsafe { own::is_asked(socket.pointer, socket.bound(), (address, port)) } {
         return Some(Decision::NOT_CONCERNED);
     }
     net::decide_udp_port(table, &KernelTables::of(key), &request)
