@@ -195,8 +195,112 @@ print(ask('tcp4', '127.0.0.1', port))
 ",
     );
     assert_eq!(bare, "b'in'\nb'out'\nECONNREFUSED\n");
-    assert_eq!(guarded.stdout, "b'in'\nEPERM\nEPERM\n");
+    // The last is the kernel's own answer: nobody is there.
+    assert_eq!(guarded.stdout, "b'in'\nEPERM\nECONNREFUSED\n");
     assert_eq!(heard, "");
+}
+
+/// Prints what each kind of socket gets where nobody is.
+const ALL_KINDS: &str = "
+for kind, to in [
+    ('tcp4', '127.0.0.1'), ('tcp4', '0.0.0.0'), ('tcp6', '::1'), ('tcp6', '::ffff:127.0.0.1'), ('mptcp4', '127.0.0.1'),
+    ('udp4', '127.0.0.1'), ('udp6', '::1'), ('udp6', '::ffff:127.0.0.1'),
+]:
+    free = bound('tcp6', '::', options=['dual']); port = free.getsockname()[1]; free.close()
+    print(kind, to, ask(kind, to, port))
+sock = make('udp_to4')
+sock.sendto(b'x', ('127.0.0.1', port)); print('sent')
+listener = bound('tcp4', '127.0.0.1'); port = listener.getsockname()[1]; listener.close()
+print(make('tcp4').connect_ex(('127.0.0.1', port)) == errno.ECONNREFUSED)
+";
+
+#[test]
+fn where_nobody_listens_the_kernel_says_so() {
+    let (bare, guarded, _) = scenario(&[], &[], ALL_KINDS);
+    assert_eq!(bare.matches("ECONNREFUSED").count(), 8, "{bare}");
+    assert_eq!(guarded.stdout, bare, "{:#}", guarded.log);
+    assert_eq!(guarded.events(), [] as [Value; 0]);
+    // Rules that don't allow that port to the sandbox's own sockets are asked as if one were there.
+    let rules = json!([{"action": "allow", "hosts": ["sandbox"], "ports": [7001]}]);
+    let none = json!({"version": 1, "network": {"default": "deny", "rules": rules}});
+    let program = format!("{SHARED}\nprint(ask('tcp4', '127.0.0.1', 7001), ask('tcp4', '127.0.0.1', 7002))");
+    let output = Run::python(cgroup_only(&none), &program, &[]).through(&WORLD).output().success();
+    assert_eq!((output.stdout.as_str(), output.events().len()), ("ECONNREFUSED EPERM\n", 1));
+}
+
+#[test]
+fn a_client_waits_for_its_own_server() {
+    // The server begins to listen when the client has been refused.
+    let program = "
+import http.server, subprocess
+free = bound('tcp4', '127.0.0.1'); port = free.getsockname()[1]; free.close()
+client = subprocess.Popen(['curl', '--silent', '--verbose', '--noproxy', '*', '--retry', '60', '--retry-delay', '1', '--retry-connrefused',
+    f'http://127.0.0.1:{port}/'], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+for line in client.stderr:
+    if 'Connection refused' in line: break
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(b'hello')
+    def log_message(self, *_): pass
+server = http.server.HTTPServer(('127.0.0.1', port), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+threading.Thread(target=client.stderr.read, daemon=True).start()
+print(client.stdout.read(), client.wait())
+";
+    let run = Run::python(&policy(), &format!("{SHARED}\n{program}"), &[]);
+    let guarded = run.output().success();
+    assert_eq!((guarded.stdout.as_str(), guarded.events().len()), ("hello 0\n", 0), "{:#}", guarded.log);
+}
+
+#[test]
+fn listeners_that_are_bound_to_the_loopback_device() {
+    let (bare, guarded, heard) = scenario(
+        &WORLD,
+        &["tcp4+lo:127.0.0.1", "udp4+lo:127.0.0.1"],
+        "
+for kind, where in [('tcp4', '127.0.0.1'), ('tcp6', '::1'), ('udp4', '127.0.0.1'), ('udp6', '::1')]:
+    _, port = serve(kind, where, options=['lo'])
+    print(kind, ask(kind, where, port), ask(kind, where, port, ['lo']))
+print('outside', ask('tcp4', '127.0.0.1', OUTSIDE), ask('udp4', '127.0.0.1', OUTSIDE))
+",
+    );
+    let own: String = ["tcp4", "tcp6", "udp4", "udp6"].map(|kind| format!("{kind} in in\n")).concat();
+    assert_eq!(bare, format!("{own}outside out out\n"));
+    // The kernel sends what asks for a connection again, until the client gives up.
+    assert_eq!(guarded.stdout, format!("{own}outside timeout EPERM\n"), "{:#}", guarded.log);
+    assert_eq!(heard, "");
+    assert!(guarded.events().iter().all(|event| event["hook"] == "egress"), "{:#}", guarded.log);
+}
+
+#[test]
+fn what_goes_to_nobody_goes_nowhere_else() {
+    // The kernel puts an address of the outside in the place of one at which nobody listens.
+    let translated = "iptables -t nat -A OUTPUT -d 127.0.0.1 -p udp --dport 7009 -j DNAT --to 10.9.0.1:7009
+iptables -t nat -A OUTPUT -d 127.0.0.1 -p tcp --dport 7009 -j DNAT --to 10.9.0.1:7009
+sysctl -qw net.ipv4.conf.all.route_localnet=1
+exec \"$@\"";
+    let mut network = WORLD;
+    let world = WORLD[4].replace("exec \"$@\"", translated);
+    network[4] = &world;
+    let (bare, guarded, _) = scenario(
+        &network,
+        &[],
+        "
+frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+frames.bind(('v1', 3)); frames.settimeout(1)
+def left():
+    try:
+        while True:
+            if b'\\x1b\\x61' in frames.recv(200)[34:38]: return 'left'
+    except TimeoutError:
+        return 'nothing'
+for kind in ['udp4', 'udp_to4', 'tcp4']:
+    print(kind, ask(kind, '127.0.0.1', 7009) in ('timeout', 'EPERM'), left())
+",
+    );
+    assert_eq!(bare, "udp4 True left\nudp_to4 True left\ntcp4 True left\n");
+    assert_eq!(guarded.stdout, "udp4 True nothing\nudp_to4 True nothing\ntcp4 True nothing\n", "{:#}", guarded.log);
+    assert!(guarded.events().iter().all(|event| event["network"]["address"] == "10.9.0.1"), "{:#}", guarded.log);
 }
 
 #[test]

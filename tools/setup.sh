@@ -87,7 +87,7 @@ for what in build "$@"; do
         ;;
     demo) packages curl python3 ;;
     test)
-        packages curl python3 less util-linux libcap2-bin libc-bin procps iproute2 bpftool
+        packages curl python3 less util-linux libcap2-bin libc-bin procps iproute2 iptables bpftool
         # CPython's own tests come in a package that is named after Python's version.
         packages "libpython$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite"
         # Clients whose behaviour under a policy is tested, and the servers that they talk to.

@@ -17,7 +17,7 @@ use common::{
 };
 
 use crate::{
-    own::{self, Event, Maker},
+    own::{self, Event, Maker, receiver},
     record::{Current, Draft, Ledger},
     rodata::{filled, judged},
     verifier::{is, opaque},
@@ -218,14 +218,16 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     let mut draft = Draft::new(hook, NetSubject { address, port, op: op.index() as u8, padding: 0, protocol: number });
     let key = draft.key();
     let Some(ledger) = Ledger::of(hook) else { return 0 };
-    let own = if op == Op::BIND {
-        1
+    let found = if op == Op::BIND {
+        receiver::OWN
     } else if own::matters() {
         let address = family(key.subject.address);
         if address.is_loopback(is) { receives(ctx, protocol, family, (address, port)) } else { 0 }
     } else {
         0
     };
+    // Where nobody listens, the kernel says so. Whoever comes to listen meanwhile is found when the packet leaves.
+    let own = (receiver::is_own(found) | receiver::is_nobody(found)) & 1;
     let request = Request { op, protocol, address: key.subject.address, port, own };
     let Some(decision) = judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request)) else {
         return ledger.deny_unjudged();
@@ -245,10 +247,14 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
         if op != Op::BIND
             && filled(&NET_TABLE).tells_peers_apart()
             && verdict != 0
-            && number == protocol::UDP
             && let Some(socket) = socket(ctx)
         {
-            own::note_peer(socket.cast_mut().cast(), op, key.subject.address, port);
+            let socket = socket.cast_mut().cast();
+            if number == protocol::UDP {
+                own::note_peer(socket, op, key.subject.address, port, found);
+            } else if own::matters() {
+                own::note_nobody(socket, found);
+            }
         }
     }
     verdict
@@ -338,8 +344,8 @@ pub unsafe fn words(address: *const [u32; 4]) -> [u32; 4] {
     core::array::from_fn(|i| unsafe { first.add(i).read_volatile() })
 }
 
-/// 1 if what this socket sends to a loopback address is received by one of the sandbox's own sockets. Should it not come
-/// from where is thought, the packet is denied when it leaves.
+/// Who receives what this socket sends to a loopback address, as [`receiver`] has it. Should it not come from where is thought,
+/// the packet is denied when it leaves.
 #[inline(always)]
 fn receives(ctx: &SockAddrContext, protocol: Protocol, family: Family, destination: (Address, u16)) -> u32 {
     // SAFETY: as above.

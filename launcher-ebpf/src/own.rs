@@ -151,7 +151,7 @@ impl Event {
             return false;
         }
         self.known.connects = u8::from(self.op == BPF_SOCK_OPS_TCP_CONNECT_CB);
-        if *filled(&HAS_MPTCP) != 0 && self.known.owner.pid == 0 {
+        if *filled(&HAS_MPTCP) != 0 {
             // SAFETY: the verifier checks the sockets. The owner was written before anybody else had the socket.
             unsafe {
                 let whole = bpf_skc_to_mptcp_sock(self.socket);
@@ -163,6 +163,7 @@ impl Event {
                         self.known.asked = (*whole).asked;
                     }
                     self.known.own = (*whole).own;
+                    self.known.mixed |= (*whole).mixed;
                 }
             }
         }
@@ -185,17 +186,34 @@ pub unsafe fn note_asked(socket: *mut c_void, address: Address, port: u16) {
     }
 }
 
-/// Notes whom a UDP socket is to be connected to, or who is to receive a datagram of it, where the policy allows that. Before the kernel
-/// acts on it: so whatever comes of several peers comes of a socket of which that is known. The kernel calls both hooks with the
-/// socket locked.
+/// Notes that a TCP socket is to be connected to a loopback address at which nobody listens, or that it isn't (`found`, as
+/// [`receiver`] has it): the former was let through only because it goes to nobody, and may be on its way to another address (NAT).
 ///
 /// # Safety
 ///
 /// The verifier must take the pointer for one to a socket.
 #[inline(always)]
-pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16) {
-    // SAFETY: the caller's promise.
+pub unsafe fn note_nobody(socket: *mut c_void, found: u32) {
+    // SAFETY: the caller's promise; the kernel calls this with the socket locked.
+    unsafe {
+        if let Some(known) = known(socket) {
+            (*known).mixed = found & receiver::NOBODY;
+        }
+    }
+}
+
+/// Notes whom a UDP socket is to be connected to, or who is to receive a datagram of it, where the policy allows that. Before the kernel
+/// acts on it: so whatever comes of several peers comes of a socket of which that is known. The kernel calls both hooks with the
+/// socket locked. What goes to nobody (`found`, as [`receiver`] has it) is judged once more, by what the packet says.
+///
+/// # Safety
+///
+/// The verifier must take the pointer for one to a socket.
+#[inline(always)]
+pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16, found: u32) {
+    // SAFETY: the caller's promise. A socket of which nothing can be kept counts as one with several peers.
     let Some(known) = (unsafe { known(socket).map(|known| &mut *known) }) else { return };
+    known.mixed |= found & receiver::NOBODY;
     let connects = op == Op::CONNECT;
     if connects && known.connected | known.named == 0 {
         (known.peer, known.peer_port, known.connected) = (address, port, 1);
@@ -220,19 +238,19 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Those of a socket that is of no concern.
-    pub const NONE: Self = Self { mixed: 0, connected: 0, first: Address::UNSPECIFIED6 };
-
-    /// Those of a socket; `None` if nothing is known of it.
+    /// Those of a socket. One of which nothing is known may have had any; `unknown` is a number of which the verifier knows
+    /// nothing, so that it goes on once for both.
     ///
     /// # Safety
     ///
     /// The verifier must know the socket.
     #[inline(always)]
-    pub unsafe fn of(socket: *mut bpf_sock) -> Option<Self> {
+    pub unsafe fn of(socket: *mut bpf_sock, unknown: u32) -> Self {
         // SAFETY: the caller's promise.
-        let known = unsafe { storage(socket) }?;
-        Some(Self { mixed: known.mixed, connected: known.connected.into(), first: known.peer })
+        if let Some(known) = unsafe { storage(socket) } {
+            return Self { mixed: known.mixed, connected: known.connected.into(), first: known.peer };
+        }
+        Self { mixed: unknown | 1, connected: unknown, first: Address::v6([unknown; 4]) }
     }
 
     /// All ones if a packet to this address may go elsewhere than a hook has judged, else 0: its socket has several peers, or the
@@ -281,7 +299,8 @@ pub unsafe fn is_asked(socket: *mut bpf_sock, bound: Address, (used, port): (Add
     unsafe { storage(socket) }.is_some_and(|known| {
         let asked = known.asked_address;
         let receives = net::is_for_several(asked, is) & is(asked.difference(bound), 0);
-        let named = is(known.asked.into(), port.into()) & (net::includes(asked, used, is) | receives);
+        let named =
+            is(known.asked.into(), port.into()) & !is(port.into(), 0) & (net::includes(asked, used, is) | receives);
         opaque(named.into()) != 0
     })
 }
@@ -321,8 +340,30 @@ pub fn matters() -> bool {
     !PLAIN && filled(&NET_TABLE).by_own != 0
 }
 
-/// 1 if what is sent to `destination` from `source` is received by one of the sandbox's own sockets, by the kernel's own
-/// search for the receiver; else 0. A source that isn't known yet is unspecified.
+/// Who receives what is sent to a loopback address, as bits.
+pub mod receiver {
+    use crate::verifier::is;
+
+    /// One of the sandbox's own sockets.
+    pub const OWN: u32 = 1;
+    /// There is no such socket.
+    pub const NOBODY: u32 = 2;
+
+    /// All ones if it is one of the sandbox's own sockets, else 0.
+    #[inline(always)]
+    pub fn is_own(found: u32) -> u32 {
+        is(found, OWN)
+    }
+
+    /// All ones if there is no such socket, else 0.
+    #[inline(always)]
+    pub fn is_nobody(found: u32) -> u32 {
+        is(found, NOBODY)
+    }
+}
+
+/// Who receives what is sent to `destination` from `source`, as [`receiver`] has it, by the kernel's own search for the
+/// receiver. A source that isn't known yet is unspecified.
 ///
 /// Meant for loopback addresses only: the search does not ask whether an address is this host's, and a socket that is
 /// bound to none would be found for the whole world's.
@@ -365,7 +406,7 @@ pub fn receives(
         // The compiler would write what follows once for each of the searches.
         found = opaque_pointer(found);
         if found.is_null() {
-            return 0;
+            return receiver::NOBODY;
         }
         let own = storage(found).map_or(0, |known| known.own);
         bpf_sk_release(found.cast());

@@ -25,15 +25,15 @@ use common::{
     Decision,
     decision::{LOOPBACK_LEAVES, NOT_SERVED, OTHER_VERSION, UNPARSED_PACKET},
     net::{self, Address, Op, Protocol, Request},
-    packet::{Addresses, Content, OPTION_WORDS, Packet, Quick, Thorough, parse},
+    packet::{Addresses, Arrived, Content, Leaving, OPTION_WORDS, Packet, parse},
     record::{Hook, Key, NetSubject},
     socket::{self, kind, protocol},
 };
 
 use crate::{
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, words},
-    own::{self, Maker, Peers},
-    packet::plain::Ends,
+    own::{self, Maker, Peers, receiver},
+    packet::plain::{Ends, flag},
     record::{Draft, Ledger},
     rodata::{filled, judged},
     socket::SOCKET_TABLE,
@@ -71,13 +71,27 @@ impl Socket {
                 return None;
             }
             let pointer = bpf_sk_fullsock(socket);
-            if pointer.is_null() {
-                return None;
-            }
-            let (family, protocol, state) = ((*pointer).family, (*pointer).protocol, (*pointer).state);
-            let kind = kind_of((*pointer).type_, protocol);
-            Some(Self { pointer, family, kind, protocol, state })
+            if pointer.is_null() { None } else { Some(Self::read(pointer)) }
         }
+    }
+
+    /// # Safety
+    ///
+    /// The verifier must know the socket.
+    #[inline(always)]
+    unsafe fn read(pointer: *mut bpf_sock) -> Self {
+        // SAFETY: the caller's promise.
+        let (family, protocol, state, kind) =
+            unsafe { ((*pointer).family, (*pointer).protocol, (*pointer).state, (*pointer).type_) };
+        Self { pointer, family, kind: kind_of(kind, protocol), protocol, state }
+    }
+
+    /// The same socket, of which all is read anew. Where ways meet that have looked at different parts of it, the verifier goes on
+    /// once for all of them then: nothing that one of them knows is used any more.
+    #[inline(always)]
+    fn again(&self) -> Self {
+        // SAFETY: it is the same pointer, which the verifier knows from `of`.
+        unsafe { Self::read(opaque_pointer(self.pointer)) }
     }
 
     /// All ones if it is a TCP socket, whose connections the address hooks judge; else 0.
@@ -127,6 +141,32 @@ impl Socket {
         }
     }
 
+    /// The port that the socket has, in host byte order; 0 if it has none.
+    #[inline(always)]
+    fn port(&self) -> u16 {
+        // SAFETY: as above.
+        unsafe { (*self.pointer).src_port as u16 }
+    }
+
+    /// All ones if who receives a packet of this socket may be another one than when that was judged, and rules ask who it is: what
+    /// asks a loopback address for a connection, and all datagrams. Else 0. The kernel holds a TCP socket's lock while it sends,
+    /// so its state is that of this packet.
+    #[inline(always)]
+    fn may_be_received_by_others(&self) -> u32 {
+        if !own::matters() {
+            return 0;
+        }
+        let connects = if self.peer().is_loopback(is) { self.is_tcp() & self.is_in(SYN_SENT) } else { 0 };
+        connects | self.is_udp()
+    }
+
+    /// All ones if TCP's flags ask for a connection, which none that there is can be about, and the socket itself asks for none: two
+    /// that ask each other make one. Else 0.
+    #[inline(always)]
+    fn is_asked_for_one(&self, flags: u8) -> u32 {
+        is((flags & (flag::SYN | flag::ACK)).into(), flag::SYN.into()) & !self.is_in(SYN_SENT)
+    }
+
     /// All ones if the socket is connected, or connecting, to this address and port; else 0. The kernel itself compares no port
     /// where a UDP socket is connected to port 0 (`compute_score`, net/ipv4/udp.c): such a socket has no peer.
     #[inline(always)]
@@ -154,17 +194,19 @@ impl Socket {
 
     /// All ones if a packet goes, as its plain headers say, where a hook has judged; else 0, also where that takes a longer look.
     #[inline(always)]
-    fn goes_as_judged(&self, ctx: &SkBuffContext, v4: u32, crosses: u32, peers: &Peers) -> u32 {
-        plain::destination(ctx, v4).map_or(0, |(address, plain)| {
-            plain & !leaves(ctx, address) & !crosses & !(self.is_udp() & peers.may_stray(stays(ctx), address))
-        })
+    fn goes_as_judged(&self, ctx: &SkBuffContext) -> u32 {
+        let v4 = plain::v4_mask(ctx);
+        let Some((address, plain)) = plain::destination(ctx, v4) else { return 0 };
+        let goes = plain & !leaves(ctx, address) & !self.crosses(v4);
+        // What a TCP connection goes to can't change.
+        if self.is_udp() == 0 { goes } else { goes & !self.peers(ctx).may_stray(stays(ctx), address) }
     }
 
-    /// Whom it is or was connected to, as far as that matters to its packets: `None` if that can't be told.
+    /// Whom it is or was connected to, as far as that matters to its packets.
     #[inline(always)]
-    fn peers(&self) -> Option<Peers> {
-        // SAFETY: the verifier knows the socket from `of`.
-        if self.is_udp() == 0 { Some(Peers::NONE) } else { unsafe { Peers::of(self.pointer) } }
+    fn peers(&self, ctx: &SkBuffContext) -> Peers {
+        // SAFETY: the verifier knows the socket from `of`, and checks the access to the context.
+        unsafe { Peers::of(self.pointer, (&raw const (*ctx.skb.skb).len).read_volatile()) }
     }
 
     #[inline(always)]
@@ -195,19 +237,29 @@ impl Content for Bytes<'_> {
     }
 
     #[inline(always)]
-    fn load_options(&self, end: u32) -> [u64; OPTION_WORDS] {
-        // From the word before the options on, so that there is always something to load. The header's length counts words
-        // of four bytes; the mask makes one of less than 20 bytes one of at most 80.
+    fn load_options(&self, start: u32, end: u32) -> [u64; OPTION_WORDS] {
+        // From the word before the options on, so that there is always something to load. The mask makes what is no length one of
+        // at most 63.
         let mut words = [0_u64; 9];
-        let length = opaque(u64::from(end.wrapping_sub(20))) as u32 & 0x3c;
+        let length = opaque(u64::from(end.wrapping_sub(start))) as u32 & 0x3f;
         // SAFETY: the buffer is longer than what is loaded, and filled with zeros if it can't be.
-        unsafe { bpf_skb_load_bytes(self.0.as_ptr(), 12, words.as_mut_ptr().cast(), length + 8) };
+        unsafe { bpf_skb_load_bytes(self.0.as_ptr(), start.wrapping_sub(8), words.as_mut_ptr().cast(), length + 8) };
         [words[1], words[2], words[3], words[4], words[5]]
     }
 
     #[inline(always)]
     fn opaque(number: u32) -> u32 {
         opaque(u64::from(number)) as u32
+    }
+
+    #[inline(always)]
+    fn opaque_long(number: u64) -> u64 {
+        opaque(number)
+    }
+
+    #[inline(always)]
+    fn is(one: u32, other: u32) -> u32 {
+        is(one, other)
     }
 
     #[inline(always)]
@@ -244,8 +296,8 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     let connecting = if own::matters() { tcp & socket.is_in(SYN_SENT) } else { 0 };
     // What belongs to a TCP connection was judged when that was made. The packet says that it does.
     if tcp & !connecting != 0
-        && let Some(Ends { address, ports: [port, _], .. }) = plain::ends(ctx, protocol::TCP, false)
-        && socket.is_peer(address, u16::from_be(port)) != 0
+        && let Some(Ends { address, ports: [port, _], flags, .. }) = plain::ends(ctx, protocol::TCP, false)
+        && socket.is_peer(address, u16::from_be(port)) & !socket.is_asked_for_one(flags) != 0
     {
         return 1;
     }
@@ -257,7 +309,8 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         let protocol = protocol_of(packet.protocol);
         let (address, port) = (addresses.source(), packet.source_port);
         let (own_address, own_port) = (addresses.destination(), packet.destination_port);
-        let is_peer = socket.is_peer(address, port);
+        let flags = if tcp != 0 { flags(ctx, packet) } else { 0 };
+        let is_peer = socket.is_peer(address, port) & !(tcp & socket.is_asked_for_one(flags));
         if tcp & is_peer & !connecting != 0 {
             return Some(Decision::NOT_CONCERNED);
         }
@@ -271,11 +324,14 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         if !receives && answered == 0 {
             return Some(Decision::NOT_CONCERNED);
         }
-        let own = is_own(ctx, protocol, (own_address, own_port), (address, port));
+        // Where nobody is, the kernel answers by itself, and by nothing but that (`tcp_v4_send_reset`).
+        let found = receiver_of(ctx, protocol, (own_address, own_port), (address, port));
+        let refuses = is((flags & flag::RST).into(), flag::RST.into()) & answered;
+        let own = receiver::is_own(found) | receiver::is_nobody(found) & refuses;
         // What the peer of a connected UDP socket answers is judged as the connect(2) was, and not taken for judged: while a
         // socket goes from one peer to another, it has the address of the one and the port of the other.
         let op = Op::RECEIVE.or_connect(answered | udp & is_peer);
-        let request = Request { op, protocol, address, port, own };
+        let request = Request { op, protocol, address, port, own: own & 1 };
         key.subject = subject(&request, packet.protocol);
         net::decide(table, &KernelTables::of(key), &request)
     })
@@ -294,25 +350,17 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let Some(socket) = Socket::of(ctx) else {
         return deny_unjudged(Hook::Egress);
     };
-    let (tcp, udp) = (socket.is_tcp(), socket.is_udp());
-    // Who receives it may have changed since it was judged, if it stays on this host. The kernel holds a TCP socket's lock while
-    // it sends, so its state is that of this packet.
-    let connects = if socket.peer().is_loopback(is) { tcp & socket.is_in(SYN_SENT) } else { 0 };
-    let own = if own::matters() { connects | udp } else { 0 };
-    let mut again = own | if ports { udp } else { 0 };
-    let (mut crosses, mut whom) = (0, Peers::NONE);
+    let mut again = socket.may_be_received_by_others() | if ports { socket.is_udp() } else { 0 };
     if peers {
-        let Some(known) = socket.peers() else {
-            return deny_unjudged(Hook::Egress);
-        };
-        let v4 = plain::v4_mask(ctx);
-        (crosses, whom) = (socket.crosses(v4), known);
-        again |= !socket.goes_as_judged(ctx, v4, crosses, &whom);
+        again |= !socket.goes_as_judged(ctx);
     }
-    if tcp | udp != 0 && again == 0 || tcp | udp == 0 && !packets {
+    let judged = socket.is_tcp() | socket.is_udp();
+    if judged != 0 && again == 0 || judged == 0 && !packets {
         return 1;
     }
+    let socket = socket.again();
     judge(ctx, Hook::Egress, &socket, |packet, addresses, key| {
+        let (tcp, udp) = (socket.is_tcp(), socket.is_udp());
         let protocol = protocol_of(packet.protocol);
         let (address, port) = (addresses.destination(), packet.destination_port);
         let (own_address, own_port) = (addresses.source(), packet.source_port);
@@ -323,28 +371,42 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         }
         let mut request = Request { op, protocol, address, port, own: 0 };
         key.subject = subject(&request, packet.protocol);
-        if crosses != 0 {
+        if peers && socket.crosses(plain::v4_mask(ctx)) != 0 {
             return Some(Decision::fail_closed(OTHER_VERSION));
         }
         if peers && leaves(ctx, address) != 0 {
             return Some(Decision::fail_closed(LOOPBACK_LEAVES));
         }
         if ports && udp & !socket.is_peer(address, port) != 0 {
+            // Where the packet has none to be seen (IPsec), it is the socket's.
+            let own_port = own_port | socket.port() & is(own_port.into(), 0) as u16;
             let decision = judge_port(&socket, key, tcp, (own_address, own_port), packet.protocol)?;
             if !decision.allow {
                 return Some(decision);
             }
         }
-        let strays = udp & whom.may_stray(stays(ctx), address);
+        let own = socket.may_be_received_by_others();
+        let strays = if peers { (udp | own) & socket.peers(ctx).may_stray(stays(ctx), address) } else { 0 };
         if tcp | udp != 0 && strays == 0 && (own == 0 || !address.is_loopback(is)) {
             // The address hooks have judged where it goes. What it says of its destination is not judged: it may be on its way
             // to another address (NAT).
             return Some(Decision::NOT_CONCERNED);
         }
-        request.own = is_own(ctx, protocol, (own_address, own_port), (address, port));
+        let found = receiver_of(ctx, protocol, (own_address, own_port), (address, port));
+        request.own = (receiver::is_own(found) | receiver::is_nobody(found)) & 1;
         key.subject = subject(&request, packet.protocol);
         net::decide(table, &KernelTables::of(key), &request)
     })
+}
+
+/// The flags in a TCP packet; 0 if they are cut off.
+#[inline(always)]
+fn flags(ctx: &SkBuffContext, packet: &Packet) -> u8 {
+    let mut word = [0];
+    // Behind both ports and both numbers, the first byte is the header's length.
+    Bytes(ctx).load(packet.end.wrapping_add(12), &mut word);
+    let [word] = word;
+    (u32::from_be(word) >> 16) as u8
 }
 
 /// Judges the port at which a TCP or UDP socket is reached, or sends, where bind(2) is restricted: it may have it without that.
@@ -378,8 +440,8 @@ const LOOPBACK_DEVICE: u32 = 1;
 /// All ones if a packet is sent by the loopback device, and so to this host; else 0.
 #[inline(always)]
 fn stays(ctx: &SkBuffContext) -> u32 {
-    // SAFETY: the verifier checks the access to the context.
-    is(unsafe { (*ctx.skb.skb).ifindex }, LOOPBACK_DEVICE)
+    // SAFETY: the verifier checks the access to the context. Volatile, so that it is read anew where ways have met.
+    is(unsafe { (&raw const (*ctx.skb.skb).ifindex).read_volatile() }, LOOPBACK_DEVICE)
 }
 
 /// All ones if a packet to this address is for this host, and leaves it by another device than loopback; else 0.
@@ -395,10 +457,9 @@ fn is_loopback_network(address: Address) -> u32 {
     address.v4_mask(is) & is(u32::from_be(d) >> 24, 127) | is(a | b | c | d ^ Address::LOOPBACK6.words()[3], 0)
 }
 
-/// 1 if what is sent from `source` to `destination` is received by one of the sandbox's own sockets, where the policy
-/// asks for that.
+/// Who receives what is sent from `source` to `destination`, as [`receiver`] has it, where the policy asks for that.
 #[inline(always)]
-fn is_own(ctx: &SkBuffContext, protocol: Protocol, source: (Address, u16), destination: (Address, u16)) -> u32 {
+fn receiver_of(ctx: &SkBuffContext, protocol: Protocol, source: (Address, u16), destination: (Address, u16)) -> u32 {
     if !own::matters() || !destination.0.is_loopback(is) {
         return 0;
     }
@@ -434,11 +495,10 @@ fn judge(
         let mut memory = MaybeUninit::uninit();
         // SAFETY: to the compiler, this is written now; really, `parse` does that before it reads any of it.
         let addresses = unsafe { &mut *opaque_pointer(memory.as_mut_ptr()) };
-        // Of what arrives, the kernel has acted on all that matters, unless a socket is allowed that gets whole packets.
-        let packet = if hook as u8 == Hook::Egress as u8 || filled(&SOCKET_TABLE).packets != 0 {
-            parse::<Thorough, _>(&Bytes(ctx), addresses)
+        let packet = if hook as u8 == Hook::Egress as u8 {
+            parse::<Leaving, _>(&Bytes(ctx), addresses)
         } else {
-            parse::<Quick, _>(&Bytes(ctx), addresses)
+            parse::<Arrived, _>(&Bytes(ctx), addresses)
         };
         if let Some(packet) = packet {
             return decide(&packet, addresses, key);

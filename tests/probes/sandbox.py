@@ -7,6 +7,7 @@ OPTIONS = {
     "reuseaddr": (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
     "reuseport": (socket.SOL_SOCKET, socket.SO_REUSEPORT, 1),
     "broadcast": (socket.SOL_SOCKET, socket.SO_BROADCAST, 1),
+    "lo": (socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo"),
     "device": (socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"v0"),
     "freebind": (socket.IPPROTO_IP, 15, 1),
     "transparent": (socket.IPPROTO_IP, 19, 1),

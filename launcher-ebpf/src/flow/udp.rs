@@ -93,7 +93,7 @@ type Endpoints = (u32, Address, u16, u16);
 /// Reads a packet's headers. `None` where they aren't what the kernel itself has made or checked.
 #[inline(always)]
 fn endpoints(ctx: &SkBuffContext, sent: bool) -> Option<Endpoints> {
-    if let Some(Ends { header, address, ports }) = plain::ends(ctx, u32::from(UDP), sent) {
+    if let Some(Ends { header, address, ports, .. }) = plain::ends(ctx, u32::from(UDP), sent) {
         return Some(with_ports(header, address, ports, sent));
     }
     let skb = ctx.skb.skb;

@@ -14,8 +14,23 @@ const HEADER4: u32 = 20;
 const FIRST4: u8 = 0x45;
 /// The length of an IPv6 header, in bytes.
 const HEADER6: u32 = 40;
-/// The length of a UDP header, in bytes, and of the part of a TCP header that is looked at.
-const TRANSPORT: u32 = 8;
+/// The length of a UDP header, in bytes.
+const UDP_HEADER: u32 = 8;
+/// The length of a TCP header without options, in bytes.
+const TCP_HEADER: u32 = 20;
+/// Where a TCP header has its flags.
+const FLAGS: u32 = 13;
+
+/// TCP's flags in its header (RFC 9293, section 3.1).
+pub mod flag {
+    /// A connection is asked for.
+    pub const SYN: u8 = 0x02;
+    /// It is refused, or given up.
+    pub const RST: u8 = 0x04;
+    /// Something of the other side's is acknowledged: there is a connection, or half of one.
+    pub const ACK: u8 = 0x10;
+}
+
 /// ESP (RFC 4303): the kernel puts it behind all headers in which a packet says where it goes (`xfrm6_hdr_offset`).
 const ESP: u32 = 50;
 
@@ -27,6 +42,8 @@ pub struct Ends {
     pub address: Address,
     /// The source's port and the destination's, in network byte order.
     pub ports: [u16; 2],
+    /// TCP's flags; 0 for another protocol.
+    pub flags: u8,
 }
 
 /// Whether a packet is one of IPv4.
@@ -39,7 +56,8 @@ pub fn is_v4(ctx: &SkBuffContext) -> bool {
 /// All ones for a packet of IPv4, else 0.
 #[inline(always)]
 pub fn v4_mask(ctx: &SkBuffContext) -> u32 {
-    opaque(u64::from(0_u32.wrapping_sub(is_v4(ctx).into()))) as u32
+    // SAFETY: as above.
+    is(unsafe { (&raw const (*ctx.skb.skb).protocol).read_volatile() }, ETH_P_IP)
 }
 
 /// The bounds of what can be read directly of a packet.
@@ -56,21 +74,27 @@ fn bytes(ctx: &SkBuffContext) -> (*const u8, *const u8) {
 #[inline(always)]
 pub fn ends(ctx: &SkBuffContext, protocol: u32, sent: bool) -> Option<Ends> {
     let (data, end) = bytes(ctx);
+    let is_tcp = protocol == protocol::TCP;
+    let transport = if is_tcp { TCP_HEADER } else { UDP_HEADER };
     // SAFETY: the verifier checks each access to the packet by what is compared.
     unsafe {
-        let ports = |start: u32| data.add(start as usize).cast::<[u16; 2]>().read_unaligned();
+        let ends = |address: Address, header: u32| {
+            let ports = data.add(header as usize).cast::<[u16; 2]>().read_unaligned();
+            let flags = if is_tcp { data.add((header + FLAGS) as usize).read() } else { 0 };
+            Ends { header, address, ports, flags }
+        };
         if is_v4(ctx) {
-            if data.add((HEADER4 + TRANSPORT) as usize) > end || data.read() != FIRST4 {
+            if data.add((HEADER4 + transport) as usize) > end || data.read() != FIRST4 {
                 return None;
             }
             let address = data.add(if sent { 16 } else { 12 }).cast::<u32>().read_unaligned();
-            return Some(Ends { header: HEADER4, address: Address::v4(address), ports: ports(HEADER4) });
+            return Some(ends(Address::v4(address), HEADER4));
         }
-        if data.add((HEADER6 + TRANSPORT) as usize) > end || u32::from(data.add(6).read()) != protocol {
+        if data.add((HEADER6 + transport) as usize) > end || u32::from(data.add(6).read()) != protocol {
             return None;
         }
         let address = data.add(if sent { 24 } else { 8 }).cast::<[u32; 4]>().read_unaligned();
-        Some(Ends { header: HEADER6, address: Address::v6(address), ports: ports(HEADER6) })
+        Some(ends(Address::v6(address), HEADER6))
     }
 }
 
@@ -81,16 +105,18 @@ pub fn ends(ctx: &SkBuffContext, protocol: u32, sent: bool) -> Option<Ends> {
 #[inline(always)]
 pub fn destination(ctx: &SkBuffContext, v4: u32) -> Option<(Address, u32)> {
     let (data, end) = bytes(ctx);
+    // The destination's last word is the last one of an IPv4 header without options; of an IPv6 header, too.
+    let place = opaque(u64::from((HEADER4 - 16) & v4 | (HEADER6 - 16) & !v4)) as usize;
     // SAFETY: the verifier checks each access to the packet by what is compared.
-    let (first, next, last4, address6) = unsafe {
-        if data.add(HEADER6 as usize) > end {
+    let (first, next, words) = unsafe {
+        let address = data.add(place);
+        if data.add(HEADER4 as usize) > end || address.add(16) > end {
             return None;
         }
-        let last4 = data.add(16).cast::<u32>().read_unaligned();
-        (data.read(), data.add(6).read(), last4, data.add(24).cast::<[u32; 4]>().read_unaligned())
+        (data.read(), data.add(6).read(), address.cast::<[u32; 4]>().read_unaligned())
     };
     let next = u32::from(next);
     let plain4 = is(first.into(), FIRST4.into());
     let plain6 = is(next, protocol::TCP) | is(next, protocol::UDP) | is(next, ESP);
-    Some((Address::v6(address6).or_v4(last4, v4), plain4 & v4 | plain6 & !v4))
+    Some((Address::v6(words).or_v4(words[3], v4), plain4 & v4 | plain6 & !v4))
 }

@@ -14,7 +14,7 @@ use crate::{
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject},
     record::{Draft, Ledger},
     rodata::{filled, judged},
-    verifier::{is, opaque},
+    verifier::opaque,
 };
 
 /// A packet from one of the sandbox's sockets, of a policy by which nothing else is asked of it. The address hooks have judged where
@@ -28,20 +28,16 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let Some(socket) = Socket::of(ctx) else {
         return deny_unjudged(Hook::Egress);
     };
-    let (tcp, udp) = (socket.is_tcp(), socket.is_udp());
-    let Some(peers) = socket.peers() else {
-        return deny_unjudged(Hook::Egress);
-    };
-    let v4 = plain::v4_mask(ctx);
-    let crosses = socket.crosses(v4);
     // Other sockets could not be made if the policy had anything to say about them.
-    if !(tcp | udp) | socket.goes_as_judged(ctx, v4, crosses, &peers) != 0 {
+    if !(socket.is_tcp() | socket.is_udp()) | socket.goes_as_judged(ctx) != 0 {
         return 1;
     }
     let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
-    let Way { destination: address, routed, port } = way(&Bytes(ctx), v4, is);
-    let leaves = leaves(ctx, address);
-    let strays = udp & peers.may_stray(stays(ctx), address);
+    let socket = socket.again();
+    let (tcp, udp, v4) = (socket.is_tcp(), socket.is_udp(), plain::v4_mask(ctx));
+    let Way { destination: address, routed, port } = way(&Bytes(ctx), v4);
+    let (leaves, crosses) = (leaves(ctx, address), socket.crosses(v4));
+    let strays = udp & socket.peers(ctx).may_stray(stays(ctx), address);
     let refused = opaque(routed | u64::from(leaves | crosses)) != 0;
     if !refused && strays == 0 {
         return 1;
