@@ -31,6 +31,56 @@ fn kinds(family: u8, address: &str, port: u16) -> Vec<String> {
     both.iter().chain(more).map(|kind| format!("{kind}{family} {address} {port}")).collect()
 }
 
+/// Serves MPTCP outside on 127.0.0.1, and has connections take a further path from 127.0.0.2; the server ends with the run.
+const FURTHER_PATH: &str =
+    "ip link set lo up; ip mptcp limits set subflow 1; ip mptcp endpoint add 127.0.0.2 dev lo subflow
+    /usr/bin/python3 -c \"$1\" & shift; exec \"$@\"";
+
+const MPTCP_SERVER: &str = "
+import ctypes, socket
+ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL
+server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+server.bind(('127.0.0.1', 7001))
+server.listen()
+sock, _ = server.accept()
+while data := sock.recv(10):
+    sock.send(data)
+";
+
+#[test]
+fn the_kernel_binds_further_paths_of_a_connection() {
+    let client = "
+import errno, socket, time
+def joined():
+    names, numbers = [line.split() for line in open('/proc/net/netstat') if line.startswith('MPTcpExt:')]
+    return int(numbers[names.index('MPJoinAckRx')])
+until = time.monotonic() + 30
+while True:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+    try:
+        sock.connect(('127.0.0.1', 7001))
+        break
+    except ConnectionRefusedError:
+        assert time.monotonic() < until
+# The kernel takes another path once data has been acknowledged.
+until = time.monotonic() + 5
+while not joined() and time.monotonic() < until:
+    sock.send(b'x'); sock.recv(10)
+print(joined())
+for ask in [('127.0.0.2', 0), ('127.0.0.2', 7002)]:
+    try:
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262).bind(ask); print('bound')
+    except OSError as error:
+        print(errno.errorcode[error.errno])";
+    let policy = bind("allow", &json!([{"action": "deny"}]));
+    let wrapper = ["unshare", "--net", "sh", "-c", FURTHER_PATH, "sh", MPTCP_SERVER];
+    let run = Run::python(&policy, client, &[]).through(wrapper);
+    assert_eq!(run.bare().success().stdout, "1\nbound\nbound\n");
+    let guarded = run.output().success();
+    assert_eq!(guarded.stdout, "1\nEPERM\nEPERM\n");
+    assert_eq!(guarded.events().len(), 2, "{:#}", guarded.log);
+}
+
 fn rules_of(output: &Output) -> Vec<&Value> {
     output.events().iter().map(|event| &event["rule"]).collect()
 }

@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use common::{
     RuleSet,
-    net::{self, Address, Lookup, Op, PortInterval, Protocol, Request, Table},
+    net::{self, Address, EPHEMERAL, Lookup, Op, PortInterval, Protocol, Request, Table},
     record::{Hook, Key, NetSubject, Tally},
     socket::{self, protocol},
 };
@@ -214,6 +214,18 @@ const ANY: Family = |address| address;
 fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Address) -> i32 {
     // SAFETY: the verifier checks the access to the context.
     let (port, number) = (port(ctx), unsafe { (*ctx.sock_addr).protocol });
+    // The process has asked for no port, nor for this connection's further paths.
+    if op == Op::BIND
+        && port == EPHEMERAL
+        && number == protocol::TCP
+        && let Some(socket) = socket(ctx)
+    {
+        // SAFETY: the verifier knows the socket, which is the context's own.
+        let is_further_path = unsafe { own::is_further_path(socket.cast_mut().cast()) };
+        if is_further_path {
+            return 1;
+        }
+    }
     let protocol = protocol_of(number);
     let mut draft = Draft::new(hook, NetSubject { address, port, op: op.index() as u8, padding: 0, protocol: number });
     let key = draft.key();

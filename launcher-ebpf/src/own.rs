@@ -10,7 +10,8 @@ use aya_ebpf::{
         BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE, bpf_sock, bpf_sock_ops,
     },
     helpers::generated::{
-        bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get, bpf_skc_to_mptcp_sock,
+        bpf_get_current_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get,
+        bpf_skc_to_mptcp_sock,
     },
     macros::map,
     programs::{SockContext, SockOpsContext},
@@ -169,6 +170,22 @@ impl Event {
         }
         true
     }
+}
+
+/// The id of the hierarchy's root, in which the kernel's own threads are.
+const ROOT_CGROUP: u64 = 1;
+
+/// Whether it is the kernel itself that binds a socket, for a further path of an MPTCP connection (`__mptcp_subflow_connect`): to an address
+/// that the system's administrator has named (`ip mptcp endpoint`). A worker of the kernel's does that.
+///
+/// # Safety
+///
+/// The verifier must take the pointer for one to a socket.
+#[inline(always)]
+pub unsafe fn is_further_path(socket: *mut c_void) -> bool {
+    // SAFETY: the caller's promise; the other takes no arguments.
+    *filled(&HAS_MPTCP) != 0
+        && unsafe { bpf_get_current_cgroup_id() == ROOT_CGROUP && !bpf_skc_to_mptcp_sock(socket).is_null() }
 }
 
 /// Notes the address and the port, in host byte order, that a bind(2) names which the policy allows.
