@@ -20,6 +20,9 @@ pub const PORT_RANGE: u16 = 0xfffb;
 /// Denied because the option has a program choose who of those that share a port receives what is sent there.
 pub const RECEIVER_CHOICE: u16 = 0xfffa;
 
+/// Denied because joining a group sends a report to all routers of the network, to whom the network section denies to send.
+pub const GROUP_REPORT: u16 = 0xfff5;
+
 /// Denied because the packet is for a loopback address and leaves by a device to other hosts.
 pub const LOOPBACK_LEAVES: u16 = 0xfff8;
 /// Denied because the packet is of another version of IP than the address of its socket's peer.

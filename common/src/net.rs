@@ -313,11 +313,13 @@ pub struct Table {
     pub judges_udp_ports: u32,
     /// Always 0.
     pub padding: u32,
+    /// The rules on sending datagrams by UDP, but for those that deny it at some ports only.
+    pub groups: RuleSet,
     /// The rules that hold for an operation by a protocol: `by_kind[op][protocol]`.
     pub by_kind: [[RuleSet; PROTOCOLS]; OPS],
 }
 
-const _: () = assert!(size_of::<Table>() == 136 + 32 * OPS * PROTOCOLS);
+const _: () = assert!(size_of::<Table>() == 168 + 32 * OPS * PROTOCOLS);
 
 impl Table {
     /// No rules, everything denied: what the programs are compiled with.
@@ -331,6 +333,7 @@ impl Table {
         udp_ports: Verdicts::DENY_ALL,
         judges_udp_ports: 0,
         padding: 0,
+        groups: RuleSet::NONE,
         by_kind: [[RuleSet::NONE; PROTOCOLS]; OPS],
     };
 
@@ -426,6 +429,15 @@ pub fn decide_listener(table: &Table, lookup: &impl Lookup, request: &Request, a
 #[must_use]
 pub fn decide_udp_port(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<Decision> {
     decide_own_port(table, lookup, request, &table.udp_ports, 0)
+}
+
+/// Whether datagrams may be sent to a group of receivers, at some port at least. `None`, which must be treated as a denial, can't happen
+/// with complete tables.
+#[inline(always)]
+#[must_use]
+pub fn decide_group(table: &Table, lookup: &impl Lookup, group: &Address) -> Option<Decision> {
+    let by_host = if table.by_host != 0 { Some(lookup.by_host(group)?) } else { None };
+    Some(table.verdicts.of_first(|index| table.groups.word(index) & word(by_host, index)))
 }
 
 #[inline(always)]

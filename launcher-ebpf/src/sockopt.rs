@@ -3,13 +3,18 @@
 use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, macros::map, maps::HashMap, programs::SockoptContext};
 use common::{
     Decision, MAX_RULES,
-    record::{Hook, Key, SockoptSubject, Tally},
-    sockopt::{self, Request, Rule, Rules, Table, access},
+    decision::GROUP_REPORT,
+    net,
+    record::{Hook, Key, NetSubject, SockoptSubject, Tally},
+    ruleset::WORDS,
+    sockopt::{self, Request, Rule, Rules, Table, access, group::Membership},
 };
 
 use crate::{
+    net::{KernelTables, NET_TABLE},
     record::{Current, Draft, Ledger},
-    rodata::{filled, judged},
+    rodata::{audit, filled, judged},
+    verifier::is,
 };
 
 /// The sockopts section but for its rules.
@@ -53,24 +58,79 @@ pub fn decide(request: &Request) -> Decision {
 fn judge(ctx: &SockoptContext, hook: Hook, access: u32, value: impl FnOnce(&SockoptContext) -> [u64; 2]) -> i32 {
     // SAFETY: the verifier checks each access to the context.
     let (level, option, length) = unsafe { ((*ctx.sockopt).level, (*ctx.sockopt).optname, (*ctx.sockopt).optlen) };
+    let request = Request { level, option, access };
+    let (joins, membership) = joins(&request);
+    let ineffective = if audit() == 0 { sockopt::has_no_effect(filled(&SOCKOPT_TABLE), &request, is) } else { 0 };
     // A length of 0 makes the kernel go on with the caller's own buffer, so that what is allowed goes on as if there were
     // no program. With any other it takes the value from the buffer that programs see: at most a page (EFAULT if the value
     // is longer), and zeros where getsockopt(2) returns more than 0. (`__cgroup_bpf_run_filter_setsockopt` and
     // `__cgroup_bpf_run_filter_getsockopt`, kernel/bpf/cgroup.c.) It doesn't matter for what is denied. The program of
     // a guard further up sees this 0 as the length.
+    // What is judged by its value stays in that buffer, so that it can't change any more. With a length of -1 the kernel does nothing,
+    // and says that it did.
     // SAFETY: as above. Volatile: it is the kernel who reads it.
-    unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(0) };
-    let request = Request { level, option, access };
+    unsafe {
+        (&raw mut (*ctx.sockopt).optlen).write_volatile(length & joins.cast_signed() | ineffective.cast_signed());
+    };
     let mut draft = Draft::new(hook, SockoptSubject { level, option, access, length, value: [0; 2] });
     let key = draft.key();
     let Some(ledger) = Ledger::of(hook) else { return 0 };
-    let Some(decision) = judged(|| Some(decide(&request))) else {
+    let decision = judged(|| {
+        if joins != 0 && !may_join(ctx, &membership, length.cast_unsigned())? {
+            return Some(Decision::fail_closed(GROUP_REPORT));
+        }
+        Some(decide(&request))
+    });
+    let Some(decision) = decision else {
         return ledger.deny_unjudged();
     };
     ledger.conclude(decision, &SOCKOPT_TALLIES, key, |subject| {
         subject.value = value(ctx);
         Current
     })
+}
+
+/// What a request says about groups, and all ones if it joins one of those that not everybody may join; else 0.
+#[inline(always)]
+fn joins(request: &Request) -> (u32, Membership) {
+    let versions = if request.access == access::SET { filled(&SOCKOPT_TABLE).keep_groups } else { 0 };
+    let membership = Membership::of(request.level, request.option, versions, is);
+    (if versions != 0 { membership.joins } else { 0 }, membership)
+}
+
+/// Whether a group may be joined: since nobody hears of it, or datagrams may be sent to it.
+#[inline(always)]
+fn may_join(ctx: &SockoptContext, membership: &Membership, length: u32) -> Option<bool> {
+    let table = filled(&NET_TABLE);
+    let value = first_words(ctx);
+    if membership.is_on_loopback(&value, length, is) != 0 {
+        return Some(true);
+    }
+    // Word by word: to compare them as a whole would be a call.
+    let no_rules = (0..WORDS).all(|index| table.groups.word(index) == 0);
+    if no_rules || membership.is_plain == 0 {
+        return Some(false);
+    }
+    let group = membership.group(&value);
+    let mut draft =
+        Draft::new(Hook::Setsockopt, NetSubject { address: group, port: 0, op: 0, padding: 0, protocol: 0 });
+    net::decide_group(table, &KernelTables::of(draft.key()), &group).map(|decision| decision.allow)
+}
+
+/// The first 32 bytes of the value; zeros where there are none. `struct ipv6_mreq` ends in the middle of the second half.
+#[inline(always)]
+fn first_words(ctx: &SockoptContext) -> [u32; 8] {
+    let [first, second] = first_bytes(ctx);
+    // SAFETY: the verifier checks each access to the context, and that no byte is read which it does not know to be below the end.
+    let (e, [f, g, h]) = unsafe {
+        let start = (*ctx.sockopt).__bindgen_anon_2.optval.cast::<u32>();
+        let end = (*ctx.sockopt).__bindgen_anon_3.optval_end.cast::<u32>();
+        let word = |index| start.add(index).read_volatile();
+        let e = if start.wrapping_add(5) > end { 0 } else { word(4) };
+        (e, if start.wrapping_add(8) > end { [0; 3] } else { [word(5), word(6), word(7)] })
+    };
+    let [[a, b], [c, d]] = [first, second].map(|word| [word as u32, (word >> 32) as u32]);
+    [a, b, c, d, e, f, g, h]
 }
 
 /// The first 16 bytes of the value. The kernel's buffer has at least that many, those behind the value being zeros.

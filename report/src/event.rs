@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use common::{
     decision::{
-        DEFAULT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NOT_SERVED, OTHER_VERSION, PORT_RANGE, RECEIVER_CHOICE,
-        TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET,
+        DEFAULT, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NOT_SERVED, OTHER_VERSION, PORT_RANGE,
+        RECEIVER_CHOICE, TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET,
     },
     record::{Hook, Key, Tally},
 };
@@ -133,6 +133,10 @@ impl Cause {
             RECEIVER_CHOICE => {
                 "a rule of the network section is about the sandbox's own sockets, and a program that this option sets \
                  could choose another one's at the same port"
+            }
+            GROUP_REPORT => {
+                "joining a group tells all routers of the network which one (IGMP, MLD), and the network section denies to send to them \
+                 (224.0.0.22, ff02::16) and to the group"
             }
             UNPARSED_PACKET => {
                 "the packet has a route of its own, is a fragment, or its headers don't tell all that rules may ask for"

@@ -7,6 +7,7 @@ use common::{
     decision::Verdicts,
     net::{self, Address, Lookup, OPS, PROTOCOLS, PortInterval, Request, Table},
     socket::unjudged,
+    sockopt::group,
 };
 
 use crate::{Action, Host, NetRule, Op, Prefix, Protocol, Rule as _, Section};
@@ -23,6 +24,8 @@ pub struct NetTables {
     pub ports: Vec<PortInterval>,
     /// The kinds of sockets ([`unjudged`]) that could do what the section denies without any address hook noticing.
     pub evasive: u32,
+    /// Whether anybody's messages by ICMP can be denied, which the kernel hands to a socket without asking any hook.
+    pub judges_errors: bool,
 }
 
 impl NetTables {
@@ -64,12 +67,27 @@ impl NetTables {
                 udp_ports: Verdicts::new(true, rules.iter().map(|rule| !denies_udp_ports(rule))),
                 judges_udp_ports: rules.iter().any(denies_udp_ports).into(),
                 padding: 0,
+                groups: rules
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, rule)| is_about_groups(rule))
+                    .map(|(index, _)| index)
+                    .collect(),
                 by_kind,
             },
             hosts: if by_host { resolve_hosts(rules) } else { Vec::new() },
             ports,
             evasive,
+            judges_errors: can_deny(section, net::Op::RECEIVE, net::Protocol::ICMP),
         }
+    }
+
+    /// The versions of IP, as [`common::sockopt::group`] has them, by which the routers of the network can't be sent to.
+    #[must_use]
+    pub fn keeps_groups(&self) -> u32 {
+        let denies = |routers| !net::decide_group(&self.table, self, &routers).expect("tables are complete").allow;
+        let versions = [(group::V4, group::ROUTERS4), (group::V6, group::ROUTERS6)];
+        versions.into_iter().filter(|(_, routers)| denies(*routers)).fold(0, |all, (version, _)| all | version)
     }
 
     /// Whether any rule is about the sandbox's own sockets.
@@ -156,6 +174,12 @@ fn evasive_by(protocol: net::Protocol) -> u32 {
         _ => unjudged::OTHER,
     };
     unjudged::RAW | other
+}
+
+/// Whether a rule decides about all that is sent to a group by UDP.
+fn is_about_groups(rule: &NetRule) -> bool {
+    let is_about = ops(rule).contains(&net::Op::SEND) && protocols(rule).contains(&net::Protocol::UDP);
+    is_about && (rule.action() == Action::Allow || rule.ports.is_none())
 }
 
 /// Whether a rule's hosts include the sandbox's own sockets.

@@ -27,12 +27,15 @@ impl SockoptTables {
     pub(super) fn compile(section: Option<&Section<SockoptRule>>, network: Option<&NetTables>) -> Option<Self> {
         let keep_port_range = network.is_some_and(|network| network.table.judges(Op::BIND));
         let keep_receivers = network.is_some_and(NetTables::asks_for_own);
-        if section.is_none() && !keep_port_range && !keep_receivers {
+        let keep_groups = network.map_or(0, NetTables::keeps_groups);
+        let keep_errors = network.is_some_and(|network| network.judges_errors);
+        let keeps = keep_port_range || keep_receivers || keep_groups != 0 || keep_errors;
+        if section.is_none() && !keeps {
             return None;
         }
         let given: &[SockoptRule] = section.map_or(&[], |section| &section.rules);
         let mut rules = Box::new([Rule::NONE; MAX_RULES]);
-        let mut denied = if keep_port_range || keep_receivers { access::SET } else { 0 };
+        let mut denied = if keeps { access::SET } else { 0 };
         if section.is_some_and(|section| section.default == Action::Deny) {
             denied = access::ALL;
         }
@@ -43,8 +46,13 @@ impl SockoptTables {
             }
         }
         let verdicts = section.map_or_else(|| Verdicts::new(true, []), Section::verdicts);
-        let table =
-            Table { verdicts, keep_port_range: u32::from(keep_port_range), keep_receivers: u32::from(keep_receivers) };
+        let table = Table {
+            verdicts,
+            keep_port_range: u32::from(keep_port_range),
+            keep_receivers: u32::from(keep_receivers),
+            keep_groups,
+            keep_errors: u32::from(keep_errors),
+        };
         Some(Self { table, rules, denied })
     }
 
