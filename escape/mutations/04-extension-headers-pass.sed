@@ -1,4 +1,4 @@
 # launcher-ebpf/src/packet/plain.rs
 # finds: with a route of its own
 # What leaves by IPv6 goes straight whatever header comes next.
-s/let is_last = next == protocol::TCP \|\|/let is_last = next != 1 ||/
+s/let plain6 = is\(next, protocol::TCP\)/let plain6 = !is(next, 1)/
