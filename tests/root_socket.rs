@@ -99,7 +99,14 @@ fn what_could_evade_the_network_section_is_refused() {
     let all = json!([{"action": "allow", "family": "inet"}, {"action": "allow"}]);
     let _ = alone().denied(RAW).denied(PING).denied(LITE).check(&named(&json!([any]), &all));
     let raw = json!([{"action": "allow", "type": "raw"}]);
-    let _ = alone().denied(PING).denied(LITE).allowed(RAW).check(&named(&json!([any]), &raw));
+    // Where rules tell hosts apart, packets with an IP header of their own have to be allowed as such.
+    let (headers, others): (Vec<&str>, Vec<&str>) = RAW.iter().partition(|socket| socket.ends_with(" 255"));
+    let output =
+        alone().denied(PING).denied(LITE).denied(headers.clone()).allowed(others).check(&named(&json!([any]), &raw));
+    assert!(output.events().iter().any(|event| event["reason"].as_str().unwrap().contains("name protocol 255")));
+    let headers_too = json!([{"action": "allow", "type": "raw", "protocol": 255}, {"action": "allow", "type": "raw"}]);
+    let _ = alone().denied(PING).denied(LITE).allowed(RAW).check(&named(&json!([any]), &headers_too));
+    let _ = alone().allowed(PING).allowed(LITE).allowed(headers).check(&named(&json!([tcp]), &raw));
     // To be named doesn't help where a rule before denies it.
     let both = json!([{"action": "deny", "family": "inet"}, {"action": "allow", "type": "raw"}]);
     let _ = alone().denied([RAW[0]]).allowed([RAW[3]]).check(&named(&json!([any]), &both));
@@ -107,7 +114,7 @@ fn what_could_evade_the_network_section_is_refused() {
 
 #[test]
 fn forged_headers_are_judged_and_what_is_allowed_arrives() {
-    let raw = json!([{"action": "allow", "type": "raw"}]);
+    let raw = json!([{"action": "allow", "type": "raw", "protocol": 255}, {"action": "allow", "type": "raw"}]);
     let rule = json!([{"action": "deny", "hosts": ["10.0.0.1", "fd00::1"], "ports": [53]}]);
     let ways4 = ["forged_udp4", "forged_tcp4", "forged_options4", "hdrincl4", "hdrincl_tcp4", "hdrincl_options4"];
     let ways6 = ["forged_udp6", "forged_tcp6", "forged_hop6", "forged_dst6"];
@@ -152,7 +159,7 @@ fn forged_headers_are_judged_and_what_is_allowed_arrives() {
 
 #[test]
 fn what_can_not_be_judged_for_certain_is_denied() {
-    let raw = json!([{"action": "allow", "type": "raw"}]);
+    let raw = json!([{"action": "allow", "type": "raw", "protocol": 255}, {"action": "allow", "type": "raw"}]);
     // The rule itself matches none of it.
     let rule = json!([{"action": "deny", "hosts": ["10.9.9.9", "fd00::9"]}]);
     let unclear = [

@@ -12,6 +12,7 @@ const UP: &str = "ip link set lo up; sysctl -qw net.ipv4.tcp_fastopen=0x603
         ip neigh add fd00::$host lladdr 02:00:00:00:00:0$host dev outer
         ip neigh add 10.9.0.$((0x$host)) lladdr 02:00:00:00:00:0$host dev outer
     done
+    ip route add 10.1.0.0/16 via 10.9.0.13
     exec \"$@\"";
 
 fn probe() -> Probe {
@@ -127,6 +128,27 @@ fn a_socket_that_was_connected_by_ipv4_does_not_go_there_again() {
         "udp6 ::ffff:127.0.0.2 after fd00::d",
     ];
     let _ = probe().allowed(same).allowed(others).check(&policy);
+}
+
+#[test]
+fn the_neighbour_is_the_one_that_the_packet_names() {
+    // The denied host is the way to another network.
+    let policy = |sockets: &Value| {
+        let mut policy = all_but(&["10.9.0.13", "10.1.0.0/16"]);
+        policy["sockets"] = json!({"default": "allow", "rules": sockets});
+        policy
+    };
+    let ways = ["raw4 10.1.0.1 named 10.9.0.10", "included4 10.1.0.1 named 10.9.0.10"];
+    let raw = policy(&json!([{"action": "allow", "type": "raw"}]));
+    assert_eq!(probe().allowed(ways).run_bare(&raw).stdout, ways.map(|way| format!("{way}: wire d\n")).concat());
+    let output = probe().denied(ways).check(&raw);
+    let hooks: Vec<&Value> = output.events().iter().map(|event| &event["hook"]).collect();
+    assert_eq!(hooks, ["sock_create", "setsockopt"], "{:#}", output.log);
+    // Whoever names such sockets has them judged by what their packets say.
+    let named =
+        policy(&json!([{"action": "allow", "type": "raw", "protocol": 255}, {"action": "allow", "type": "raw"}]));
+    let output = probe().allowed(ways).denied(["raw4 10.9.0.10 named 10.9.0.13"]).check(&named);
+    assert_eq!(addresses(&output), ["10.9.0.13"]);
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub const PORT_RANGE: u16 = 0xfffb;
 /// Denied because the option has a program choose who of those that share a port receives what is sent there.
 pub const RECEIVER_CHOICE: u16 = 0xfffa;
 
+/// Denied because what such a socket sends goes to the neighbour of an address that no hook sees, whatever the packet says.
+pub const OWN_HEADERS: u16 = 0xfff4;
+
 /// Denied because joining a group sends a report to all routers of the network, to whom the network section denies to send.
 pub const GROUP_REPORT: u16 = 0xfff5;
 

@@ -2,7 +2,7 @@
 
 use crate::{
     Decision, MAX_RULES, RuleSet,
-    decision::{UNJUDGED_SOCKET, Verdicts},
+    decision::{OWN_HEADERS, UNJUDGED_SOCKET, Verdicts},
 };
 
 /// `AF_INET` (include/linux/socket.h).
@@ -38,6 +38,8 @@ pub mod protocol {
     pub const SCTP: u32 = 132;
     /// UDP-Lite.
     pub const UDPLITE: u32 = 136;
+    /// Any, with an IP header of its own.
+    pub const RAW: u32 = 255;
     /// TCP over several paths.
     pub const MPTCP: u32 = 262;
 }
@@ -98,6 +100,9 @@ pub mod unjudged {
     pub const PING: u32 = 2;
     /// Any other protocol than TCP and UDP: UDP-Lite, SCTP, DCCP …
     pub const OTHER: u32 = 4;
+    /// Raw sockets whose packets come with an IP header. The address that sendto(2) names chooses the neighbour that gets such a packet,
+    /// and its header may name another one.
+    pub const HEADERS: u32 = 8;
 }
 
 impl Request {
@@ -106,6 +111,7 @@ impl Request {
     #[must_use]
     pub fn unjudged(&self) -> u32 {
         match (self.kind, self.protocol) {
+            (kind::RAW, protocol::RAW) => unjudged::RAW | unjudged::HEADERS,
             (kind::RAW, _) => unjudged::RAW,
             (kind::STREAM, protocol::TCP | protocol::MPTCP) | (kind::DGRAM, protocol::UDP) => 0,
             (kind::DGRAM, protocol::ICMP | protocol::ICMPV6) => unjudged::PING,
@@ -131,9 +137,11 @@ pub struct Table {
     pub padding: u32,
     /// The rules that name a type or a protocol: what these allow is allowed although it is in `refused`.
     pub naming: RuleSet,
+    /// Those of them that name [`protocol::RAW`], and so [`unjudged::HEADERS`].
+    pub naming_headers: RuleSet,
 }
 
-const _: () = assert!(size_of::<Table>() == 88);
+const _: () = assert!(size_of::<Table>() == 120);
 
 impl Table {
     /// No rules, everything denied: what the programs are compiled with.
@@ -144,6 +152,7 @@ impl Table {
         packets: 1,
         padding: 0,
         naming: RuleSet::NONE,
+        naming_headers: RuleSet::NONE,
     };
 }
 
@@ -158,6 +167,8 @@ pub fn decide(table: &Table, rules: &Rules, request: &Request) -> Decision {
         | u64::from(request.kind & 0xffff) << TYPE_SHIFT
         | u64::from(request.family & 0xffff) << FAMILY_SHIFT;
     let mut decision = table.verdicts.of_default();
+    let unjudged = request.unjudged() & table.refused;
+    let naming = if unjudged & unjudged::HEADERS != 0 { &table.naming_headers } else { &table.naming };
     let mut by_name = false;
     for (index, rule) in (0_u16..).zip(rules) {
         if u32::from(index) >= table.verdicts.count() {
@@ -165,12 +176,12 @@ pub fn decide(table: &Table, rules: &Rules, request: &Request) -> Decision {
         }
         if (key ^ rule.value) & rule.mask == 0 {
             decision = table.verdicts.of_rule(index);
-            by_name = table.naming.contains(usize::from(index));
+            by_name = naming.contains(usize::from(index));
             break;
         }
     }
-    if decision.allow && !by_name && request.unjudged() & table.refused != 0 {
-        return Decision::fail_closed(UNJUDGED_SOCKET);
+    if decision.allow && !by_name && unjudged != 0 {
+        return Decision::fail_closed(if unjudged & unjudged::HEADERS != 0 { OWN_HEADERS } else { UNJUDGED_SOCKET });
     }
     decision
 }
@@ -196,7 +207,7 @@ mod tests {
             (kind::STREAM, protocol::SCTP, unjudged::OTHER),
             (kind::SEQPACKET, protocol::SCTP, unjudged::OTHER),
             (kind::RAW, protocol::TCP, unjudged::RAW),
-            (kind::RAW, 255, unjudged::RAW),
+            (kind::RAW, 255, unjudged::RAW | unjudged::HEADERS),
         ];
         for (kind, protocol, expected) in table {
             assert_eq!(socket(kind, protocol).unjudged(), expected, "type {kind}, protocol {protocol}");
@@ -221,5 +232,13 @@ mod tests {
         assert_eq!(decided(Request { family: INET6, ..raw }), 1);
         assert_eq!(decided(Request { family: INET6, protocol: protocol::TCP, ..raw }), UNJUDGED_SOCKET);
         assert_eq!(decided(socket(kind::DGRAM, protocol::ICMP)), 0);
+        // Packets with headers of their own have to be allowed as such, where rules tell hosts apart.
+        let own = Request { family: INET6, ..socket(kind::RAW, protocol::RAW) };
+        rules[1] = Rule::new(None, Some(kind::RAW), None);
+        let decided = |table: &Table| decide(table, &rules, &own).rule;
+        assert_eq!(decided(&table), 1);
+        let table = Table { refused: unjudged::RAW | unjudged::HEADERS, ..table };
+        assert_eq!(decided(&table), OWN_HEADERS);
+        assert_eq!(decided(&Table { naming_headers: [1].into_iter().collect(), ..table }), 1);
     }
 }

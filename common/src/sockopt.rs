@@ -2,7 +2,7 @@
 
 use crate::{
     Decision, MAX_RULES,
-    decision::{PORT_RANGE, RECEIVER_CHOICE, Verdicts},
+    decision::{OWN_HEADERS, PORT_RANGE, RECEIVER_CHOICE, Verdicts},
 };
 
 /// Ways to use an option, as bits.
@@ -72,6 +72,8 @@ const LOCAL_PORT_RANGE: (i32, i32) = (0, 51);
 /// `SOL_SOCKET`, `SO_ATTACH_REUSEPORT_CBPF` and `SO_ATTACH_REUSEPORT_EBPF` (include/uapi/asm-generic/socket.h).
 const ATTACH_REUSEPORT: [(i32, i32); 2] = [(1, 51), (1, 52)];
 
+/// `IPPROTO_IP`, `IP_HDRINCL` (include/uapi/linux/in.h), and `IPPROTO_IPV6`, `IPV6_HDRINCL` (include/uapi/linux/in6.h).
+const INCLUDE_HEADER: [(i32, i32); 2] = [(0, 3), (41, 36)];
 /// `IPPROTO_IP`, `IP_RECVERR` (include/uapi/linux/in.h), and `IPPROTO_IPV6`, `IPV6_RECVERR` (include/uapi/linux/in6.h): what others
 /// say in ICMP errors is kept for the socket, with the text that they quote.
 const RECEIVE_ERRORS: [(i32, i32); 2] = [(0, 11), (41, 25)];
@@ -195,9 +197,13 @@ pub struct Table {
     pub keep_groups: u32,
     /// 1: nobody may have the kernel keep what others say in ICMP errors, since it asks no hook about them.
     pub keep_errors: u32,
+    /// 1: nobody may send packets with an IP header of their own, which go to the neighbour of another address than they name.
+    pub keep_headers: u32,
+    /// Always 0.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Table>() == 56);
+const _: () = assert!(size_of::<Table>() == 64);
 
 impl Table {
     /// No rules, everything denied: what the programs are compiled with.
@@ -207,6 +213,8 @@ impl Table {
         keep_receivers: 1,
         keep_groups: group::V4 | group::V6,
         keep_errors: 1,
+        keep_headers: 1,
+        padding: 0,
     };
 }
 
@@ -241,6 +249,10 @@ pub fn decide(table: &Table, rules: &Rules, request: &Request) -> Decision {
     if table.keep_receivers != 0 && request.access == access::SET && attaches() {
         return Decision::fail_closed(RECEIVER_CHOICE);
     }
+    let includes = || INCLUDE_HEADER.iter().any(|(level, option)| key == self::key(*level, *option));
+    if table.keep_headers != 0 && request.access == access::SET && includes() {
+        return Decision::fail_closed(OWN_HEADERS);
+    }
     for (index, rule) in (0_u16..).zip(rules) {
         if u32::from(index) >= verdicts.count() {
             break;
@@ -255,7 +267,7 @@ pub fn decide(table: &Table, rules: &Rules, request: &Request) -> Decision {
 
 #[cfg(test)]
 mod tests {
-    use super::{group::*, *};
+    use super::group::*;
     use crate::net::{Address, ones_if_equal as is};
 
     #[test]

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use common::{
     decision::{
-        DEFAULT, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NOT_SERVED, OTHER_VERSION, PORT_RANGE,
-        RECEIVER_CHOICE, TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET,
+        DEFAULT, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NOT_SERVED, OTHER_VERSION, OWN_HEADERS,
+        PORT_RANGE, RECEIVER_CHOICE, TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET,
     },
     record::{Hook, Key, Tally},
 };
@@ -133,6 +133,10 @@ impl Cause {
             RECEIVER_CHOICE => {
                 "a rule of the network section is about the sandbox's own sockets, and a program that this option sets \
                  could choose another one's at the same port"
+            }
+            OWN_HEADERS => {
+                "such a packet goes to the neighbour of the address that sendto names, whatever its own header says, and rules tell hosts \
+                 apart; to allow it all the same, name protocol 255 in a rule of the sockets section"
             }
             GROUP_REPORT => {
                 "joining a group tells all routers of the network which one (IGMP, MLD), and the network section denies to send to them \

@@ -14,11 +14,12 @@ route TYPE ADDRESS    a routing header of this type names it as the first segmen
 options HEX           the socket has these IP options
 header, message_header  an IPv6 option header that says nothing (IPV6_DSTOPTS), of the socket or in a control message
 after ADDRESS         it was connected to this address before, or tried to be
+named ADDRESS         by raw4 and included4, raw sockets: the packet's own IP header names it (IPPROTO_RAW, IP_HDRINCL)
 marked                a control message says something else of a datagram (IP_TOS, IPV6_TCLASS)
 """
 import ctypes, errno, select, socket, struct, sys, time
 
-IP_OPTIONS, IP_PKTINFO, IP_UNICAST_IF = 4, 8, 50
+IP_HDRINCL, IP_OPTIONS, IP_PKTINFO, IP_UNICAST_IF = 3, 4, 8, 50
 IPV6_RECVPKTINFO, IPV6_PKTINFO, IPV6_RTHDR, IPV6_DSTOPTS, IPV6_UNICAST_IF = 49, 50, 57, 59, 76
 PORT = int(sys.argv[1])
 ETH_ALL, MSG_FASTOPEN = 3, 0x20000000
@@ -69,6 +70,14 @@ def routing(kind, segment):
 
 def attempt(how, destination, means="", *words):
     kind, v6 = how[:-1], how.endswith("6")
+    if means == "named":
+        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW if kind == "raw" else socket.IPPROTO_UDP)
+        if kind == "included":
+            sock.setsockopt(socket.IPPROTO_IP, IP_HDRINCL, 1)
+        datagram = struct.pack("!4H", 9, PORT, 13, 0) + b"hello"
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 0, 0, 64, socket.IPPROTO_UDP, 0)
+        sock.sendto(header + socket.inet_aton("10.9.0.1") + socket.inet_aton(words[0]) + datagram, (destination, 0))
+        return
     family = socket.AF_INET6 if v6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM if kind in ("tcp", "fast") else socket.SOCK_DGRAM)
     sock.settimeout(0.3)

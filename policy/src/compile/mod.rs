@@ -68,7 +68,7 @@ impl Tables {
         let flows = policy.record == Record::Flows;
         let network = policy.network.as_ref().map(NetTables::compile);
         let sockets = SocketTables::compile(policy.sockets.as_ref(), network.as_ref(), flows);
-        let sockopts = SockoptTables::compile(policy.sockopts.as_ref(), network.as_ref());
+        let sockopts = SockoptTables::compile(policy.sockopts.as_ref(), network.as_ref(), sockets.as_ref());
         Ok(Self {
             config: Config { abi: ABI_VERSION, audit: u32::from(policy.mode == Mode::Audit) },
             network,

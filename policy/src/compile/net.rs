@@ -82,6 +82,13 @@ impl NetTables {
         }
     }
 
+    /// The kinds of sockets ([`unjudged`]) that could do what the section denies without any hook noticing.
+    #[must_use]
+    pub fn evasive_sockets(&self) -> u32 {
+        let headers = if self.table.tells_peers_apart() { self.evasive & unjudged::RAW } else { 0 };
+        self.evasive | if headers != 0 { unjudged::HEADERS } else { 0 }
+    }
+
     /// The versions of IP, as [`common::sockopt::group`] has them, by which the routers of the network can't be sent to.
     #[must_use]
     pub fn keeps_groups(&self) -> u32 {

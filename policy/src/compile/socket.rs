@@ -3,7 +3,7 @@
 use common::{
     Decision, MAX_RULES,
     decision::Verdicts,
-    socket::{self, Request, Rule, Rules, Table, kind, protocol},
+    socket::{self, Request, Rule, Rules, Table, kind, protocol, unjudged},
 };
 
 use super::NetTables;
@@ -25,7 +25,7 @@ impl SocketTables {
         network: Option<&NetTables>,
         flows: bool,
     ) -> Option<Self> {
-        let refused = network.map_or(0, |network| network.evasive);
+        let refused = network.map_or(0, NetTables::evasive_sockets);
         let given: &[SocketRule] = section.map_or(&[], |section| &section.rules);
         let packets = given.iter().any(|rule| rule.action() == Action::Allow && may_make(rule, refused));
         // Packets are put down to whoever made their socket, and so are flows.
@@ -49,8 +49,24 @@ impl SocketTables {
             packets: u32::from(packets),
             padding: 0,
             naming: naming.collect(),
+            naming_headers: given
+                .iter()
+                .enumerate()
+                .filter(|(_, rule)| names_headers(rule))
+                .map(|(index, _)| index)
+                .collect(),
         };
         Some(Self { table, rules })
+    }
+
+    /// Whether packets may not come with an IP header of their own, although there may be sockets whose packets could.
+    #[must_use]
+    pub fn keeps_headers(&self) -> bool {
+        let allows = (0..MAX_RULES).any(|rule| {
+            self.table.naming_headers.contains(rule)
+                && self.table.verdicts.of_rule(u16::try_from(rule).expect("there are fewer")).allow
+        });
+        self.table.packets != 0 && self.table.refused & unjudged::HEADERS != 0 && !allows
     }
 
     /// Whether any socket can be refused.
@@ -70,6 +86,11 @@ impl SocketTables {
     pub fn decide(&self, request: &Request) -> Decision {
         socket::decide(&self.table, &self.rules, request)
     }
+}
+
+/// Whether a rule names the protocol of sockets whose packets come with an IP header.
+fn names_headers(rule: &SocketRule) -> bool {
+    rule.protocol.is_some_and(|named| named.number() == protocol::RAW)
 }
 
 /// Whether a rule that names a kind of socket may match one of these kinds ([`socket::unjudged`]).

@@ -8,7 +8,7 @@ use common::{
     sockopt::{self, Request, Rule, Rules, Table, access},
 };
 
-use super::NetTables;
+use super::{NetTables, SocketTables};
 use crate::{Action, Section, SockoptRule};
 
 /// The compiled sockopts section.
@@ -24,12 +24,17 @@ pub struct SockoptTables {
 
 impl SockoptTables {
     /// Compiles the section. `None` where nothing is to be asked about socket options.
-    pub(super) fn compile(section: Option<&Section<SockoptRule>>, network: Option<&NetTables>) -> Option<Self> {
+    pub(super) fn compile(
+        section: Option<&Section<SockoptRule>>,
+        network: Option<&NetTables>,
+        sockets: Option<&SocketTables>,
+    ) -> Option<Self> {
         let keep_port_range = network.is_some_and(|network| network.table.judges(Op::BIND));
         let keep_receivers = network.is_some_and(NetTables::asks_for_own);
         let keep_groups = network.map_or(0, NetTables::keeps_groups);
         let keep_errors = network.is_some_and(|network| network.judges_errors);
-        let keeps = keep_port_range || keep_receivers || keep_groups != 0 || keep_errors;
+        let keep_headers = sockets.is_some_and(SocketTables::keeps_headers);
+        let keeps = keep_port_range || keep_receivers || keep_groups != 0 || keep_errors || keep_headers;
         if section.is_none() && !keeps {
             return None;
         }
@@ -52,6 +57,8 @@ impl SockoptTables {
             keep_receivers: u32::from(keep_receivers),
             keep_groups,
             keep_errors: u32::from(keep_errors),
+            keep_headers: u32::from(keep_headers),
+            padding: 0,
         };
         Some(Self { table, rules, denied })
     }
