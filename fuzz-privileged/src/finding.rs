@@ -26,6 +26,12 @@ impl Violation {
     }
 }
 
+impl AsRef<Self> for Violation {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
 /// A violation, and the smallest known way to it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finding {

@@ -15,6 +15,7 @@ mod drive;
 mod finding;
 mod guarded;
 mod json;
+mod minimise;
 mod place;
 mod policies;
 mod probe;

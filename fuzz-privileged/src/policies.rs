@@ -9,6 +9,7 @@ use crate::{
     drive::drive,
     finding::{Finding, Known, Violation},
     guarded::{Expected, Runs, Starter},
+    minimise::minimise,
     place::Place,
     random::Random,
     session::{Session, found, note},
@@ -228,7 +229,8 @@ pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
                     continue;
                 }
                 known.add(subject, &violation.kind, [].into());
-                let (changes, violation) = minimised(&runs, starter, policy, changes.clone(), violation)?;
+                let again = |fewer: &[Change]| Ok(attempt(&runs, starter, policy, fewer)?.0);
+                let (changes, violation) = minimise(&changes, violation, again)?;
                 let way = [format!("the example {index}: {policy}")]
                     .into_iter()
                     .chain(changes.iter().map(ToString::to_string));
@@ -261,23 +263,4 @@ fn attempt(
     };
     let violations = runs.judge(&expected, &outcome);
     Ok((violations, outcome.output.status.success()))
-}
-
-fn minimised(
-    runs: &Runs,
-    starter: Starter,
-    policy: &Value,
-    mut changes: Vec<Change>,
-    mut violation: Violation,
-) -> anyhow::Result<(Vec<Change>, Violation)> {
-    let mut index = 0;
-    while index < changes.len() {
-        let mut smaller = changes.clone();
-        smaller.remove(index);
-        match attempt(runs, starter, policy, &smaller)?.0.into_iter().find(|other| other.kind == violation.kind) {
-            Some(other) => (changes, violation) = (smaller, other),
-            None => index += 1,
-        }
-    }
-    Ok((changes, violation))
 }

@@ -27,6 +27,7 @@ use crate::{
     finding::{Finding, Known, Violation, manners},
     guarded::own_program,
     json::Written,
+    minimise::minimise,
     place::{self, Place},
     probe::Seen,
     session::{Session, found, note},
@@ -90,7 +91,7 @@ pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
             if !chosen && violation.kind == UNGUARDED {
                 note(&format!("the model of {} does not know this", runtime.name));
             }
-            let (changes, violation) = bundles.minimised(runtime, changes.clone(), violation)?;
+            let (changes, violation) = minimise(&changes, violation, |fewer| bundles.violation(runtime, fewer))?;
             known.add(runtime.name, &violation.kind, classes(&changes));
             let way = changes.iter().map(ToString::to_string).collect();
             let subject = format!("guard-runtime with {}, in a bundle that it adds its hooks to", runtime.name);
@@ -270,24 +271,6 @@ impl<'a> Bundles<'a> {
         }
         let what = format!("the container has started and reads {FORBIDDEN}, which the default policy forbids");
         Ok(if unguarded == Some(true) { Some(Violation::new(UNGUARDED, what)) } else { None })
-    }
-
-    fn minimised(
-        &mut self,
-        runtime: Runtime,
-        mut changes: Vec<Change>,
-        mut violation: Violation,
-    ) -> anyhow::Result<(Vec<Change>, Violation)> {
-        let mut index = 0;
-        while index < changes.len() {
-            let mut smaller = changes.clone();
-            smaller.remove(index);
-            match self.violation(runtime, &smaller)? {
-                Some(other) if other.kind == violation.kind => (changes, violation) = (smaller, other),
-                _ => index += 1,
-            }
-        }
-        Ok((changes, violation))
     }
 }
 

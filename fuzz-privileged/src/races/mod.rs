@@ -23,6 +23,7 @@ use crate::{
     containers::Container,
     finding::{Finding, Violation},
     guarded::{Runs, own_program},
+    minimise::minimise,
     place::Place,
     probe::Seen,
     session::{Session, found, note},
@@ -37,6 +38,18 @@ struct Attempt {
     violations: Vec<Violation>,
     stops: Vec<Stop>,
     story: Vec<String>,
+}
+
+/// A violation, and what led to it, for people.
+struct Told {
+    violation: Violation,
+    story: Vec<String>,
+}
+
+impl AsRef<Violation> for Told {
+    fn as_ref(&self) -> &Violation {
+        &self.violation
+    }
 }
 
 /// Runs attempts.
@@ -169,19 +182,13 @@ impl<'a> Races<'a> {
                 continue;
             }
             let after = (self.session.elapsed(), self.attempts);
-            let mut best = (schedule.to_vec(), violation.clone(), attempt.story.clone());
-            let mut index = 0;
-            while index < best.0.len() {
-                let mut smaller = best.0.clone();
-                smaller.remove(index);
-                let again = self.attempt(subject, &smaller)?;
-                match again.violations.into_iter().find(|other| other.kind == violation.kind) {
-                    Some(violation) => best = (smaller, violation, again.story),
-                    None => index += 1,
-                }
-            }
-            let way = if best.2.is_empty() { vec!["nothing is replaced".to_owned()] } else { best.2 };
-            found(Finding { subject: name.to_owned(), violation: best.1, way, after })?;
+            let first = Told { violation: violation.clone(), story: attempt.story.clone() };
+            let (_, least) = minimise(schedule, first, |fewer| {
+                let Attempt { violations, story, .. } = self.attempt(subject, fewer)?;
+                Ok(violations.into_iter().map(move |violation| Told { violation, story: story.clone() }))
+            })?;
+            let way = if least.story.is_empty() { vec!["nothing is replaced".to_owned()] } else { least.story };
+            found(Finding { subject: name.to_owned(), violation: least.violation, way, after })?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::{
     containers::{Container, FAILURES, call},
     finding::{Finding, Known, Violation, manners},
     guarded::own_program,
+    minimise::minimise,
     place::{self, Place, cgroup_of, enter},
     probe::Seen,
     session::{Session, found, note},
@@ -73,7 +74,7 @@ pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
             if known.has(SUBJECT, &violation.kind, &classes(&changes)) {
                 continue;
             }
-            let (changes, violation) = states.minimised(changes.clone(), violation)?;
+            let (changes, violation) = minimise(&changes, violation, |fewer| states.attempt(fewer))?;
             known.add(SUBJECT, &violation.kind, classes(&changes));
             let way = changes.iter().map(ToString::to_string).collect();
             found(Finding { subject: SUBJECT.into(), violation, way, after })?;
@@ -151,22 +152,5 @@ impl<'a> States<'a> {
         place::end(&cgroup);
         self.place.remove_made_by_hooks(&format!("{}-s-", self.place.name()));
         Ok(violations)
-    }
-
-    fn minimised(
-        &mut self,
-        mut changes: Vec<Change>,
-        mut violation: Violation,
-    ) -> anyhow::Result<(Vec<Change>, Violation)> {
-        let mut index = 0;
-        while index < changes.len() {
-            let mut smaller = changes.clone();
-            smaller.remove(index);
-            match self.attempt(&smaller)?.into_iter().find(|other| other.kind == violation.kind) {
-                Some(other) => (changes, violation) = (smaller, other),
-                None => index += 1,
-            }
-        }
-        Ok((changes, violation))
     }
 }
