@@ -198,3 +198,38 @@ fn the_last_of_256_rules_decides_like_the_first() {
     let output = check(&devices("allow", &json!(rules)), &["r c:1:3"], &["r c:1:5"]);
     assert_eq!(output.events()[0]["rule"], "/devices/rules/255");
 }
+
+/// Makes a network device with a node of its own (macvtap), runs guard-run under each of these policies, and then the shell: each prints
+/// the numbers of the device that it finds at that node. The network is a new one, which goes away with the shell.
+fn tap_seen_under(policies: &[Value]) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let seen = "stat -L -c %t:%T /dev/tap$n";
+    let make = "set -e; ip link add va type veth peer name vb; ip link add link va name vt type macvtap; \
+                n=$(ip -o link show vt | cut -d: -f1)";
+    let mut script = vec![make.to_owned()];
+    for (number, policy) in policies.iter().enumerate() {
+        let file = folder.path().join(number.to_string());
+        std::fs::write(&file, policy.to_string()).unwrap();
+        let (file, guard_run) = (file.display(), support::guard_run().display().to_string());
+        script.push(format!("{guard_run} --quiet --policy {file} --log {file}.log -- {seen}"));
+    }
+    script.push(seen.to_owned());
+    let output = Command::new("unshare").args(["-n", "sh", "-c", &script.join("\n")]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// What reads and writes there is packets that no rule on the network is asked about.
+#[test]
+fn nodes_of_network_devices_are_hidden_where_there_are_rules_on_the_network() {
+    const NULL: &str = "1:3";
+    let network = json!({"default": "deny"});
+    let seen = tap_seen_under(&[
+        json!({"version": 1, "network": network}),
+        json!({"version": 1}),
+        json!({"version": 1, "network": network, "process": {"capabilities": ["CAP_NET_ADMIN"]}}),
+    ]);
+    let [hidden, without_rules, named, bare] = &seen[..] else { panic!("{seen:?}") };
+    assert_ne!(bare, NULL);
+    assert_eq!([hidden.as_str(), without_rules, named], [NULL, bare, bare]);
+}

@@ -19,7 +19,7 @@ use support::{
 type Need = (&'static str, &'static str, fn() -> bool);
 
 /// All of these. Any other that can't be tried fails the test.
-const NEEDS: [Need; 17] = [
+const NEEDS: [Need; 19] = [
     ("protocol/ping4-datagram", "a net/ipv4/ping_group_range with root's group in it", || {
         !fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").is_ok_and(|range| range.starts_with("0\t"))
     }),
@@ -27,6 +27,10 @@ const NEEDS: [Need; 17] = [
         !fs::read_to_string("/proc/net/protocols")
             .is_ok_and(|families| families.lines().any(|it| it.starts_with("ALG ")))
     }),
+    ("protocol/vhost", "CONFIG_VHOST_NET or CONFIG_VHOST_VSOCK", || {
+        !["/dev/vhost-vsock", "/dev/vhost-net"].iter().any(|path| Path::new(path).exists())
+    }),
+    ("protocol/rdma", "CONFIG_INFINIBAND_USER_ACCESS", || !Path::new("/dev/infiniband/rdma_cm").exists()),
     ("port/bind4-uring", "IORING_OP_BIND (Linux 6.11)", || is_before(6, 11)),
     // Debian's kernels have it, but want to be asked for it.
     ("foreign/x32-connect", "CONFIG_X86_X32_ABI, which few kernels have", || {

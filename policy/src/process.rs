@@ -33,6 +33,13 @@ impl ProcessSection {
         self.isolation == Isolation::CgroupOnly || self.allow.contains(&part)
     }
 
+    /// Whether the command may configure the network, and so have packets go where no rule on the network is asked.
+    #[must_use]
+    pub fn configures_network(&self) -> bool {
+        self.isolation == Isolation::CgroupOnly
+            || self.capabilities.contains(&KeptCapability(Capability::CAP_NET_ADMIN))
+    }
+
     /// What can't be meant.
     pub(super) fn check(&self) -> Result<(), String> {
         let named = !(self.allow.is_empty()

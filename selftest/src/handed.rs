@@ -1,6 +1,7 @@
 //! What an attempt is started with, besides its standard streams.
 
 use std::{
+    ffi::CStr,
     fs::{File, OpenOptions},
     net::{TcpStream, UdpSocket},
     os::{
@@ -8,20 +9,25 @@ use std::{
         unix::{fs::OpenOptionsExt as _, net::UnixStream},
     },
     path::Path,
+    thread,
 };
 
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     pty::openpty,
+    sched::{CloneFlags, unshare},
 };
 
-use crate::sys::{Call, open_by, socket::socket};
+use crate::sys::{Call, attach_tun, keep_tun, open_by, socket::socket};
 
 use super::{
     outsider::Outside,
     server::{STREAM, give},
     sysctl::HIDDEN,
 };
+
+/// The network device without an owner.
+pub const TUN: &CStr = c"selftest";
 
 /// A descriptor that was made outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +62,8 @@ pub enum Handed {
     MountNamespace,
     /// A terminal, as standard input.
     Terminal,
+    /// /dev/net/tun, opened where there is a network device without an owner ([`TUN`]), as standard input.
+    Tun,
     /// The root folder, as standard input.
     InputFolder,
     /// No descriptor, but the folder at the top of the hierarchy to work in.
@@ -111,6 +119,11 @@ impl Handed {
                 let pid = outside.map_or(0, |outside| outside.told.pid);
                 open_by(Call::PidfdOpen, [pid.into(), 0, 0])?
             }
+            Self::Tun => {
+                let device = tun()?;
+                input = Some(device.try_clone()?);
+                device
+            }
             Self::Terminal => {
                 let pair = openpty(None, None)?;
                 let slave = pair.slave.try_clone()?;
@@ -124,6 +137,20 @@ impl Handed {
         let number = fcntl(fd.as_fd(), FcntlArg::F_DUPFD(100))?;
         Ok(Open { number, input, terminal })
     }
+}
+
+/// /dev/net/tun of a network namespace that lives as long as this descriptor, with a device in it that nobody owns, as `ip tuntap add` makes
+/// it. It is in no other namespace, so that nothing is left of it.
+fn tun() -> anyhow::Result<OwnedFd> {
+    let open = || OpenOptions::new().read(true).write(true).open("/dev/net/tun");
+    let made = thread::spawn(move || -> anyhow::Result<OwnedFd> {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let first = open()?;
+        attach_tun(&first, TUN, 0)?;
+        keep_tun(&first)?;
+        Ok(open()?.into())
+    });
+    made.join().map_err(|_| anyhow::anyhow!("a thread with a network namespace of its own"))?
 }
 
 impl Open {

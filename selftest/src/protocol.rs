@@ -2,14 +2,17 @@
 
 use std::{fs::OpenOptions, os::fd::OwnedFd};
 
+use nix::unistd::{Uid, setresuid};
+
 use crate::sys::{
-    attach_tun,
+    attach_tun, keep_line_discipline, own_vhost,
     socket::{bind, connect, receive, send_to, set_option, socket, socket_of_words},
 };
 
 use super::{
     Evidence, Layer, NETWORK, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, MAPPED, Outcome, Scene, Stop, patient, tcp, v4, v6},
+    handed::{Handed, TUN},
 };
 
 const INET: i32 = libc::AF_INET;
@@ -23,6 +26,7 @@ const SOCK_PACKET: i32 = 10;
 const LO: i32 = 1;
 const ETH_IPV6: u16 = 0x86dd;
 const ETH_ALL: u16 = 3;
+const NOBODY: Uid = Uid::from_raw(65534);
 
 const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
     Vector::new(name, shows, NETWORK, attempt)
@@ -104,9 +108,42 @@ pub const VECTORS: &[Vector] = &[
     .seen_by(Evidence::Word),
     vector("tun", "a network interface of its own", |_| {
         let device = OpenOptions::new().read(true).write(true).open("/dev/net/tun").at("open")?;
-        attach_tun(&device).at("TUNSETIFF").map(|()| Vec::new())
+        attach_tun(&device, c"", 0).at("TUNSETIFF").map(|()| Vec::new())
     })
-    .stopped_by(Layer::Capabilities)
+    .stopped_by(Layer::Seccomp)
+    .seen_by(Evidence::Word),
+    vector("tun-existing", "a network interface without an owner", |_| attach(0))
+        .handed(Handed::Tun)
+        .stopped_by(Layer::Seccomp)
+        .seen_by(Evidence::Word),
+    vector("tun-existing-upper-half", "the same by a number with more bits than the kernel looks at", |_| attach(1))
+        .handed(Handed::Tun)
+        .stopped_by(Layer::Seccomp)
+        .seen_by(Evidence::Word),
+    vector("tun-existing-user", "the same by an ordinary user", |_| {
+        setresuid(NOBODY, NOBODY, NOBODY).at("setresuid")?;
+        attach(0)
+    })
+    .handed(Handed::Tun)
+    .stopped_by(Layer::Seccomp)
+    .seen_by(Evidence::Word),
+    vector("line-discipline", "what a terminal's bytes are (the kernel may take them for packets)", |_| {
+        keep_line_discipline(&std::io::stdin()).at("TIOCSETD").map(|()| Vec::new())
+    })
+    .handed(Handed::Terminal)
+    .stopped_by(Layer::Seccomp)
+    .seen_by(Evidence::Word),
+    vector("vhost", "the hypervisor's end of vsock sockets, or of a network card", |_| {
+        let open = |name: &str| OpenOptions::new().read(true).write(true).open(name);
+        let device = open("/dev/vhost-vsock").or_else(|_| open("/dev/vhost-net")).at("open")?;
+        own_vhost(&device).at("VHOST_SET_OWNER").map(|()| Vec::new())
+    })
+    .stopped_by(Layer::Seccomp)
+    .seen_by(Evidence::Word),
+    vector("rdma", "connections that a network card makes (RDMA)", |_| {
+        OpenOptions::new().read(true).write(true).open("/dev/infiniband/rdma_cm").at("open").map(|_| Vec::new())
+    })
+    .stopped_by(Layer::Mounts)
     .seen_by(Evidence::Word),
     vector("vsock", "the hypervisor's sockets", |_| {
         socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0).at("socket").map(|_| Vec::new())
@@ -149,6 +186,11 @@ pub const VECTORS: &[Vector] = &[
     .stopped_by(Layer::Seccomp)
     .seen_by(Evidence::Word),
 ];
+
+/// Attaches to the network interface that is there.
+fn attach(upper_half: u32) -> Outcome {
+    attach_tun(&std::io::stdin(), TUN, upper_half).at("TUNSETIFF").map(|()| Vec::new())
+}
 
 fn send(socket: &OwnedFd, data: &[u8], address: &[u8]) -> Outcome {
     send_to(socket, data, 0, address).at("sendto")?;

@@ -52,6 +52,20 @@ const IO_URING: [libc::c_long; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_urin
 /// Both put words where a terminal's reader takes them for typed: TIOCSTI one by one, TIOCLINUX by selecting and pasting.
 const TYPING: [u64; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
 
+/// By these requests, a process has packets of its own making go out and come in without a socket, so that no rule on the network holds
+/// for them. The kernel asks for `CAP_NET_ADMIN` only where a device is made: to one that is there already and has no owner, or the
+/// command's user as its owner, anybody attaches (`tun_not_capable`).
+const PACKETS: [u64; 3] = [
+    // TUNSETIFF (include/uapi/linux/if_tun.h): a network device whose packets are what the process writes.
+    0x4004_54ca,
+    // TIOCSETD: what a terminal's bytes are, packets among it (PPP, SLIP, multiplexed modems). The kernel loads the module, and some of
+    // them ask for no capability.
+    0x5423,
+    // VHOST_SET_OWNER (include/uapi/linux/vhost.h): the beginning of every use of a device that the kernel serves in the place of a
+    // hypervisor, such as the other end of vsock sockets, or a network card.
+    0xaf01,
+];
+
 /// Families of sockets that everything needs, and that the policy's sections judge.
 const FAMILIES: [libc::c_int; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
@@ -98,9 +112,13 @@ fn not_permitted(section: &ProcessSection) -> Result<Rules, BackendError> {
     if !section.allows(Part::Keys) {
         rules.extend(KEYS.map(|call| (call, Vec::new())));
     }
-    if !section.allows(Part::Terminal) {
-        let typing = TYPING.map(|request| rule([condition(1, SeccompCmpOp::Eq, request)]));
-        rules.insert(libc::SYS_ioctl, typing.into_iter().collect::<Result<_, _>>()?);
+    let typing: &[u64] = if section.allows(Part::Terminal) { &[] } else { &TYPING };
+    let packets: &[u64] = if section.configures_network() { &[] } else { &PACKETS };
+    let requests: Vec<&u64> = typing.iter().chain(packets).collect();
+    // No request at all would mean all of them.
+    if !requests.is_empty() {
+        let request = |request: &u64| rule([condition(1, SeccompCmpOp::Eq, *request)]);
+        rules.insert(libc::SYS_ioctl, requests.into_iter().map(request).collect::<Result<_, _>>()?);
     }
     if !section.allows(Part::Signals) {
         // The kernel lets root, and processes of the same user, set each other's limits, and Landlock doesn't ask: RLIMIT_CPU
@@ -173,7 +191,7 @@ fn compile(section: &ProcessSection, rules: Rules, error: libc::c_int) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use policy::Architecture;
+    use policy::{Architecture, KeptCapability};
 
     fn killing(section: &ProcessSection) -> usize {
         let filters = filters(section).expect("filters");
@@ -189,9 +207,24 @@ mod tests {
 
     #[test]
     fn what_is_allowed_by_name_is_in_no_filter() {
-        let section = ProcessSection { allow: Part::ALL.to_vec(), ..ProcessSection::default() };
+        let capabilities = vec![KeptCapability(caps::Capability::CAP_NET_ADMIN)];
+        let section = ProcessSection { allow: Part::ALL.to_vec(), capabilities, ..ProcessSection::default() };
         assert!(not_implemented(&section).is_empty());
         assert_eq!(not_permitted(&section).expect("rules").len(), if has_x32() { 560 } else { 0 });
         assert!(not_implemented(&ProcessSection::default()).contains_key(&libc::SYS_clone3));
+    }
+    #[test]
+    fn requests_are_refused_one_by_one() {
+        let refused =
+            |section: &ProcessSection| not_permitted(section).expect("rules").get(&libc::SYS_ioctl).map(Vec::len);
+        let network = vec![KeptCapability(caps::Capability::CAP_NET_ADMIN)];
+        let terminal = vec![Part::Terminal];
+        assert_eq!(refused(&ProcessSection::default()), Some(TYPING.len() + PACKETS.len()));
+        let section = ProcessSection { allow: terminal.clone(), ..ProcessSection::default() };
+        assert_eq!(refused(&section), Some(PACKETS.len()));
+        let section = ProcessSection { capabilities: network.clone(), ..ProcessSection::default() };
+        assert_eq!(refused(&section), Some(TYPING.len()));
+        let section = ProcessSection { allow: terminal, capabilities: network, ..ProcessSection::default() };
+        assert_eq!(refused(&section), None);
     }
 }

@@ -12,6 +12,7 @@ mod filter;
 mod handed;
 mod helper;
 mod limits;
+mod packets;
 mod place;
 mod scope;
 mod view;
@@ -34,6 +35,7 @@ use enforce::{
 };
 use handed::Handed;
 use limits::Limits;
+use packets::Hidden;
 use policy::{Isolation, Mode, Part, Policy, ProcessSection, Section, UnixRule};
 use scope::Scope;
 
@@ -60,6 +62,9 @@ pub enum HardenError {
     /// The sockets of services can't be looked for.
     #[error("can't look for sockets of services that run commands for others")]
     Look(#[source] Errno),
+    /// The device nodes can't be listed.
+    #[error("can't look for device nodes by which packets leave without a socket")]
+    Nodes(#[source] std::io::Error),
     /// The filter of system calls can't be put together.
     #[error("the filter of system calls")]
     Filter(#[from] seccompiler::BackendError),
@@ -99,6 +104,8 @@ pub struct Hardening {
     isolation: InForce,
     /// By whose rules services may be asked to act.
     unix: Option<Section<UnixRule>>,
+    /// Whether packets may leave only as rules on the network allow.
+    judges_packets: bool,
     mounts: Vec<Mount>,
     scope: Option<Scope>,
     filters: Vec<BpfProgram>,
@@ -131,6 +138,7 @@ impl Hardening {
             // While there are none of this program's own.
             folders: first_closed.map_or_else(Vec::new, Handed::all),
             unix: policy.unix.clone(),
+            judges_packets: policy.network.is_some() && !section.configures_network(),
             mounts,
             section,
             isolation,
@@ -153,8 +161,9 @@ impl Hardening {
             delegation::find(&Doors::host(user, &self.mounts), self.unix.as_ref()).map_err(HardenError::Look)?
         };
         let helpers = if self.section.allows(Part::KernelHelpers) { Vec::new() } else { helper::places() };
+        let hidden = if self.judges_packets { packets::find().map_err(HardenError::Nodes)? } else { Hidden::default() };
         let view = View::new(&self.section, &self.mounts, Pid::this(), covers);
-        Ok(view.pinning(helpers).showing(Limits::find(&self.mounts, leaf)))
+        Ok(view.pinning(helpers).hiding(hidden).showing(Limits::find(&self.mounts, leaf)))
     }
 
     /// Whether the command gets this descriptor, if guard-run has it and it is not closed on execution anyway.

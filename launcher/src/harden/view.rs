@@ -19,6 +19,7 @@ use super::{
     delegation::Covers,
     handed::Handed,
     limits::{CGROUP1, Limits},
+    packets::Hidden,
     place::Place,
     walk::open_without_links,
 };
@@ -106,6 +107,8 @@ pub struct View {
     pinned: Vec<Place>,
     /// Folders that seem empty.
     hidden: Vec<Place>,
+    /// Device nodes that seem to be /dev/null.
+    masked: Vec<Place>,
     /// Sockets that can't be connected to.
     covered: Vec<Cover>,
     /// Folders that had so much in them that sockets in them may be left.
@@ -164,6 +167,13 @@ impl View {
         self
     }
 
+    /// Like this one, without these device nodes, and those in these folders.
+    pub(super) fn hiding(mut self, Hidden { folders, nodes }: Hidden) -> Self {
+        self.hidden.extend(folders);
+        self.masked.extend(nodes);
+        self
+    }
+
     /// The same, with these limits to be seen.
     pub(super) fn showing(self, limits: Limits) -> Self {
         Self { limits, ..self }
@@ -199,6 +209,7 @@ impl View {
             steps.push(on("showing the limits at", point, files(&limits.unified, point)));
         }
         steps.extend(self.hidden.iter().map(|point| on("hiding", point, empty(point))));
+        steps.extend(self.masked.iter().map(|path| on("hiding", path, mask(path))));
         for path in &self.pinned {
             steps.push(on("mounting read-only", path, bind(path, path)));
             steps.push(on("making read-only", path, read_only(path)));
@@ -262,6 +273,15 @@ fn change(source: Option<&Path>, target: impl AsRef<Path>, flags: MsFlags) -> ni
 fn bind(source: &Path, target: &Path) -> impl Fn() -> nix::Result<()> + 'static {
     let (source, target) = (source.to_owned(), target.to_owned());
     move || change(Some(&source), &target, MsFlags::MS_BIND)
+}
+
+/// Nothing in the place of a device node. Its device may have gone away by now.
+fn mask(node: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let mount = bind(Path::new(NO_FILE), node);
+    move || match mount() {
+        Err(Errno::ENOENT) => Ok(()),
+        mounted => mounted,
+    }
 }
 
 fn instead(folder: &Path, point: &Path) -> impl Fn() -> nix::Result<()> + 'static {

@@ -282,18 +282,56 @@ pub fn push_input(terminal: &impl AsFd, byte: u8, upper_half: u32) -> io::Result
     result(unsafe { libc::syscall(libc::SYS_ioctl, terminal.as_fd().as_raw_fd(), request, &raw const byte) }).map(drop)
 }
 
-/// A network device of its own, which goes away with the descriptor (`TUNSETIFF`).
+/// Attaches to the network device of that name, or to a new one, which goes away with the descriptor (`TUNSETIFF`). The kernel ignores the
+/// upper half of the request's number.
 ///
 /// # Errors
 ///
 /// As ioctl(2).
-pub fn attach_tun(device: &impl AsFd) -> io::Result<()> {
-    const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+pub fn attach_tun(device: &impl AsFd, name: &CStr, upper_half: u32) -> io::Result<()> {
     const IFF_TUN: u16 = 1;
     let mut request = [0_u8; 40];
+    let name = name.to_bytes();
+    // At most 15 bytes, then a NUL.
+    let length = name.len().min(15);
+    request[..length].copy_from_slice(&name[..length]);
     request[16..18].copy_from_slice(&IFF_TUN.to_ne_bytes());
+    let number = u64::from(upper_half) << 32 | libc::TUNSETIFF;
     // SAFETY: the buffer is a `struct ifreq`.
-    result(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) }.into()).map(drop)
+    result(unsafe { libc::syscall(libc::SYS_ioctl, device.as_fd().as_raw_fd(), number, request.as_mut_ptr()) })
+        .map(drop)
+}
+
+/// Has the network device of a descriptor stay when that is closed (`TUNSETPERSIST`).
+///
+/// # Errors
+///
+/// As ioctl(2).
+pub fn keep_tun(device: &impl AsFd) -> io::Result<()> {
+    // SAFETY: takes a number.
+    result(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), libc::TUNSETPERSIST, 1) }.into()).map(drop)
+}
+
+/// Gives a terminal the line discipline that it has by default (`TIOCSETD`).
+///
+/// # Errors
+///
+/// As ioctl(2).
+pub fn keep_line_discipline(terminal: &impl AsFd) -> io::Result<()> {
+    let n_tty = 0;
+    // SAFETY: the call reads one int.
+    result(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSETD, &raw const n_tty) }.into()).map(drop)
+}
+
+/// Makes a device that the kernel serves in the place of a hypervisor this process's (`VHOST_SET_OWNER`).
+///
+/// # Errors
+///
+/// As ioctl(2).
+pub fn own_vhost(device: &impl AsFd) -> io::Result<()> {
+    const VHOST_SET_OWNER: libc::c_ulong = 0xaf01;
+    // SAFETY: no argument.
+    result(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), VHOST_SET_OWNER) }.into()).map(drop)
 }
 
 /// The number of a loop device that nobody uses (`LOOP_CTL_GET_FREE`).
