@@ -1,9 +1,6 @@
 //! The first oracle: nothing reaches what the policy denies, or comes from it. What was seen outside counts.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
     address::{CHOSEN, Host, LOOPBACK4, LOOPBACK6, OWN, Port, SERVED, STRANGE, Target},
@@ -62,16 +59,6 @@ pub fn escapes(policy: &Policy, program: &Program, run: &Run) -> BTreeSet<Findin
     found
 }
 
-/// Whether an IPv6 address begins with an IPv4 address of this host's. The kernel writes that over the destination of a datagram that
-/// it keeps back, when the socket is connected by IPv4 meanwhile (`__ip4_datagram_connect`). If the socket is disconnected again, no
-/// hook can tell: SECURITY.md names this limit.
-fn is_overwritten(ip: IpAddr) -> bool {
-    let IpAddr::V6(ip) = ip else { return false };
-    let [a, b, c, d, ..] = ip.octets();
-    let first = Ipv4Addr::new(a, b, c, d);
-    first.is_loopback() || OWN.contains(&IpAddr::V4(first))
-}
-
 impl Known<'_> {
     /// Whether the policy allows that.
     pub fn allows(&self, op: Op, protocol: Protocol, ip: IpAddr, ports: &[u16], own: bool) -> bool {
@@ -104,7 +91,6 @@ impl Known<'_> {
         let decided = !(self.policy.knows_own() && ip.is_loopback());
         // While another thread connects, the kernel may send to no address, which nobody receives.
         let decided = decided && (!ip.is_unspecified() || seen.routed || seen.at != Host::Local);
-        let decided = decided && !(self.program.corks() && is_overwritten(ip));
         (decided && !self.may_reach(seen.protocol, seen.destination, false)).then(|| Finding {
             class: format!(
                 "sent {}{} to {}{}",
