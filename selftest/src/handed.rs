@@ -26,8 +26,10 @@ use super::{
     sysctl::HIDDEN,
 };
 
-/// The network device without an owner.
+/// The network device that is there already, and the user whose it is. Where there is none, some kernels let nobody attach without
+/// `CAP_NET_ADMIN`, and most everybody.
 pub const TUN: &CStr = c"selftest";
+pub const TUN_OWNER: u32 = 65534;
 
 /// A descriptor that was made outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +64,7 @@ pub enum Handed {
     MountNamespace,
     /// A terminal, as standard input.
     Terminal,
-    /// /dev/net/tun, opened where there is a network device without an owner ([`TUN`]), as standard input.
+    /// /dev/net/tun, opened where there is a network device already ([`TUN`]), as standard input.
     Tun,
     /// The root folder, as standard input.
     InputFolder,
@@ -139,15 +141,14 @@ impl Handed {
     }
 }
 
-/// /dev/net/tun of a network namespace that lives as long as this descriptor, with a device in it that nobody owns, as `ip tuntap add` makes
-/// it. It is in no other namespace, so that nothing is left of it.
+/// /dev/net/tun of a network namespace that lives as long as this descriptor, with a device in it, as `ip tuntap add` makes it. It is in no other namespace, so that nothing is left of it.
 fn tun() -> anyhow::Result<OwnedFd> {
     let open = || OpenOptions::new().read(true).write(true).open("/dev/net/tun");
     let made = thread::spawn(move || -> anyhow::Result<OwnedFd> {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let first = open()?;
         attach_tun(&first, TUN, 0)?;
-        keep_tun(&first)?;
+        keep_tun(&first, TUN_OWNER)?;
         Ok(open()?.into())
     });
     made.join().map_err(|_| anyhow::anyhow!("a thread with a network namespace of its own"))?

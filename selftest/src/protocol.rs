@@ -12,7 +12,7 @@ use crate::sys::{
 use super::{
     Evidence, Layer, NETWORK, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, MAPPED, Outcome, Scene, Stop, patient, tcp, v4, v6},
-    handed::{Handed, TUN},
+    handed::{Handed, TUN, TUN_OWNER},
 };
 
 const INET: i32 = libc::AF_INET;
@@ -26,7 +26,6 @@ const SOCK_PACKET: i32 = 10;
 const LO: i32 = 1;
 const ETH_IPV6: u16 = 0x86dd;
 const ETH_ALL: u16 = 3;
-const NOBODY: Uid = Uid::from_raw(65534);
 
 const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
     Vector::new(name, shows, NETWORK, attempt)
@@ -112,7 +111,7 @@ pub const VECTORS: &[Vector] = &[
     })
     .stopped_by(Layer::Seccomp)
     .seen_by(Evidence::Word),
-    vector("tun-existing", "a network interface without an owner", |_| attach(0))
+    vector("tun-existing", "a network interface that is there already", |_| attach(0))
         .handed(Handed::Tun)
         .stopped_by(Layer::Seccomp)
         .seen_by(Evidence::Word),
@@ -120,8 +119,9 @@ pub const VECTORS: &[Vector] = &[
         .handed(Handed::Tun)
         .stopped_by(Layer::Seccomp)
         .seen_by(Evidence::Word),
-    vector("tun-existing-user", "the same by an ordinary user", |_| {
-        setresuid(NOBODY, NOBODY, NOBODY).at("setresuid")?;
+    vector("tun-existing-user", "the same by the ordinary user whose it is", |_| {
+        let owner = Uid::from_raw(TUN_OWNER);
+        setresuid(owner, owner, owner).at("setresuid")?;
         attach(0)
     })
     .handed(Handed::Tun)

@@ -53,8 +53,8 @@ const IO_URING: [libc::c_long; 3] = [libc::SYS_io_uring_setup, libc::SYS_io_urin
 const TYPING: [u64; 2] = [libc::TIOCSTI, libc::TIOCLINUX];
 
 /// By these requests, a process has packets of its own making go out and come in without a socket, so that no rule on the network holds
-/// for them. The kernel asks for `CAP_NET_ADMIN` only where a device is made: to one that is there already and has no owner, or the
-/// command's user as its owner, anybody attaches (`tun_not_capable`).
+/// for them. The kernel asks for `CAP_NET_ADMIN` only where a device is made: to one that is there already, its owner attaches, and, on
+/// most kernels, anybody if it has none (`tun_not_capable`).
 const PACKETS: [u64; 3] = [
     // TUNSETIFF (include/uapi/linux/if_tun.h): a network device whose packets are what the process writes.
     0x4004_54ca,

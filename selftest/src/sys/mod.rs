@@ -302,14 +302,17 @@ pub fn attach_tun(device: &impl AsFd, name: &CStr, upper_half: u32) -> io::Resul
         .map(drop)
 }
 
-/// Has the network device of a descriptor stay when that is closed (`TUNSETPERSIST`).
+/// Has the network device of a descriptor stay when that is closed, and be this user's (`TUNSETPERSIST`, `TUNSETOWNER`).
 ///
 /// # Errors
 ///
 /// As ioctl(2).
-pub fn keep_tun(device: &impl AsFd) -> io::Result<()> {
-    // SAFETY: takes a number.
-    result(unsafe { libc::ioctl(device.as_fd().as_raw_fd(), libc::TUNSETPERSIST, 1) }.into()).map(drop)
+pub fn keep_tun(device: &impl AsFd, owner: u32) -> io::Result<()> {
+    let device = device.as_fd().as_raw_fd();
+    // SAFETY: both take a number.
+    result(unsafe { libc::ioctl(device, libc::TUNSETPERSIST, 1) }.into())?;
+    // SAFETY: as above.
+    result(unsafe { libc::ioctl(device, libc::TUNSETOWNER, libc::c_ulong::from(owner)) }.into()).map(drop)
 }
 
 /// Gives a terminal the line discipline that it has by default (`TIOCSETD`).
