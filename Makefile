@@ -14,9 +14,11 @@ FILE_CAPABILITIES = cap_dac_override,cap_setpcap,cap_net_admin,cap_sys_admin,cap
 # What the fuzzers do: for how long, and what they begin with (nothing: the time).
 MINUTES ?= 10
 SEED ?=
+# In which manners the escape fuzzer has guarded programs started: root, kept, user, container.
+AS ?= root
 TEST_SEED = 20261129
 
-.PHONY: all setup build demo test test-kernels fuzz-escape fuzz-privileged bench lint audit install uninstall deb clean
+.PHONY: all setup build demo test test-kernels fuzz-escape fuzz-escape-kernels fuzz-privileged bench lint audit install uninstall deb clean
 
 all: build
 
@@ -44,13 +46,19 @@ test:
 	$(CARGO) test --locked --no-fail-fast
 	$(CARGO) test --locked --package guard-run-fuzz --package guard-fuzz-privileged
 	# From the same seed each time, so that what is found is due to a change. By hand, other seeds are tried.
-	$(MAKE) fuzz-escape MINUTES=2 SEED=$(TEST_SEED)
+	$(MAKE) fuzz-escape MINUTES=2 SEED=$(TEST_SEED) AS=root,kept,user,container
 	$(MAKE) fuzz-privileged MINUTES=2 SEED=$(TEST_SEED)
 
 # Generated programs of system calls against generated policies, judged by what is seen outside. Needs root.
 fuzz-escape: setup
+	$(CARGO) build --release --locked --package launcher --package guard-hooks --package guard-run-fuzz
+	$(RELEASE)/guard-run-fuzz run --guard-run $(RELEASE)/guard-run --minutes $(MINUTES) --as $(AS) $(SEED:%=--seed %)
+
+# The same for MINUTES minutes on each of the kernels that tests/kernels.toml names for it, in virtual machines.
+fuzz-escape-kernels: setup
+	tools/setup.sh kernels
 	$(CARGO) build --release --locked --package launcher --package guard-run-fuzz
-	$(RELEASE)/guard-run-fuzz run --guard-run $(RELEASE)/guard-run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+	tools/vm/fuzz.py target/kernels $(RELEASE) $(MINUTES) $(AS) $(SEED)
 
 # The tests that enforce, on the kernels of tests/kernels.toml, in virtual machines. KERNELS picks some of them by name.
 test-kernels:

@@ -195,6 +195,13 @@ pub fn any_destination(random: &mut Random, family: i32) -> Target {
     fitting(random, family, port)
 }
 
+/// A mapped address to connect to.
+pub fn any_mapped(random: &mut Random) -> Target {
+    let ip = random.one(&[ALLOWED4, ALLOWED4, DENIED4, LOOPBACK4, PUBLIC4, UNSPECIFIED[0], OWN[0]]);
+    let port = random.weighted(&[(4, Port::Fixed(SERVED[0])), (2, Port::Fixed(SERVED[1])), (1, Port::Fixed(0))]);
+    Target { family: libc::AF_INET6, ip, port, scope: 0 }
+}
+
 /// An address to bind to.
 pub fn any_source(random: &mut Random, family: i32) -> Target {
     let port = random.weighted(&[

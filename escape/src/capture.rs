@@ -19,6 +19,8 @@ pub struct Seen {
     pub destination: (IpAddr, u16),
     /// Whether it has a route of its own, or options that could be one.
     pub routed: bool,
+    /// Whether it is a fragment that does not begin with the header of what is carried, so that there are no ports in it.
+    pub later: bool,
 }
 
 /// Reads a packet from its IP header on. `None` unless it is the program's of that run, and says something new: a datagram,
@@ -27,11 +29,22 @@ pub fn parse(at: Host, run: u32, packet: &[u8]) -> Option<Seen> {
     let headers = Headers::of(packet)?;
     let Headers { source, destination, number, routed, .. } = headers;
     let payload = packet.get(headers.end..)?;
-    let ports =
-        |offset: usize| payload.get(offset..offset + 2).map_or(0, |port| u16::from_be_bytes([port[0], port[1]]));
+    let ports = |offset: usize| {
+        if headers.later {
+            return 0;
+        }
+        payload.get(offset..offset + 2).map_or(0, |port| u16::from_be_bytes([port[0], port[1]]))
+    };
     let token = Token::find(packet).filter(|token| token.run == run && token.from.is_none());
     let seen = |protocol, source_port, port| {
-        Some(Seen { at, protocol, source: (source, source_port), destination: (destination, port), routed })
+        Some(Seen {
+            at,
+            protocol,
+            source: (source, source_port),
+            destination: (destination, port),
+            routed,
+            later: headers.later,
+        })
     };
     let outsider = |port| (CALLING..CALLING + 100).contains(&port);
     match i32::from(number) {
@@ -39,12 +52,12 @@ pub fn parse(at: Host, run: u32, packet: &[u8]) -> Option<Seen> {
             const SYN: u8 = 2;
             const ACK: u8 = 16;
             let begins = payload.get(13).is_some_and(|flags| flags & (SYN | ACK) == SYN);
-            if begins && !outsider(ports(0)) { seen(Protocol::Tcp, ports(0), ports(2)) } else { None }
+            if begins && !headers.later && !outsider(ports(0)) { seen(Protocol::Tcp, ports(0), ports(2)) } else { None }
         }
         libc::IPPROTO_UDP => {
             // One without content bears no token.
             let outsiders = || SERVED.contains(&ports(0)) || ports(0) == STRANGE || outsider(ports(0));
-            let empty = payload.len() == 8 && !outsiders();
+            let empty = payload.len() == 8 && !headers.later && !outsiders();
             if token.is_some() || empty { seen(Protocol::Udp, ports(0), ports(2)) } else { None }
         }
         libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6 => {
@@ -62,6 +75,8 @@ struct Headers {
     number: u8,
     end: usize,
     routed: bool,
+    /// [`Seen::later`]
+    later: bool,
 }
 
 impl Headers {
@@ -76,21 +91,31 @@ impl Headers {
     fn v4(packet: &[u8]) -> Option<Self> {
         let address = |at: usize| Some(IpAddr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?));
         let end = usize::from(packet[0] & 15) * 4;
-        Some(Self { source: address(12)?, destination: address(16)?, number: *packet.get(9)?, end, routed: end > 20 })
+        let later = packet.get(6..8)?.iter().fold(0, |all, byte| all << 8 | u16::from(*byte)) & 0x1fff != 0;
+        let (source, destination) = (address(12)?, address(16)?);
+        Some(Self { source, destination, number: *packet.get(9)?, end, routed: end > 20, later })
     }
 
     fn v6(packet: &[u8]) -> Option<Self> {
         let address = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(packet.get(at..at + 16)?).ok()?));
         let (source, destination) = (address(8)?, address(24)?);
-        let (mut number, mut end, mut routed) = (*packet.get(6)?, 40, false);
+        let (mut number, mut end, mut routed, mut later) = (*packet.get(6)?, 40, false, false);
         // Hop by hop, routing, fragment, destination.
-        while [0, 43, 44, 60].contains(&number) {
+        while !later && [0, 43, 44, 60].contains(&number) {
             routed |= number == 43;
+            later |= number == 44 && (packet.get(end + 2)? | packet.get(end + 3)? & 0xf8) != 0;
             let length = if number == 44 { 8 } else { 8 + 8 * usize::from(*packet.get(end + 1)?) };
             number = *packet.get(end)?;
             end += length;
         }
-        Some(Self { source: source.to_canonical(), destination: destination.to_canonical(), number, end, routed })
+        Some(Self {
+            source: source.to_canonical(),
+            destination: destination.to_canonical(),
+            number,
+            end,
+            routed,
+            later,
+        })
     }
 }
 

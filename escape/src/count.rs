@@ -5,14 +5,18 @@ use serde_json::Value;
 use crate::{judge::Finding, session::Tally, wire::Refusal};
 
 /// Hooks, and the refusals that their denials are seen as.
-const HOOKS: [(&[&str], Refusal); 6] = [
+const HOOKS: [(&[&str], Refusal); 7] = [
     (&["connect4", "connect6"], Refusal::Connect),
     (&["bind4", "bind6"], Refusal::Bind),
     (&["sendmsg4", "sendmsg6"], Refusal::Send),
     (&["sock_create"], Refusal::Socket),
+    (&["setsockopt"], Refusal::Set),
     (&["device"], Refusal::Device),
     (&["sysctl"], Refusal::Sysctl),
 ];
+
+/// What is found where datagrams of those outside are dropped without a word.
+pub const UNCOUNTED: &str = "datagrams that don't come in are not counted: ingress";
 
 /// The most packets that are refused between the reading of counters and that of events.
 const MEANWHILE: u64 = 8;
@@ -42,9 +46,19 @@ pub fn miscounted(tally: &Tally, log: &Value) -> Vec<Finding> {
     if tally.inexact {
         return found;
     }
+    let ingress = sum(&["ingress"], "denied");
+    if ingress < tally.missing {
+        found.push(Finding {
+            class: String::from(UNCOUNTED),
+            detail: format!("{ingress} counted, {} did not come in", tally.missing),
+        });
+    }
     for (names, kind) in HOOKS {
         let counted = sum(names, "denied");
         let (mut least, mut most) = (tally.least[kind as usize], tally.most[kind as usize]);
+        if kind == Refusal::Set {
+            most += tally.most[Refusal::SetUnclear as usize];
+        }
         if matches!(kind, Refusal::Send | Refusal::Connect) {
             // Of several messages, the last was refused, by whatever; and what leaves is judged again.
             most += tally.most[Refusal::Unclear as usize];

@@ -17,6 +17,8 @@ use crate::{
 
 /// How long a connection may take, in milliseconds: peers answer at once.
 const CONNECTING: i32 = 5;
+/// How much is sent where it must not fit into a packet: three fragments.
+const LARGE: usize = 4000;
 /// How long those outside may take to do what is asked.
 const ASKING: i32 = 1500;
 
@@ -100,13 +102,18 @@ impl Machine {
                 }
                 outcome
             }
+            Call::Packet { slot, to, head } => {
+                let packet = [head.as_slice(), &self.token].concat();
+                let outcome = sys::sendto(self.fd(*slot), &packet, libc::MSG_DONTWAIT, &self.bytes(to));
+                self.refused(Refusal::Send, outcome)
+            }
             Call::Receive { slot } => {
                 Self::ask(&Request::Answer);
                 Ok(self.drain(usize::from(*slot)))
             }
             Call::Set { slot, setting } => {
                 let outcome = sys::setsockopt(self.fd(*slot), setting.level, setting.option, &setting.value);
-                self.refused(Refusal::Set, outcome)
+                self.refused(if setting.is_everybodys() { Refusal::Set } else { Refusal::SetUnclear }, outcome)
             }
             Call::Fork { .. } | Call::Race { .. } | Call::Ask(_) if racing => Err(libc::ENOSYS),
             Call::Fork { calls } => self.fork(calls, number + 1),
@@ -115,7 +122,7 @@ impl Machine {
                 Ok(0)
             }
             Call::Ask(ask) => self.outside(ask),
-            Call::File { path, write } => self.file(path, write.as_deref()),
+            Call::File { path, write, twice } => self.file(path, write.as_deref(), *twice),
         }
     }
 
@@ -213,6 +220,11 @@ impl Machine {
             Way::Write => sys::write(fd, &self.token),
             Way::Sendfile => sys::sendfile(fd, &self.token),
             Way::Splice => sys::splice(fd, &self.token),
+            Way::Large => {
+                let mut data = self.token.to_vec();
+                data.resize(LARGE, 0);
+                sys::sendto(fd, &data, flags, &to)
+            }
         };
         if way == Way::Sendmmsg && matches!(outcome, Ok(1 | 2)) {
             self.memory.refuse(Refusal::Unclear);
@@ -337,11 +349,15 @@ impl Machine {
         }
     }
 
-    fn file(&self, path: &str, text: Option<&str>) -> Outcome {
+    fn file(&self, path: &str, text: Option<&str>, twice: bool) -> Outcome {
         let is_sysctl = path.contains("/sys/");
         let kind = if is_sysctl { Refusal::Sysctl } else { Refusal::Device };
         let flags = if text.is_some() { libc::O_WRONLY } else { libc::O_RDONLY };
-        let fd = self.refused(kind, sys::open(path, flags))?;
+        let first = if twice { Some(sys::open(path, libc::O_PATH)?) } else { None };
+        let again = first.map(|fd| format!("/proc/self/fd/{fd}"));
+        let fd = self.refused(kind, sys::open(again.as_deref().unwrap_or(path), flags));
+        let _ = first.map(sys::close);
+        let fd = fd?;
         let done = match text {
             Some(text) => sys::write(fd, text.as_bytes()),
             None => sys::read(fd, &mut [0; 64]),

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result};
 use crate::{
     count, generate, hindrance,
     judge::{self, Finding},
+    manner::Manner,
     minimise::minimise,
     outside::Outside,
     policy::Policy,
@@ -34,6 +35,11 @@ const AGAIN: usize = 3;
 const RACES: usize = 24;
 /// How often one that does the same each time must show what it showed.
 const REPEATS: usize = 3;
+
+/// How long what miscounts may be made smaller.
+const SHRINKING: Duration = Duration::from_secs(60);
+/// The part of a session's seed that says in which manner it is started.
+const MANNER: u64 = u64::MAX;
 
 /// What is asked for.
 pub struct Options {
@@ -56,6 +62,8 @@ pub struct Totals {
     pub programs: AtomicU64,
     pub calls: AtomicU64,
     pub sessions: AtomicU64,
+    /// What bare programs called, how often, and how often that succeeded.
+    pub made: Mutex<BTreeMap<String, (u64, u64)>>,
     /// Bare runs that did what the policy denies: what there was to be kept from.
     pub bare: Mutex<BTreeMap<String, u64>>,
     /// Findings by class and shape, and how often.
@@ -118,10 +126,9 @@ impl World<'_> {
     }
 
     fn session(&mut self, seed: u64) -> Result<()> {
-        let policy = templates::policy(Random::part(seed, 0));
-        let as_nobody = !policy.raw && Random::new(seed).percent(30);
+        let policy = self.policy(seed);
         let name = format!("{seed:016x}");
-        let mut session = Session::start(&self.options.place, &name, &policy, as_nobody)?;
+        let mut session = self.start(&name, &policy, seed)?;
         let mut done = Vec::new();
         for number in 0..PROGRAMS {
             if self.is_over() {
@@ -142,15 +149,49 @@ impl World<'_> {
         self.totals.sessions.fetch_add(1, Relaxed);
         let (tally, log) = session.end().with_context(|| Session::complaint(&self.options.place, &name))?;
         for finding in count::miscounted(&tally, &log) {
-            let program = self.miscounting(&policy, as_nobody, &name, &finding.class, done.clone())?;
-            self.found(&policy, seed, &finding, &program);
-        }
-        if self.options.session.is_none() {
-            for kind in ["policy.json", "log.json", "errors", "bare.errors"] {
-                let _ = std::fs::remove_file(self.options.place.folder.join(format!("{name}.{kind}")));
+            // On a busy machine, a datagram may come too late.
+            let certain = finding.class != count::UNCOUNTED;
+            if let Some(program) = self.miscounting(&policy, seed, &finding.class, done.clone(), certain)? {
+                self.found(&policy, seed, &finding, &program);
             }
         }
+        if self.options.session.is_none() {
+            for kind in ["policy.json", "errors", "bare.errors"] {
+                let _ = std::fs::remove_file(self.options.place.folder.join(format!("{name}.{kind}")));
+            }
+            let _ = std::fs::remove_dir_all(self.options.place.folder.join(format!("{name}.log")));
+        }
         Ok(())
+    }
+
+    /// In which manner a session's workers are started.
+    fn manner(&self, seed: u64) -> Manner {
+        Random::new(Random::part(seed, MANNER)).one(&self.options.place.manners)
+    }
+
+    fn policy(&self, seed: u64) -> Policy {
+        Policy { writes: self.manner(seed) == Manner::Container, ..templates::policy(Random::part(seed, 0)) }
+    }
+
+    /// Starts the workers of a session: in which manner and as whom, its seed says.
+    fn start(&self, name: &str, policy: &Policy, seed: u64) -> Result<Session> {
+        let (place, manner) = (&self.options.place, self.manner(seed));
+        let as_nobody = !policy.raw && Random::new(seed).percent(30);
+        let started = Session::start(place, name, policy, manner, as_nobody);
+        started.with_context(|| format!("session {name}, {manner:?}: {}", Session::complaint(place, name)))
+    }
+
+    /// Notes what was called, and what of it succeeded.
+    fn tell_calls(&self, program: &Program, bare: &Run) {
+        let mut made = self.totals.made.lock().expect("not poisoned");
+        for (call, outcome) in program.all().iter().zip(&bare.report.outcomes) {
+            let Some(outcome) = outcome else { continue };
+            for name in call.in_detail() {
+                let (all, succeeded) = made.entry(name).or_default();
+                *all += 1;
+                *succeeded += u64::from(*outcome >= 0);
+            }
+        }
     }
 
     fn run(&mut self, session: &mut Session, program: &Program, guarded: bool) -> Result<Run> {
@@ -163,7 +204,7 @@ impl World<'_> {
 
     fn guarded(&mut self, session: &mut Session, program: &Program, bare: Option<&Run>) -> Result<Run> {
         let run = self.run(session, program, true)?;
-        session.tally.add(&run.report, bare.map(|bare| &bare.report));
+        session.tally.add(&run, bare);
         Ok(run)
     }
 
@@ -171,6 +212,7 @@ impl World<'_> {
         self.totals.programs.fetch_add(1, Relaxed);
         let bare = if program.races() { None } else { Some(self.run(session, program, false)?) };
         if let Some(bare) = &bare {
+            self.tell_calls(program, bare);
             let mut counts = self.totals.bare.lock().expect("not poisoned");
             for finding in judge::escapes(policy, program, bare) {
                 *counts.entry(finding.class).or_default() += 1;
@@ -232,18 +274,24 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Of the programs of a session whose log miscounts, one that does it alone, or as few as there are left.
+    /// Of the programs of a session whose log miscounts, one that does it alone, or as few as there are left. `None` if it isn't certain
+    /// that they did, and they don't do it again.
     fn miscounting(
         &mut self,
         policy: &Policy,
-        as_nobody: bool,
-        name: &str,
+        seed: u64,
         class: &str,
         mut programs: Vec<Program>,
-    ) -> Result<Program> {
-        let name = format!("{name}.again");
+        certain: bool,
+    ) -> Result<Option<Program>> {
+        let name = format!("{seed:016x}.again");
+        let end = Instant::now() + SHRINKING;
         let mut miscounts = |programs: &[Program]| -> Result<bool> {
-            let mut session = Session::start(&self.options.place, &name, policy, as_nobody)?;
+            // Each attempt takes a session of its own. What is left by then is told as it is.
+            if Instant::now() > end || INTERRUPTED.load(Relaxed) {
+                return Ok(false);
+            }
+            let mut session = self.start(&name, policy, seed)?;
             for program in programs {
                 let bare = if program.races() { None } else { Some(self.run(&mut session, program, false)?) };
                 self.guarded(&mut session, program, bare.as_ref())?;
@@ -251,6 +299,9 @@ impl World<'_> {
             let (tally, log) = session.end()?;
             Ok(count::miscounted(&tally, &log).iter().any(|found| found.class == class))
         };
+        if !certain && !miscounts(&programs)? {
+            return Ok(None);
+        }
         while programs.len() > 1 {
             let second = programs.split_off(programs.len() / 2);
             if !miscounts(&programs)? {
@@ -262,7 +313,7 @@ impl World<'_> {
         }
         let calls = programs.into_iter().flat_map(|program| program.calls).collect();
         let program = Program { token: 0, calls };
-        Ok(minimise(&program, |candidate| miscounts(std::slice::from_ref(candidate)).unwrap_or(false)))
+        Ok(Some(minimise(&program, |candidate| miscounts(std::slice::from_ref(candidate)).unwrap_or(false))))
     }
 
     /// Whether so much was found of that kind that another one would tell nothing new. It is counted.
@@ -294,9 +345,8 @@ impl World<'_> {
 
     /// Runs a program some times under the session's policy, and tells of each call.
     fn again(&mut self, seed: u64, calls: &[Call]) -> Result<()> {
-        let policy = templates::policy(Random::part(seed, 0));
-        let as_nobody = !policy.raw && Random::new(seed).percent(30);
-        let mut session = Session::start(&self.options.place, "again", &policy, as_nobody)?;
+        let policy = self.policy(seed);
+        let mut session = self.start("again", &policy, seed)?;
         println!("policy: {}", policy.json());
         let program = Program { token: 0, calls: calls.to_vec() };
         for _ in 0..AGAIN {

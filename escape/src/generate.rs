@@ -3,7 +3,7 @@
 
 use crate::{
     address::{self, CALLING, Host, Port, SERVED, STRANGE, Slot},
-    options,
+    options, packets,
     program::{Ask, Call, Program, SocketKind, Way},
     random::Random,
 };
@@ -43,6 +43,8 @@ enum Idiom {
     Both,
     /// Something changes between two parts of what is sent.
     Corked,
+    /// A socket of IPv6 becomes one of IPv4.
+    Converted,
 }
 
 impl Maker {
@@ -56,6 +58,7 @@ impl Maker {
             (16, Idiom::Soup),
             (6, Idiom::Both),
             (6, Idiom::Corked),
+            (3, Idiom::Converted),
         ]) {
             Idiom::Client => self.client(),
             Idiom::Server => self.server(),
@@ -67,6 +70,7 @@ impl Maker {
                 self.calls.push(call);
             }),
             Idiom::Corked => self.corked(),
+            Idiom::Converted => self.converted(),
             Idiom::Both => {
                 self.server();
                 self.client();
@@ -128,7 +132,7 @@ impl Maker {
         let family = self.family(slot);
         let to = named.then(|| address::any_destination(&mut self.random, family));
         let way = if named {
-            self.random.weighted(&[(4, Way::Sendto), (5, Way::Sendmsg), (2, Way::Sendmmsg)])
+            self.random.weighted(&[(4, Way::Sendto), (5, Way::Sendmsg), (2, Way::Sendmmsg), (1, Way::Large)])
         } else {
             self.random.weighted(&[
                 (4, Way::Sendto),
@@ -137,6 +141,7 @@ impl Maker {
                 (2, Way::Write),
                 (1, Way::Sendfile),
                 (1, Way::Splice),
+                (1, Way::Large),
             ])
         };
         let mut control = Vec::new();
@@ -158,9 +163,34 @@ impl Maker {
         Call::Send { slot, way, to, control, flags }
     }
 
+    /// What begins with headers of the program's own, where the socket takes such.
+    fn packet(&mut self, slot: Slot) -> Call {
+        let kind = self.kinds[usize::from(slot)];
+        let family = self.family(slot);
+        let mut to = address::any_destination(&mut self.random, family);
+        let Port::Fixed(port) = to.port else { return self.send(slot, true) };
+        // Raw sockets of IPv6 take no port.
+        to.port = Port::Fixed(0);
+        let whole = kind.is_some_and(|kind| kind.protocol == libc::IPPROTO_RAW);
+        // Mostly to where it says that it goes.
+        let other = self.random.percent(30).then(|| address::any_destination(&mut self.random, family).ip);
+        let destination = other.unwrap_or(to.ip);
+        let head = packets::head(&mut self.random, family == libc::AF_INET6, whole, (destination, port));
+        Call::Packet { slot, to, head }
+    }
+
     fn client(&mut self) {
         let slot = self.slot();
         self.socket(slot);
+        let raw = self.kinds[usize::from(slot)].is_some_and(|kind| kind.kind == libc::SOCK_RAW);
+        if raw && self.random.percent(75) {
+            self.options(slot, 10);
+            for _ in 0..=self.random.below(2) {
+                let packet = self.packet(slot);
+                self.calls.push(packet);
+            }
+            return;
+        }
         self.options(slot, 30);
         if self.random.percent(45) {
             let bind = self.bind(slot);
@@ -338,6 +368,34 @@ impl Maker {
         self.calls.push(last);
     }
 
+    /// By IPV6_ADDRFORM, a socket that is connected to a mapped address.
+    fn converted(&mut self) {
+        let slot = self.slot();
+        self.socket(slot);
+        let Some(kind) = self.kinds[usize::from(slot)].as_mut() else { return };
+        kind.family = libc::AF_INET6;
+        let kind = *kind;
+        self.calls.pop();
+        self.calls.push(Call::Socket { slot, kind });
+        let mapped = address::any_mapped(&mut self.random);
+        self.calls.push(Call::Connect { slot, to: mapped });
+        self.calls.push(Call::Set { slot, setting: options::as_ipv4() });
+        if self.random.percent(80) {
+            // What it is told from now on is read as IPv4's.
+            self.kinds[usize::from(slot)] = Some(SocketKind { family: libc::AF_INET, ..kind });
+        }
+        self.options(slot, 20);
+        let send = self.send(slot, false);
+        self.calls.push(send);
+        for _ in 0..=self.random.below(2) {
+            let change = self.moving(slot);
+            self.calls.push(change);
+        }
+        let named = self.random.percent(50);
+        let send = self.send(slot, named);
+        self.calls.push(send);
+    }
+
     fn file(&mut self) {
         let prefix = self.random.weighted(&[
             (6, ""),
@@ -361,9 +419,13 @@ impl Maker {
             "/proc/sys/kernel/./osrelease",
             "/proc/sys/net/ipv4/ip_default_ttl",
             "/proc/self/net/../../sys/net/ipv4/ip_default_ttl",
+            "/proc/self/task/../../sys/kernel/hostname",
+            "/proc/sys/kernel/random/../ostype",
+            "/dev/pts/../full",
         ]);
         let write = (path.contains("ttl") && self.random.percent(50)).then(|| String::from("63"));
-        self.calls.push(Call::File { path: format!("{prefix}{path}"), write });
+        let twice = self.random.percent(20);
+        self.calls.push(Call::File { path: format!("{prefix}{path}"), write, twice });
     }
 
     fn any(&mut self) -> Call {

@@ -91,6 +91,9 @@ impl Known<'_> {
         let decided = !(self.policy.knows_own() && ip.is_loopback());
         // While another thread connects, the kernel may send to no address, which nobody receives.
         let decided = decided && (!ip.is_unspecified() || seen.routed || seen.at != Host::Local);
+        // The ports are in the first fragment, which is judged by itself.
+        let follows = |first: &Seen| !first.later && (first.at, first.destination.0) == (seen.at, ip);
+        let decided = decided && !(seen.later && self.run.seen.iter().any(follows));
         (decided && !self.may_reach(seen.protocol, seen.destination, false)).then(|| Finding {
             class: format!(
                 "sent {}{} to {}{}",
@@ -245,12 +248,12 @@ impl Known<'_> {
     fn files(&self) -> BTreeSet<Finding> {
         let mut found = BTreeSet::new();
         for (call, outcome) in self.program.all().iter().zip(&self.run.report.outcomes) {
-            let (Call::File { path, write }, Some(outcome @ 0..)) = (call, outcome) else { continue };
+            let (Call::File { path, write, .. }, Some(outcome @ 0..)) = (call, outcome) else { continue };
             let device = !path.contains("/sys/");
             let denied = if device {
                 self.policy.device.is_some_and(|minor| i32::try_from(minor) == Ok(*outcome))
             } else if write.is_some() {
-                self.policy.writable.is_none_or(|name| !ends_with(path, name))
+                !self.policy.writes && self.policy.writable.is_none_or(|name| !ends_with(path, name))
             } else {
                 self.policy.sysctl.is_some_and(|name| ends_with(path, name))
             };

@@ -12,11 +12,13 @@ mod fuzz;
 mod generate;
 mod hindrance;
 mod judge;
+mod manner;
 mod memory;
 mod minimise;
 mod namespaces;
 mod options;
 mod outside;
+mod packets;
 mod policy;
 mod program;
 mod random;
@@ -42,6 +44,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     fuzz::{Options, Totals},
+    manner::Manner,
     session::Place,
 };
 
@@ -77,6 +80,15 @@ enum Command {
         /// End with the first finding of a class that has this text
         #[arg(long, value_name = "TEXT")]
         until: Option<String>,
+        /// In which manners the guarded programs are started: root, kept, user, container; sessions take turns
+        #[arg(long = "as", value_name = "MANNER", value_delimiter = ',', default_value = "root")]
+        manners: Vec<Manner>,
+        /// What policies have to allow because this kernel can't prevent it, as "signals"
+        #[arg(long, value_name = "PART", value_delimiter = ',')]
+        lacking: Vec<String>,
+        /// Print how often bare programs made each call, with each option, and how often it succeeded
+        #[arg(long)]
+        calls: bool,
     },
     /// Run the programs that come by standard input; the fuzzer starts this
     #[command(hide = true)]
@@ -84,9 +96,9 @@ enum Command {
         /// Without guard-run: give up the rights that it would take
         #[arg(long)]
         bare: bool,
-        /// Keep CAP_NET_RAW
-        #[arg(long)]
-        raw: bool,
+        /// All but these capabilities, a bit each
+        #[arg(long, default_value_t = 0)]
+        capabilities: u64,
         /// As this user
         #[arg(long)]
         user: Option<u32>,
@@ -99,18 +111,18 @@ fn number(text: &str) -> Result<u64, std::num::ParseIntError> {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Worker { bare, raw, user } => {
-            let ready = if bare { worker::give_up(raw, user) } else { Ok(()) };
+        Command::Worker { bare, capabilities, user } => {
+            let ready = if bare { worker::give_up(capabilities, user) } else { Ok(()) };
             ready.and_then(|()| worker::work()).map(|()| true)
         }
-        Command::Run { guard_run, minutes, seed, session, program, worlds, until } => {
+        Command::Run { guard_run, minutes, seed, session, program, worlds, until, manners, lacking, calls } => {
             let worlds = if session.is_some() { 1 } else { worlds.max(1) };
             program.map(|text| serde_json::from_str(&text)).transpose().context("--program").and_then(|program| {
                 let options = |place, seed| {
                     let limit = Duration::from_secs_f64(minutes * 60.0);
                     Options { place, seed, limit, worlds, session, program, until }
                 };
-                run(&guard_run, seed, options)
+                run(&guard_run, (manners, lacking), calls, seed, options)
             })
         }
     };
@@ -125,7 +137,13 @@ fn main() -> ExitCode {
 }
 
 /// Fuzzes, and prints a summary. Whether nothing was found.
-fn run(guard_run: &Path, seed: Option<u64>, options: impl FnOnce(Place, u64) -> Options) -> Result<bool> {
+fn run(
+    guard_run: &Path,
+    (manners, lacking): (Vec<Manner>, Vec<String>),
+    calls: bool,
+    seed: Option<u64>,
+    options: impl FnOnce(Place, u64) -> Options,
+) -> Result<bool> {
     if !nix::unistd::geteuid().is_root() {
         bail!("needs root: it makes network namespaces and starts guard-run in them");
     }
@@ -140,9 +158,13 @@ fn run(guard_run: &Path, seed: Option<u64>, options: impl FnOnce(Place, u64) -> 
         guard_run: guard_run.canonicalize().with_context(|| guard_run.display().to_string())?,
         worker,
         folder: folder.path().to_owned(),
+        manners,
+        lacking,
     };
+    manner::prepare(&place.manners, &place)?;
     let options = options(place, seed);
-    println!("seed {seed}, {:.1} minutes, {}", options.limit.as_secs_f64() / 60.0, guard_run.display());
+    let minutes = options.limit.as_secs_f64() / 60.0;
+    println!("seed {seed}, {minutes:.1} minutes, {}, as {:?}", guard_run.display(), options.place.manners);
     sys::catch_interrupts();
     let (begun, totals) = (Instant::now(), Totals::default());
     let done = fuzz::fuzz(&options, &totals);
@@ -153,6 +175,12 @@ fn run(guard_run: &Path, seed: Option<u64>, options: impl FnOnce(Place, u64) -> 
     println!("what bare runs did that their policies deny:");
     for (class, count) in totals.bare.lock().expect("not poisoned").iter() {
         println!("{count:>8} {class}");
+    }
+    if calls {
+        println!("what bare programs called, and how often that succeeded:");
+        for (name, (all, succeeded)) in totals.made.lock().expect("not poisoned").iter() {
+            println!("{all:>8} {succeeded:>8} {name}");
+        }
     }
     println!("findings, by class and calls:");
     for ((class, shape), count) in findings.iter() {

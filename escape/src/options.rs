@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET};
 
 use crate::{
-    address::{CHOSEN, CHOSEN_DENIED, any_ip},
+    address::{CHOSEN, CHOSEN_DENIED, MANY, OWN, any_ip},
     program::Setting,
     random::Random,
 };
@@ -41,8 +41,18 @@ enum Value {
     Messages,
     /// A range of ports, as `IP_LOCAL_PORT_RANGE` takes it.
     Range,
-    /// Two numbers: `SO_LINGER`, `SO_RCVTIMEO`.
+    /// Two numbers: `SO_LINGER`, `SO_TXTIME`.
     Pair,
+    /// A multicast address of IPv4, the own address on a device and its index: `ip_mreqn`.
+    Member4,
+    /// A multicast address of IPv6 and a device's index: `ipv6_mreq`.
+    Member6,
+    /// A multicast address of IPv4, the own address, and that of the sender: `ip_mreq_source`.
+    Source4,
+    /// What cookies are made with: `TCP_FASTOPEN_KEY`.
+    Key,
+    /// An IPv6 address with its family, as `IPV6_NEXTHOP` takes it.
+    Name6,
     /// A flow label's request, with control messages behind it.
     FlowLabel,
     /// An address of either family in a `sockaddr_storage` behind a device's index: `MCAST_JOIN_GROUP`.
@@ -50,8 +60,8 @@ enum Value {
 }
 
 use Value::{
-    Device, Extension, FlowLabel, Group4, Group6, GroupAny, Index, IndexBig, Messages, Number, Options, PacketInfo,
-    Pair, Range, Route,
+    Device, Extension, FlowLabel, Group4, Group6, GroupAny, Index, IndexBig, Key, Member4, Member6, Messages, Name6,
+    Number, Options, PacketInfo, Pair, Range, Route, Source4,
 };
 
 const FLAG: Value = Number(&[1, 1, 0]);
@@ -77,6 +87,16 @@ const OPTIONS: &[(usize, i32, i32, &str, Value)] = &[
     (1, SOL_SOCKET, libc::SO_OOBINLINE, "SO_OOBINLINE", FLAG),
     (1, SOL_SOCKET, libc::SO_NO_CHECK, "SO_NO_CHECK", FLAG),
     (1, SOL_SOCKET, 74, "SO_TXREHASH", FLAG),
+    (1, SOL_SOCKET, 37, "SO_TIMESTAMPING", SMALL),
+    (1, SOL_SOCKET, 61, "SO_TXTIME", Pair),
+    (1, SOL_SOCKET, 47, "SO_MAX_PACING_RATE", Number(&[1000, -1])),
+    (1, SOL_SOCKET, 46, "SO_BUSY_POLL", SMALL),
+    (1, SOL_SOCKET, 69, "SO_PREFER_BUSY_POLL", FLAG),
+    (1, SOL_SOCKET, 53, "SO_CNX_ADVICE", FLAG),
+    (1, SOL_SOCKET, 44, "SO_LOCK_FILTER", FLAG),
+    (1, SOL_SOCKET, libc::SO_SNDBUF, "SO_SNDBUF", Number(&[0, 4096])),
+    (1, SOL_SOCKET, libc::SO_RCVBUF, "SO_RCVBUF", Number(&[0, 4096])),
+    (1, SOL_SOCKET, libc::SO_RCVLOWAT, "SO_RCVLOWAT", SMALL),
     (2, IPPROTO_IP, libc::IP_TOS, "IP_TOS", SMALL),
     (2, IPPROTO_IP, libc::IP_TTL, "IP_TTL", SMALL),
     (4, IPPROTO_IP, libc::IP_OPTIONS, "IP_OPTIONS", Options),
@@ -92,19 +112,25 @@ const OPTIONS: &[(usize, i32, i32, &str, Value)] = &[
     (1, IPPROTO_IP, libc::IP_MULTICAST_IF, "IP_MULTICAST_IF", Group4),
     (1, IPPROTO_IP, libc::IP_MULTICAST_TTL, "IP_MULTICAST_TTL", SMALL),
     (1, IPPROTO_IP, libc::IP_MULTICAST_LOOP, "IP_MULTICAST_LOOP", FLAG),
-    (1, IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, "IP_ADD_MEMBERSHIP", Group4),
+    (1, IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, "IP_ADD_MEMBERSHIP", Member4),
     (1, IPPROTO_IP, 42, "MCAST_JOIN_GROUP", GroupAny),
     (1, IPPROTO_IP, libc::IP_MULTICAST_ALL, "IP_MULTICAST_ALL", FLAG),
     (6, IPPROTO_IP, 50, "IP_UNICAST_IF", IndexBig),
     (2, IPPROTO_IP, 51, "IP_LOCAL_PORT_RANGE", Range),
     (1, IPPROTO_IP, libc::IP_HDRINCL, "IP_HDRINCL", FLAG),
+    (1, IPPROTO_IP, 39, "IP_ADD_SOURCE_MEMBERSHIP", Source4),
+    (1, IPPROTO_IP, 36, "IP_DROP_MEMBERSHIP", Member4),
+    (1, IPPROTO_IP, 5, "IP_ROUTER_ALERT", FLAG),
+    (1, IPPROTO_IP, 6, "IP_RECVOPTS", FLAG),
+    (1, IPPROTO_IP, 20, "IP_RECVORIGDSTADDR", FLAG),
+    (1, IPPROTO_IP, 23, "IP_CHECKSUM", FLAG),
     (2, IPPROTO_IPV6, libc::IPV6_V6ONLY, "IPV6_V6ONLY", FLAG),
     (1, IPPROTO_IPV6, 1, "IPV6_ADDRFORM", Number(&[libc::AF_INET])),
     (1, IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, "IPV6_UNICAST_HOPS", SMALL),
     (2, IPPROTO_IPV6, 76, "IPV6_UNICAST_IF", IndexBig),
     (1, IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, "IPV6_MULTICAST_IF", Index),
     (1, IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, "IPV6_MULTICAST_LOOP", FLAG),
-    (1, IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, "IPV6_ADD_MEMBERSHIP", Group6),
+    (1, IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, "IPV6_ADD_MEMBERSHIP", Member6),
     (1, IPPROTO_IPV6, 42, "MCAST_JOIN_GROUP", GroupAny),
     (1, IPPROTO_IPV6, 29, "IPV6_MULTICAST_ALL", FLAG),
     (3, IPPROTO_IPV6, libc::IPV6_PKTINFO, "IPV6_PKTINFO", Group6),
@@ -119,6 +145,16 @@ const OPTIONS: &[(usize, i32, i32, &str, Value)] = &[
     (1, IPPROTO_IPV6, 78, "IPV6_FREEBIND", FLAG),
     (1, IPPROTO_IPV6, 75, "IPV6_TRANSPARENT", FLAG),
     (2, IPPROTO_IPV6, 32, "IPV6_FLOWLABEL_MGR", FlowLabel),
+    (1, IPPROTO_IPV6, 9, "IPV6_NEXTHOP", Name6),
+    (1, IPPROTO_IPV6, 7, "IPV6_CHECKSUM", Number(&[-1, 6])),
+    (1, IPPROTO_IPV6, 22, "IPV6_ROUTER_ALERT", SMALL),
+    (1, IPPROTO_IPV6, 23, "IPV6_MTU_DISCOVER", Number(&[0, 1, 2, 3, 4, 5])),
+    (1, IPPROTO_IPV6, 25, "IPV6_RECVERR", FLAG),
+    (1, IPPROTO_IPV6, 27, "IPV6_JOIN_ANYCAST", Group6),
+    (1, IPPROTO_IPV6, 36, "IPV6_HDRINCL", FLAG),
+    (1, IPPROTO_IPV6, 56, "IPV6_RECVRTHDR", FLAG),
+    (1, IPPROTO_IPV6, 62, "IPV6_DONTFRAG", FLAG),
+    (1, IPPROTO_IPV6, 73, "IPV6_MINHOPCOUNT", SMALL),
     (1, IPPROTO_IPV6, 33, "IPV6_FLOWINFO_SEND", FLAG),
     (1, IPPROTO_IPV6, 70, "IPV6_AUTOFLOWLABEL", FLAG),
     (1, IPPROTO_IPV6, 72, "IPV6_ADDR_PREFERENCES", SMALL),
@@ -131,6 +167,11 @@ const OPTIONS: &[(usize, i32, i32, &str, Value)] = &[
     (1, IPPROTO_TCP, libc::TCP_SYNCNT, "TCP_SYNCNT", SMALL),
     (1, IPPROTO_TCP, libc::TCP_SAVE_SYN, "TCP_SAVE_SYN", FLAG),
     (1, IPPROTO_TCP, libc::TCP_REPAIR, "TCP_REPAIR", FLAG),
+    (1, IPPROTO_TCP, libc::TCP_USER_TIMEOUT, "TCP_USER_TIMEOUT", SMALL),
+    (1, IPPROTO_TCP, 33, "TCP_FASTOPEN_KEY", Key),
+    (1, IPPROTO_TCP, 37, "TCP_TX_DELAY", SMALL),
+    (1, IPPROTO_UDP, 100, "UDP_ENCAP", Number(&[1, 2, 3, 4, 5, 6])),
+    (1, IPPROTO_UDP, 102, "UDP_NO_CHECK6_RX", FLAG),
     (1, IPPROTO_UDP, libc::UDP_CORK, "UDP_CORK", FLAG),
     (1, IPPROTO_UDP, libc::UDP_SEGMENT, "UDP_SEGMENT", Number(&[16, 32, 64])),
     (1, IPPROTO_UDP, libc::UDP_GRO, "UDP_GRO", FLAG),
@@ -155,6 +196,13 @@ const MESSAGES: &[(usize, i32, i32, &str, Value)] = &[
     (1, IPPROTO_IPV6, libc::IPV6_HOPLIMIT, "IPV6_HOPLIMIT", SMALL),
     (1, IPPROTO_IPV6, libc::IPV6_TCLASS, "IPV6_TCLASS", SMALL),
     (1, IPPROTO_UDP, libc::UDP_SEGMENT, "UDP_SEGMENT", Number(&[16])),
+    (1, IPPROTO_IPV6, 9, "IPV6_NEXTHOP", Name6),
+    (1, IPPROTO_IPV6, libc::IPV6_RTHDRDSTOPTS, "IPV6_RTHDRDSTOPTS", Extension),
+    (1, IPPROTO_IPV6, 3, "IPV6_2292HOPOPTS", Extension),
+    (1, IPPROTO_IPV6, 4, "IPV6_2292DSTOPTS", Extension),
+    (1, IPPROTO_IPV6, 11, "IPV6_FLOWINFO", SMALL),
+    (1, IPPROTO_IPV6, 62, "IPV6_DONTFRAG", FLAG),
+    (1, SOL_SOCKET, 37, "SO_TIMESTAMPING", SMALL),
     (1, SOL_SOCKET, libc::SO_MARK, "SO_MARK", SMALL),
 ];
 
@@ -173,6 +221,12 @@ pub fn any_option(random: &mut Random) -> Setting {
         }
     }
     setting(random, OPTIONS)
+}
+
+/// What makes a connected socket of IPv6 one of IPv4.
+pub fn as_ipv4() -> Setting {
+    let value = libc::AF_INET.to_ne_bytes().to_vec();
+    Setting { level: IPPROTO_IPV6, option: 1, name: String::from("IPV6_ADDRFORM"), value }
 }
 
 /// A control message.
@@ -209,6 +263,32 @@ fn ip6(random: &mut Random) -> [u8; 16] {
     }
 }
 
+/// A multicast address, mostly.
+fn group4(random: &mut Random) -> [u8; 4] {
+    match random.one(&MANY) {
+        IpAddr::V4(ip) if ip.is_multicast() => ip.octets(),
+        _ if random.percent(10) => ip4(random),
+        _ => group4(random),
+    }
+}
+
+/// Like [`group4`], by IPv6.
+fn group6(random: &mut Random) -> [u8; 16] {
+    match random.one(&MANY) {
+        IpAddr::V6(ip) => ip.octets(),
+        IpAddr::V4(_) if random.percent(5) => ip6(random),
+        IpAddr::V4(_) => group6(random),
+    }
+}
+
+/// An address of the program's own host, or none.
+fn own4(random: &mut Random) -> [u8; 4] {
+    match random.one(&OWN[..3]) {
+        IpAddr::V4(ip) => ip.octets(),
+        IpAddr::V6(_) => [0; 4],
+    }
+}
+
 fn value(random: &mut Random, kind: Value) -> Vec<u8> {
     match kind {
         Number(of) => random.one(of).to_ne_bytes().to_vec(),
@@ -226,12 +306,19 @@ fn value(random: &mut Random, kind: Value) -> Vec<u8> {
             let (first, last) = random.one(&[CHOSEN, CHOSEN_DENIED, (6003, 6003), (0, 0)]);
             (u32::from(last) << 16 | u32::from(first)).to_ne_bytes().to_vec()
         }
+        Member4 => [group4(random), own4(random), index(random).to_ne_bytes()].concat(),
+        Member6 => [group6(random).as_slice(), &index(random).to_ne_bytes()].concat(),
+        Source4 => [group4(random), own4(random), ip4(random)].concat(),
+        Key => vec![7; 16],
+        Name6 => [&[10, 0, 0, 0, 0, 0, 0, 0], ip6(random).as_slice(), &index(random).to_ne_bytes()].concat(),
         Pair => [random.one(&[0_i32, 1]).to_ne_bytes(), random.one(&[0_i32, 1]).to_ne_bytes()].concat(),
         FlowLabel => {
             // struct in6_flowlabel_req: destination, label, get, exclusive, create, linger, expires.
             let label = [0, 0, 0, u8::try_from(1 + random.below(3)).unwrap_or(1)];
             let mut bytes = [ip6(random).as_slice(), &label, &[0, 1, 1, 0], &[0; 8]].concat();
-            bytes.extend(messages(random));
+            if random.percent(50) {
+                bytes.extend(messages(random));
+            }
             bytes
         }
         GroupAny => {
@@ -239,10 +326,10 @@ fn value(random: &mut Random, kind: Value) -> Vec<u8> {
             let mut bytes = [index(random).to_ne_bytes(), [0; 4]].concat();
             if random.percent(50) {
                 bytes.extend([2, 0, 0, 0]);
-                bytes.extend(ip4(random));
+                bytes.extend(group4(random));
             } else {
                 bytes.extend([10, 0, 0, 0, 0, 0, 0, 0]);
-                bytes.extend(ip6(random));
+                bytes.extend(group6(random));
             }
             bytes.resize(8 + 128, 0);
             bytes
@@ -251,7 +338,7 @@ fn value(random: &mut Random, kind: Value) -> Vec<u8> {
 }
 
 /// IPv4 options: loose or strict source route, record route, padding.
-fn ip_options(random: &mut Random) -> Vec<u8> {
+pub fn ip_options(random: &mut Random) -> Vec<u8> {
     let kind = random.weighted(&[(4, 131_u8), (2, 137), (1, 7), (1, 148)]);
     if kind == 148 {
         return vec![148, 4, 0, 0];
@@ -263,7 +350,7 @@ fn ip_options(random: &mut Random) -> Vec<u8> {
 }
 
 /// A routing header of type 0, 2, 3 or 4, with mostly consistent lengths.
-fn route(random: &mut Random) -> Vec<u8> {
+pub fn route(random: &mut Random) -> Vec<u8> {
     let kind = random.weighted(&[(1, 0_u8), (2, 2), (1, 3), (6, 4)]);
     let hops = if kind == 2 { 1 } else { random.weighted(&[(4, 1_u8), (3, 2), (1, 3)]) };
     let left = random.one(&[0, 0, hops - 1, hops, 1]);

@@ -63,7 +63,10 @@ pub struct Rule {
 
 /// A whole policy.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own, as in the policy's file")]
 pub struct Policy {
+    /// Tunables may be written unless a rule denies it, as in containers.
+    pub writes: bool,
     /// The network section's default.
     pub allow: bool,
     pub rules: Vec<Rule>,

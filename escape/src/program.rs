@@ -44,6 +44,8 @@ pub enum Way {
     Sendfile,
     /// splice(2)
     Splice,
+    /// sendto(2), with more than a packet can carry, so that it becomes several fragments.
+    Large,
 }
 
 /// An option, or a control message: level, number, its name for people, and its value.
@@ -57,6 +59,17 @@ pub struct Setting {
     pub name: String,
     /// The value as it lies in memory.
     pub value: Vec<u8>,
+}
+
+impl Setting {
+    /// Whether it is an option that the kernel never refuses for want of a capability (`EPERM`): a range of ports, or a group to join.
+    pub fn is_everybodys(&self) -> bool {
+        match self.level {
+            libc::IPPROTO_IP => [35, 36, 39, 42, 51].contains(&self.option),
+            libc::IPPROTO_IPV6 => [20, 21, 42].contains(&self.option),
+            _ => false,
+        }
+    }
 }
 
 /// What a program asks those outside to do, while it waits.
@@ -112,6 +125,12 @@ pub enum Call {
         control: Vec<Setting>,
         flags: i32,
     },
+    /// Sends what begins with headers that the program has made up itself, by a raw socket.
+    Packet {
+        slot: Slot,
+        to: Target,
+        head: Vec<u8>,
+    },
     Receive {
         slot: Slot,
     },
@@ -145,6 +164,8 @@ pub enum Call {
     File {
         path: String,
         write: Option<String>,
+        /// Opened as a path alone first (`O_PATH`), and then by /proc/self/fd.
+        twice: bool,
     },
 }
 
@@ -226,7 +247,7 @@ impl Call {
                 vec![format!("bind {} port 0", kind_of(target.ip))]
             }
             Self::Bind { to: target, .. } => vec![format!("bind {}", kind_of(target.ip))],
-            Self::Connect { to: target, .. } => vec![to(target)],
+            Self::Connect { to: target, .. } | Self::Packet { to: target, .. } => vec![to(target)],
             Self::Send { to: target, control, .. } => {
                 let mut parts: Vec<String> = control.iter().map(|one| format!("cmsg {}", one.name)).collect();
                 parts.push(target.as_ref().map_or_else(|| String::from("send"), to));
@@ -234,6 +255,22 @@ impl Call {
             }
             Self::Set { setting, .. } => vec![format!("set {}", setting.name)],
             _ => vec![self.name().to_owned()],
+        }
+    }
+
+    /// The call's name, and, in names of their own, the kinds of its arguments that could make it fail.
+    pub fn in_detail(&self) -> Vec<String> {
+        let name = self.name();
+        match self {
+            Self::Socket { kind, .. } => vec![format!("{name} {}", describe(*kind))],
+            Self::Set { setting, .. } => vec![name.to_owned(), format!("{name} {}", setting.name)],
+            Self::Send { way, to, control, .. } => {
+                let named = if to.is_some() { ", named" } else { "" };
+                let messages = control.iter().map(|one| format!("{name} with {}", one.name));
+                std::iter::once(format!("{name} {way:?}{named}")).chain(messages).collect()
+            }
+            Self::File { path, .. } => vec![name.to_owned(), format!("{name} {path}")],
+            _ => vec![name.to_owned()],
         }
     }
 
@@ -250,6 +287,7 @@ impl Call {
             Self::Close { .. } => "close",
             Self::Dup { .. } => "dup",
             Self::Send { .. } => "send",
+            Self::Packet { .. } => "packet",
             Self::Receive { .. } => "receive",
             Self::Set { .. } => "set",
             Self::Pass { .. } => "pass",

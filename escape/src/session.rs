@@ -14,17 +14,18 @@ use serde_json::Value;
 
 use crate::{
     capture::Seen,
+    manner::{self, Manner, NOBODY},
     outside::{Contact, Outside},
     policy::Policy,
     program::Program,
     sys,
-    wire::{self, REFUSALS, Report, Request},
+    wire::{self, Hello, REFUSALS, Report, Request},
 };
 
-/// How long a worker may take to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// nobody's number, as whom some workers run.
-const NOBODY: u32 = 65534;
+/// How long a worker may take to answer, also where those outside are slow, since the machine is emulated.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long it may take to start: programs are verified meanwhile, perhaps by a machine that is emulated.
+const STARTING: Duration = Duration::from_secs(90);
 
 /// What a run of a program led to.
 #[derive(Clone, Debug)]
@@ -50,6 +51,19 @@ impl Worker {
         let mut child = command.spawn().with_context(|| command.get_program().to_string_lossy().into_owned())?;
         let (input, output) = (child.stdin.take(), child.stdout.take().expect("piped"));
         Ok(Self { child, input, output })
+    }
+
+    /// Waits until it has started; what it says of itself.
+    fn greeting(&mut self) -> Result<Hello> {
+        let milliseconds = i32::try_from(STARTING.as_millis()).unwrap_or(i32::MAX);
+        if !sys::ready(self.output.as_raw_fd(), libc::POLLIN, milliseconds) {
+            bail!("the worker does not start");
+        }
+        let mut kind = [0];
+        if self.output.read(&mut kind).context("reading from the worker")? == 0 || kind[0] != wire::HELLO {
+            bail!("the worker does not start");
+        }
+        Ok(wire::body(&mut self.output)?)
     }
 
     /// Runs a program, and sees to what it asks those outside for.
@@ -127,6 +141,10 @@ pub struct Place {
     pub worker: PathBuf,
     /// A folder for policies and logs.
     pub folder: PathBuf,
+    /// In which manners guarded workers are started, in turn as the sessions' seeds say.
+    pub manners: Vec<Manner>,
+    /// What policies have to allow because this kernel can't prevent it.
+    pub lacking: Vec<String>,
 }
 
 /// A policy with its workers.
@@ -135,6 +153,8 @@ pub struct Session {
     pub guarded: Worker,
     /// Where the log will be.
     log: PathBuf,
+    /// The kept programs that guard-run has to take.
+    kept: Option<Vec<u64>>,
     /// What the guarded programs saw of refusals.
     pub tally: Tally,
 }
@@ -144,13 +164,20 @@ pub struct Session {
 pub struct Tally {
     pub least: [u64; REFUSALS],
     pub most: [u64; REFUSALS],
+    /// How many datagrams from outside did not come in although nothing else was different.
+    pub missing: u64,
     /// Whether all programs came to their end.
     pub inexact: bool,
 }
 
 impl Tally {
     /// Adds a guarded run's, and what was refused without a guard in that.
-    pub fn add(&mut self, guarded: &Report, bare: Option<&Report>) {
+    pub fn add(&mut self, guarded: &Run, bare: Option<&Run>) {
+        if let Some(bare) = bare.filter(|bare| bare.report.went_like(&guarded.report)) {
+            let datagrams = |run: &Run| run.report.received.iter().filter(|one| one.from.is_some()).count();
+            self.missing += datagrams(bare).saturating_sub(datagrams(guarded)) as u64;
+        }
+        let (guarded, bare) = (&guarded.report, bare.map(|bare| &bare.report));
         for kind in 0..REFUSALS {
             let natural = bare.map_or(guarded.refused[kind], |bare| bare.refused[kind]);
             let surely = guarded.refused[kind].saturating_sub(natural);
@@ -162,32 +189,37 @@ impl Tally {
 }
 
 impl Session {
-    /// Starts the workers under this policy, as root or as nobody, in the network namespace of the calling thread.
+    /// Starts the workers under this policy in this manner, as root or as nobody, in the network namespace of the calling thread.
     ///
     /// # Errors
     ///
     /// When guard-run does not start.
-    pub fn start(place: &Place, name: &str, policy: &Policy, as_nobody: bool) -> Result<Self> {
+    pub fn start(place: &Place, name: &str, policy: &Policy, manner: Manner, as_nobody: bool) -> Result<Self> {
         let path = |kind: &str| place.folder.join(format!("{name}.{kind}"));
-        fs::write(path("policy.json"), serde_json::to_string_pretty(&policy.json())?)?;
-        let log = path("log.json");
-        let mut guarded = Command::new(&place.guard_run);
-        guarded.args(["--quiet", "--fresh", "--policy"]).arg(path("policy.json")).arg("--log").arg(&log);
-        if as_nobody {
-            guarded.args(["--user", &NOBODY.to_string()]);
+        let own = path("log");
+        fs::create_dir_all(&own)?;
+        let (file, log) = (path("policy.json"), own.join("log.json"));
+        let mut json = policy.json();
+        if !place.lacking.is_empty() && manner != Manner::Container {
+            json["process"]["allow"] = place.lacking.clone().into();
         }
-        guarded.arg("--").arg(&place.worker).arg("worker");
+        fs::write(&file, serde_json::to_string_pretty(&json)?)?;
+        let guarded = manner::guarded(manner, place, policy, as_nobody, [&file, &log])?;
+        let kept = if manner == Manner::Kept { Some(programs(&read(&log)?)) } else { None };
+        let mut guarded = Worker::start(guarded, &path("errors"))?;
+        let Hello { capabilities } = guarded.greeting()?;
+        let raw = capabilities & caps::Capability::CAP_NET_RAW.bitmask() != 0;
+        if raw != (policy.raw && manner.has_capabilities() && !as_nobody) {
+            bail!("the command has capabilities {capabilities:#x}, and the policy is {json}");
+        }
         let mut bare = Command::new(&place.worker);
-        bare.args(["worker", "--bare"]);
-        if policy.raw {
-            bare.arg("--raw");
-        }
-        if as_nobody {
+        bare.args(["worker", "--bare", "--capabilities", &capabilities.to_string()]);
+        if as_nobody || manner == Manner::User {
             bare.args(["--user", &NOBODY.to_string()]);
         }
-        let guarded = Worker::start(guarded, &path("errors"))?;
-        let bare = Worker::start(bare, &path("bare.errors"))?;
-        Ok(Self { bare, guarded, log, tally: Tally::default() })
+        let mut bare = Worker::start(bare, &path("bare.errors"))?;
+        bare.greeting().context("the one without a guard")?;
+        Ok(Self { bare, guarded, log, kept, tally: Tally::default() })
     }
 
     /// What guard-run has said, when it has not started.
@@ -203,7 +235,21 @@ impl Session {
     pub fn end(mut self) -> Result<(Tally, Value)> {
         self.guarded.end()?;
         self.bare.end()?;
-        let text = fs::read_to_string(&self.log).map_err(|error| anyhow!("{}: {error}", self.log.display()))?;
-        Ok((self.tally, serde_json::from_str(&text)?))
+        let log = read(&self.log)?;
+        if self.kept.as_ref().is_some_and(|kept| *kept != programs(&log)) {
+            bail!("guard-run has not taken the programs that the run before has kept");
+        }
+        Ok((self.tally, log))
     }
+}
+
+fn read(log: &Path) -> Result<Value> {
+    let text = fs::read_to_string(log).map_err(|error| anyhow!("{}: {error}", log.display()))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// The numbers of the programs that a log names, by which the kernel tells them apart.
+fn programs(log: &Value) -> Vec<u64> {
+    let hooks = log["enforced"]["hooks"].as_array().into_iter().flatten();
+    hooks.filter_map(|hook| hook["program_id"].as_u64()).collect()
 }

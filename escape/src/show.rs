@@ -78,6 +78,11 @@ impl fmt::Display for Call {
                 }
                 write!(f, ")")
             }
+            Self::Packet { slot, to, head } => {
+                write!(f, "packet({slot}, to {to}, ")?;
+                head.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
+                write!(f, ")")
+            }
             Self::Receive { slot } => write!(f, "receive({slot})"),
             Self::Set { slot, setting } => write!(f, "setsockopt({slot}, {setting})"),
             Self::Pass { slot, into } => write!(f, "{into} = SCM_RIGHTS({slot})"),
@@ -97,8 +102,13 @@ impl fmt::Display for Call {
                 ask.iter().try_for_each(|ask| write!(f, " while outside {ask}"))
             }
             Self::Ask(ask) => write!(f, "outside: {ask}"),
-            Self::File { path, write: None } => write!(f, "read({path})"),
-            Self::File { path, write: Some(text) } => write!(f, "write({path}, {text:?})"),
+            Self::File { path, write, twice } => {
+                let by = if *twice { ", by /proc/self/fd" } else { "" };
+                match write {
+                    None => write!(f, "read({path}{by})"),
+                    Some(text) => write!(f, "write({path}{by}, {text:?})"),
+                }
+            }
         }
     }
 }

@@ -15,6 +15,8 @@ pub const DONE: u8 = 0xa5;
 pub const PROGRAM: u8 = b'P';
 /// How something begins that a program asks for.
 pub const ASK: u8 = b'A';
+/// How a worker's first message begins ([`Hello`]).
+pub const HELLO: u8 = b'H';
 /// How the report on a program begins.
 pub const REPORT: u8 = b'R';
 
@@ -52,12 +54,21 @@ pub enum Refusal {
     Set,
     Device,
     Sysctl,
+    /// An option that the kernel itself refuses to whom lacks a capability.
+    SetUnclear,
     /// It may have another reason than a denial, or none is told: of several messages, not all were sent.
     Unclear,
 }
 
+/// What a worker says of itself when it has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The capabilities that are in effect, as a bit each.
+    pub capabilities: u64,
+}
+
 /// How many kinds of refusals there are.
-pub const REFUSALS: usize = 8;
+pub const REFUSALS: usize = 9;
 
 /// What a worker reports on a program.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -72,6 +83,14 @@ pub struct Report {
     pub received: Vec<Received>,
     /// Whether it came to its end in time.
     pub finished: bool,
+}
+
+impl Report {
+    /// Whether the same calls succeeded, and the others failed for the same reasons.
+    pub fn went_like(&self, other: &Self) -> bool {
+        let errors = |report: &Self| report.outcomes.iter().map(|got| got.map(|got| got.min(0))).collect::<Vec<_>>();
+        self.finished && other.finished && errors(self) == errors(other)
+    }
 }
 
 /// A message with its kind and its length before it.

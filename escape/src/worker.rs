@@ -4,45 +4,34 @@
 use std::io::{self, Read as _, Write as _};
 
 use anyhow::{Context as _, Result};
-use caps::{CapSet, Capability};
+use caps::{CapSet, CapsHashSet};
 
-use crate::{execute, memory::Memory, program::Program, sys, wire};
+use crate::{
+    execute,
+    memory::Memory,
+    program::Program,
+    sys,
+    wire::{self, Hello},
+};
 
 /// How long a program may take, in milliseconds.
 const LIMIT: i32 = 4000;
 
-/// What guard-run leaves a root command, by default.
-const KEPT: [Capability; 11] = [
-    Capability::CAP_CHOWN,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_FOWNER,
-    Capability::CAP_FSETID,
-    Capability::CAP_KILL,
-    Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_SETFCAP,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETPCAP,
-    Capability::CAP_SETUID,
-    Capability::CAP_SYS_CHROOT,
-];
-
-/// Has the worker that isn't guarded the same rights as the guarded one, so that they differ in nothing but the guard.
+/// Has the worker that isn't guarded the same rights as the guarded one, which has told of them, so that they differ in nothing but
+/// the guard.
 ///
 /// # Errors
 ///
 /// When the kernel refuses that.
-pub fn give_up(raw: bool, user: Option<u32>) -> Result<()> {
+pub fn give_up(capabilities: u64, user: Option<u32>) -> Result<()> {
     if let Some(user) = user {
         nix::unistd::setgroups(&[]).context("setgroups")?;
         nix::unistd::setgid(user.into()).context("setgid")?;
         nix::unistd::setuid(user.into()).context("setuid")?;
         return Ok(());
     }
-    let mut kept: caps::CapsHashSet = KEPT.into_iter().collect();
-    if raw {
-        kept.insert(Capability::CAP_NET_RAW);
-    }
-    caps::set(None, CapSet::Inheritable, &caps::CapsHashSet::new()).context("capabilities")?;
+    let kept: CapsHashSet = caps::all().into_iter().filter(|one| capabilities & one.bitmask() != 0).collect();
+    caps::set(None, CapSet::Inheritable, &CapsHashSet::new()).context("capabilities")?;
     caps::set(None, CapSet::Effective, &kept).context("capabilities")?;
     caps::set(None, CapSet::Permitted, &kept).context("capabilities")?;
     Ok(())
@@ -59,6 +48,10 @@ pub fn work() -> Result<()> {
     // Without a buffer: what comes may be for a program's own process.
     let mut input = std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned().map(std::fs::File::from)?;
     let mut output = io::stdout();
+    let held = caps::read(None, CapSet::Effective).context("capabilities")?;
+    let hello = Hello { capabilities: held.iter().fold(0, |all, one| all | one.bitmask()) };
+    output.write_all(&wire::frame(wire::HELLO, &hello))?;
+    output.flush()?;
     let mut kind = [0];
     while input.read(&mut kind)? == 1 {
         if kind[0] != wire::PROGRAM {
