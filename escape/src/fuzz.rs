@@ -227,7 +227,8 @@ impl World<'_> {
             let tries = if program.races() || finding.class.contains("chosen") { RACES } else { 1 };
             let mut failed = None;
             let least = minimise(program, |candidate| {
-                (0..tries).any(|_| match self.guarded(session, candidate, None) {
+                let mut rounds = (0..tries).take_while(|_| !INTERRUPTED.load(Relaxed));
+                rounds.any(|_| match self.guarded(session, candidate, None) {
                     Ok(run) => judge::escapes(policy, candidate, &run).iter().any(|found| found.class == finding.class),
                     Err(error) => {
                         failed.get_or_insert(error);
@@ -258,6 +259,9 @@ impl World<'_> {
     ) -> Result<()> {
         let mut again = |candidate: &Program| -> Result<bool> {
             for _ in 0..REPEATS {
+                if INTERRUPTED.load(Relaxed) {
+                    return Ok(false);
+                }
                 let bare = self.run(session, candidate, false)?;
                 let guarded = self.guarded(session, candidate, Some(&bare))?;
                 let found = hindrance::hindered(policy, candidate, &guarded, &bare);

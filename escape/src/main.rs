@@ -168,6 +168,9 @@ fn run(
     sys::catch_interrupts();
     let (begun, totals) = (Instant::now(), Totals::default());
     let done = fuzz::fuzz(&options, &totals);
+    if options.place.manners.contains(&Manner::Container) {
+        manner::tidy();
+    }
     if options.session.is_some() {
         println!("files of the session: {}", folder.keep().display());
     }

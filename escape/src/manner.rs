@@ -140,6 +140,18 @@ fn engine(place: &Place) -> Result<()> {
     Ok(())
 }
 
+/// Removes the cgroups that podman leaves, unless somebody else's containers are in them.
+pub fn tidy() {
+    let top = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(top).into_iter().flatten().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([top.to_owned()]) {
+        for folder in ["libpod_parent/conmon", "libpod_parent"] {
+            // There is none, or it is in use.
+            let _ = fs::remove_dir(hierarchy.join(folder));
+        }
+    }
+}
+
 fn users_program(place: &Place) -> PathBuf {
     place.folder.join("guard-run-of-users")
 }
