@@ -97,22 +97,23 @@ fn doctor_says_where_guards_would_go_with_a_mount_namespace_and_which_engine_tru
     assert!(said.contains("no       podman version 4.") && said.contains("the annotations of their images"), "{said}");
     let said = doctor("unshare --mount sh -c 'mount -t bpf bpf /sys/fs/bpf; \"$0\" \"$1\"'");
     assert!(
-        said.contains(&format!("no       {line}")) && said.contains("guards go with the mount namespace"),
+        said.contains(&format!("no       {line}"))
+            && said.contains("records of containers go with the mount namespace"),
         "{said}"
     );
 }
 
 #[test]
-fn a_container_that_has_lost_one_program_is_not_taken_for_ended_where_its_cgroup_is_not_seen() {
+fn a_container_that_has_lost_one_link_is_not_taken_for_ended_where_its_cgroup_is_not_seen() {
     let (machine, [_, log]) = machine();
     let rule = r#"{"action": "deny", "names": ["kernel/hostname"]}"#;
     let text = format!(
-        r#"{{"version": 1, "network": {{"default": "allow", "rules": [{{"action": "deny", "ports": [1]}}]}},
+        r#"{{"version": 1, "devices": {{"default": "allow", "rules": [{{"action": "deny", "type": "c", "major": 1, "minor": 7}}]}},
             "sysctls": {{"default": "allow", "rules": [{rule}]}}}}"#
     );
     let policy = format!("--annotation=io.guard-run.policy={}", machine.write("two.json", &text).display());
     let _ = machine.container(&[&policy, &log, "--detach", "--name=c1"], &["/bin/sleep", "1000"]).good();
-    let link = format!("{FOLDER}/{}/connect4", machine.id("c1"));
+    let link = format!("{FOLDER}/{}/WITNESS", machine.id("c1"));
     let _ = machine.run("bpftool", &["link", "detach", "pinned", &link]).good();
     let script = format!("mount -t tmpfs tmpfs /sys/fs/cgroup; exec {} gc", machine.hook().display());
     let said = machine.run("unshare", &["--mount", "sh", "-euc", &script]).good();

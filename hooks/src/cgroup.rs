@@ -103,6 +103,13 @@ impl Place {
         fs::metadata(&self.path).is_ok_and(|folder| folder.ino() == self.id)
     }
 
+    /// Opens its folder. `None` where it isn't there, or not seen from here.
+    #[must_use]
+    pub fn open(&self) -> Option<OwnedFd> {
+        let folder = fs::File::open(&self.path).ok()?;
+        (folder.metadata().ok()?.ino() == self.id).then(|| folder.into())
+    }
+
     /// Removes the cgroup if the hook has made it. It must be empty.
     ///
     /// # Errors

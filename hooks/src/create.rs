@@ -1,7 +1,7 @@
 //! createRuntime: a container is guarded before it runs. This is the security argument, to be read from top to bottom.
 
 use anyhow::{Context as _, ensure};
-use enforce::load::{Fresh, Link};
+use enforce::load::Fresh;
 use jiff::Timestamp;
 use policy::compile::Tables;
 use report::Container;
@@ -14,8 +14,9 @@ use crate::{
     container::config_of,
     container_policy,
     gc::reap,
+    guard::Ready,
     log::LogFile,
-    note::{Note, Program},
+    note::Note,
     pins::{Draft, Pins},
     process,
     settings::Settings,
@@ -44,6 +45,8 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     let log = LogFile::choose(&settings, wanted.log.as_deref(), started, &container.id)?;
     // The programs have passed the kernel's verifier before there is anything to guard.
     let Fresh { programs, maps } = Fresh::new(&tables)?;
+    let unrestricted = tables.unrestricted().into_iter().map(str::to_owned).collect();
+    let ready = Ready::new(programs, tables)?;
     // What is the container's own, and the container's alone.
     let mut own = Own::find(&container, pid, config.cgroup.as_deref())?;
     let earlier = earlier_run(&container, &mut own)?;
@@ -56,27 +59,23 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
         policy: wanted.policy,
         sha256: document.sha256(),
         mode: policy.mode,
-        unrestricted: tables.unrestricted().into_iter().map(str::to_owned).collect(),
+        unrestricted,
         place: own.place.clone(),
         programs: Vec::new(),
         accepted: evading.into_iter().map(str::to_owned).collect(),
         log,
     };
     maps.pin(draft.folder()).context("pinning maps")?;
-    for program in &programs {
-        let hook = program.hook;
-        let link = Link::create(program, &own.folder)
-            .with_context(|| format!("can't attach the {} program to {}", hook.name(), own.place.path.display()))?;
-        link.pin(draft.folder(), hook).context("pinning a program")?;
-        let identity = program.identify().context("asking for a program's id")?;
-        note.programs.push(Program { hook: hook as u8, id: identity.id, tag: identity.tag });
-    }
+    let guard = ready
+        .attach(&own.folder, draft.folder(), &mut note.programs)
+        .with_context(|| own.place.path.display().to_string())?;
     note.pin(draft.folder()).context("pinning the note")?;
     // All programs are attached before a process is moved to where they are.
     own.enter()?;
     // What an earlier call has put on this very cgroup stays in force until these are.
     let earlier = earlier.map(set_aside).transpose()?;
     draft.finish()?;
+    guard.keep();
     own.keep();
     // From here on the kernel owns the guard: it holds whatever becomes of the engine.
     if let Some((pins, note)) = earlier {

@@ -13,6 +13,7 @@ pub mod container;
 pub mod container_policy;
 pub mod create;
 pub mod gc;
+pub mod guard;
 pub mod log;
 pub mod note;
 pub mod pins;

@@ -79,7 +79,7 @@ pub struct Note {
 }
 
 /// A program on the container's cgroup.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Program {
     /// The number of its hook.
     pub hook: u8,

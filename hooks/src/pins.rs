@@ -78,7 +78,7 @@ impl Pins {
     ///
     /// When it can't be opened.
     pub fn open(container: &Container) -> Result<Option<Self>, PinError> {
-        if !is_there()? {
+        if !are_there()? {
             return Ok(None);
         }
         let folder = Path::new(FOLDER).join(folder_name(container));
@@ -99,7 +99,7 @@ impl Pins {
     ///
     /// When what is there isn't known to be root's.
     pub fn idle() -> Result<impl Iterator<Item = Self>, PinError> {
-        let entries = if is_there()? { Some(fs::read_dir(FOLDER).map_err(on(Path::new(FOLDER)))?) } else { None };
+        let entries = if are_there()? { Some(fs::read_dir(FOLDER).map_err(on(Path::new(FOLDER)))?) } else { None };
         let folders: Vec<PathBuf> = entries.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         Ok(folders.into_iter().filter_map(|folder| {
             let lock = lock(&folder, FlockArg::LockExclusiveNonblock).ok()??;
@@ -240,8 +240,12 @@ fn with(folder: &Path, letter: char) -> PathBuf {
     name.into()
 }
 
-/// Whether the folder of all containers is there.
-fn is_there() -> Result<bool, FolderError> {
+/// Whether the folder of all containers is there. Every container that is guarded has it made.
+///
+/// # Errors
+///
+/// When it isn't known to be root's.
+pub fn are_there() -> Result<bool, FolderError> {
     bpffs::is_there(Path::new(FOLDER))
 }
 

@@ -1,11 +1,17 @@
 //! poststop: a container is no more, so its log is written and what was kept for it removed.
 
 use anyhow::{Context as _, ensure};
-use common::record::Hook;
-use enforce::load::{Link, RecordMaps};
+use enforce::{bpffs::MOUNT, load::RecordMaps};
 use report::Container;
 
-use crate::{cli::tell, log::LogFile, note::Note, pins::Pins, records::log_of};
+use crate::{
+    cli::tell,
+    guard,
+    log::LogFile,
+    note::Note,
+    pins::{self, Pins},
+    records::log_of,
+};
 
 /// Writes the log of a container that is no more, and removes its guard. Nothing is left to do where there is none, be
 /// it that it was not guarded or that all has been done before.
@@ -15,7 +21,15 @@ use crate::{cli::tell, log::LogFile, note::Note, pins::Pins, records::log_of};
 /// When the container still has processes, which stay guarded, or the log can't be written: then all is kept, for another
 /// attempt.
 pub fn stop(container: &Container) -> anyhow::Result<()> {
-    let Some(pins) = Pins::open(container)? else { return Ok(()) };
+    let Some(pins) = Pins::open(container)? else {
+        if !pins::are_there()? {
+            tell(&format!(
+                "nothing is kept of any container at {MOUNT} any more, so there is no log of {}",
+                container.id
+            ));
+        }
+        return Ok(());
+    };
     let note = Note::read(pins.folder())?;
     ensure!(
         has_ended(&pins, &note),
@@ -29,13 +43,7 @@ pub fn stop(container: &Container) -> anyhow::Result<()> {
 /// Whether a container certainly has no process any more.
 #[must_use]
 pub fn has_ended(pins: &Pins, note: &Note) -> bool {
-    // A link's end at a cgroup is gone some time after the cgroup, but then wherever this process sees cgroups from. One of
-    // several can also have been cut by hand.
-    let is_cut = |hook| Link::open(pins.folder(), hook).and_then(|link| link.ends()).is_ok_and(|ends| ends.cgroup == 0);
-    note.place.is_deserted().unwrap_or_else(|| {
-        let mut hooks = note.programs.iter().filter_map(|program| Hook::from_number(program.hook));
-        !note.programs.is_empty() && hooks.all(is_cut)
-    })
+    note.place.is_deserted().unwrap_or_else(|| guard::is_cut(pins.folder()))
 }
 
 /// Writes the log of a container and removes what was kept for it. Where the log can't be written any more to where it was to
@@ -46,6 +54,7 @@ pub fn has_ended(pins: &Pins, note: &Note) -> bool {
 /// When the log can't be written there either: then all is kept.
 pub fn conclude(pins: Pins, note: Note) -> anyhow::Result<()> {
     let (place, log, started, id) = (note.place.clone(), note.log.clone(), note.started, note.container.id.clone());
+    let programs = note.programs.clone();
     let maps = RecordMaps::open(pins.folder())?;
     let report = log_of(note, maps).context("reading the records")?;
     if let Err(error) = log.write(&report) {
@@ -54,6 +63,7 @@ pub fn conclude(pins: Pins, note: Note) -> anyhow::Result<()> {
         let usual = usual.with_context(|| failed.clone())?;
         tell(&format!("{failed}; it is in {}", usual.path().display()));
     }
+    guard::take_off(&place, pins.folder(), &programs)?;
     pins.remove()?;
     Ok(place.remove()?)
 }

@@ -235,6 +235,15 @@ impl LoadedProgram {
         bpf::attach(&self.fd, cgroup, spec(self.hook).attach_type)
     }
 
+    /// Takes the program off a cgroup again that it was attached to so.
+    ///
+    /// # Errors
+    ///
+    /// When it isn't attached there (`ENOENT`), or the kernel refuses.
+    pub fn detach(&self, cgroup: &OwnedFd) -> io::Result<()> {
+        bpf::detach(&self.fd, cgroup, spec(self.hook).attach_type)
+    }
+
     /// The same, returning the ids of programs of cgroups further up that are not asked any more.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use aya::maps::{MapData, MapError};
 use aya_obj::{Map, generated::bpf_map_type};
 use common::record::Hook;
 
-use super::{LoadError, LoadedImage, LoadedProgram, spec};
+use super::{LoadError, LoadedImage, LoadedProgram, spare::sentinel, spec};
 use crate::sys::bpf::{self, LinkEnds};
 
 /// The maps in which programs leave their records: all that there may be.
@@ -32,6 +32,9 @@ const RECORD_MAPS: [&str; 10] = [
     "FLOWS",
     "FLOWS_LOST",
 ];
+
+/// The name of the link that tells whether a cgroup still is. No map and no hook has it.
+const WITNESS: &str = "WITNESS";
 
 /// The maps in which the programs of a policy leave their records, by their names.
 #[derive(Debug)]
@@ -96,12 +99,20 @@ impl RecordMaps {
 
 impl LoadedProgram {
     /// Opens the program of a hook that is pinned in a folder.
-    pub(super) fn open(folder: &Path, hook: Hook) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or the kernel refuses.
+    pub fn open(folder: &Path, hook: Hook) -> io::Result<Self> {
         Ok(Self { hook, fd: open(&folder.join(hook.name()))? })
     }
 
     /// Pins the program in a folder.
-    pub(super) fn pin(&self, folder: &Path) -> io::Result<()> {
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn pin(&self, folder: &Path) -> io::Result<()> {
         pin(&self.fd, &folder.join(self.hook.name()))
     }
 }
@@ -136,6 +147,34 @@ impl Link {
     /// When the kernel refuses.
     pub fn pin(&self, folder: &Path, hook: Hook) -> io::Result<()> {
         pin(&self.0, &folder.join(hook.name()))
+    }
+
+    /// Attaches a program that allows everything to a cgroup, to learn from the link when the cgroup is gone, wherever cgroups are
+    /// seen from. `None` where that would put a program of a cgroup further up out of force.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn witness(cgroup: &OwnedFd) -> Result<Option<Self>, LoadError> {
+        sentinel(cgroup).map(|link| link.map(Self))
+    }
+
+    /// Opens the link of [`Link::witness`] that is pinned in a folder.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or the kernel refuses.
+    pub fn open_witness(folder: &Path) -> io::Result<Self> {
+        open(&folder.join(WITNESS)).map(Self)
+    }
+
+    /// Pins the link of [`Link::witness`] in a folder.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn pin_witness(&self, folder: &Path) -> io::Result<()> {
+        pin(&self.0, &folder.join(WITNESS))
     }
 
     /// What it connects.

@@ -31,7 +31,7 @@ use nix::{
 };
 
 use super::{
-    Fresh, LoadError, LoadedImage, LoadedProgram, RecordMaps,
+    Fresh, LoadError, LoadedImage, LoadedProgram, PLAIN, RecordMaps,
     pin::{Number, open, pin, pin_note, read_note},
 };
 use crate::{
@@ -224,6 +224,16 @@ impl Spare {
         self.discard()?;
         fs::remove_dir_all(&self.folder)
     }
+}
+
+/// Puts a sentinel on a cgroup, by a link. `None` where that would put a program of a cgroup further up out of force.
+pub(super) fn sentinel(cgroup: &OwnedFd) -> Result<Option<OwnedFd>, LoadError> {
+    let sentinel = PLAIN.begin(&[], Vec::new(), Vec::new())?.prepare(SENTINEL)?;
+    let sentinel = sentinel.load(SENTINEL_KIND, Some(SENTINEL_PLACE))?;
+    let attach = || bpf::link(&sentinel, cgroup, SENTINEL_PLACE);
+    let (link, displaced) = bpf::displacing(cgroup, SENTINEL_PLACE, attach)
+        .map_err(|error| LoadError::program(SENTINEL, error, String::new()))?;
+    Ok(displaced.is_empty().then_some(link))
 }
 
 /// Whether there is a folder of spares.

@@ -114,6 +114,19 @@ pub fn attach(program: &impl AsFd, cgroup: &impl AsFd, attach_type: bpf_attach_t
     bpf(bpf_cmd::BPF_PROG_ATTACH, &mut attributes).map(drop)
 }
 
+/// Takes a program off a cgroup that it was attached to with [`attach`].
+///
+/// # Errors
+///
+/// As bpf(2) for `BPF_PROG_DETACH`: `ENOENT` where it isn't attached there, be it that somebody else has taken it off.
+pub fn detach(program: &impl AsFd, cgroup: &impl AsFd, attach_type: bpf_attach_type) -> io::Result<()> {
+    let mut attributes = attributes();
+    attributes.__bindgen_anon_5.attach_bpf_fd = number(program);
+    attributes.__bindgen_anon_5.__bindgen_anon_1.target_fd = number(cgroup);
+    attributes.__bindgen_anon_5.attach_type = attach_type as u32;
+    bpf(bpf_cmd::BPF_PROG_DETACH, &mut attributes).map(drop)
+}
+
 /// Attaches something to a cgroup in this way, and finds out what it puts out of force there. The kernel asks a program with
 /// `BPF_F_ALLOW_OVERRIDE` only where there is none further down (`compute_effective_progs`). Returns what attaching does, and the
 /// ids of the programs that are not asked any more.

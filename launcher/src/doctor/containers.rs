@@ -91,7 +91,7 @@ pub fn look(findings: &mut Findings) {
     // Only root's engines have guarded containers.
     if bpffs::is_mounted() && privilege::is_root() {
         let what =
-            format!("the machine's first process sees the bpf file system at {MOUNT}, so guards of containers stay");
+            format!("the machine's first process sees the bpf file system at {MOUNT}, so records of containers stay");
         findings.add_optional(what, not_the_machines());
     }
     let has = |name: &str| engines.iter().any(|(engine, _)| *engine == name);
@@ -127,7 +127,7 @@ fn takes_images_annotations(said: &str) -> bool {
 }
 
 /// Why what is at the place for bpf file systems is not what the machine's first process sees there: the engine, or whoever asks,
-/// has a mount namespace with one of its own, with which the guards in it go.
+/// has a mount namespace with one of its own, with which the records in it go.
 fn not_the_machines() -> Option<String> {
     let device = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
     let of_first = Path::new("/proc/1/root").join(MOUNT.trim_start_matches('/'));
@@ -137,8 +137,8 @@ fn not_the_machines() -> Option<String> {
             Some(format!("not known: {}: {error}", of_first.display()))
         }
         _ => Some(format!(
-            "it sees another, or none: guards go with the mount namespace that has this one; mount it for the whole machine, \
-             before engines start: mount -t bpf bpf {MOUNT} -o mode=700"
+            "it sees another, or none: records of containers go with the mount namespace that has this one, and so do rules on \
+             devices if these are updated afterwards; mount it for the whole machine, before engines start: mount -t bpf bpf {MOUNT} -o mode=700"
         )),
     }
 }

@@ -81,6 +81,15 @@ impl Tables {
         })
     }
 
+    /// What the policy says of devices, and nothing else. `None` where no device is denied.
+    #[must_use]
+    pub fn devices_alone(self) -> Option<Self> {
+        let denies = self.config.audit == 0 && self.hooks().contains(&Hook::Device);
+        let Self { config, devices, .. } = self;
+        let (network, unix, sysctls, sockets, sockopts) = (None, None, None, None, None);
+        denies.then_some(Self { config, network, unix, devices, sysctls, sockets, sockopts, flows: false })
+    }
+
     /// The hooks at which this policy is enforced, on a kernel that has all of them, and flows counted if they are
     /// recorded.
     #[must_use]
