@@ -1,11 +1,12 @@
 //! Containers under the guard: what their policy denies is denied in them, by every engine, and is in their log.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use serde_json::{Value, json};
 use support::{
     TcpServer,
     container::{Cgroups, ENGINES, Engine, Machine, Root, Said, guarded},
+    guard_run,
 };
 
 /// Denies a port, a device and a tunable.
@@ -154,6 +155,27 @@ fn namespaces_and_privileges_make_no_difference() {
     }
 }
 
+#[test]
+fn one_policy_serves_commands_and_containers_and_the_log_says_what_was_left_to_the_engine() {
+    for engine in [CRUN, RUNC] {
+        let (machine, flags) = machine(engine);
+        let mut both = policy();
+        both["process"] =
+            json!({"isolation": "full", "allow": ["namespaces", "sysctls"], "families": ["vsock"], "capabilities": []});
+        let file = machine.write("policy.json", &both.to_string());
+        let command =
+            Command::new(guard_run()).arg("--policy").arg(&file).args(["--log", "/dev/null", "--", "true"]).status();
+        assert!(command.unwrap().success());
+        let said = machine.script(&[&flags[0], &flags[1], "--rm"], ATTEMPTS).good();
+        assert_denied(&said);
+        let log = machine.log("log.json");
+        let left = ["/process/allow", "/process/families", "/process/isolation"];
+        assert_eq!(log["enforced"]["left_to_engine"], json!(left), "{log:#}");
+        let schema = serde_json::from_str(include_str!("../schema/log.schema.json")).unwrap();
+        jsonschema::draft202012::new(&schema).unwrap().validate(&log).expect("the log is what its schema says");
+    }
+}
+
 /// What must keep a container from starting, and words of the message for it.
 fn faults(machine: &Machine) -> Vec<(Vec<String>, &'static str)> {
     let policy = |path: &Path| format!("--annotation=io.guard-run.policy={}", path.display());
@@ -168,8 +190,8 @@ fn faults(machine: &Machine) -> Vec<(Vec<String>, &'static str)> {
         (vec![policy(&machine.write("wrong.json", "{\"version\": 1, \"netwrok\": {}}"))], "did you mean \"network\"?"),
         (vec![policy(&machine.write("text.json", "no policy"))], "not JSON"),
         (
-            vec![policy(&machine.write("process.json", r#"{"version": 1, "process": {"isolation": "full"}}"#))],
-            "policies for containers can only accept \"capabilities\" there",
+            vec![policy(&machine.write("process.json", r#"{"version": 1, "process": {"alow": []}}"#))],
+            "unknown key \"alow\"",
         ),
         (vec![policy(Path::new("policy.json"))], "write an absolute path, not \"policy.json\""),
         (vec![policy(machine.folder())], "not a regular file"),

@@ -293,7 +293,7 @@ fn what_is_wrong_with_a_policy_is_said_where_the_engine_looks_whatever_the_runti
         fs::write(&file, text).unwrap();
         file
     };
-    let process = file("process.json", r#"{"version": 1, "process": {}}"#);
+    let process = file("process.json", r#"{"version": 1, "process": {"alow": []}}"#);
     let typo = file("typo.json", r#"{"version": 1, "netwrk": {}}"#);
     let absent = folder.path().join("no/such.json");
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
@@ -304,7 +304,7 @@ fn what_is_wrong_with_a_policy_is_said_where_the_engine_looks_whatever_the_runti
         (json!({"io.guard-run.policy": absent}), "/no: there is no such file"),
         (json!({"io.guard-run.policy": writable}), "others than root can write it"),
         (json!({"io.guard-run.policy": typo}), "did you mean \"network\"?"),
-        (json!({"io.guard-run.policy": process}), "policies for containers can only accept \"capabilities\" there"),
+        (json!({"io.guard-run.policy": process}), "unknown key \"alow\""),
         (json!({"io.guard-run.policy": "policy.json"}), "write an absolute path"),
         (json!({"io.guard-run.policy": 1}), "/annotations/io.guard-run.policy: not a string"),
         (json!({"io.guard-run.polcy": "/p.json"}), "unknown annotation io.guard-run.polcy"),

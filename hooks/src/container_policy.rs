@@ -3,31 +3,56 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use enforce::machine::ThisMachine;
 use policy::{Document, Part, ProcessSection, Resolved};
 
 use crate::{annotations::POLICY, trusted::open_roots_file};
 
-/// Reads a policy for containers.
+/// The member of the process section that matters for containers, too.
+const ACCEPTED: &str = "capabilities";
+
+/// Reads a policy for containers. It may be one for commands, too: of its process section, only the capabilities count here.
 ///
 /// # Errors
 ///
-/// When it can't be read, somebody else than root could have written it, or put it there, or it isn't one for containers.
+/// When it can't be read, somebody else than root could have written it, or put it there, or it is no policy.
 pub fn read(path: &Path) -> anyhow::Result<(Document, Resolved)> {
     let file = open_roots_file(path).context(POLICY)?;
     let document = Document::of_file(path, file)?;
     let mut policy = document.parse()?;
-    let accepting = ProcessSection { capabilities: policy.process.capabilities.clone(), ..ProcessSection::default() };
-    ensure!(
-        !document.has_process_section() || policy.process == accepting && !accepting.capabilities.is_empty(),
-        "{}: /process: what else keeps a container inside is its engine's business (podman: --cap-drop, --security-opt …); \
-         policies for containers can only accept \"capabilities\" there",
-        path.display()
-    );
     // Who may write tunables that no rule is about is the engine's business, too: runtimes write some in the container's
     // process, podman has one by default.
-    policy.process.allow = vec![Part::Sysctls];
+    let allow = vec![Part::Sysctls];
+    policy.process = ProcessSection { capabilities: policy.process.capabilities, allow, ..ProcessSection::default() };
     let policy = policy.resolve(&document, &ThisMachine)?;
     Ok((document, policy))
+}
+
+/// What a policy says that is the engine's business with containers, and not done here: JSON pointers, sorted.
+#[must_use]
+pub fn left_to_engine(document: &Document) -> Vec<String> {
+    let members = document.process_members().into_iter();
+    members.filter(|name| name != ACCEPTED).map(|name| format!("/process/{name}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_commands_is_left_to_the_engine() {
+        for (text, expected) in [
+            (r#"{"version": 1}"#, &[][..]),
+            (r#"{"version": 1, "process": {}}"#, &[]),
+            (r#"{"version": 1, "process": {"capabilities": ["CAP_NET_RAW"]}}"#, &[]),
+            (
+                r#"{"version": 1, "process": {"isolation": "full", "capabilities": [], "allow": ["namespaces"]}}"#,
+                &["/process/allow", "/process/isolation"],
+            ),
+        ] {
+            let document = Document::new(Path::new("test"), text.into());
+            assert_eq!(left_to_engine(&document), expected, "{text}");
+        }
+    }
 }

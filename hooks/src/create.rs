@@ -62,6 +62,7 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
         unrestricted,
         place: own.place.clone(),
         programs: Vec::new(),
+        left_to_engine: container_policy::left_to_engine(&document),
         accepted: evading.into_iter().map(str::to_owned).collect(),
         log,
     };

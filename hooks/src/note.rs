@@ -74,6 +74,8 @@ pub struct Note {
     pub programs: Vec<Program>,
     /// The capabilities by which the container could evade its policy, and which that accepts.
     pub accepted: BTreeSet<String>,
+    /// What the policy says that is the engine's business, as JSON pointers.
+    pub left_to_engine: Vec<String>,
     /// Where the log goes.
     pub log: LogFile,
 }

@@ -58,6 +58,7 @@ pub fn log_of(note: Note, maps: RecordMaps) -> anyhow::Result<Log<ContainerRun>>
                 exec: !note.place.made,
                 hardening: "container engine".into(),
                 accepted_capabilities: note.accepted,
+                left_to_engine: note.left_to_engine,
             },
         },
         lost,

@@ -8,8 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::value::RawValue;
+use serde::Deserialize;
+use serde_json::{Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
 
 use super::{Machine, Policy, PolicyError, Resolved, strict::Strict};
@@ -78,14 +78,15 @@ impl Document {
         self.parse()?.resolve(self, machine)
     }
 
-    /// Whether the policy has a process section, be it one that says the same as if it were left out.
+    /// The members of the policy's process section, as they are written.
     #[must_use]
-    pub fn has_process_section(&self) -> bool {
-        #[derive(Deserialize)]
+    pub fn process_members(&self) -> Vec<String> {
+        #[derive(Default, Deserialize)]
         struct Sections {
-            process: Option<IgnoredAny>,
+            process: Option<serde_json::Map<String, Value>>,
         }
-        serde_json::from_slice(&self.text).is_ok_and(|Sections { process }| process.is_some())
+        let Sections { process } = serde_json::from_slice(&self.text).unwrap_or_default();
+        process.into_iter().flatten().map(|(name, _)| name).collect()
     }
 
     /// The line, from 1, in which the value at a JSON pointer (RFC 6901) begins. `None` where there is no such value.

@@ -42,4 +42,6 @@ pub struct ContainerMeasures {
     pub hardening: Word,
     /// Capabilities by which the container could evade its policy, and which that accepts, or does not enforce.
     pub accepted_capabilities: BTreeSet<String>,
+    /// What the policy says of commands, and was not done for the container: JSON pointers.
+    pub left_to_engine: Vec<String>,
 }
