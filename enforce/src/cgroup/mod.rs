@@ -56,9 +56,21 @@ pub enum CgroupError {
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied => " (run guard-run as root)",
+        io::ErrorKind::ReadOnlyFilesystem if is_in_container() => {
+            " (this is a container, in which its engine lets nobody make cgroups: guard the container itself, by guard-hook, or \
+             start it so that guard-run can work in it: podman run --cap-add=BPF,NET_ADMIN,PERFMON,SYS_ADMIN \
+             --security-opt=unmask=/sys/fs/cgroup; Docker: the same capabilities, and --volume=/sys/fs/cgroup:/sys/fs/cgroup)"
+        }
         io::ErrorKind::ReadOnlyFilesystem => " (the cgroup file system must be writable)",
         _ => "",
     }
+}
+
+/// What podman and Docker leave in each container, to be told by. Whoever puts such a file elsewhere gets other advice, nothing else.
+const CONTAINER_MARKS: [&str; 2] = ["/run/.containerenv", "/.dockerenv"];
+
+fn is_in_container() -> bool {
+    CONTAINER_MARKS.iter().any(|mark| Path::new(mark).exists())
 }
 
 /// Says on which file or folder something failed.
