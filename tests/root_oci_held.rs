@@ -53,6 +53,28 @@ fn a_container_stays_guarded_when_the_bpf_file_system_goes() {
     }
 }
 
+/// Where no log can be written, what is kept of containers that have ended must not fill the kernel's memory.
+#[test]
+fn what_waits_for_its_log_is_bounded() {
+    let machine = Machine::new(ENGINES[1]);
+    let policy = format!("--annotation=io.guard-run.policy={}", machine.write("policy.json", POLICY).display());
+    let full =
+        "mkdir -p /var/log/guard-run; mount -t tmpfs -o size=4k tmpfs /var/log/guard-run; echo x >/var/log/guard-run/x";
+    let _ = machine.run("sh", &["-euc", full]).good();
+    let waiting = || machine.pins().iter().filter(|pin| !pin.contains('/')).count();
+    for _ in 0..34 {
+        // The engine warns that poststop has failed, and goes on.
+        let _ = machine.container(&[&policy, "--rm"], &["/bin/true"]);
+    }
+    let said = machine.gc();
+    assert!(said.code == Some(125) && said.stderr.contains("No space left on device"), "{said:?}");
+    assert_eq!(waiting(), 32);
+    let _ = machine.run("umount", &["/var/log/guard-run"]).good();
+    let said = machine.gc().good();
+    assert!(said.stdout.ends_with("32 abandoned containers concluded\n"), "{said:?}");
+    assert_eq!(waiting(), 0);
+}
+
 /// The programs on a container's cgroup by their names, sorted.
 fn programs(cgroup: &Path) -> Vec<String> {
     let said = Command::new("bpftool").args(["--json", "cgroup", "show"]).arg(cgroup).output().unwrap();

@@ -7,6 +7,10 @@ use crate::{
     stop::{conclude, has_ended},
 };
 
+/// How many containers that have ended wait for their logs to be written, at most. Each keeps its records in the kernel, and with a large
+/// policy megabytes of it; whoever can start containers, and fill the disk that logs go to, must not fill the kernel's memory.
+const MOST_WAITING: usize = 32;
+
 /// What was reaped.
 #[derive(Debug, Default)]
 pub struct Reaped {
@@ -36,7 +40,28 @@ pub fn collect() -> Reaped {
             Err(error) => reaped.failed.push(error),
         }
     }
+    if reaped.failed.len() > MOST_WAITING {
+        give_up(&mut reaped.failed);
+    }
     reaped
+}
+
+/// Removes what is kept of the containers that have waited longest for their logs, but for those that may still wait.
+fn give_up(failed: &mut Vec<anyhow::Error>) {
+    let waiting = Pins::idle().into_iter().flatten().filter_map(|pins| {
+        let note = Note::read(pins.folder()).ok()?;
+        has_ended(&pins, &note).then_some((note, pins))
+    });
+    let mut waiting: Vec<(Note, Pins)> = waiting.collect();
+    waiting.sort_by_key(|(note, _)| note.started);
+    let most = waiting.len().saturating_sub(MOST_WAITING);
+    for (note, pins) in waiting.into_iter().take(most) {
+        let lost = format!(
+            "the records of container {} are lost: its log can't be written, and {MOST_WAITING} others wait",
+            note.container.id
+        );
+        failed.push(pins.remove().map_or_else(Into::into, |()| anyhow::anyhow!(lost)));
+    }
 }
 
 /// The same beside something else, which must not fail for it.
