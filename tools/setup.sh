@@ -103,6 +103,7 @@ for what in build "$@"; do
         # Container engines, and a root file system with newer ones.
         packages podman crun runc busybox-static debootstrap
         "$(dirname "$0")/containers/root" >/dev/null
+        "$(dirname "$0")/containers/root" docker >/dev/null
         packages mandoc man-db
         ;;
     bench)

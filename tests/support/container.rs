@@ -38,6 +38,8 @@ pub enum Root {
     Own,
     /// Debian 13's, which tools/containers/root makes.
     Newer,
+    /// The same, with Docker.
+    Docker,
 }
 
 /// How cgroups are seen.
@@ -118,7 +120,11 @@ pub fn guard_hook() -> PathBuf {
 /// When it can't be made.
 #[must_use]
 pub fn newer_root() -> String {
-    let made = Command::new(tools().join("root")).output().expect("tools/containers/root can be run");
+    made_root(&[])
+}
+
+fn made_root(arguments: &[&str]) -> String {
+    let made = Command::new(tools().join("root")).args(arguments).output().expect("tools/containers/root can be run");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     String::from_utf8(made.stdout).expect("a path").trim().to_owned()
 }
@@ -138,6 +144,7 @@ impl Machine {
         let root = match root {
             Root::Own => "/".to_owned(),
             Root::Newer => newer_root(),
+            Root::Docker => made_root(&["docker"]),
         };
         let folder = tempfile::tempdir().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
