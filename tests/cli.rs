@@ -212,3 +212,30 @@ fn check_prints_what_names_mean() {
     assert_eq!(printed["hooks"], json!(["connect4", "connect6", "egress", "sock_create", "sysctl"]));
     assert_eq!(printed["unrestricted"], json!(["unix", "devices", "sysctls", "sockopts"]));
 }
+
+#[test]
+fn globs_take_little_time_and_memory_whatever_they_are() {
+    let sysctls = |rules: Vec<Vec<String>>| {
+        let rules: Vec<Value> = rules.iter().map(|names| json!({"action": "deny", "names": names})).collect();
+        json!({"version": 1, "sysctls": {"default": "allow", "rules": rules}})
+    };
+    let ordinary = |rules: usize, names: usize| {
+        let name = |rule: usize, name: usize| format!("net/ipv4/conf/*/name{}", rule * names + name);
+        sysctls((0..rules).map(|rule| (0..names).map(|number| name(rule, number)).collect()).collect())
+    };
+    let gaps = (0..2000).map(|number| format!("*a{}{number}", "?".repeat(30))).collect();
+    let long = (0..20_000).map(|number| format!("{number:05}*x{number:05}")).collect();
+    for (policy, good) in [
+        (ordinary(1, 5000), true),
+        (ordinary(256, 20), true),
+        (sysctls(vec![gaps]), false),
+        (sysctls(vec![long]), false),
+    ] {
+        // Memory beyond the bound is not to be had.
+        let run = Run::new(&policy, ["true"]).through(["bash", "-c", "ulimit -d 65536; exec \"$@\"", "bash"]);
+        let output = run.subcommand("check", &[]);
+        assert_eq!(output.code(), Some(if good { 0 } else { 125 }), "{}", output.stderr);
+        let said = "it would take more than 4096 states to tell these names apart";
+        assert!(good || output.stderr.contains(said) && output.stderr.lines().count() == 1, "{output:?}");
+    }
+}

@@ -227,10 +227,11 @@ fn as_many_sysctl_states_as_there_can_be() {
     let tables = compile(&json);
     assert_eq!(tables.sysctls.as_ref().unwrap().states.len(), MAX_STATES);
     let judge = load(&tables);
-    for pattern in json["sysctls"]["rules"][0]["names"].as_array().unwrap() {
-        let name = pattern.as_str().unwrap().replace('?', "x");
+    for (index, rule) in json["sysctls"]["rules"].as_array().unwrap().iter().enumerate() {
+        let name = rule["names"][0].as_str().unwrap().replace('?', "x");
         let request = |name: &str| Sysctl { name: name.into(), write: false };
-        assert_eq!(request(&name).judged_by(&judge), DENIED, "{name}");
+        let denied = Decision { allow: false, rule: u16::try_from(index).unwrap() };
+        assert_eq!(request(&name).judged_by(&judge), denied, "{name}");
         assert_eq!(request(&name[1..]).judged_by(&judge), ALLOWED, "{name}");
         assert_eq!(request(&name[..name.len() - 1]).judged_by(&judge), ALLOWED, "{name}");
     }

@@ -5,7 +5,7 @@
 pub struct Glob(String);
 
 /// One element of a [`Glob`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Token {
     /// This byte.
     Byte(u8),

@@ -446,9 +446,11 @@ fn too_many_states_are_refused_not_cut() {
     let policy = parse(&names_of_so_many_states(MAX_STATES).to_string());
     let tables = Tables::compile(&policy).unwrap().sysctls.unwrap();
     assert_eq!(tables.states.len(), MAX_STATES);
-    for pattern in policy.sysctls.as_ref().unwrap().rules[0].names.as_ref().unwrap() {
+    for (index, rule) in policy.sysctls.as_ref().unwrap().rules.iter().enumerate() {
+        let [pattern] = &rule.names.as_ref().unwrap()[..] else { panic!("a rule of one name") };
         let pattern = String::from(pattern.clone());
-        for (name, expected) in [(pattern.replace('?', "x"), DENIED), (pattern[1..].to_owned(), ALLOWED)] {
+        let denied = Decision { allow: false, rule: u16::try_from(index).unwrap() };
+        for (name, expected) in [(pattern.replace('?', "x"), denied), (pattern[1..].to_owned(), ALLOWED)] {
             assert_eq!(Sysctl { name: name.into(), write: false }.decided_by(&tables), expected, "{pattern}");
         }
     }

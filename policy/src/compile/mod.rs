@@ -46,13 +46,13 @@ pub struct Tables {
 pub enum CompileError {
     /// Too many names with wildcards that overlap.
     #[error(
-        "/sysctls/rules: these names need more than {MAX_STATES} states to be told apart; \
-         use fewer wildcards in the middle of names"
+        "/sysctls/rules: it would take more than {MAX_STATES} states to tell these names apart; \
+         use fewer names with wildcards, or fewer wildcards in the middle of them"
     )]
     TooManyNames,
     /// Too many paths.
     #[error(
-        "/unix/rules: these paths need more than {MAX_STATES} states to be told apart; \
+        "/unix/rules: it would take more than {MAX_STATES} states to tell these paths apart; \
          use fewer paths, or fewer wildcards in the middle of them"
     )]
     TooManyPaths,

@@ -70,14 +70,15 @@ fn name() -> impl Strategy<Value = String> {
 
 /// A policy that denies tunables whose names need so many states to be recognised, of some thousand.
 pub fn names_of_so_many_states(states: usize) -> Value {
-    // One for each character, as the names differ from the first one on; one before it, and one where nothing matches.
+    // One for each character, as the names differ from the first one on, and in the rule that they belong to, so that their ends are
+    // not alike; one before it, and one where nothing matches.
     let characters = states - 2;
     let lengths = (0..characters).step_by(MAX_NAME).map(|before| MAX_NAME.min(characters - before));
     let names = lengths.zip(('A'..='Z').chain('a'..='j')).map(|(length, first)| match length {
         1 => "?".to_owned(),
         length => format!("{first}{}?", "k".repeat(length - 2)),
     });
-    let rules = json!([{"action": "deny", "names": names.collect::<Vec<_>>()}]);
+    let rules: Vec<Value> = names.map(|name| json!({"action": "deny", "names": [name]})).collect();
     json!({"version": 1, "sysctls": {"default": "allow", "rules": rules}})
 }
 
