@@ -214,6 +214,44 @@ fn check_prints_what_names_mean() {
 }
 
 #[test]
+fn common_mistakes_in_policies_are_told_with_what_to_write() {
+    let network = |rule: Value| json!({"network": {"default": "deny", "rules": [rule]}});
+    let hosts = |host: &str| network(json!({"action": "allow", "hosts": [host]}));
+    let table = [
+        (hosts("localhost"), r#"did you mean "loopback"?"#),
+        (hosts("127.0.0.1:8080"), r#"write "127.0.0.1" here, and "ports": [8080] beside "hosts""#),
+        (network(json!({"action": "allow", "ports": ["*"]})), r#"leave "ports" out to mean all"#),
+        (
+            json!({"devices": {"default": "deny", "rules": [{"action": "allow", "major": 1, "minor": "*"}]}}),
+            "leave the key out to mean \"all\"",
+        ),
+        (
+            json!({"devices": {"default": "deny", "rules": [{"action": "allow", "major": "1"}]}}),
+            "write 1, without quotes",
+        ),
+        (
+            json!({"unix": {"default": "deny", "rules": [{"action": "allow", "paths": ["~/agent"]}]}}),
+            r#""~" stands for nothing here; write the whole path, such as "/home/NAME/agent""#,
+        ),
+        (
+            json!({"devices": {"default": "deny", "rules": [{"action": "allow", "path": "~/null"}]}}),
+            "stands for nothing here",
+        ),
+        (json!({"process": {"capabilities": ["NET_RAW"]}}), r#"did you mean "CAP_NET_RAW"?"#),
+        (json!({"process": {"capabilities": ["mknod"]}}), r#"did you mean "CAP_MKNOD"?"#),
+        (
+            json!({"sysctls": {"default": "deny", "rules": [{"action": "allow", "names": ["kernel/../hostname"]}]}}),
+            r#"write "kernel/hostname""#,
+        ),
+    ];
+    for (mut policy, instead) in table {
+        policy["version"] = json!(1);
+        let output = Run::new(&policy, ["true"]).subcommand("check", &[]).exits(125);
+        assert!(output.stderr.contains(instead) && output.stderr.lines().count() == 1, "{policy}: {output:?}");
+    }
+}
+
+#[test]
 fn globs_take_little_time_and_memory_whatever_they_are() {
     let sysctls = |rules: Vec<Vec<String>>| {
         let rules: Vec<Value> = rules.iter().map(|names| json!({"action": "deny", "names": names})).collect();

@@ -81,7 +81,11 @@ impl TryFrom<String> for NodePath {
     type Error = String;
 
     fn try_from(path: String) -> Result<Self, String> {
-        if path.starts_with('/') {
+        if path.starts_with('~') {
+            Err(format!(
+                "device path \"{path}\": \"~\" stands for nothing here; write the whole path, such as \"/home/NAME/…\""
+            ))
+        } else if path.starts_with('/') {
             Ok(Self(path))
         } else {
             Err(format!("device path \"{path}\" must begin with a slash, such as \"/dev/null\""))

@@ -9,7 +9,7 @@ use std::{
 use common::net::Address;
 use serde::{Deserialize, Serializer};
 
-use super::error::did_you_mean;
+use super::{error::did_you_mean, port::misplaced_port};
 
 /// A network in the one address space of IPv4 and IPv6: the leading `length` bits of `bits`, the others being zero.
 /// IPv4 networks are below `::ffff:0:0/96`.
@@ -109,7 +109,9 @@ impl FromStr for Prefix {
 fn not_an_address(text: &str, address: &str) -> String {
     let names: Vec<&str> = Set::ALL.iter().map(|set| set.name()).chain([SANDBOX]).collect();
     let hint = did_you_mean(text, &names);
-    if address.contains('%') {
+    if text.eq_ignore_ascii_case("localhost") {
+        format!("\"{text}\" is no address, network or named set; did you mean \"loopback\"?")
+    } else if address.contains('%') {
         format!("\"{text}\": zone identifiers can't be matched; write the address without \"%…\"")
     } else if hint.is_empty() && address.contains('.') && address.bytes().any(|byte| byte.is_ascii_alphabetic()) {
         format!(
@@ -220,7 +222,7 @@ impl TryFrom<String> for Host {
         }
         let networks: Result<_, String> = match Set::ALL.iter().find(|set| set.name() == text) {
             Some(set) => set.networks().iter().map(|network| network.parse()).collect(),
-            None => text.parse().map(|prefix| vec![prefix]),
+            None => text.parse().map(|prefix| vec![prefix]).map_err(|error| misplaced_port(&text).unwrap_or(error)),
         };
         networks.map(Self::Networks)
     }
@@ -273,6 +275,12 @@ mod tests {
             ("fe80::1%eth0", "zone"),
             ("api.example.org", "host names"),
             ("", "no address"),
+            ("localhost", "did you mean \"loopback\"?"),
+            ("127.0.0.1:8080", "write \"127.0.0.1\" here, and \"ports\": [8080]"),
+            ("[::1]:80", "write \"::1\" here, and \"ports\": [80]"),
+            ("localhost:80", "write \"loopback\" here, and \"ports\": [80]"),
+            ("any:80", "write \"any\" here, and \"ports\": [80]"),
+            ("10.0.0.0/8:8000-8999", "write \"10.0.0.0/8\" here, and \"ports\": [\"8000-8999\"]"),
         ];
         for (text, expected) in table {
             let error = Host::try_from(text.to_owned()).unwrap_err();

@@ -31,10 +31,29 @@ impl PortRange {
 
 fn port(text: &str) -> Result<u16, String> {
     // u16::from_str would take a sign.
+    if text == "*" {
+        return Err("\"*\" is no port; leave \"ports\" out to mean all".to_owned());
+    }
     if !text.bytes().all(|byte| byte.is_ascii_digit()) || text.is_empty() {
         return Err(format!("\"{text}\" is no port; write a number, a range such as \"8000-8999\", or \"ephemeral\""));
     }
     text.parse().map_err(|_| format!("port {text} is out of range (0 to 65535)"))
+}
+
+/// What to write instead of a host that has ports behind it, if `text` is one.
+pub(super) fn misplaced_port(text: &str) -> Option<String> {
+    let (host, ports) = text.rsplit_once(':')?;
+    let ports: PortRange = ports.parse().ok()?;
+    // The last part of an IPv6 address is no port.
+    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let host = match bracketed {
+        Some(host) => host,
+        None if host.contains(':') || host.is_empty() => return None,
+        None if host.eq_ignore_ascii_case("localhost") => "loopback",
+        None => host,
+    };
+    let ports = if ports.first == ports.last { ports.to_string() } else { format!("\"{ports}\"") };
+    Some(format!("\"{text}\" has ports; write \"{host}\" here, and \"ports\": [{ports}] beside \"hosts\""))
 }
 
 impl FromStr for PortRange {

@@ -116,6 +116,9 @@ words! {
     }
 }
 
+/// What the names of all capabilities begin with.
+const PREFIX: &str = "CAP_";
+
 /// A capability that the command keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
@@ -129,7 +132,10 @@ impl TryFrom<String> for KeptCapability {
             let mut known: Vec<String> = caps::all().iter().map(ToString::to_string).collect();
             known.sort_unstable();
             let known: Vec<&str> = known.iter().map(String::as_str).collect();
-            format!("unknown capability \"{text}\"{} (known: those of capabilities(7))", did_you_mean(&text, &known))
+            // They are often written without it, as for containers.
+            let whole = if text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX)) { "" } else { PREFIX };
+            let hint = did_you_mean(&format!("{whole}{text}"), &known);
+            format!("unknown capability \"{text}\"{hint} (known: those of capabilities(7))")
         })
     }
 }

@@ -154,6 +154,19 @@ pub(super) fn number<'de, D: Deserializer<'de>>(json: D, max: u32, what: &'stati
                 .ok_or_else(|| E::custom(format!("{} {number} is out of range (0 to {})", self.1, self.0)))
         }
 
+        fn visit_str<E: de::Error>(self, text: &str) -> Result<u32, E> {
+            let Self(max, what) = self;
+            Err(match text.parse::<u32>() {
+                Ok(number) if number <= max => {
+                    E::custom(format!("\"{text}\" is a text; write {number}, without quotes"))
+                }
+                _ if ["*", "any", "all"].contains(&text) => {
+                    E::custom(format!("\"{text}\" is no {what}; leave the key out to mean \"all\""))
+                }
+                _ => E::invalid_type(de::Unexpected::Str(text), &self),
+            })
+        }
+
         fn visit_i64<E: de::Error>(self, number: i64) -> Result<u32, E> {
             Err(E::custom(format!(
                 "{} {number} is out of range (0 to {}); leave the key out to mean \"all\"",
@@ -162,5 +175,6 @@ pub(super) fn number<'de, D: Deserializer<'de>>(json: D, max: u32, what: &'stati
         }
     }
 
-    json.deserialize_u64(Number(max, what))
+    // Whatever it is, the visitor says what to write instead.
+    json.deserialize_any(Number(max, what))
 }

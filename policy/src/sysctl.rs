@@ -85,18 +85,35 @@ pub fn canonical_name(text: &str) -> String {
     }
 }
 
+/// What is directly below /proc/sys (Documentation/admin-guide/sysctl/index.rst).
+const TOP: [&str; 13] =
+    ["abi", "crypto", "debug", "dev", "fs", "kernel", "net", "proc", "sched", "sunrpc", "user", "vm", "xen"];
+
 /// The name that is meant by one that looks like a path: from /proc/sys on, and without the parts that lead nowhere. The kernel has
 /// none of these in a name (`sysctl_cpy_dir`, kernel/bpf/cgroup.c).
 fn real_name(name: &str) -> String {
-    let mut parts = Vec::new();
+    let (mut parts, mut all) = (Vec::new(), Vec::new());
     for part in name.split('/') {
         match part {
             "" | "." => {}
             ".." => drop(parts.pop()),
-            part => parts.push(part),
+            part => {
+                parts.push(part);
+                all.push(part);
+            }
         }
     }
-    parts.strip_prefix(&["proc", "sys"]).unwrap_or(&parts).join("/")
+    let below = |parts: &[&str]| parts.strip_prefix(&["proc", "sys"]).unwrap_or(parts).join("/");
+    // Where the dots lead to no tunable, they are a mistake, and not what stands before them.
+    let is_top = |name: &str| {
+        name.is_empty()
+            || name.starts_with(['*', '?'])
+            || TOP.iter().any(|top| {
+                name.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '*', '?']))
+            })
+    };
+    let real = below(&parts);
+    if is_top(&real) { real } else { below(&all) }
 }
 
 impl TryFrom<String> for Pattern {
@@ -168,7 +185,8 @@ mod tests {
             ("proc.sys.kernel.x", "\"kernel/x\""),
             ("//proc/./sys/kernel/../net/?x", "\"net/?x\""),
             ("vm/../../../proc/sys/kernel/x", "\"kernel/x\""),
-            ("kernel/../hostname", "\"hostname\""),
+            ("kernel/../hostname", "\"kernel/hostname\""),
+            ("kernel/../vm/swappiness", "\"vm/swappiness\""),
         ] {
             let error = Pattern::try_from(text.to_owned()).unwrap_err();
             assert!(error.contains("never match") && error.contains(&format!("write {instead}")), "{text}: {error}");

@@ -62,6 +62,11 @@ impl TryFrom<String> for SocketPattern {
                     "socket path \"{text}\" has an empty part or a dot for one, so it would never match"
                 ));
             }
+        } else if text.starts_with('~') {
+            return Err(format!(
+                "socket path \"{text}\": \"~\" stands for nothing here; write the whole path, such as \"/home/NAME/{}\"",
+                text.split_once('/').map_or("…", |(_, rest)| rest)
+            ));
         } else if !text.starts_with(['*', '?']) {
             let hint = did_you_mean(&text, &[UNNAMED]);
             return Err(format!(
