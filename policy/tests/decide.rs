@@ -277,16 +277,13 @@ fn hooks_follow_from_the_rules() {
         ),
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["bind"]}))}),
-            vec!["bind4", "bind6", "ingress", "sock_create", "sock_ops", "setsockopt"],
+            vec!["bind4", "bind6", "ingress", "sock_create", "sock_ops"],
         ),
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["receive"]}))}),
             vec!["ingress", "sock_create", "sock_ops"],
         ),
-        (
-            json!({"network": {"default": "deny"}}),
-            [&addresses[..], &["ingress", "sock_create", "sock_ops", "setsockopt"]].concat(),
-        ),
+        (json!({"network": {"default": "deny"}}), [&addresses[..], &["ingress", "sock_create", "sock_ops"]].concat()),
         (
             json!({"network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["sandbox"]}]}}),
             [&addresses[..], &["ingress", "egress", "sock_create", "sock_ops", "setsockopt"]].concat(),
@@ -315,15 +312,26 @@ fn hooks_follow_from_the_rules() {
     }
 }
 
-/// Where bind is restricted, nobody may say from which ports the kernel chooses without it.
+/// Where it depends on the port what may be bound, nobody may say from which ports the kernel chooses without bind(2).
 #[test]
-fn the_range_of_ports_is_kept_where_bind_is_restricted() {
+fn the_range_of_ports_is_kept_where_bind_depends_on_ports() {
     let range = Sockopt { level: 0, option: 51, set: true };
     let table = [
-        (json!({"network": {"default": "deny"}}), PORT_RANGE),
+        (json!({"network": {"default": "deny", "rules": [{"action": "allow", "ports": ["8000-8999"]}]}}), PORT_RANGE),
         (
-            json!({"network": {"default": "deny"}, "sockopts": {"default": "allow", "rules": [{"action": "allow"}]}}),
+            json!({"network": {"default": "allow", "rules": [{"action": "deny", "ops": ["bind"], "ports": [80]}]},
+                   "sockopts": {"default": "allow", "rules": [{"action": "allow"}]}}),
             PORT_RANGE,
+        ),
+        (
+            json!({"network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["10.0.0.1"]}]},
+                   "sockopts": {"default": "allow"}}),
+            DEFAULT,
+        ),
+        (
+            json!({"network": {"default": "deny", "rules": [{"action": "allow", "ops": ["connect"], "ports": [80]}]},
+                   "sockopts": {"default": "allow"}}),
+            DEFAULT,
         ),
         (
             json!({"network": {"default": "deny", "rules": [{"action": "allow", "ops": ["bind"]}]}, "sockopts": {"default": "allow"}}),

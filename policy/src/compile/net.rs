@@ -26,6 +26,8 @@ pub struct NetTables {
     pub evasive: u32,
     /// Whether anybody's messages by ICMP can be denied, which the kernel hands to a socket without asking any hook.
     pub judges_errors: bool,
+    /// Whether it depends on its port whether a socket may be bound, so that nobody may choose the port but by bind(2).
+    pub binds_by_port: bool,
 }
 
 impl NetTables {
@@ -79,6 +81,8 @@ impl NetTables {
             ports,
             evasive,
             judges_errors: can_deny(section, net::Op::RECEIVE, net::Protocol::ICMP),
+            binds_by_port: judged & 1 << net::Op::BIND.index() != 0
+                && rules.iter().any(|rule| rule.ports.is_some() && ops(rule).contains(&net::Op::BIND)),
         }
     }
 

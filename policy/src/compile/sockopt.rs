@@ -3,7 +3,6 @@
 use common::{
     Decision, MAX_RULES,
     decision::Verdicts,
-    net::Op,
     record::Hook,
     sockopt::{self, Request, Rule, Rules, Table, access},
 };
@@ -29,7 +28,7 @@ impl SockoptTables {
         network: Option<&NetTables>,
         sockets: Option<&SocketTables>,
     ) -> Option<Self> {
-        let keep_port_range = network.is_some_and(|network| network.table.judges(Op::BIND));
+        let keep_port_range = network.is_some_and(|network| network.binds_by_port);
         let keep_receivers = network.is_some_and(NetTables::asks_for_own);
         let keep_groups = network.map_or(0, NetTables::keeps_groups);
         let keep_errors = network.is_some_and(|network| network.judges_errors);
