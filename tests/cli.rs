@@ -1,6 +1,9 @@
 //! What the command line says and answers without root: usage, `check` and `explain`.
 
-use std::process::Command;
+use std::{
+    fs::File,
+    process::{Command, Stdio},
+};
 
 use serde_json::{Value, json};
 use support::{Run, guard_run};
@@ -211,6 +214,63 @@ fn check_prints_what_names_mean() {
     assert_eq!((&printed["version"], &printed["mode"]), (&json!(1), &json!("enforce")));
     assert_eq!(printed["hooks"], json!(["connect4", "connect6", "egress", "sock_create", "sysctl"]));
     assert_eq!(printed["unrestricted"], json!(["unix", "devices", "sysctls", "sockopts"]));
+}
+
+#[test]
+fn what_can_not_be_written_to_standard_output_is_said_in_one_line() {
+    let run = Run::new(policy(), ["true"]);
+    let policy = run.policy();
+    let policy = policy.to_str().unwrap();
+    let table: [&[&str]; 8] = [
+        &["--help"],
+        &["--version"],
+        &["check", "--help"],
+        &["check", policy],
+        &["explain", policy, "connect", "tcp", "10.0.0.2:80"],
+        &["selftest", "--list"],
+        &["completion", "bash"],
+        &["doctor"],
+    ];
+    for arguments in table {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = Command::new(guard_run()).args(arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(125), "{arguments:?}: {said}");
+        assert!(said.starts_with("guard-run: ") && said.contains("standard output"), "{arguments:?}: {said}");
+        assert!(said.lines().count() == 1 && said.len() < 1000, "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn what_is_said_is_short_and_harmless() {
+    let long = "k".repeat(10_000_000);
+    let policies = [
+        format!(r#"{{"version": 1, "{long}": 1}}"#),
+        format!(r#"{{"version": 1, "mode": "{long}"}}"#),
+        format!(
+            r#"{{"version": 1, "network": {{"default": "deny", "rules": [{{"action": "allow", "hosts": ["{long}"]}}]}}}}"#
+        ),
+        format!(
+            r#"{{"version": 1, "sysctls": {{"default": "deny", "rules": [{{"action": "allow", "names": ["{long}"]}}]}}}}"#
+        ),
+    ];
+    for policy in policies {
+        let output = Run::new(policy, ["true"]).subcommand("check", &[]).exits(125);
+        let said = &output.stderr;
+        assert!(said.starts_with("guard-run: /") && said.lines().count() == 1 && said.len() < 1000, "{}", said.len());
+    }
+    let word = "\u{1b}]0;x\u{7}".repeat(200);
+    for arguments in [
+        &["--", &word][..],
+        &[&word],
+        &["--policy", &word, "--", "true"],
+        &["check", &word],
+        &["explain", "p.json", &word],
+    ] {
+        let (code, _, said) = guard(arguments);
+        assert!(matches!(code, Some(125 | 127)), "{code:?}");
+        assert!(said.lines().all(|line| line.len() < 1000) && !said.contains(['\u{1b}', '\u{7}']), "{said}");
+    }
 }
 
 #[test]

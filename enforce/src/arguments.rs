@@ -1,13 +1,16 @@
 //! The command line of a program that may run with rights that its user doesn't have.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::{Parser, error::ErrorKind};
-use report::text::lines;
+use report::text::short_line;
 
 use crate::{
     exit,
-    outlet::{PATIENCE, write_stderr},
+    outlet::{PATIENCE, tell, write_stderr},
 };
 
 /// Parses this process's command line.
@@ -19,11 +22,21 @@ use crate::{
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     C::try_parse().map_err(|error| {
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-            let _ = error.print();
-            return ExitCode::from(exit::OK);
+            return ExitCode::from(printed(error.print()));
         }
         // With what was typed in it, which may be the name of somebody else's file.
-        let _ = write_stderr(lines(&error.render().to_string()).as_bytes(), Some(PATIENCE));
+        let said = error.render().to_string();
+        let lines: String =
+            said.split_inclusive('\n').map(|line| short_line(line.trim_end_matches('\n')) + "\n").collect();
+        let _ = write_stderr(lines.as_bytes(), Some(PATIENCE));
         ExitCode::from(exit::FAILURE)
     })
+}
+
+/// The exit status after help was to be printed. If that failed, it has been said.
+#[must_use]
+pub fn printed(result: io::Result<()>) -> u8 {
+    let Err(error) = result.and_then(|()| io::stdout().flush()) else { return exit::OK };
+    tell(&format!("can't write to standard output: {error}"));
+    exit::FAILURE
 }

@@ -22,7 +22,7 @@ use nix::{
     },
     unistd::{Whence, ftruncate, getegid, geteuid, getgid, getsid, getuid, isatty, lseek, write},
 };
-use report::text::OneLine;
+use report::text::short_line;
 
 use crate::{
     signals::enough,
@@ -400,5 +400,5 @@ pub fn write_stderr(bytes: &[u8], patience: Option<Duration>) -> io::Result<()> 
 /// Says something to the user, on one line. A standard error that is closed, or that nobody reads, must not end the run, or
 /// hold it up.
 pub fn tell(message: &str) {
-    let _ = write_stderr(format!("guard-run: {}\n", OneLine(message)).as_bytes(), Some(PATIENCE));
+    let _ = write_stderr(format!("guard-run: {}\n", short_line(message)).as_bytes(), Some(PATIENCE));
 }

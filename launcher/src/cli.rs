@@ -13,7 +13,7 @@ use clap::{
 };
 use clap_complete::Shell;
 use enforce::{
-    arguments::parse,
+    arguments::{parse, printed},
     exit,
     outlet::{own_stderr, tell},
     privilege,
@@ -152,7 +152,7 @@ pub fn main() -> ExitCode {
         (Some(sub), _) => act(sub),
         (None, Some(run)) => run::run(&run.into()),
         (None, None) => {
-            let _ = Cli::command().print_help();
+            printed(Cli::command().print_help());
             Ok(exit::FAILURE)
         }
     };
@@ -187,8 +187,7 @@ fn completion(shell: Shell) -> anyhow::Result<u8> {
     // Into memory first: clap_complete panics where it can't write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "guard-run", &mut script);
-    io::stdout().write_all(&script)?;
-    Ok(exit::OK)
+    Ok(printed(io::stdout().write_all(&script)))
 }
 
 /// Any path, also an empty one: that it can't be used is said in one line then, as for any other path.

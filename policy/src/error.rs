@@ -9,9 +9,13 @@ use std::{
 use serde_path_to_error::Segment;
 
 use super::Document;
+use crate::text::{cut, cut_end};
 
 /// How alike two words must be (Jaro-Winkler, 0 to 1) for one to be suggested for the other.
 const ALIKE: f64 = 0.8;
+
+/// How much of each end of something long is in a message, in bytes.
+const SHOWN: usize = 1000;
 
 /// Why a policy was refused.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +118,12 @@ fn without_position(error: &serde_json::Error) -> String {
 
 /// A text from the policy without what could break a line or steer a terminal.
 fn one_line(text: &str) -> String {
+    // Nobody reads all of a key of some megabytes, and nobody should wait until it is written.
+    let text = if text.len() > 2 * SHOWN {
+        format!("{}…{}", cut(text, SHOWN), cut_end(text, SHOWN))
+    } else {
+        text.to_owned()
+    };
     text.chars().flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] }).collect()
 }
 
@@ -127,7 +137,9 @@ fn improved(message: &str) -> Option<String> {
     let found = words.next()?;
     let known: Vec<&str> = words.filter(|word| *word != "$schema").collect();
     let hint = did_you_mean(found, &known);
-    Some(format!("unknown key \"{found}\"{hint} (known: {})", known.join(", ")))
+    let shown = cut(found, LONGEST);
+    let more = if shown.len() < found.len() { "…" } else { "" };
+    Some(format!("unknown key \"{shown}{more}\"{hint} (known: {})", known.join(", ")))
 }
 
 /// No word that is meant is so long, in bytes. Comparing takes time by the square of it.

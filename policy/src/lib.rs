@@ -21,6 +21,7 @@ mod socket;
 mod sockopt;
 mod strict;
 mod sysctl;
+pub mod text;
 mod unix;
 
 use serde::{Deserialize, Serialize};

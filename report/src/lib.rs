@@ -17,10 +17,12 @@ mod process;
 mod socket;
 mod sockopt;
 mod sysctl;
-pub mod text;
+
 mod unix;
 
 use std::borrow::Cow;
+
+pub use policy::text;
 
 pub use clock::Clock;
 pub use container::{Container, ContainerMeasures, ContainerRun};

@@ -3,6 +3,7 @@
 mod parent;
 
 use std::{
+    error::Error as _,
     ffi::{OsStr, OsString},
     fs, io,
     os::{
@@ -24,6 +25,7 @@ use nix::{
 use self::parent::Parent;
 use crate::{
     mounts::{MOUNTINFO, Mount},
+    outlet::tell,
     privilege::{self, Operation},
     sys::process::{Side, fork_into},
 };
@@ -205,11 +207,20 @@ impl Leaf {
     pub fn create(hierarchy: &Hierarchy) -> Result<Self, CgroupError> {
         reap_empty(&hierarchy.own);
         Self::create_in(&hierarchy.own).or_else(|error| {
-            if hierarchy.own == hierarchy.mount || !privilege::is_root() {
-                Err(error)
-            } else {
-                Self::create_in(&hierarchy.mount)
+            // Where descriptors are short, they are so elsewhere, too.
+            let is_here = !matches!(&error, CgroupError::File { source, .. }
+                if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)));
+            if hierarchy.own == hierarchy.mount || !privilege::is_root() || !is_here {
+                return Err(error);
             }
+            let leaf = Self::create_in(&hierarchy.mount)?;
+            // What limits this process doesn't limit the command then.
+            tell(&format!(
+                "the command runs in {}, without the limits of guard-run's own cgroup, in which there can be none for it: {error}{}",
+                leaf.path.display(),
+                error.source().map_or_else(String::new, |source| format!(": {source}")),
+            ));
+            Ok(leaf)
         })
     }
 
@@ -224,12 +235,14 @@ impl Leaf {
                 continue;
             }
             // Between these two, somebody else may take the leaf for an abandoned one and remove it.
-            if let Some(folder) = parent.lock(&name) {
+            // What was made goes away again, where a descriptor for it is not to be had.
+            let remove = |_: &CgroupError| drop(parent.remove_one(&name));
+            if let Some(folder) = parent.try_lock(&name).inspect_err(remove)? {
                 let path = path.join(&name);
-                let events = Events::open(&path).inspect_err(|_| drop(parent.remove_one(&name)))?;
+                let events = Events::open(&path).inspect_err(remove)?;
                 return Ok(Self { path, name, parent, folder, events });
             }
-            // Where it was for want of descriptors, it is still there.
+            // If it is still there, nobody else has it.
             let _ = parent.remove_one(&name);
         }
         Err(on(path)(io::Error::other("can't make a cgroup here: every name is taken")))

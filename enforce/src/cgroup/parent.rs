@@ -101,14 +101,25 @@ impl Parent {
 
     /// Opens and locks a leaf. `None` if somebody holds it, or it is gone.
     pub(super) fn lock(&self, name: &OsStr) -> Option<Flock<OwnedFd>> {
-        let folder = openat(&self.folder, name, FOLDER | OFlag::O_NOFOLLOW, Mode::empty()).ok()?;
-        let folder = Flock::lock(folder, FlockArg::LockExclusiveNonblock).ok()?;
+        self.try_lock(name).ok().flatten()
+    }
+
+    /// Like [`Parent::lock`], but fails where this process can't open the leaf, for want of descriptors for example.
+    pub(super) fn try_lock(&self, name: &OsStr) -> Result<Option<Flock<OwnedFd>>, CgroupError> {
+        let folder = match openat(&self.folder, name, FOLDER | OFlag::O_NOFOLLOW, Mode::empty()) {
+            Err(Errno::ENOENT) => return Ok(None),
+            opened => opened.map_err(self.on(name))?,
+        };
+        let Ok(folder) = Flock::lock(folder, FlockArg::LockExclusiveNonblock) else { return Ok(None) };
         // It may have been removed, and even made anew, before it was locked.
-        let there = fstatat(&self.folder, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
-        let (locked, parent) = (fstat(&*folder).ok()?, fstat(&self.folder).ok()?);
+        let there = match fstatat(&self.folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Err(Errno::ENOENT) => return Ok(None),
+            there => there.map_err(self.on(name))?,
+        };
+        let (locked, parent) = (fstat(&*folder).map_err(self.on(name))?, fstat(&self.folder).map_err(self.on(name))?);
         // Programs are attached to it: for an ordinary user, to nothing but a cgroup of that user's.
         let is_ours = privilege::is_root() || locked.st_uid == geteuid().as_raw();
-        (is_ours && (locked.st_dev, locked.st_ino) == (parent.st_dev, there.st_ino)).then_some(folder)
+        Ok((is_ours && (locked.st_dev, locked.st_ino) == (parent.st_dev, there.st_ino)).then_some(folder))
     }
 
     /// Removes a leaf and the cgroups below it, which must all be without processes.

@@ -201,11 +201,13 @@ fn release() -> String {
     uname().map(|kernel| kernel.release().to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The end of the verifier's log, where its reason stands.
+/// The end of the verifier's log, where its reason stands: nothing where the program was not at fault, and there are only its figures.
 fn verifier_said(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
+    let is_figures =
+        |line: &&str| ["processed ", "verification time ", "stack depth "].iter().any(|start| line.starts_with(start));
+    let lines: Vec<&str> = log.lines().filter(|line| !is_figures(line)).collect();
     let last = lines.len().saturating_sub(8);
-    lines[last..].iter().fold(String::new(), |said, line| said + "\n  " + line)
+    lines[last..].iter().fold(String::new(), |said, line| said + "; " + line.trim())
 }
 
 /// A program in the kernel, not attached to anything yet.

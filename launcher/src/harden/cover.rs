@@ -78,8 +78,8 @@ impl Cover {
             mount(Some(NO_FILE), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)
         };
         match mounted {
-            // It was removed in this moment.
-            Err(Errno::ENOENT) => Ok(()),
+            // It was removed in this moment, unless it is what to cover with that isn't there.
+            Err(Errno::ENOENT) if Path::new(NO_FILE).exists() => Ok(()),
             mounted => mounted,
         }
     }

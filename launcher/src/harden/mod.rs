@@ -65,6 +65,13 @@ pub enum HardenError {
     /// The device nodes can't be listed.
     #[error("can't look for device nodes by which packets leave without a socket")]
     Nodes(#[source] std::io::Error),
+    /// There is nothing to cover sockets with.
+    #[error(
+        "there is no {} here, which is mounted over sockets of services that run commands for others; \
+         make one (mknod -m 666 {0} c 1 3), or mount a /dev that has one",
+        view::NO_FILE
+    )]
+    NoFile,
     /// The filter of system calls can't be put together.
     #[error("the filter of system calls")]
     Filter(#[from] seccompiler::BackendError),
@@ -176,6 +183,9 @@ impl Hardening {
     #[must_use]
     pub fn steps_at_once(&self) -> Vec<Step> {
         if self.isolation != InForce::Full {
+            if covers.found.iter().any(|cover| !cover.is_folder()) && !Path::new(view::NO_FILE).exists() {
+                return Err(HardenError::NoFile);
+            }
             return Vec::new();
         }
         let mut steps: Vec<Step> = view::namespaces(&self.section).map(|step| step.raised(Operation::View)).into();

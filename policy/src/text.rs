@@ -102,6 +102,41 @@ pub fn lines(text: &str) -> String {
     text.split('\n').map(|line| OneLine(line).to_string()).collect::<Vec<_>>().join("\n")
 }
 
+/// The most bytes of a line that is said to the user, but for the program's name.
+pub const LONGEST: usize = 980;
+
+/// A text as it may be shown on one line of a terminal, with the middle left out where it is longer than [`LONGEST`]: what it is
+/// about stands at the beginning, and what is the matter at the end.
+#[must_use]
+pub fn short_line(text: &str) -> String {
+    // What is left out need not be escaped first, however long it is.
+    let (start, end) = (cut(text, LONGEST), cut_end(text, LONGEST));
+    if start.len() == text.len() {
+        let whole = OneLine(text).to_string();
+        if whole.len() <= LONGEST {
+            return whole;
+        }
+    }
+    const LEFT_OUT: &str = " […] ";
+    let half = (LONGEST - LEFT_OUT.len()) / 2;
+    let (start, end) = (OneLine(start).to_string(), OneLine(end).to_string());
+    format!("{}{LEFT_OUT}{}", cut(&start, half), cut_end(&end, half))
+}
+
+/// The beginning of a text, of so many bytes at the most.
+#[must_use]
+pub fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
+/// The end of a text, of so many bytes at the most.
+#[must_use]
+pub fn cut_end(text: &str, most: usize) -> &str {
+    let start = (text.len().saturating_sub(most)..=text.len()).find(|start| text.is_char_boundary(*start));
+    &text[start.unwrap_or(text.len())..]
+}
+
 /// A value as JSON on one line, in which what may not be shown is written `\uXXXX`: the value is the same.
 ///
 /// # Errors
@@ -233,6 +268,19 @@ mod tests {
             let by_itself = character.escape_debug().count() == 1;
             let unseen = matches!(character, '\u{115f}'..='\u{1160}' | '\u{3164}' | '\u{ffa0}');
             assert!(!by_itself || unseen || !is_escaped(character), "{character:?} is text");
+        }
+    }
+
+    #[test]
+    fn long_lines_keep_their_ends() {
+        for text in ["short", &"x".repeat(LONGEST), "a\nb"] {
+            assert_eq!(short_line(text), OneLine(text).to_string());
+        }
+        for middle in ["x".repeat(LONGEST), "ö".repeat(5_000_000), "\u{1b}".repeat(300), "€".repeat(LONGEST / 3)] {
+            let line = short_line(&format!("begin{middle}end"));
+            assert!(line.len() <= LONGEST && line.len() > LONGEST - 20, "{}", line.len());
+            assert!(line.starts_with("begin") && line.ends_with("end") && line.contains(" […] "), "{line}");
+            assert!(!line.contains(is_escaped));
         }
     }
 
