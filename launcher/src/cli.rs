@@ -152,7 +152,7 @@ pub fn main() -> ExitCode {
         (Some(sub), _) => act(sub),
         (None, Some(run)) => run::run(&run.into()),
         (None, None) => {
-            printed(Cli::command().print_help());
+            let _ = printed(Cli::command().print_help());
             Ok(exit::FAILURE)
         }
     };

@@ -16,6 +16,7 @@ pub mod explain;
 pub mod gc;
 pub mod harden;
 pub mod inherited;
+pub mod left;
 pub mod run;
 pub mod selftest;
 pub mod supervise;

@@ -150,7 +150,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         // If it can't be kept, the next run takes as long as this one.
         let _ = spare.keep(&attached.programs);
     }
-    let outcome = supervise(&mut attached, &child, &signals, &mut journal, options.wait)?;
+    let outcome = supervise(&mut attached, &child, &signals, &mut journal, options.wait, options.verbosity < 0)?;
     // Nobody is left in the leaf, so the counts are final.
     report.ended = Timestamp::now();
     report.guarded.exit = exit_of(outcome.end, outcome.killed);
@@ -249,6 +249,9 @@ fn settle(flows: &Flows) -> anyhow::Result<()> {
 fn conclude(options: &Options, log: &mut Destination, report: &Log<CommandRun>) -> anyhow::Result<u8> {
     if let Err(error) = log.write(report) {
         write_elsewhere(log, &error, report)?;
+        if let Some(summary) = report.summary().filter(|_| options.verbosity >= 0) {
+            tell(&summary);
+        }
         return Ok(exit::FAILURE);
     }
     if report.enforced.measures.hardening.isolation == InForce::CgroupOnly && options.verbosity >= 0 {

@@ -1,6 +1,6 @@
 //! While the command runs: passing signals on, taking events, waiting for its end and for that of all it started.
 
-use std::{io, os::fd::AsFd as _};
+use std::{io, os::fd::AsFd as _, time::Duration};
 
 use enforce::{
     attach::Attached,
@@ -20,7 +20,7 @@ use nix::{
     unistd::{getpgrp, tcgetpgrp, tcsetpgrp},
 };
 
-use crate::child::Child;
+use crate::{child::Child, left::Left};
 
 /// Something that guard-run can't go on without failed.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ pub struct Outcome {
     pub killed: usize,
 }
 
-/// Waits until the leaf is empty.
+/// Waits until the leaf is empty, and says what it waits for where that takes a while, unless it is to be `silent`.
 ///
 /// # Errors
 ///
@@ -69,8 +69,9 @@ pub fn supervise(
     signals: &Signals,
     journal: &mut Journal,
     wait: Wait,
+    silent: bool,
 ) -> Result<Outcome, SuperviseError> {
-    let mut supervisor = Supervisor { child, signals, end: None, enough: false, busy: false };
+    let mut supervisor = Supervisor { child, signals, end: None, enough: false, busy: false, left: None };
     let mut killed = 0;
     loop {
         if let Some(end) = supervisor.end {
@@ -81,6 +82,9 @@ pub fn supervise(
                 // Between the two, some may end by themselves; they are counted, too.
                 killed = killed.max(attached.leaf.processes().len());
                 attached.leaf.kill()?;
+                supervisor.left = None;
+            } else if !silent {
+                supervisor.left.get_or_insert_with(Left::new).look(|| attached.leaf.processes());
             }
         }
         supervisor.wait(attached, journal)?;
@@ -94,6 +98,8 @@ struct Supervisor<'a> {
     enough: bool,
     /// Whether there may be more changes of children's states, of which no signal will tell any more.
     busy: bool,
+    /// What was said about those that the command has left behind.
+    left: Option<Left>,
 }
 
 /// How many changes of children's states are dealt with before signals and events are looked at again: processes that stop again
@@ -111,7 +117,10 @@ impl Supervisor<'_> {
         if let Some(records) = &attached.records {
             files.push(PollFd::new(records.news.as_fd(), PollFlags::POLLIN));
         }
-        let mut timeout = if self.busy { PollTimeout::ZERO } else { PollTimeout::NONE };
+        // Up to the next millisecond, so that it is time then.
+        let pause = self.left.as_ref().map(|left| left.pause() + Duration::from_millis(1));
+        let pause = pause.map_or(PollTimeout::NONE, |pause| PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX));
+        let mut timeout = if self.busy { PollTimeout::ZERO } else { pause };
         match journal.awaits() {
             Some(Awaited::Room(file)) => files.push(PollFd::new(file, PollFlags::POLLOUT)),
             Some(Awaited::Reader) if !self.busy => timeout = PollTimeout::from(RETRY),

@@ -24,13 +24,21 @@ pub struct Device {
     pub access: String,
 }
 
+impl Device {
+    /// Which one it is.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let Self { path, kind, major, minor, .. } = self;
+        match path {
+            Some(path) => format!("{path} ({kind} {major}:{minor})"),
+            None => format!("{kind} {major}:{minor}"),
+        }
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, kind, major, minor, access } = self;
-        match path {
-            Some(path) => write!(f, "{path} ({kind} {major}:{minor}) {access}"),
-            None => write!(f, "{kind} {major}:{minor} {access}"),
-        }
+        write!(f, "{} {}", self.name(), self.access)
     }
 }
 

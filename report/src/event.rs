@@ -95,6 +95,18 @@ pub enum Subject {
     Sockopt(Sockopt),
 }
 
+impl Subject {
+    /// What was asked for, and apart from it in which ways it was to be used, for subjects of which that can be several.
+    #[must_use]
+    pub fn name_and_access(&self) -> (String, &str) {
+        match self {
+            Self::Device(device) => (device.name(), &device.access),
+            Self::Sysctl(sysctl) => (sysctl.name.clone(), &sysctl.access),
+            other => (other.to_string(), ""),
+        }
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -1,6 +1,10 @@
 //! The log: one JSON document for a command or a container.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::{self, Write as _},
+    path::PathBuf,
+};
 
 use common::record::{Counters, Hook};
 use jiff::Timestamp;
@@ -195,17 +199,70 @@ impl<G: Guarded> Log<G> {
             return None;
         }
         let mut line = format!("{what} {count}");
-        for (index, event) in self.events.iter().take(3).enumerate() {
-            let separator = if index == 0 { ": " } else { "; " };
-            let times = if event.count > 1 { format!(" ×{}", event.count) } else { String::new() };
-            let _ = write!(line, "{separator}{} {}{times} [{}]", event.op, event.subject, event.cause.rule);
+        let kinds = Kind::of(&self.events);
+        for (index, kind) in kinds.iter().take(SHOWN).enumerate() {
+            let _ = write!(line, "{}{kind}", if index == 0 { ": " } else { "; " });
         }
-        if self.events.len() > 3 {
-            let _ = write!(line, "; and {} more kinds", self.events.len() - 3);
+        match kinds.len().saturating_sub(SHOWN) {
+            0 => {}
+            1 => line.push_str("; and one more kind"),
+            more => {
+                let _ = write!(line, "; and {more} more kinds");
+            }
         }
         if self.lost > 0 {
             let _ = write!(line, "; {} of them counted but not recorded one by one", self.lost);
         }
         Some(line)
+    }
+}
+
+/// How many kinds of denials are in the last line.
+const SHOWN: usize = 3;
+
+/// Denials of one thing by one rule, whoever was refused it, and in which way it was to be used.
+struct Kind<'a> {
+    op: &'a str,
+    /// What was refused, without the ways to use it.
+    name: String,
+    /// These, of things that can be used in several ways.
+    accesses: BTreeSet<char>,
+    rule: &'a str,
+    count: u64,
+}
+
+impl<'a> Kind<'a> {
+    /// The kinds of some events, the rarest first: what was refused once says more than what was refused all the time. Among those that
+    /// are alike in that, the earliest.
+    fn of(events: &'a [Event]) -> Vec<Self> {
+        let mut kinds: Vec<Self> = Vec::new();
+        let mut places: HashMap<(&str, String, &str), usize> = HashMap::new();
+        for event in events {
+            let (name, access) = event.subject.name_and_access();
+            let place = *places.entry((&*event.op, name.clone(), &*event.cause.rule)).or_insert_with(|| {
+                kinds.push(Self { op: &event.op, name, accesses: BTreeSet::new(), rule: &event.cause.rule, count: 0 });
+                kinds.len() - 1
+            });
+            kinds[place].count += event.count;
+            kinds[place].accesses.extend(access.chars());
+        }
+        kinds.sort_by_key(|kind| kind.count);
+        kinds
+    }
+}
+
+impl fmt::Display for Kind<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { op, name, accesses, rule, count } = self;
+        write!(f, "{op} {name}")?;
+        if !accesses.is_empty() {
+            // As they are written in policies.
+            let accesses: String = "rwm".chars().filter(|access| accesses.contains(access)).collect();
+            write!(f, " {accesses}")?;
+        }
+        if *count > 1 {
+            write!(f, " ×{count}")?;
+        }
+        write!(f, " [{rule}]")
     }
 }

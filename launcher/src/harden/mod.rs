@@ -169,6 +169,9 @@ impl Hardening {
         };
         let helpers = if self.section.allows(Part::KernelHelpers) { Vec::new() } else { helper::places() };
         let hidden = if self.judges_packets { packets::find().map_err(HardenError::Nodes)? } else { Hidden::default() };
+        if covers.found.iter().any(|cover| !cover.is_folder()) && !Path::new(view::NO_FILE).exists() {
+            return Err(HardenError::NoFile);
+        }
         let view = View::new(&self.section, &self.mounts, Pid::this(), covers);
         Ok(view.pinning(helpers).hiding(hidden).showing(Limits::find(&self.mounts, leaf)))
     }
@@ -183,9 +186,6 @@ impl Hardening {
     #[must_use]
     pub fn steps_at_once(&self) -> Vec<Step> {
         if self.isolation != InForce::Full {
-            if covers.found.iter().any(|cover| !cover.is_folder()) && !Path::new(view::NO_FILE).exists() {
-                return Err(HardenError::NoFile);
-            }
             return Vec::new();
         }
         let mut steps: Vec<Step> = view::namespaces(&self.section).map(|step| step.raised(Operation::View)).into();
