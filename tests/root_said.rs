@@ -4,11 +4,12 @@ use std::{
     ffi::OsString,
     fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt as _,
+    process::Command,
     time::{Duration, SystemTime},
 };
 
 use serde_json::{Value, json};
-use support::{Run, Yard, eventually, processes_with_argument};
+use support::{PYTHON, Run, Spares, Yard, eventually, guard_run, processes_with_argument};
 
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
 
@@ -135,7 +136,81 @@ fn what_was_denied_is_also_said_where_the_log_can_not_be_written() {
 }
 
 /// `gc` right after a run finds what the run has kept.
+#[test]
+fn gc_right_after_a_run_waits_for_the_kernel() {
+    let (spares, yard) = (Spares::new(), Yard::new());
+    for _ in 0..10 {
+        let run = Run::new(json!({"version": 1}), ["true"]).through([yard.wrapper(), spares.wrapper()].concat());
+        let _ = run.output().success();
+        let gc = yard.gc_through(&spares.wrapper());
+        let said = String::from_utf8(gc.stdout).unwrap();
+        assert!(gc.status.success() && said.contains("\n1 spare removed\n"), "{said}");
+        assert!(spares.all().is_empty());
+    }
+}
+
 /// A socket that was handed out is still guarded when nobody else is left.
+#[test]
+fn gc_says_what_it_has_to_leave() {
+    let (spares, yard) = (Spares::new(), Yard::new());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let program = "import array, socket, sys; out = socket.socket(socket.AF_UNIX); out.connect(sys.argv[1]); \
+                   given = socket.socket(); out.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, \
+                   array.array('i', [given.fileno()]))])";
+    let policy =
+        json!({"version": 1, "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["127.0.0.1"]}]}});
+    let run = Run::new(policy, [PYTHON, "-c", program, path.to_str().unwrap()]);
+    let running = run.through([yard.wrapper(), spares.wrapper()].concat()).start();
+    // Until it is received, the socket is in flight, and there as long as this one is.
+    let (stream, _) = listener.accept().unwrap();
+    let _ = running.wait().success();
+    let gc = yard.gc_through(&spares.wrapper());
+    let said = String::from_utf8(gc.stderr).unwrap();
+    assert!(gc.status.code() == Some(1) && said.contains("1 spare left") && said.lines().count() == 1, "{said}");
+    drop(stream);
+    drop(listener);
+    let gc = yard.gc_through(&spares.wrapper());
+    let said = String::from_utf8(gc.stdout).unwrap();
+    assert!(gc.status.success() && said.contains("1 spare removed"), "{said}");
+}
+
+#[test]
+fn gc_removes_old_logs_when_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let logs = folder.path().join("guard-run");
+    fs::create_dir(&logs).unwrap();
+    let names = [
+        "20260101T000000.000000000Z-1.json",
+        "20260102T000000.000000000Z-2.json",
+        "20260103T000000.000000000Z-3.json",
+        "mine.json",
+    ];
+    for (days, name) in [40_u64, 31, 29, 40].into_iter().zip(names) {
+        let file = fs::File::create(logs.join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(days * 86_400)).unwrap();
+    }
+    let gc = |arguments: &str| {
+        let script = format!(
+            "mount --bind {} /var/log && exec {} gc {arguments}",
+            folder.path().display(),
+            guard_run().display()
+        );
+        let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = gc("--logs soon");
+    assert!(code == Some(125) && said.contains("30d"), "{said}");
+    assert!(!gc("").1.contains("older"));
+    assert_eq!(fs::read_dir(&logs).unwrap().count(), 4);
+    let (code, said) = gc("--logs 30d");
+    assert!(code == Some(0) && said.contains("\n2 logs older than 30d removed\n"), "{said}");
+    let mut left: Vec<_> = fs::read_dir(&logs).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, [names[2], names[3]]);
+}
+
 /// A cgroup that may have no cgroups in it: `TasksMax` has a brother.
 #[test]
 fn root_is_told_where_its_command_runs_without_the_limits_of_its_cgroup() {

@@ -24,6 +24,7 @@ use crate::{
     child::ChildError,
     command::CommandError,
     doctor, explain, gc,
+    logs::Age,
     run::{self, Options},
     selftest,
     supervise::Wait,
@@ -125,7 +126,11 @@ enum Sub {
     },
     /// Remove what guard-runs that were killed have left behind (their commands' processes are killed), and what is kept for
     /// the next run
-    Gc,
+    Gc {
+        /// Also remove logs from the folder for logs that are older, such as 30d, 8w or 12h
+        #[arg(long, value_name = "AGE")]
+        logs: Option<Age>,
+    },
     /// Print what a shell needs to complete guard-run's command line
     Completion {
         /// The shell
@@ -166,7 +171,7 @@ pub fn main() -> ExitCode {
 fn act(sub: Sub) -> anyhow::Result<u8> {
     match sub {
         Sub::Doctor => doctor::doctor(),
-        Sub::Gc => gc::gc(),
+        Sub::Gc { logs } => gc::gc(logs),
         Sub::Selftest { arguments } => selftest::become_selftest(&arguments),
         Sub::Check { policy } => {
             privilege::give_up()?;

@@ -1,41 +1,74 @@
 //! `guard-run gc`: reaps what guard-runs that were killed have left behind, and what those that were not have kept.
 
-use std::fs::File;
+use std::{fs::File, time::Duration};
 
-use crate::destination::log_folder;
+use crate::{
+    destination::log_folder,
+    logs::{Age, remove_older},
+};
 use enforce::{
     cgroup::{Hierarchy, reap},
     exit,
-    load::remove_spares,
+    load::{Removed, remove_spares},
     outlet::tell,
     privilege,
     target::sweep,
 };
 use report::text::OneLine;
 
+/// How long to wait for the kernel to find that the cgroups of runs that have ended are gone. It takes some 20 ms.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Removes every leaf in the hierarchy whose launcher is gone, and kills what still runs there; then, for root, the programs
-/// that are kept for the next run; then logs that were left half written in the folder for logs.
+/// that are kept for the next run; then logs that were left half written in the folder for logs, and those that are older than this.
+///
+/// The status is [`exit::NO`] where something is left that no guard-run uses.
 ///
 /// # Errors
 ///
-/// When there is no hierarchy.
-pub fn gc() -> anyhow::Result<u8> {
+/// When there is no hierarchy, or the folder for logs can't be read although old logs are to be removed.
+pub fn gc(older: Option<Age>) -> anyhow::Result<u8> {
     let (removed, failed) = reap(&Hierarchy::find()?);
     for path in &removed {
         println!("removed {}", OneLine(path.display()));
     }
-    println!("{} abandoned {} removed", removed.len(), if removed.len() == 1 { "leaf" } else { "leaves" });
+    println!("{} removed", count(removed.len(), "abandoned leaf", "abandoned leaves"));
+    let mut status = exit::OK;
     if privilege::is_root() {
-        let spares = remove_spares();
-        println!("{spares} {} removed", if spares == 1 { "spare" } else { "spares" });
+        let Removed { removed, in_use, guarding, failed } = remove_spares(PATIENCE);
+        println!("{} removed", count(removed, "spare", "spares"));
+        if in_use > 0 {
+            println!("{} left to guard-runs that go on", count(in_use, "spare", "spares"));
+        }
+        if guarding > 0 {
+            tell(&format!(
+                "{} left: a process or socket that was handed to somebody outside is still guarded by each; \
+                 run `guard-run gc` again when it is gone",
+                count(guarding, "spare", "spares")
+            ));
+            status = exit::NO;
+        }
+        if failed > 0 {
+            tell(&format!("{} can't be removed", count(failed, "spare", "spares")));
+            status = exit::NO;
+        }
     }
     let drafts = log_folder().and_then(|folder| sweep(File::open(folder)?)).unwrap_or(0);
     if drafts > 0 {
-        println!("{drafts} half-written {} removed", if drafts == 1 { "log" } else { "logs" });
+        println!("{} removed", count(drafts, "half-written log", "half-written logs"));
     }
-    let status = if failed.is_empty() { exit::OK } else { exit::FAILURE };
+    if let Some(age) = &older {
+        println!("{} older than {age} removed", count(remove_older(&log_folder()?, age)?, "log", "logs"));
+    }
+    if !failed.is_empty() {
+        status = exit::FAILURE;
+    }
     for error in failed {
         tell(&format!("can't remove {:#}", anyhow::Error::from(error)));
     }
     Ok(status)
+}
+
+fn count(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }

@@ -17,6 +17,7 @@ pub mod gc;
 pub mod harden;
 pub mod inherited;
 pub mod left;
+pub mod logs;
 pub mod run;
 pub mod selftest;
 pub mod supervise;

@@ -33,7 +33,7 @@ pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, PreparedProgram, ProgramImage, Variable};
 pub use maps::{MapContent, Records, Tallies, contents, globals, unused};
 pub use pin::{Link, RecordMaps, pin_note, read_note};
-pub use spare::{Spare, remove_spares, spares_are_there};
+pub use spare::{Removed, Spare, remove_spares, spares_are_there};
 
 use self::unix::{Facts, inactive_lsm, lsm_function};
 use crate::{

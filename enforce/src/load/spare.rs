@@ -21,6 +21,8 @@ use std::{
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use aya_obj::generated::{bpf_attach_type, bpf_prog_type};
@@ -112,9 +114,19 @@ impl Spare {
 
     /// The spare in a folder, unless somebody has it.
     fn unused(folder: &Path) -> nix::Result<Option<Self>> {
-        let Some(lock) = bpffs::lock(folder, FlockArg::LockExclusiveNonblock)? else { return Ok(None) };
+        Ok(Self::take(folder)?.ok())
+    }
+
+    /// The spare in a folder, or who has it.
+    fn take(folder: &Path) -> nix::Result<Result<Self, Holder>> {
+        let lock = match bpffs::lock(folder, FlockArg::LockExclusiveNonblock) {
+            Err(Errno::EWOULDBLOCK) => None,
+            lock => lock?,
+        };
+        // Another one may have taken its place before it was locked: that is somebody else's, too.
+        let Some(lock) = lock else { return Ok(Err(Holder::Run)) };
         let spare = Self { folder: folder.to_owned(), lock, link: 0, unkept: None };
-        Ok(spare.guards_nobody().unwrap_or(false).then_some(spare))
+        Ok(if spare.guards_nobody().unwrap_or(false) { Ok(spare) } else { Err(Holder::Guarded) })
     }
 
     /// Whether nobody is guarded by what is kept in it. Where that isn't known, what is kept is removed, by which nobody loses a
@@ -268,11 +280,69 @@ fn remove(folder: &Path) -> Option<()> {
     Spare::unused(folder).ok()??.remove().ok()
 }
 
-/// Removes all spares that nobody has. Returns how many.
+/// Who has a spare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    /// A guard-run that is alive.
+    Run,
+    /// Somebody whom it guards, although that guard-run has ended; or the kernel has not found yet that nobody is left.
+    Guarded,
+}
+
+/// What became of the spares that there were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// These are gone.
+    pub removed: usize,
+    /// A guard-run that is alive has these.
+    pub in_use: usize,
+    /// These still guard somebody whose guard-run has ended.
+    pub guarding: usize,
+    /// These can't be removed.
+    pub failed: usize,
+}
+
+/// How often to ask the kernel whether a cgroup is gone, of which it tells by no event.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Removes all spares that nobody has. The kernel takes its time to find that a cgroup is gone: it is waited for, this long at the
+/// most.
 #[must_use]
-pub fn remove_spares() -> usize {
+pub fn remove_spares(patience: Duration) -> Removed {
+    let mut outcome = Removed::default();
     if !spares_are_there().unwrap_or(false) {
-        return 0;
+        return outcome;
     }
-    all().iter().filter_map(|folder| remove(folder)).count()
+    let end = Instant::now() + patience;
+    let mut left = all();
+    loop {
+        (outcome.in_use, outcome.guarding) = (0, 0);
+        left.retain(|folder| match Spare::take(folder) {
+            Ok(Ok(spare)) => {
+                if spare.remove().is_ok() {
+                    outcome.removed += 1
+                } else {
+                    outcome.failed += 1
+                }
+                false
+            }
+            Ok(Err(Holder::Guarded)) => {
+                outcome.guarding += 1;
+                true
+            }
+            Ok(Err(Holder::Run)) => {
+                outcome.in_use += 1;
+                true
+            }
+            Err(Errno::ENOENT) => false,
+            Err(_) => {
+                outcome.failed += 1;
+                false
+            }
+        });
+        if outcome.guarding == 0 || Instant::now() >= end {
+            return outcome;
+        }
+        sleep(PAUSE);
+    }
 }
