@@ -23,6 +23,9 @@ INSTALLED = $(PROGRAMS:%=$(BINDIR)/%) $(RUNTIMES:%=$(BINDIR)/guard-runtime-%) \
 	$(BASHDIR)/guard-run $(ZSHDIR)/_guard-run $(FISHDIR)/guard-run.fish \
 	$(HOOKSDIR)/guard-run.json
 
+# Policies that are known by their names. One that denies nothing of use is for measuring.
+POLICIES = $(filter-out %.resolved.json examples/everything-allowed.json,$(wildcard examples/*.json))
+
 # The folders that are guard-run's own, as a whole.
 OWNED = $(DATADIR)/guard-run $(DOCDIR)
 
@@ -31,7 +34,7 @@ BUILT ?= bin
 
 # Under sudo, what its user has built is installed: root may have no tool chain, and must not own what the build leaves.
 install: $(if $(SUDO_USER),$(BUILT)/guard-run,build)
-	install -d $(addprefix $(DESTDIR),$(sort $(dir $(INSTALLED))) $(DATADIR)/guard-run/schema $(DOCDIR)/examples)
+	install -d $(addprefix $(DESTDIR),$(sort $(dir $(INSTALLED))) $(DATADIR)/guard-run/schema $(DATADIR)/guard-run/policies $(DOCDIR)/examples)
 	install -m 755 $(PROGRAMS:%=$(BUILT)/%) $(DESTDIR)$(BINDIR)
 	for runtime in $(RUNTIMES); do \
 		ln -sf guard-runtime $(DESTDIR)$(BINDIR)/guard-runtime-$$runtime && \
@@ -48,6 +51,7 @@ install: $(if $(SUDO_USER),$(BUILT)/guard-run,build)
 	$(BUILT)/guard-run completion fish >$(DESTDIR)$(FISHDIR)/guard-run.fish && \
 	sed 's|/usr/bin/|$(BINDIR)/|' hooks/guard-run.json >$(DESTDIR)$(HOOKSDIR)/guard-run.json
 	install -m 644 schema/*.json $(DESTDIR)$(DATADIR)/guard-run/schema
+	install -m 644 $(POLICIES) $(DESTDIR)$(DATADIR)/guard-run/policies
 	install -m 644 README.md SECURITY.md CHANGELOG.md LICENSE-* $(DESTDIR)$(DOCDIR)
 	cd examples && find . -type f ! -name '*.expected' ! -name '*.resolved.json' -exec install -D -m 644 {} $(abspath $(DESTDIR)/)$(DOCDIR)/examples/{} \;
 

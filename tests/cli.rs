@@ -1,7 +1,7 @@
 //! What the command line says and answers without root: usage, `check` and `explain`.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     process::{Command, Stdio},
 };
 
@@ -221,12 +221,14 @@ fn what_can_not_be_written_to_standard_output_is_said_in_one_line() {
     let run = Run::new(policy(), ["true"]);
     let policy = run.policy();
     let policy = policy.to_str().unwrap();
-    let table: [&[&str]; 8] = [
+    let table: [&[&str]; 10] = [
         &["--help"],
         &["--version"],
         &["check", "--help"],
         &["check", policy],
         &["explain", policy, "connect", "tcp", "10.0.0.2:80"],
+        &["policies"],
+        &["init", "-"],
         &["selftest", "--list"],
         &["completion", "bash"],
         &["doctor"],
@@ -336,4 +338,24 @@ fn globs_take_little_time_and_memory_whatever_they_are() {
         let said = "it would take more than 4096 states to tell these names apart";
         assert!(good || output.stderr.contains(said) && output.stderr.lines().count() == 1, "{output:?}");
     }
+}
+
+#[test]
+fn init_writes_policies_that_are_valid_and_replaces_nothing() {
+    for purpose in ["curl", "tests", "agent"] {
+        let (code, text, said) = guard(&["init", "--for", purpose, "-"]);
+        assert_eq!((code, said.as_str()), (Some(0), ""), "{purpose}");
+        let policy: Value = serde_json::from_str(&text).unwrap();
+        assert!(policy["$schema"].as_str().unwrap().starts_with('/') && policy["description"].is_string(), "{text}");
+        let _ = Run::new(text, ["true"]).subcommand("check", &[]).success();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.json");
+    let file = file.to_str().unwrap();
+    let (code, said, _) = guard(&["init", "--for", "tests", file]);
+    assert!(code == Some(0) && said.contains(file), "{said}");
+    let written = fs::read(file).unwrap();
+    let (code, _, said) = guard(&["init", file]);
+    assert!(code == Some(125) && said.contains("it is there already") && said.lines().count() == 1, "{said}");
+    assert_eq!(fs::read(file).unwrap(), written);
 }

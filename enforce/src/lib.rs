@@ -25,3 +25,4 @@ pub mod process;
 pub mod signals;
 pub mod sys;
 pub mod target;
+pub mod trusted;

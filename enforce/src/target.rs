@@ -25,6 +25,8 @@ use nix::{
     unistd::{UnlinkatFlags, geteuid, linkat, unlinkat},
 };
 
+use crate::ownership::is_ours;
+
 /// Logs and events are for their owner: they hold command lines.
 pub const PRIVATE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
@@ -94,7 +96,7 @@ impl Found {
             if links > MAX_LINKS {
                 return Err(Errno::ELOOP.into());
             }
-            if !is_trusted(what.st_uid) {
+            if !is_ours(what.st_uid) {
                 return Err(io::Error::new(
                     io::ErrorKind::PermissionDenied,
                     format!(
@@ -140,11 +142,6 @@ fn start(path: &Path) -> nix::Result<OwnedFd> {
 pub fn kind(file: &FileStat) -> SFlag {
     // Not flags, but numbers.
     SFlag::from_bits_truncate(file.st_mode & libc::S_IFMT)
-}
-
-/// Whether what this user owns can't be turned against this process.
-fn is_trusted(uid: u32) -> bool {
-    uid == 0 || uid == geteuid().as_raw()
 }
 
 /// Whether a link is one of procfs that stands for an open file, a folder or a program itself, and not for a path.
@@ -207,7 +204,7 @@ impl Target {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let opened = openat(&self.folder, self.name.as_os_str(), flags, PRIVATE)?;
         let folder = fstat(&self.folder)?;
-        let others_make_names = !is_trusted(folder.st_uid) || folder.st_mode & 0o022 != 0;
+        let others_make_names = !is_ours(folder.st_uid) || folder.st_mode & 0o022 != 0;
         if others_make_names && fstat(&opened)?.st_nlink > 1 {
             return Err(io::Error::new(
                 io::ErrorKind::PermissionDenied,

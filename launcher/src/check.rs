@@ -1,14 +1,16 @@
 //! `guard-run check`: validates a policy and prints what it means.
 
-use std::path::Path;
+use std::ffi::OsStr;
 
 use anyhow::Context as _;
 use serde::Serialize;
 
 use common::net::{Address, Op, Protocol, Request};
 use enforce::{exit, machine::ThisMachine};
-use policy::{self, Action, Document, Policy, compile::Tables};
+use policy::{self, Action, Policy, compile::Tables};
 use report::text::pretty_json;
+
+use crate::chosen::{Chosen, choose};
 
 /// A policy with all names resolved, and what follows from it.
 #[derive(Serialize)]
@@ -29,9 +31,11 @@ struct Meaning<'a> {
 /// # Errors
 ///
 /// When it isn't valid.
-pub fn check(path: &Path) -> anyhow::Result<u8> {
-    let policy = Document::read(path)?.resolve(&ThisMachine)?;
-    let tables = Tables::compile(&policy).with_context(|| path.display().to_string())?;
+pub fn check(word: &OsStr) -> anyhow::Result<u8> {
+    let Chosen { policy, document, .. } = choose(Some(word))?;
+    let policy = policy.resolve(&document, &ThisMachine)?;
+    let path = document.path().display();
+    let tables = Tables::compile(&policy).with_context(|| path.to_string())?;
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
     let notes = broadcast(&policy, &tables).into_iter().collect();
     let meaning = Meaning { policy: &policy, hooks, unrestricted: tables.unrestricted(), notes };

@@ -22,8 +22,10 @@ use enforce::{
 use crate::{
     check,
     child::ChildError,
+    chosen,
     command::CommandError,
     doctor, explain, gc,
+    init::{self, Purpose},
     logs::Age,
     run::{self, Options},
     selftest,
@@ -40,7 +42,7 @@ use crate::{
     version,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    override_usage = "guard-run --policy FILE [OPTIONS] -- COMMAND [ARGUMENT]...\n       guard-run <SUBCOMMAND>",
+    override_usage = "guard-run [--policy FILE|NAME] [OPTIONS] -- COMMAND [ARGUMENT]...\n       guard-run <SUBCOMMAND>",
     after_help = "Exit status: the command's own; 128+N if signal N ended it; 125 if guard-run itself failed; 126 if the \
                   command can't be executed; 127 if it wasn't found."
 )]
@@ -61,9 +63,10 @@ struct RunOnly {
 #[derive(Args, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct RunArgs {
-    /// The policy to enforce
-    #[arg(short, long, value_name = "FILE")]
-    policy: PathBuf,
+    /// The policy to enforce: a file, or a name that `guard-run policies` lists [default: $GUARD_RUN_POLICY, or
+    /// ~/.config/guard-run/policy.json, or /etc/guard-run/default-policy.json]
+    #[arg(short, long, value_name = "FILE|NAME", value_parser = word(), value_hint = ValueHint::FilePath)]
+    policy: Option<OsString>,
     /// Write the log to FILE ("-": standard error) [default: a new file in /var/log/guard-run, for
     /// ordinary users in ~/.local/state/guard-run]
     #[arg(long, value_name = "FILE", value_parser = path())]
@@ -105,15 +108,28 @@ struct RunArgs {
 enum Sub {
     /// Validate a policy and print what it means. Needs no root
     Check {
-        /// The policy file
-        policy: PathBuf,
+        /// The policy: a file, or a name
+        #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]
+        policy: OsString,
     },
     /// Say what a policy decides on a request, and by which rule. Needs no root
     Explain {
-        /// The policy file
-        policy: PathBuf,
+        /// The policy: a file, or a name
+        #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]
+        policy: OsString,
         #[command(subcommand)]
         request: explain::Request,
+    },
+    /// List the policies that are known by a name. Needs no root
+    Policies,
+    /// Write a policy to start from. Needs no root
+    Init {
+        /// What it is to be for
+        #[arg(long = "for", value_name = "PURPOSE", value_enum, default_value_t)]
+        purpose: Purpose,
+        /// Where to ("-": standard output) [default: the file for commands without a policy, ~/.config/guard-run/policy.json]
+        #[arg(value_parser = path())]
+        file: Option<PathBuf>,
     },
     /// Find out whether guard-run can work on this machine, and what is missing
     Doctor,
@@ -181,6 +197,14 @@ fn act(sub: Sub) -> anyhow::Result<u8> {
             privilege::give_up()?;
             explain::explain(&policy, &request)
         }
+        Sub::Policies => {
+            privilege::give_up()?;
+            chosen::policies()
+        }
+        Sub::Init { purpose, file } => {
+            privilege::renounce()?;
+            init::init(purpose, file.as_deref())
+        }
         Sub::Completion { shell } => {
             privilege::give_up()?;
             completion(shell)
@@ -198,6 +222,11 @@ fn completion(shell: Shell) -> anyhow::Result<u8> {
 /// Any path, also an empty one: that it can't be used is said in one line then, as for any other path.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// Any word, also an empty one, likewise.
+fn word() -> impl TypedValueParser<Value = OsString> {
+    OsStringValueParser::new()
 }
 
 /// The exit status that an error calls for.

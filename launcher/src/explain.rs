@@ -1,7 +1,7 @@
 //! `guard-run explain`: what a policy decides on a request, and by which rule, through the same tables and the same
 //! `decide()` as in the kernel.
 
-use std::{net::SocketAddr, path::Path};
+use std::{ffi::OsStr, net::SocketAddr, path::Path};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -14,11 +14,13 @@ use common::{
 };
 use enforce::{exit, machine::ThisMachine};
 use policy::{
-    DeviceAccess, DeviceNode, Document, Family, Machine as _, Mode, SocketProtocol, SocketType, canonical_name,
-    compile::Tables, parse_sockopt, shared_space,
+    DeviceAccess, DeviceNode, Family, Machine as _, Mode, SocketProtocol, SocketType, canonical_name, compile::Tables,
+    parse_sockopt, shared_space,
 };
 use report::{Cause, text::OneLine};
 use serde::de::DeserializeOwned;
+
+use crate::chosen::{Chosen, choose};
 
 /// A request to be judged.
 #[derive(Clone, Debug, Subcommand)]
@@ -130,9 +132,10 @@ pub enum SockoptAccess {
 /// # Errors
 ///
 /// When the policy or the request isn't valid.
-pub fn explain(path: &Path, request: &Request) -> anyhow::Result<u8> {
-    let policy = Document::read(path)?.resolve(&ThisMachine)?;
-    let tables = Tables::compile(&policy).with_context(|| path.display().to_string())?;
+pub fn explain(word: &OsStr, request: &Request) -> anyhow::Result<u8> {
+    let Chosen { policy, document, .. } = choose(Some(word))?;
+    let policy = policy.resolve(&document, &ThisMachine)?;
+    let tables = Tables::compile(&policy).with_context(|| document.path().display().to_string())?;
     let (section, what, decision) = judge(&tables, request)?;
     let Some(Decision { allow, rule }) = decision else {
         println!("{}: allowed, since the policy has no section \"{section}\"", OneLine(what));

@@ -8,6 +8,7 @@
 
 pub mod check;
 pub mod child;
+pub mod chosen;
 pub mod cli;
 pub mod command;
 pub mod destination;
@@ -16,6 +17,7 @@ pub mod explain;
 pub mod gc;
 pub mod harden;
 pub mod inherited;
+pub mod init;
 pub mod left;
 pub mod logs;
 pub mod run;

@@ -29,13 +29,14 @@ use nix::{
     sys::{prctl, utsname::uname},
     unistd::{getegid, geteuid},
 };
-use policy::{Document, Mode, Record, compile::Tables};
+use policy::{Mode, Record, compile::Tables};
 use report::{
     CommandMeasures, CommandRun, Enforced, Event, Exit, HookCounts, InForce, Log, PolicySource, SCHEMA, User, Verdict,
 };
 
 use crate::{
     child::Held,
+    chosen::{Chosen, choose},
     command::Command,
     destination::Destination,
     harden::Hardening,
@@ -50,8 +51,8 @@ const SETTLING: Duration = Duration::from_millis(200);
 /// What to run, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The policy file.
-    pub policy: PathBuf,
+    /// The policy: its file or its name; `None` is the one for commands without.
+    pub policy: Option<OsString>,
     /// The command with its arguments.
     pub command: Vec<OsString>,
     /// Where the log goes; `-` is standard error.
@@ -84,13 +85,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     // Nobody of the same user may look into this process, or trace it.
     prctl::set_dumpable(false).context("prctl")?;
     // Nothing has been created before the policy and the command are known to be good.
-    let document = Document::read(&options.policy)?;
-    let mut policy = document.parse()?;
+    let Chosen { mut policy, document, was_found } = choose(options.policy.as_deref())?;
     if options.flows {
         policy.record = Record::Flows;
     }
     let policy = policy.resolve(&document, &ThisMachine)?;
-    let tables = Tables::compile(&policy).with_context(|| options.policy.display().to_string())?;
+    let tables = Tables::compile(&policy).with_context(|| document.path().display().to_string())?;
     privilege::require()?;
     let command = Command::find(&options.command, options.user.clone())?;
     anyhow::ensure!(
@@ -164,7 +164,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         report.flows = journal.flows(records).context("reading the flows")?;
         report.events = finish(journal, records, options.events.as_deref())?;
     }
-    let status = conclude(options, &mut log, &report)?;
+    let status = conclude(options, &mut log, &report, was_found)?;
     // Last, since the kernel has more to do after it than before.
     if let Err(error) = attached.leaf.remove() {
         tell(&format!("can't remove the cgroup: {:#}; `guard-run gc` will try again", anyhow::Error::from(error)));
@@ -246,11 +246,13 @@ fn settle(flows: &Flows) -> anyhow::Result<()> {
 }
 
 /// Writes the log, says what is to be said, and finds the exit status.
-fn conclude(options: &Options, log: &mut Destination, report: &Log<CommandRun>) -> anyhow::Result<u8> {
-    if let Err(error) = log.write(report) {
+fn conclude(options: &Options, log: &mut Destination, report: &Log<CommandRun>, was_found: bool) -> anyhow::Result<u8> {
+    let written = log.write(report);
+    let policy = if was_found { format!("; policy: {}", report.policy.path.display()) } else { String::new() };
+    if let Err(error) = written {
         write_elsewhere(log, &error, report)?;
         if let Some(summary) = report.summary().filter(|_| options.verbosity >= 0) {
-            tell(&summary);
+            tell(&format!("{summary}{policy}"));
         }
         return Ok(exit::FAILURE);
     }
@@ -265,8 +267,8 @@ fn conclude(options: &Options, log: &mut Destination, report: &Log<CommandRun>) 
         ));
     }
     match report.summary() {
-        Some(summary) if options.verbosity >= 0 => tell(&format!("{summary}; log: {log}")),
-        None if options.verbosity > 0 => tell(&format!("nothing was denied; log: {log}")),
+        Some(summary) if options.verbosity >= 0 => tell(&format!("{summary}{policy}; log: {log}")),
+        None if options.verbosity > 0 => tell(&format!("nothing was denied{policy}; log: {log}")),
         _ => {}
     }
     if let Some(lost) = report.flows_lost.filter(|lost| *lost > 0 && options.verbosity >= 0) {

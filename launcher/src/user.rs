@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    path::PathBuf,
     process::Command,
     str::FromStr,
 };
@@ -127,6 +128,14 @@ pub fn local_name(uid: Uid) -> Option<String> {
     let text = std::fs::read_to_string("/etc/passwd").ok()?;
     let mut entries = text.lines().map(|line| Entry(line.to_owned()));
     entries.find(|entry| entry.uid() == Ok(uid.as_raw())).map(|entry| entry.field(0).to_owned())
+}
+
+/// The home of a user in /etc/passwd.
+#[must_use]
+pub fn local_home(uid: u32) -> Option<PathBuf> {
+    let text = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut entries = text.lines().map(|line| Entry(line.to_owned()));
+    entries.find(|entry| entry.uid() == Ok(uid)).map(|entry| entry.field(5).into())
 }
 
 /// The users of /etc/passwd: their numbers, by their names.

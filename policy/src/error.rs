@@ -146,7 +146,8 @@ fn improved(message: &str) -> Option<String> {
 const LONGEST: usize = 128;
 
 /// `; did you mean "…"?` if one of the known words is much like what was found, else nothing.
-pub(super) fn did_you_mean(found: &str, known: &[&str]) -> String {
+#[must_use]
+pub fn did_you_mean(found: &str, known: &[&str]) -> String {
     if found.len() > LONGEST {
         return String::new();
     }

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 pub use device::{Access as DeviceAccess, DeviceRule, Node as DeviceNode, letters as access_letters};
 pub use document::Document;
-pub use error::PolicyError;
+pub use error::{PolicyError, did_you_mean};
 pub use glob::{Glob, Token};
 pub use host::{Host, Prefix, display_address, shared_space};
 pub use net::{NetRule, Op, Protocol};
@@ -51,6 +51,9 @@ pub struct Policy {
     #[allow(dead_code)]
     schema: String,
     version: Version,
+    /// What it is for, in a few words, for people.
+    #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
     /// Whether denials are enforced or only recorded.
     #[serde(default)]
     pub mode: Mode,

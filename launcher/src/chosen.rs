@@ -1,0 +1,214 @@
+//! Which policy a command runs under: a file, one that is known by a name, or the one that is there for commands without any.
+//!
+//! Whose configuration it is, is a matter of whose rights guard-run acts with, not of who has set the environment. Root's is in root's
+//! home, whatever HOME says: sudo may hand on its caller's. An ordinary user's is where HOME or XDG_CONFIG_HOME say, also where
+//! guard-run's file has capabilities: none is in effect while files are opened, so a user names nothing there that couldn't be named by
+//! `--policy`, too. The working folder is never looked at: it may be somebody else's.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::user::local_home;
+use enforce::{
+    exit, privilege,
+    trusted::{self, TrustError},
+};
+use policy::{Document, Policy, PolicyError, did_you_mean};
+use report::text::OneLine;
+
+/// The variable that names the policy of commands without one, by its absolute path or its name.
+pub const VARIABLE: &str = "GUARD_RUN_POLICY";
+
+/// The file in a user's folder for commands without a policy.
+const DEFAULT: &str = "policy.json";
+
+/// The file for commands without a policy whose user has none. It is the one for containers, too.
+const SYSTEM_DEFAULT: &str = "/etc/guard-run/default-policy.json";
+
+/// The folders of policies that are known by name, but for the user's own: the administrator's, and the installed examples.
+const FOLDERS: [&str; 3] =
+    ["/etc/guard-run/policies", "/usr/local/share/guard-run/policies", "/usr/share/guard-run/policies"];
+
+/// What files must be called that are known by a name.
+const EXTENSION: &str = "json";
+
+/// A policy to run a command under.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The policy.
+    pub policy: Policy,
+    /// Its file.
+    pub document: Document,
+    /// Whether the file was found by guard-run, and not named on the command line.
+    pub was_found: bool,
+}
+
+/// Why there is no policy.
+#[derive(Debug, thiserror::Error)]
+pub enum ChoiceError {
+    /// Nobody has named one, and none is there for such commands.
+    #[error(
+        "no policy: name one (--policy FILE, or --policy NAME: `guard-run policies` lists them), or have one written for commands \
+         without: guard-run init{}",
+        .0.as_ref().map(|path| format!(" (to {})", path.display())).unwrap_or_default()
+    )]
+    None(Option<PathBuf>),
+    /// None is known by that name.
+    #[error("no policy is named \"{name}\"{hint}{}; looked in {}", file_hint(.name, .is_file), looked_in())]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Which one may have been meant.
+        hint: String,
+        /// Whether a file in the working folder has that name.
+        is_file: bool,
+    },
+    /// The variable says where, but not whose working folder is meant.
+    #[error("{VARIABLE}={}: write an absolute path, or a policy's name", .0.display())]
+    Relative(PathBuf),
+    /// Somebody else could have written it.
+    #[error(transparent)]
+    Untrusted(#[from] TrustError),
+    /// It isn't valid.
+    #[error(transparent)]
+    Invalid(#[from] PolicyError),
+}
+
+fn file_hint(name: &str, is_file: &bool) -> String {
+    if *is_file { format!("; the file of that name here is ./{name}") } else { String::new() }
+}
+
+/// Finds the policy that is meant by a word on the command line, or by none.
+///
+/// # Errors
+///
+/// When there is none, it isn't valid, or others could have written one that nobody has named by its path.
+pub fn choose(word: Option<&OsStr>) -> Result<Chosen, ChoiceError> {
+    let path = match word.map(|word| (word, name_in(word))) {
+        Some((path, None)) => {
+            let document = Document::read(Path::new(path))?;
+            return Ok(Chosen { policy: document.parse()?, document, was_found: false });
+        }
+        Some((_, Some(name))) => by_name(name)?,
+        None => default()?,
+    };
+    let document = Document::of_file(&path, trusted::open(&path)?)?;
+    Ok(Chosen { policy: document.parse()?, document, was_found: true })
+}
+
+/// The name that a word is, if it is none of a file: it has neither a slash nor a dot.
+fn name_in(word: &OsStr) -> Option<&str> {
+    word.to_str().filter(|word| !word.is_empty() && !word.contains(['/', '.']) && *word != "-")
+}
+
+/// Where the policy of that name is: the first file there is, also if it can't be used. Another one further on may allow more.
+fn by_name(name: &str) -> Result<PathBuf, ChoiceError> {
+    let mut files = folders().into_iter().map(|folder| folder.join(format!("{name}.{EXTENSION}")));
+    files.find(|path| is_there(path)).ok_or_else(|| {
+        let known = known();
+        let known: Vec<&str> = known.keys().map(String::as_str).collect();
+        ChoiceError::Unknown {
+            name: name.to_owned(),
+            hint: did_you_mean(name, &known),
+            is_file: Path::new(name).exists(),
+        }
+    })
+}
+
+/// Where the policy is for commands without.
+fn default() -> Result<PathBuf, ChoiceError> {
+    if let Some(word) = env::var_os(VARIABLE).filter(|word| !word.is_empty()) {
+        return match name_in(&word) {
+            Some(name) => by_name(name),
+            None if Path::new(&word).is_absolute() => Ok(word.into()),
+            None => Err(ChoiceError::Relative(word.into())),
+        };
+    }
+    let users = user_default();
+    let files = users.clone().into_iter().chain([SYSTEM_DEFAULT.into()]);
+    files.into_iter().find(|path| is_there(path)).ok_or(ChoiceError::None(users))
+}
+
+/// Whether something is at a path, or it can't be said.
+fn is_there(path: &Path) -> bool {
+    let absent = |error: io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    !path.symlink_metadata().is_err_and(absent)
+}
+
+/// The user's file for commands without a policy, be it there or not. `None` where the user has no home.
+#[must_use]
+pub fn user_default() -> Option<PathBuf> {
+    Some(user_folder()?.join(DEFAULT))
+}
+
+/// The user's folder for guard-run.
+fn user_folder() -> Option<PathBuf> {
+    let absolute = |path: PathBuf| Some(path).filter(|path| path.is_absolute());
+    let variable = |name| absolute(env::var_os(name)?.into());
+    let configuration = if privilege::is_root() {
+        local_home(0).and_then(absolute).unwrap_or_else(|| "/root".into()).join(".config")
+    } else {
+        variable("XDG_CONFIG_HOME").or_else(|| Some(variable("HOME")?.join(".config")))?
+    };
+    Some(configuration.join("guard-run"))
+}
+
+/// Where policies are looked for by their names, in this order.
+fn folders() -> Vec<PathBuf> {
+    user_folder().into_iter().chain(FOLDERS.map(PathBuf::from)).collect()
+}
+
+fn looked_in() -> String {
+    folders().iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// All policies that are known by name, and their files.
+fn known() -> BTreeMap<String, PathBuf> {
+    let mut known = BTreeMap::new();
+    for folder in folders() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let name = path.file_stem().and_then(name_in).filter(|_| path.extension() == Some(EXTENSION.as_ref()));
+            if let Some(name) = name {
+                known.entry(name.to_owned()).or_insert(path);
+            }
+        }
+    }
+    known
+}
+
+/// Prints the policies that are known by name, what they are for, and which one commands have that run without.
+///
+/// # Errors
+///
+/// Never.
+pub fn policies() -> anyhow::Result<u8> {
+    let known = known();
+    let width = known.keys().map(|name| name.chars().count()).max().unwrap_or(0).max(4);
+    for (name, path) in &known {
+        let read = || -> Result<Policy, ChoiceError> { Ok(Document::of_file(path, trusted::open(path)?)?.parse()?) };
+        let (what, whence) = match read() {
+            Ok(policy) => {
+                (policy.description.unwrap_or_else(|| "no description".to_owned()), format!(" ({})", path.display()))
+            }
+            Err(error) => (format!("can't be used: {:#}", anyhow::Error::from(error)), String::new()),
+        };
+        let name = OneLine(name).to_string();
+        println!("{name:width$}  {}{}", OneLine(what), OneLine(whence));
+    }
+    if known.is_empty() {
+        println!("No policy is known by a name; looked in {}.", OneLine(looked_in()));
+    }
+    let without = match default() {
+        Ok(path) => path.display().to_string(),
+        Err(ChoiceError::None(_)) => "none; `guard-run init` writes one".to_owned(),
+        Err(error) => format!("{:#}", anyhow::Error::from(error)),
+    };
+    println!("Without --policy: {}", OneLine(without));
+    Ok(exit::OK)
+}
