@@ -1,7 +1,9 @@
 //! What the command line says and answers without root: usage, `check` and `explain`.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
+    os::unix::fs::symlink,
     process::{Command, Stdio},
 };
 
@@ -243,6 +245,7 @@ fn what_can_not_be_written_to_standard_output_is_said_in_one_line() {
     }
 }
 
+/// Whatever stands in a policy or on the command line, one line of less than 1,000 bytes says what is the matter.
 #[test]
 fn what_is_said_is_short_and_harmless() {
     let long = "k".repeat(10_000_000);
@@ -313,6 +316,83 @@ fn common_mistakes_in_policies_are_told_with_what_to_write() {
     }
 }
 
+#[test]
+fn addresses_of_requests_are_told_with_what_to_write() {
+    let run = Run::new(policy(), ["true"]);
+    for (address, instead) in [
+        ("localhost:80", "write 127.0.0.1:80 or [::1]:80"),
+        ("::1:80", "in brackets, and the port behind them: [::1:80]:443, or [::1]:80"),
+        ("fe80::1", "[fe80::1]:443"),
+        ("1:2:3:4:5:6:7:8:80", "[1:2:3:4:5:6:7:8]:80"),
+        ("10.0.0.1", "such as 10.0.0.1:443"),
+        ("10.0.0.1:http", "\"http\" is no port"),
+        ("[::1]:99999", "\"99999\" is no port"),
+        ("example.org:443", "getent ahosts example.org"),
+    ] {
+        let output = run.subcommand("explain", &["connect", "tcp", address]).exits(125);
+        assert!(output.stderr.contains(instead), "{address}: {output:?}");
+    }
+}
+
+/// A socket is known by its real path, so a rule on another one would never match.
+#[test]
+fn paths_of_sockets_that_lead_through_links_are_refused_and_resolved_in_requests() {
+    let policy = |path: &OsStr| {
+        let rules = json!([{"action": "allow", "paths": [path.to_str().unwrap()]}]);
+        json!({"version": 1, "unix": {"default": "deny", "rules": rules}, "process": {"allow": ["delegation"]}})
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().canonicalize().unwrap();
+    fs::create_dir(folder.join("run")).unwrap();
+    symlink("run", folder.join("var")).unwrap();
+    let (real, linked) = (folder.join("run/docker.sock"), folder.join("var/docker.sock"));
+    let refused = Run::new(policy(linked.as_os_str()), ["true"]);
+    for output in [refused.subcommand("check", &[]), refused.subcommand("explain", &["unix", "connect", "/x"])] {
+        let output = output.exits(125);
+        let instead = format!("/unix/rules/0/paths/0: \"{}\" leads through a symbolic link", linked.display());
+        assert!(output.stderr.contains(&instead), "{output:?}");
+        assert!(output.stderr.contains(&format!("write \"{}\"", real.display())), "{output:?}");
+    }
+    let run = Run::new(policy(real.as_os_str()), ["true"]);
+    let _ = run.subcommand("check", &[]).success();
+    for path in [&real, &linked] {
+        let output = run.subcommand("explain", &["unix", "connect", path.to_str().unwrap()]).success();
+        assert!(
+            output.stdout.contains("run/docker.sock") && output.stdout.contains("allowed by /unix/rules/0"),
+            "{output:?}"
+        );
+    }
+}
+
+/// What rules allow may be refused by what keeps the command inside.
+#[test]
+fn explain_knows_what_keeps_a_command_inside() {
+    let unix = json!({"version": 1, "sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw"}]}});
+    let mut capable = unix.clone();
+    capable["process"] = json!({"capabilities": ["CAP_MKNOD", "CAP_NET_RAW"], "allow": ["abstract-sockets"]});
+    let mut audit = unix.clone();
+    audit["mode"] = json!("audit");
+    let cgroup_only = support::cgroup_only(&unix);
+    for (request, status, words) in [
+        (&["device", "c", "1:3", "rm"][..], 1, "denied by /process: mknod(2) takes CAP_MKNOD"),
+        (&["device", "c", "1:3", "rw"], 0, "allowed"),
+        (&["socket", "inet", "raw", "icmp"], 1, "denied by /process: a raw socket takes CAP_NET_RAW"),
+        (&["socket", "inet", "dgram", "icmp"], 0, "allowed"),
+        (&["unix", "connect", "@agent"], 0, "only if the socket is of the command's own processes"),
+    ] {
+        let output = Run::new(&unix, ["true"]).subcommand("explain", request).exits(status);
+        assert!(output.stdout.contains(words) && output.stdout.lines().count() == 1, "{request:?}: {output:?}");
+        for policy in [&capable, &audit, &cgroup_only] {
+            let output = Run::new(policy, ["true"]).subcommand("explain", request).success();
+            assert!(
+                !output.stdout.contains("/process") && !output.stdout.contains("only if"),
+                "{request:?}: {output:?}"
+            );
+        }
+    }
+}
+
+/// Many names with wildcards are no burden, or refused before they are one.
 #[test]
 fn globs_take_little_time_and_memory_whatever_they_are() {
     let sysctls = |rules: Vec<Vec<String>>| {

@@ -10,7 +10,11 @@ use enforce::{exit, machine::ThisMachine};
 use policy::{self, Action, Policy, compile::Tables};
 use report::text::pretty_json;
 
-use crate::chosen::{Chosen, choose};
+use crate::{
+    chosen::{Chosen, choose},
+    linked,
+};
+use enforce::{load::missing_here, outlet::tell};
 
 /// A policy with all names resolved, and what follows from it.
 #[derive(Serialize)]
@@ -36,10 +40,15 @@ pub fn check(word: &OsStr) -> anyhow::Result<u8> {
     let policy = policy.resolve(&document, &ThisMachine)?;
     let path = document.path().display();
     let tables = Tables::compile(&policy).with_context(|| path.to_string())?;
+    linked::check(&policy).with_context(|| path.to_string())?;
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
     let notes = broadcast(&policy, &tables).into_iter().collect();
     let meaning = Meaning { policy: &policy, hooks, unrestricted: tables.unrestricted(), notes };
     println!("{}", String::from_utf8(pretty_json(&meaning)?)?);
+    // Beside the policy's meaning, which is the same on all machines.
+    if let Some(missing) = missing_here(&tables) {
+        tell(&format!("note: this machine can't enforce it: {missing}"));
+    }
     Ok(exit::OK)
 }
 

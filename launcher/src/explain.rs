@@ -1,7 +1,11 @@
 //! `guard-run explain`: what a policy decides on a request, and by which rule, through the same tables and the same
 //! `decide()` as in the kernel.
 
-use std::{ffi::OsStr, net::SocketAddr, path::Path};
+use std::{
+    ffi::OsStr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::Path,
+};
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
@@ -20,7 +24,11 @@ use policy::{
 use report::{Cause, text::OneLine};
 use serde::de::DeserializeOwned;
 
-use crate::chosen::{Chosen, choose};
+use crate::{
+    chosen::{Chosen, choose},
+    hindrance::{Hindrance, hindrance},
+    linked,
+};
 
 /// A request to be judged.
 #[derive(Clone, Debug, Subcommand)]
@@ -82,6 +90,7 @@ pub struct Peer {
     /// By which protocol
     protocol: Protocol,
     /// The peer's address and port; for bind, the socket's own
+    #[arg(value_name = "ADDRESS:PORT", value_parser = address_and_port)]
     address: SocketAddr,
     /// The peer is a socket that a process of the same sandbox has made
     #[arg(long)]
@@ -135,17 +144,74 @@ pub enum SockoptAccess {
 pub fn explain(word: &OsStr, request: &Request) -> anyhow::Result<u8> {
     let Chosen { policy, document, .. } = choose(Some(word))?;
     let policy = policy.resolve(&document, &ThisMachine)?;
-    let tables = Tables::compile(&policy).with_context(|| document.path().display().to_string())?;
-    let (section, what, decision) = judge(&tables, request)?;
-    let Some(Decision { allow, rule }) = decision else {
-        println!("{}: allowed, since the policy has no section \"{section}\"", OneLine(what));
-        return Ok(exit::OK);
+    let path = document.path().display();
+    let tables = Tables::compile(&policy).with_context(|| path.to_string())?;
+    linked::check(&policy).with_context(|| path.to_string())?;
+    let (request, leads_to) = request.really();
+    let (section, what, decision) = judge(&tables, &request)?;
+    let what = OneLine(what + &leads_to);
+    let by_rules = match decision {
+        None => format!("allowed, since the policy has no section \"{section}\""),
+        Some(Decision { allow, rule }) => {
+            let verdict = if allow { "allowed" } else { "denied" };
+            let audit = if policy.mode == Mode::Audit && !allow { " (audit mode: only recorded)" } else { "" };
+            format!("{verdict} by {}{audit}", Cause::new(section, rule).rule)
+        }
     };
-    let verdict = if allow { "allowed" } else { "denied" };
-    let cause = Cause::new(section, rule).rule;
-    let audit = if policy.mode == Mode::Audit && !allow { " (audit mode: only recorded)" } else { "" };
-    println!("{}: {verdict} by {cause}{audit}", OneLine(what));
-    Ok(if allow { exit::OK } else { exit::NO })
+    let allowed = decision.is_none_or(|decision| decision.allow);
+    // What keeps the command inside refuses, too.
+    match hindrance(&policy, &request)?.filter(|_| allowed) {
+        Some(Hindrance::Refused(why)) => {
+            println!("{what}: denied by /process: {why} (by its rules: {by_rules})");
+            return Ok(exit::NO);
+        }
+        Some(Hindrance::Partly(why)) => println!("{what}: {by_rules}, but {why}"),
+        None => println!("{what}: {by_rules}"),
+    }
+    Ok(if allowed { exit::OK } else { exit::NO })
+}
+
+impl Request {
+    /// The request that the kernel would make of it on this machine, and what to say about that: a Unix socket is known by the path that
+    /// links lead to.
+    fn really(&self) -> (Self, String) {
+        if let Self::Unix { operation, peer } = self
+            && peer.starts_with('/')
+            && let Some(real) = linked::real(Path::new(peer)).to_str().filter(|real| real != peer)
+        {
+            let operation = *operation;
+            return (Self::Unix { operation, peer: real.to_owned() }, format!(" (by {peer})"));
+        }
+        (self.clone(), String::new())
+    }
+}
+
+/// Parses an address with a port.
+fn address_and_port(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        let example = if text.parse::<IpAddr>().is_ok() { text } else { "10.0.0.1" };
+        return Err(format!("write an address and a port, such as {example}:443"));
+    };
+    if let Ok(address) = text.parse::<Ipv6Addr>() {
+        let other = host.parse::<Ipv6Addr>().map(|host| format!(", or [{host}]:{port}")).unwrap_or_default();
+        return Err(format!("put an IPv6 address in brackets, and the port behind them: [{address}]:443{other}"));
+    }
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if bare.parse::<IpAddr>().is_ok() && port.parse::<u16>().is_err() {
+        return Err(format!("\"{port}\" is no port; write a number from 0 to 65535"));
+    }
+    if let Ok(address) = host.parse::<Ipv6Addr>() {
+        return Err(format!("put an IPv6 address in brackets: [{address}]:{port}"));
+    }
+    if host.eq_ignore_ascii_case("localhost") {
+        return Err(format!("rules are on addresses; write 127.0.0.1:{port} or [::1]:{port}"));
+    }
+    Err(format!(
+        "\"{bare}\" is no address; rules are on addresses, so write the one that is meant (getent ahosts {bare})"
+    ))
 }
 
 /// Judges a request: by which section, what it is in a few words, and the decision if there is that section.
@@ -250,7 +316,11 @@ fn parse_socket(text: &str) -> anyhow::Result<(unix::Kind, unix::Name)> {
 }
 
 /// A device request from its words: `PATH ACCESS` or `TYPE MAJOR:MINOR ACCESS`.
-fn parse_device(words: &[String]) -> anyhow::Result<(device::Request, String)> {
+///
+/// # Errors
+///
+/// When they name none.
+pub(crate) fn parse_device(words: &[String]) -> anyhow::Result<(device::Request, String)> {
     let (kind, major, minor, access) = match words {
         [path, access] => {
             let node = ThisMachine.device(Path::new(path)).map_err(anyhow::Error::msg);

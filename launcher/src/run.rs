@@ -41,6 +41,7 @@ use crate::{
     destination::Destination,
     harden::Hardening,
     inherited::inherited,
+    linked,
     supervise::{Wait, supervise},
     user::{Identity, local_name},
 };
@@ -91,6 +92,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     }
     let policy = policy.resolve(&document, &ThisMachine)?;
     let tables = Tables::compile(&policy).with_context(|| document.path().display().to_string())?;
+    linked::check(&policy).with_context(|| document.path().display().to_string())?;
     privilege::require()?;
     let command = Command::find(&options.command, options.user.clone())?;
     anyhow::ensure!(

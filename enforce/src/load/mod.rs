@@ -115,16 +115,6 @@ pub enum LoadError {
         /// What is in the way.
         why: String,
     },
-    /// A rule names a path that no socket has.
-    #[error("{place}: \"{path}\" leads through a symbolic link, so no socket is known by it; write \"{real}\"")]
-    NotReal {
-        /// JSON pointer.
-        place: String,
-        /// The path in the rule.
-        path: String,
-        /// The path that it leads to.
-        real: String,
-    },
     /// Neither of two ways to enforce something is to be had.
     #[error("{first}; nor can it be done in another way: {second}")]
     Neither {
@@ -199,6 +189,14 @@ impl LoadError {
 
 fn release() -> String {
     uname().map(|kernel| kernel.release().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What this machine lacks for rules that tell paths of Unix sockets apart, if it is known to without trying.
+#[must_use]
+pub fn missing_here(tables: &Tables) -> Option<String> {
+    let hook = tables.hooks().into_iter().find(|hook| lsm_function(*hook).is_some())?;
+    let why = inactive_lsm().filter(|_| tables.other_hooks().is_none())?;
+    Some(LoadError::no_lsm(hook, why).to_string())
 }
 
 /// The end of the verifier's log, where its reason stands: nothing where the program was not at fault, and there are only its figures.

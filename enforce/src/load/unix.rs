@@ -1,9 +1,6 @@
 //! What the programs need to know of the running kernel, those for Unix sockets above all, and whether it has what they need.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::fs;
 
 use common::{
     record::Hook,
@@ -16,7 +13,7 @@ use super::{
     hook::spec,
 };
 use crate::sys::plain::bytes_of;
-use policy::{Glob, compile::Tables};
+use policy::compile::Tables;
 
 /// The security modules that are active. That a program can be loaded and attached says nothing about it: without the BPF
 /// module, it is never called.
@@ -63,12 +60,6 @@ impl Facts {
         let functions = hooks.iter().filter_map(|hook| Some((*hook, lsm_function(*hook)?)));
         let functions: Vec<(Hook, &str)> = functions.collect();
         if !functions.is_empty() {
-            for (place, glob) in tables.unix.iter().flat_map(|unix| &unix.paths) {
-                if let Some(real) = really(glob) {
-                    let (place, path) = (place.clone(), glob.as_str().to_owned());
-                    return Err(LoadError::NotReal { place, path, real });
-                }
-            }
             let btf = Btf::of_kernel(&PEER_TYPES)?;
             facts.peer = Some(peer_layout(&btf)?);
             for (hook, name) in functions {
@@ -107,19 +98,6 @@ pub(super) fn inactive_lsm() -> Option<String> {
              mount -t securityfs securityfs /sys/kernel/security"
         )),
     }
-}
-
-/// What a rule would have to say instead, if the path in it leads through a symbolic link: sockets are known by their
-/// real paths, so it would never match. Only folders before the first wildcard can be looked at, and only those that are
-/// there.
-fn really(glob: &Glob) -> Option<String> {
-    let text = glob.as_str();
-    let wild = text.find(['*', '?']).unwrap_or(text.len());
-    let folder = Path::new(text.get(..=text[..wild].rfind('/')?)?);
-    let known = folder.ancestors().find_map(|known| Some((known, known.canonicalize().ok()?)));
-    let (known, real) = known.filter(|(known, real)| known != real)?;
-    let rest: PathBuf = Path::new(text).strip_prefix(known).ok()?.into();
-    Some(real.join(rest).display().to_string())
 }
 
 fn address_layout() -> Result<AddressLayout, BtfError> {

@@ -122,6 +122,21 @@ pub struct Hardening {
     folders: Vec<Handed>,
 }
 
+/// The sockets of services, and the folders with such sockets, that a command can't reach under a policy on this machine, as
+/// [`report::Hardening::covered`] has them. The command is this process's user's.
+///
+/// # Errors
+///
+/// When this process can't look.
+pub fn covered(policy: &Policy) -> anyhow::Result<Vec<String>> {
+    if policy.process.allows(Part::Delegation) {
+        return Ok(Vec::new());
+    }
+    let mounts = Mount::all()?;
+    let covers = delegation::find(&Doors::host(None, &mounts), policy.unix.as_ref()).map_err(HardenError::Look)?;
+    Ok(covers.found.iter().map(cover::Cover::name).collect())
+}
+
 impl Hardening {
     /// Finds out what is to be done for a policy on this machine, where this is mounted. The command gets this many
     /// descriptors beside the standard streams.
@@ -167,11 +182,11 @@ impl Hardening {
         } else {
             delegation::find(&Doors::host(user, &self.mounts), self.unix.as_ref()).map_err(HardenError::Look)?
         };
-        let helpers = if self.section.allows(Part::KernelHelpers) { Vec::new() } else { helper::places() };
-        let hidden = if self.judges_packets { packets::find().map_err(HardenError::Nodes)? } else { Hidden::default() };
         if covers.found.iter().any(|cover| !cover.is_folder()) && !Path::new(view::NO_FILE).exists() {
             return Err(HardenError::NoFile);
         }
+        let helpers = if self.section.allows(Part::KernelHelpers) { Vec::new() } else { helper::places() };
+        let hidden = if self.judges_packets { packets::find().map_err(HardenError::Nodes)? } else { Hidden::default() };
         let view = View::new(&self.section, &self.mounts, Pid::this(), covers);
         Ok(view.pinning(helpers).hiding(hidden).showing(Limits::find(&self.mounts, leaf)))
     }

@@ -29,8 +29,6 @@ pub struct UnixTables {
     /// Whether a verdict depends on which peer it is, and not on how its address is spelled alone: a path has many
     /// spellings, and a peer without a name none.
     pub needs_peer: bool,
-    /// The paths that rules name, each with its place in the policy, where a verdict depends on them.
-    pub paths: Vec<(String, Glob)>,
 }
 
 impl UnixTables {
@@ -45,17 +43,14 @@ impl UnixTables {
         // Whoever sees the peer can say which rule it was, too; whoever doesn't has no use for more than the verdict.
         let named = [Kind::PATH, Kind::ABSTRACT].map(|kind| (kind, !needs_peer && is_settled(section, kind)));
         let mut whole = [RuleSet::NONE; KINDS];
-        let (mut globs, mut paths) = (Globs::default(), Vec::new());
+        let mut globs = Globs::default();
         for (index, rule) in section.rules.iter().enumerate() {
             for (kind, settled) in named {
                 match reach(rule, kind) {
                     Reach::All => whole[kind.index()].insert(index),
                     Reach::Some if !settled => {
-                        for (number, glob) in rule.globs().filter(|(_, glob)| reach_of(glob, kind) == Reach::Some) {
+                        for glob in rule.globs().filter(|glob| reach_of(glob, kind) == Reach::Some) {
                             globs.add(index, glob);
-                            if kind == Kind::PATH {
-                                paths.push((format!("/unix/rules/{index}/paths/{number}"), glob.clone()));
-                            }
                         }
                     }
                     Reach::Some | Reach::None => {}
@@ -80,7 +75,7 @@ impl UnixTables {
             by_name,
             whole,
         };
-        Ok(Self { table, states: automaton.states, needs_peer, paths })
+        Ok(Self { table, states: automaton.states, needs_peer })
     }
 
     /// Whether anything can be denied.
@@ -129,7 +124,7 @@ enum Reach {
 fn reach(rule: &UnixRule, kind: Kind) -> Reach {
     match rule.paths {
         None => Reach::All,
-        Some(_) => rule.globs().map(|(_, glob)| reach_of(glob, kind)).max().unwrap_or(Reach::None),
+        Some(_) => rule.globs().map(|glob| reach_of(glob, kind)).max().unwrap_or(Reach::None),
     }
 }
 
@@ -160,10 +155,10 @@ impl UnixRule {
         self.paths.iter().flatten().any(|pattern| *pattern == SocketPattern::Unnamed)
     }
 
-    /// The names in this rule, each with its position in the list.
-    fn globs(&self) -> impl Iterator<Item = (usize, &Glob)> {
-        self.paths.iter().flatten().enumerate().filter_map(|(number, pattern)| match pattern {
-            SocketPattern::Named(glob) => Some((number, glob)),
+    /// The names in this rule.
+    fn globs(&self) -> impl Iterator<Item = &Glob> {
+        self.paths.iter().flatten().filter_map(|pattern| match pattern {
+            SocketPattern::Named(glob) => Some(glob),
             SocketPattern::Unnamed => None,
         })
     }
