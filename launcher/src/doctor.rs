@@ -25,7 +25,10 @@ use policy::{
 };
 use report::text::{OneLine, lines};
 
-use crate::{destination::Destination, harden::Hardening};
+use crate::{
+    destination::{Destination, log_folder},
+    harden::Hardening,
+};
 
 /// A policy that needs every program there is.
 const EVERYTHING: &str = r#"{
@@ -47,9 +50,12 @@ const NO_SCOPES: &str = r#"{"version": 1, "process": {"allow": ["signals", "abst
 
 /// What only some policies need, and what is good enough for the others.
 const MORE: [(&str, &str); 2] = [
-    ("Unix sockets, all alike, by address (otherwise by BPF LSM)", r#"{"version": 1, "unix": {"default": "deny"}}"#),
     (
-        "Unix sockets, path by path (only rules on paths need it)",
+        "rules on Unix sockets, all alike, by address (without it, by BPF LSM)",
+        r#"{"version": 1, "unix": {"default": "deny"}}"#,
+    ),
+    (
+        "rules on Unix sockets, path by path (BPF LSM; only policies with such rules need it)",
         r#"{"version": 1, "unix": {"default": "deny", "rules": [{"action": "allow", "paths": ["*/guard-run/doctor"]}]}}"#,
     ),
 ];
@@ -81,7 +87,8 @@ impl Findings {
     fn add<T, E: Into<anyhow::Error>>(&mut self, what: impl Into<String>, found: Result<T, E>) -> Option<T> {
         let (found, missing) = match found {
             Ok(found) => (Some(found), None),
-            Err(error) => (None, Some(format!("{:#}", error.into()))),
+            // The policy in question is one of the doctor's own.
+            Err(error) => (None, Some(format!("{:#}", error.into()).replacen("this policy needs ", "needs ", 1))),
         };
         self.0.push(Finding { what: what.into(), missing, optional: false });
         found
@@ -95,17 +102,20 @@ impl Findings {
     /// Prints them, and what follows.
     fn conclude(&self) -> u8 {
         let missing = self.0.iter().filter(|finding| finding.missing.is_some() && !finding.optional).count();
+        let lacking = self.0.iter().filter(|finding| finding.missing.is_some() && finding.optional).count();
         for finding in &self.0 {
             println!("{}", lines(&finding.to_string()));
         }
+        println!();
         if privilege::is_root() {
-            println!("To let ordinary users run it, too: {}", OneLine(privilege::set_up()));
+            println!("To let ordinary users run guard-run without sudo: {}", OneLine(privilege::set_up()));
         }
         if missing > 0 {
-            println!("guard-run can't work here: {missing} missing.");
+            println!("guard-run can't work here: what is MISSING, every run needs.");
             return exit::NO;
         }
-        println!("guard-run can work here.");
+        let but = if lacking > 0 { " What has a \"no\" before it is only needed for what it says." } else { "" };
+        println!("guard-run can work here.{but}");
         exit::OK
     }
 }
@@ -120,40 +130,55 @@ pub fn doctor() -> anyhow::Result<u8> {
     let policy = parse(EVERYTHING)?;
     let tables = Tables::compile(&policy)?;
     let mut findings = Findings::default();
-    let rights = if privilege::is_root() { "root" } else { "an ordinary user with capabilities of guard-run's file" };
+    let rights = if privilege::is_root() {
+        "rights: run by root"
+    } else {
+        "rights: run by an ordinary user, with capabilities of guard-run's file"
+    };
     if findings.add(rights, privilege::require()).is_none() {
         // All that could be tried would fail for this reason.
         return Ok(findings.conclude());
     }
     let unix = tables.unix.iter().flat_map(UnixTables::hooks).collect::<Vec<_>>();
+    let mut accepted = Vec::new();
     for hook in tables.hooks().into_iter().filter(|hook| !unix.contains(hook)) {
-        findings.add(format!("program for the {} hook", hook.name()), load_one(&tables, hook));
+        match load_one(&tables, hook) {
+            Ok(()) => accepted.push(hook.name()),
+            refused => drop(findings.add(format!("an eBPF program at the {} hook", hook.name()), refused)),
+        }
+    }
+    if !accepted.is_empty() {
+        findings.add(format!("eBPF programs at the hooks {}", accepted.join(", ")), anyhow::Ok(()));
     }
     let alike = parse(MORE[0].1)?;
-    findings.add("programs for Unix sockets", Loaded::new(&Tables::compile(&alike)?).map(drop));
+    findings.add("eBPF programs for rules on Unix sockets", Loaded::new(&Tables::compile(&alike)?).map(drop));
     for (what, policy) in MORE {
         let tables = Tables::compile(&parse(policy)?)?;
         findings.add(what, tables.hooks().into_iter().try_for_each(|hook| load_one(&tables, hook)));
         findings.0.last_mut().expect("it has just been added").optional = true;
     }
-    let hierarchy = findings.add("cgroup v2 hierarchy", Hierarchy::find());
-    let leaf = hierarchy.and_then(|hierarchy| findings.add("a cgroup below this one", Leaf::create(&hierarchy)));
+    let hierarchy = findings.add("a cgroup v2 hierarchy", Hierarchy::find());
+    let leaf = hierarchy
+        .and_then(|hierarchy| findings.add("making a cgroup in it, as each run does", Leaf::create(&hierarchy)));
     if let (Some(leaf), Ok(loaded)) = (leaf, Loaded::new(&tables)) {
-        let attached = findings.add("programs on that cgroup", Attached::new(loaded, leaf));
+        let attached = findings.add("attaching programs to that cgroup", Attached::new(loaded, leaf));
         if let Some(attached) = attached {
-            findings.add("a process born in that cgroup (clone3, Linux 5.7)", born_in(&attached));
+            findings.add("starting a process in that cgroup (clone3, Linux 5.7)", born_in(&attached));
             let inside = "keeping a command inside (namespaces, capabilities, seccomp, Landlock)";
             if findings.add(inside, kept_inside(&attached, NOTHING)).is_none() {
                 findings.0.last_mut().expect("it has just been added").optional = true;
-                findings
-                    .add("the same for policies that do without Landlock's scopes", kept_inside(&attached, NO_SCOPES));
+                findings.add(
+                    "the same for policies with \"process\": {\"allow\": [\"signals\", \"abstract-sockets\"]}",
+                    kept_inside(&attached, NO_SCOPES),
+                );
             }
-            findings.add("killing a whole cgroup (cgroup.kill, Linux 5.14)", attached.leaf.kill());
+            findings.add("killing all that is in a cgroup (cgroup.kill, Linux 5.14)", attached.leaf.kill());
         }
     }
-    findings.add("a place for logs", Destination::open(None, jiff::Timestamp::now()));
+    let folder = log_folder().map(|folder| folder.display().to_string()).unwrap_or_default();
+    findings.add(format!("a folder for logs ({folder})"), Destination::open(None, jiff::Timestamp::now()));
     findings.add_optional(
-        format!("a bpf file system ({MOUNT}), where programs are kept for the next run, and the guards of containers"),
+        format!("a bpf file system at {MOUNT}: containers need it, and root's runs start in half the time with it"),
         no_folder(),
     );
     containers::look(&mut findings);

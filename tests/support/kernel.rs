@@ -23,8 +23,8 @@ impl Feature {
     /// Its word in the declaration, and what `guard-run doctor` calls it.
     fn names(self) -> (&'static str, &'static str) {
         match self {
-            Self::ConnectUnix => ("connect_unix", "Unix sockets, all alike, by address"),
-            Self::BpfLsm => ("bpf_lsm", "Unix sockets, path by path"),
+            Self::ConnectUnix => ("connect_unix", "rules on Unix sockets, all alike, by address"),
+            Self::BpfLsm => ("bpf_lsm", "rules on Unix sockets, path by path"),
             Self::LandlockScopes => ("landlock_scopes", "keeping a command inside"),
         }
     }
