@@ -89,6 +89,39 @@ fn of_more_kinds_of_denials_than_there_is_room_for_the_rest_is_counted_and_calle
     assert!(memory <= MAX_MEMORY, "memory: {memory} KiB");
 }
 
+/// As a build starts them, or a shell script: what else is denied stays explained.
+#[test]
+fn many_short_processes_that_are_denied_the_same_leave_room_for_the_rest() {
+    const PROCESSES: u64 = 4500;
+    let program = r#"
+import os, socket, sys
+def denied(port):
+    try: socket.create_connection(("127.0.0.1", port))
+    except PermissionError: return
+    sys.exit("not denied")
+for _ in range(int(sys.argv[1])):
+    if os.fork() == 0:
+        denied(9)
+        os._exit(0)
+    assert os.wait()[1] == 0
+denied(10)
+"#;
+    let output = Run::python(only(1), program, &[&PROCESSES.to_string()]).limit(LONG).output().success();
+    assert_eq!((refused(&output), &output.log["lost"]), ((PROCESSES + 1, PROCESSES + 1), &json!(0)));
+    let of_port = |port: u64| -> Vec<&Value> {
+        output.events().iter().filter(|event| event["network"]["port"] == port).collect()
+    };
+    let [rest] = &of_port(10)[..] else { panic!("{:#?}", of_port(10)) };
+    assert_eq!((&rest["count"], &rest["process"]["comm"]), (&json!(1), &json!("python3")));
+    let (together, alone): (Vec<&Value>, Vec<&Value>) =
+        of_port(9).into_iter().partition(|event| event["process"]["pid"].is_null());
+    // Ids of processes may come again.
+    assert!(alone.len() > 2000, "{} alone", alone.len());
+    let [together] = together[..] else { panic!("{together:#?}") };
+    let alone: u64 = alone.iter().map(|event| event["count"].as_u64().unwrap()).sum();
+    assert_eq!(together["count"], PROCESSES - alone);
+}
+
 #[test]
 fn a_full_record_of_one_section_leaves_the_others_exact() {
     let policy = json!({

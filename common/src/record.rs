@@ -104,12 +104,44 @@ impl Hook {
         matches!(self, Self::Getsockopt | Self::Setsockopt)
     }
 
+    /// Which map has the denials of this hook: [`ROOMS`] maps, of which several hooks share some.
+    #[must_use]
+    pub const fn room(self) -> u32 {
+        match self {
+            Self::Connect4
+            | Self::Connect6
+            | Self::Bind4
+            | Self::Bind6
+            | Self::Sendmsg4
+            | Self::Sendmsg6
+            | Self::Ingress
+            | Self::Egress
+            | Self::SockOps => 0,
+            Self::SockCreate => 1,
+            Self::Getsockopt | Self::Setsockopt => 2,
+            Self::ConnectUnix | Self::SendmsgUnix | Self::UnixStreamConnect | Self::UnixMaySend => 3,
+            Self::Device => 4,
+            Self::Sysctl => 5,
+        }
+    }
+
     /// The hook with this number.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(number as usize).copied()
     }
 }
+
+/// How many maps of denials there are.
+pub const ROOMS: u32 = 6;
+
+/// From so many identities on, processes are not told apart any more in new ones: three quarters of what there is room for in a map of
+/// denials.
+pub const SHORT: u64 = 3072;
+
+/// What stands for the process in an identity that is several processes'. No process has such an id (`PID_MAX_LIMIT`,
+/// include/linux/threads.h).
+pub const SEVERAL: u32 = u32::MAX;
 
 /// What one hook of a guard has done, per CPU.
 #[repr(C)]
@@ -137,7 +169,7 @@ pub struct Key<S> {
     pub padding: u8,
     /// [`crate::Decision::rule`].
     pub rule: u16,
-    /// The process (thread group) in the initial pid namespace.
+    /// The process (thread group) in the initial pid namespace, or [`SEVERAL`].
     pub pid: u32,
     /// What it wanted.
     pub subject: S,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, io, sync::Arc};
 use aya::maps::MapError;
 use common::{
     flow::{self, News, TCP},
-    record::{Hook, Key},
+    record::{Hook, Key, SEVERAL},
 };
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
@@ -137,6 +137,9 @@ impl Journal {
     /// What can be found out about a process that has done something at that time.
     fn look_at(&mut self, pid: u32, boottime: u64) -> Arc<Details> {
         let mut details = Arc::new(Details::default());
+        if pid == SEVERAL {
+            return details;
+        }
         if self.pids_are_ours {
             details = Arc::new(read_details(pid, boottime));
         }

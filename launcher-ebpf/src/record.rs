@@ -9,11 +9,11 @@ use aya_ebpf::{
         generated::{bpf_get_current_comm, bpf_ktime_get_boot_ns, bpf_map_update_elem},
     },
     macros::map,
-    maps::{HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use common::{
     Decision,
-    record::{Counters, Hook, Key, Owner, Tally},
+    record::{Counters, Hook, Key, Owner, ROOMS, SEVERAL, SHORT, Tally},
 };
 
 use crate::{
@@ -24,6 +24,10 @@ use crate::{
 /// What each hook has done, indexed by [`Hook`].
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
+
+/// How many identities each map of denials has, indexed by [`Hook::room`].
+#[map]
+static IN_ROOM: Array<u64> = Array::with_max_entries(ROOMS, 0);
 
 /// Keys of new denials on their way to the launcher.
 #[map]
@@ -103,6 +107,7 @@ impl<S> Draft<S> {
 pub struct Ledger {
     /// This CPU's. Another program may preempt this one on the same CPU, so they are only ever changed atomically.
     counters: &'static Counters,
+    hook: Hook,
 }
 
 impl Ledger {
@@ -112,7 +117,7 @@ impl Ledger {
     pub fn of(hook: Hook) -> Option<Self> {
         // SAFETY: the map lives as long as the program.
         let counters = COUNTERS.get_ptr_mut(hook as u32).map(|counters| unsafe { &*counters })?;
-        Some(Self { counters })
+        Some(Self { counters, hook })
     }
 
     /// Counts what was decided, and records a denial under its key, of which the rule and the process are filled in.
@@ -148,13 +153,21 @@ impl Ledger {
 
     /// Counts a denial under its identity, or as unrecorded if there is no room for it.
     #[inline(always)]
-    fn tally<S>(self, tallies: &HashMap<Key<S>, Tally>, key: &Key<S>, process: &impl Process) {
+    fn tally<S>(self, tallies: &HashMap<Key<S>, Tally>, key: &mut Key<S>, process: &impl Process) {
         // SAFETY: takes no arguments and has no effects.
         let now = unsafe { bpf_ktime_get_boot_ns() };
         let mut tally = lookup(tallies, key);
         // 0 when it is made now.
         let mut made = 1;
-        if tally.is_null() {
+        // How many identities there are. It is always there: the index is a constant below the map's size.
+        let in_room = IN_ROOM.get_ptr_mut(self.hook.room()).unwrap_or(ptr::null_mut());
+        if tally.is_null() && !in_room.is_null() {
+            // SAFETY: the map lives as long as the program; the number may be older than others' changes to it.
+            if unsafe { in_room.read_volatile() } >= SHORT {
+                // Room gets short, so that who it was is left out: many short processes that are denied the same would leave
+                // none for what else is denied.
+                key.pid = SEVERAL;
+            }
             // It is counted below like any other. If another CPU is faster, this insertion fails, and it is there, too.
             // All of it is written, also what is written again: what a helper writes into, the verifier takes for what was
             // there before, and compares that wherever ways meet.
@@ -162,6 +175,8 @@ impl Ledger {
             process.describe(&mut fresh);
             made = insert(tallies, key, &fresh);
             tally = lookup(tallies, key);
+            // SAFETY: as above.
+            unsafe { add(&*in_room, u64::from(made == 0)) };
         }
         // The compiler would write what follows once for each of the two.
         (made, tally) = (opaque(made), opaque_pointer(tally));

@@ -7,7 +7,7 @@ use common::{
         DEFAULT, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NOT_SERVED, OTHER_VERSION, OWN_HEADERS,
         PORT_RANGE, RECEIVER_CHOICE, TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET,
     },
-    record::{Hook, Key, Tally},
+    record::{Hook, Key, SEVERAL, Tally},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
@@ -66,8 +66,9 @@ pub enum Verdict {
 /// The process that asked.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Process {
-    /// Its id, in the initial pid namespace.
-    pub pid: u32,
+    /// Its id, in the initial pid namespace. `None` where there were too many kinds of denials to tell processes apart: all else is
+    /// told of the first one then.
+    pub pid: Option<u32>,
     /// Its user, in the initial user namespace.
     pub uid: u32,
     /// The name of its thread.
@@ -202,6 +203,11 @@ pub(crate) fn comm(words: [u64; 2]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The id of a process, where it is one's.
+fn process_id(pid: u32) -> Option<u32> {
+    (pid != SEVERAL).then_some(pid)
+}
+
 impl Event {
     /// The event of a key and its tally.
     #[must_use]
@@ -219,7 +225,7 @@ impl Event {
             op: key.subject.op().into(),
             hook: Hook::from_number(key.hook).map_or("unknown", Hook::name).into(),
             verdict,
-            process: Process { pid: key.pid, uid: tally.uid, comm: comm(tally.comm), details },
+            process: Process { pid: process_id(key.pid), uid: tally.uid, comm: comm(tally.comm), details },
             subject: key.subject.describe(names),
             cause: Cause::new(S::SECTION, key.rule),
             count: tally.count,

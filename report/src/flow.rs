@@ -64,7 +64,7 @@ impl Flow {
     #[must_use]
     pub fn new(key: &Key, tally: &Tally, details: Arc<Details>, clock: &Clock) -> Self {
         let Tally { owner, begun, ended, .. } = *tally;
-        let process = Process { pid: owner.pid, uid: owner.uid, comm: comm(owner.comm), details };
+        let process = Process { pid: Some(owner.pid), uid: owner.uid, comm: comm(owner.comm), details };
         let extent = if key.protocol == TCP {
             let duration = Duration::from_nanos(tally.duration).as_secs_f64();
             Extent::Connections { connections: begun, open: begun.saturating_sub(ended), duration }

@@ -4,13 +4,13 @@ use std::path::Path;
 
 use aya::{
     Pod,
-    maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf},
     util::nr_cpus,
 };
 use common::{
     net::{self, Address},
     record::{
-        Counters, DeviceSubject, Hook, Key, NetSubject, SocketSubject, SockoptSubject, SysctlSubject, Tally,
+        Counters, DeviceSubject, Hook, Key, NetSubject, ROOMS, SocketSubject, SockoptSubject, SysctlSubject, Tally,
         UnixSubject,
     },
 };
@@ -164,6 +164,8 @@ impl<S: Plain> Tallies<S> {
 /// The maps in which the programs leave their records.
 pub struct Records {
     counters: PerCpuArray<MapData, Wire<Counters>>,
+    /// How many identities each map of denials has, by [`Hook::room`].
+    in_room: Array<MapData, u64>,
     /// Keys of new denials.
     pub news: RingBuf<MapData>,
     /// Network denials.
@@ -193,9 +195,11 @@ impl Records {
         let required = |name: &'static str, map: Option<MapData>| map.ok_or(LoadError::NotInImage { name });
         let unusable = |name: &'static str| move |error| LoadError::map(name, error);
         let counters = required("COUNTERS", maps.take("COUNTERS"))?;
+        let in_room = required("IN_ROOM", maps.take("IN_ROOM"))?;
         let news = required("NEWS", maps.take("NEWS"))?;
         Ok(Self {
             counters: PerCpuArray::try_from(Map::PerCpuArray(counters)).map_err(unusable("COUNTERS"))?,
+            in_room: Array::try_from(Map::Array(in_room)).map_err(unusable("IN_ROOM"))?,
             news: RingBuf::try_from(Map::RingBuf(news)).map_err(unusable("NEWS"))?,
             net: tallies(maps, "NET_TALLIES")?,
             unix: tallies(maps, "UNIX_TALLIES")?,
@@ -211,6 +215,9 @@ impl Records {
     pub(super) fn empty(&mut self) -> Result<(), MapError> {
         for hook in Hook::ALL {
             self.counters.set(u32::from(hook as u8), on_every_cpu(Wire(Counters::default()))?, 0)?;
+        }
+        for room in 0..ROOMS {
+            self.in_room.set(room, 0, 0)?;
         }
         while self.news.next().is_some() {}
         self.net.iter_mut().try_for_each(Tallies::empty)?;

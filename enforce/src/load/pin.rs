@@ -20,8 +20,9 @@ use super::{LoadError, LoadedImage, LoadedProgram, spare::sentinel, spec};
 use crate::sys::bpf::{self, LinkEnds};
 
 /// The maps in which programs leave their records: all that there may be.
-const RECORD_MAPS: [&str; 10] = [
+const RECORD_MAPS: [&str; 11] = [
     "COUNTERS",
+    "IN_ROOM",
     "NEWS",
     "NET_TALLIES",
     "UNIX_TALLIES",
