@@ -167,21 +167,25 @@ pub fn decide(table: &Table, rules: &Rules, request: &Request) -> Decision {
         | u64::from(request.kind & 0xffff) << TYPE_SHIFT
         | u64::from(request.family & 0xffff) << FAMILY_SHIFT;
     let mut decision = table.verdicts.of_default();
-    let unjudged = request.unjudged() & table.refused;
-    let naming = if unjudged & unjudged::HEADERS != 0 { &table.naming_headers } else { &table.naming };
-    let mut by_name = false;
+    let (mut by_name, mut with_headers) = (false, false);
     for (index, rule) in (0_u16..).zip(rules) {
         if u32::from(index) >= table.verdicts.count() {
             break;
         }
         if (key ^ rule.value) & rule.mask == 0 {
             decision = table.verdicts.of_rule(index);
-            by_name = naming.contains(usize::from(index));
+            by_name = table.naming.contains(usize::from(index));
+            with_headers = table.naming_headers.contains(usize::from(index));
             break;
         }
     }
-    if decision.allow && !by_name && unjudged != 0 {
-        return Decision::fail_closed(if unjudged & unjudged::HEADERS != 0 { OWN_HEADERS } else { UNJUDGED_SOCKET });
+    // At the end, since the kernel's verifier follows what comes after once for each kind.
+    let unjudged = request.unjudged() & table.refused;
+    if decision.allow && unjudged & unjudged::HEADERS != 0 && !with_headers {
+        return Decision::fail_closed(OWN_HEADERS);
+    }
+    if decision.allow && unjudged != 0 && !by_name {
+        return Decision::fail_closed(UNJUDGED_SOCKET);
     }
     decision
 }

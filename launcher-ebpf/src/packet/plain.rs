@@ -106,7 +106,8 @@ pub fn ends(ctx: &SkBuffContext, protocol: u32, sent: bool) -> Option<Ends> {
 pub fn destination(ctx: &SkBuffContext, v4: u32) -> Option<(Address, u32)> {
     let (data, end) = bytes(ctx);
     // The destination's last word is the last one of an IPv4 header without options; of an IPv6 header, too.
-    let place = opaque(u64::from((HEADER4 - 16) & v4 | (HEADER6 - 16) & !v4)) as usize;
+    // Linux 6.1 needs the mask to know any bounds.
+    let place = (opaque(u64::from((HEADER4 - 16) & v4 | (HEADER6 - 16) & !v4)) & 0x1c) as usize;
     // SAFETY: the verifier checks each access to the packet by what is compared.
     let (first, next, words) = unsafe {
         let address = data.add(place);
