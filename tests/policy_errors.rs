@@ -118,6 +118,16 @@ fn wrong_types_and_missing_keys() {
         (json!({"version": null}), "/version"),
         (json!({"version": 1, "$schema": 1}), "/$schema"),
         (json!({"version": 1, "network": null}), "/network"),
+        (rule("network", &json!({"action": "deny", "local_ports": [80]})), "/network/rules/0"),
+        (
+            rule("network", &json!({"action": "deny", "ops": ["receive", "bind"], "local_ports": [80]})),
+            "/network/rules/0",
+        ),
+        (
+            rule("network", &json!({"action": "deny", "ops": ["receive"], "local_ports": ["ephemeral"]})),
+            "/network/rules/0",
+        ),
+        (rule("network", &json!({"action": "deny", "ops": ["receive"], "local_ports": []})), "/network/rules/0"),
         (json!({"version": 1, "network": []}), "/network"),
         (json!({"version": 1, "network": {}}), "/network"),
         (json!({"version": 1, "network": {"default": "drop"}}), "/network/default"),

@@ -98,6 +98,55 @@ print(source[1] >> 15, ask('tcp4', '127.0.0.1', port), ask('udp4', '127.0.0.1', 
 }
 
 #[test]
+fn and_by_the_port_at_which_it_arrives() {
+    // One server of two, by TCP and UDP, and its clients.
+    let program = format!(
+        "{SHARED}
+_, one = serve('tcp6', '::'); serve('udp6', '::', one); _, two = serve('tcp6', '::'); serve('udp6', '::', two)
+print(one, two, flush=True)
+sys.stdin.read()"
+    );
+    let clients = "
+for port in map(int, sys.argv[1:]):
+    for to, source in [('127.0.0.1', '127.0.0.2'), ('127.0.0.1', '127.0.0.3')]:
+        print(ask('tcp4', to, port, (), (source, 0)), ask('udp4', to, port, (), (source, 0)), end=' ')";
+    let ask = |ports: &[&str]| {
+        let asked = Command::new(PYTHON).args(["-c", &format!("{SHARED}{clients}")]).args(ports).output().unwrap();
+        assert!(asked.status.success(), "{asked:?}");
+        String::from_utf8(asked.stdout).unwrap()
+    };
+    // The ports are known only when the servers are there, so that rules on them are those of a second run.
+    let free = |count: usize| {
+        let sockets: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("[::]:0").unwrap()).collect();
+        sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect::<Vec<u16>>()
+    };
+    let ports = free(2);
+    let program = program.replace("serve('tcp6', '::');", &format!("serve('tcp6', '::', {});", ports[0])).replacen(
+        &format!("two = serve('tcp6', '::', {})", ports[0]),
+        &format!("two = serve('tcp6', '::', {})", ports[1]),
+        1,
+    );
+    let rules = json!([{"action": "allow", "hosts": ["127.0.0.2"], "local_ports": [ports[0]]}]);
+    let (stdin, hold) = std::io::pipe().unwrap();
+    let mut running = Run::python(receive("deny", &rules), &program, &[]).stdin(stdin).start();
+    running.wait_for("\n");
+    let words = running.stdout();
+    let words: Vec<&str> = words.split_whitespace().collect();
+    assert_eq!(words, ports.iter().map(ToString::to_string).collect::<Vec<_>>());
+    let (one, two) = (ask(&words[..1]), ask(&words[1..]));
+    drop(hold);
+    let output = running.wait().success();
+    assert_eq!((one.as_str(), two.as_str()), ("in in timeout timeout ", "timeout timeout timeout timeout "));
+    assert!(!output.events().is_empty());
+    for event in output.events() {
+        let network = &event["network"];
+        let at_one = network["local_port"] == ports[0] && network["address"] == "127.0.0.3";
+        assert!(at_one || network["local_port"] == ports[1], "{event:#}");
+        assert_ne!(network["port"], network["local_port"]);
+    }
+}
+
+#[test]
 fn answers_to_what_the_sandbox_began_need_no_permission() {
     // Of a connection, and of a connected UDP socket; one that is not connected receives from whomever it may.
     let (tcp, udp) = (support::TcpServer::start("127.0.0.1"), support::UdpServer::start("127.0.0.1"));

@@ -311,8 +311,8 @@ pub struct Table {
     pub udp_ports: Verdicts,
     /// 1: some rule denies UDP ports by number, so ports that nobody asked for have to be judged.
     pub judges_udp_ports: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// The number of intervals of the sockets' own ports, a power of two; 0 where no rule names such ports.
+    pub local_intervals: u32,
     /// The rules on sending datagrams by UDP, but for those that deny it at some ports only.
     pub groups: RuleSet,
     /// The rules that hold for an operation by a protocol: `by_kind[op][protocol]`.
@@ -332,7 +332,7 @@ impl Table {
         own: RuleSet::NONE,
         udp_ports: Verdicts::DENY_ALL,
         judges_udp_ports: 0,
-        padding: 0,
+        local_intervals: 0,
         groups: RuleSet::NONE,
         by_kind: [[RuleSet::NONE; PROTOCOLS]; OPS],
     };
@@ -355,21 +355,27 @@ impl Table {
         self.by_host != 0 && (self.judges(Op::CONNECT) || self.judges(Op::SEND))
     }
 
-    /// Which of the port intervals a port is in. `reached` gives 1 if the interval of that index begins at the port or
-    /// before it, else 0. The result is below `port_intervals`, and so is every argument of `reached`.
+    /// Which of the port intervals a port is in, as [`find_interval`] has it.
     #[inline(always)]
     pub fn find_interval(&self, reached: impl Fn(u32) -> u32) -> u32 {
-        let mask = self.port_intervals.wrapping_sub(1);
-        let mut found = 0;
-        let mut step = self.port_intervals / 2;
-        // A binary search without a branch on what was read, each of which would double the verifier's work.
-        while step != 0 {
-            let probe = (found + step) & mask;
-            found += step * reached(probe);
-            step /= 2;
-        }
-        found & mask
+        find_interval(self.port_intervals, reached)
     }
+}
+
+/// Which of so many intervals, a power of two, a port is in. `reached` gives 1 if the interval of that index begins at the port or
+/// before it, else 0. The result is below the number of intervals, and so is every argument of `reached`.
+#[inline(always)]
+pub fn find_interval(intervals: u32, reached: impl Fn(u32) -> u32) -> u32 {
+    let mask = intervals.wrapping_sub(1);
+    let mut found = 0;
+    let mut step = intervals / 2;
+    // A binary search without a branch on what was read, each of which would double the verifier's work.
+    while step != 0 {
+        let probe = (found + step) & mask;
+        found += step * reached(probe);
+        step /= 2;
+    }
+    found & mask
 }
 
 /// Ports from `first` to before the next interval's `first`, which no rule tells apart.
@@ -402,6 +408,9 @@ pub trait Lookup {
     /// The rules whose ports include [`EPHEMERAL`]: those of the first interval, since it is the first port. `None` can't
     /// happen with complete tables.
     fn by_chosen_port(&self) -> Option<&RuleSet>;
+    /// The rules whose own ports include `port`, found with [`find_interval`] in [`Table::local_intervals`]. `None` can't happen with
+    /// complete tables.
+    fn by_local_port(&self, table: &Table, port: u16) -> Option<&RuleSet>;
 }
 
 /// Judges a network request. `None`, which must be treated as a denial, can't happen with complete tables.
@@ -410,6 +419,15 @@ pub trait Lookup {
 pub fn decide(table: &Table, lookup: &impl Lookup, request: &Request) -> Option<Decision> {
     let by_port = by_port(table, lookup, request.port)?;
     decide_by_port(table, lookup, request, &table.verdicts, |index| word(by_port, index))
+}
+
+/// Judges what a socket receives at a port of this host's.
+#[inline(always)]
+#[must_use]
+pub fn decide_received(table: &Table, lookup: &impl Lookup, request: &Request, local_port: u16) -> Option<Decision> {
+    let by_port = by_port(table, lookup, request.port)?;
+    let by_local = if table.local_intervals != 0 { Some(lookup.by_local_port(table, local_port)?) } else { None };
+    decide_by_port(table, lookup, request, &table.verdicts, |index| word(by_port, index) & word(by_local, index))
 }
 
 /// Judges a TCP socket that listens at an address and port. The port is one that bind(2) named and that was judged then, if all

@@ -187,8 +187,10 @@ pub struct NetSubject {
     pub op: u8,
     /// Always 0.
     pub padding: u8,
-    /// The `IPPROTO_*` number of the socket's protocol.
-    pub protocol: u32,
+    /// The `IPPROTO_*` number of the socket's protocol, none of which is larger.
+    pub protocol: u16,
+    /// The port of this host's at which something is received, in host byte order; 0 for all that is not received.
+    pub local_port: u16,
 }
 
 /// Subject of a device denial: the request itself.

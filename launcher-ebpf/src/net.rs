@@ -38,6 +38,10 @@ static NET_HOSTS: LpmTrie<Address, RuleSet> = LpmTrie::with_max_entries(1, BPF_F
 #[map]
 static NET_PORTS: Array<PortInterval> = Array::with_max_entries(1, 0);
 
+/// Those of the sockets' own ports, likewise.
+#[map]
+static NET_LOCAL_PORTS: Array<PortInterval> = Array::with_max_entries(1, 0);
+
 /// Denials by identity.
 #[map]
 pub static NET_TALLIES: HashMap<Key<NetSubject>, Tally> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
@@ -77,22 +81,33 @@ impl Lookup for KernelTables<'_> {
 
     #[inline(always)]
     fn by_port(&self, table: &Table, port: u16) -> Option<&RuleSet> {
-        let intervals = NET_PORTS.get_ptr(0)?;
-        // SAFETY: the launcher makes the element as large as the table says; the verifier holds each index to that.
-        unsafe {
-            let found = table.find_interval(|index| {
-                // Both numbers are far below 2^31.
-                let first = (*intervals.add(index as usize)).first;
-                opaque(u64::from(first.wrapping_sub(u32::from(port) + 1) >> 31)) as u32
-            });
-            Some(&(*intervals.add(found as usize)).rules)
-        }
+        find(&NET_PORTS, table.port_intervals, port)
+    }
+
+    #[inline(always)]
+    fn by_local_port(&self, table: &Table, port: u16) -> Option<&RuleSet> {
+        find(&NET_LOCAL_PORTS, table.local_intervals, port)
     }
 
     #[inline(always)]
     fn by_chosen_port(&self) -> Option<&RuleSet> {
         // SAFETY: the first one is always there.
         NET_PORTS.get_ptr(0).map(|first| unsafe { &(*first).rules })
+    }
+}
+
+/// The rules of the interval that a port is in.
+#[inline(always)]
+fn find(intervals: &'static Array<PortInterval>, count: u32, port: u16) -> Option<&'static RuleSet> {
+    let intervals = intervals.get_ptr(0)?;
+    // SAFETY: the launcher makes the element as large as the table says; the verifier holds each index to that.
+    unsafe {
+        let found = net::find_interval(count, |index| {
+            // Both numbers are far below 2^31.
+            let first = (*intervals.add(index as usize)).first;
+            opaque(u64::from(first.wrapping_sub(u32::from(port) + 1) >> 31)) as u32
+        });
+        Some(&(*intervals.add(found as usize)).rules)
     }
 }
 
@@ -227,7 +242,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
         }
     }
     let protocol = protocol_of(number);
-    let mut draft = Draft::new(hook, NetSubject { address, port, op: op.index() as u8, padding: 0, protocol: number });
+    let mut draft = Draft::new(hook, subject_of(op, address, port, number));
     let key = draft.key();
     let Some(ledger) = Ledger::of(hook) else { return 0 };
     let found = if op == Op::BIND {
@@ -313,7 +328,13 @@ pub fn protocol_of(number: u32) -> Protocol {
 /// What is recorded of a request by a protocol of this number.
 #[inline(always)]
 pub fn subject(request: &Request, protocol: u32) -> NetSubject {
-    NetSubject { address: request.address, port: request.port, op: request.op.index() as u8, padding: 0, protocol }
+    subject_of(request.op, request.address, request.port, protocol)
+}
+
+/// What is recorded of what is asked of an address and port.
+#[inline(always)]
+pub fn subject_of(op: Op, address: Address, port: u16, protocol: u32) -> NetSubject {
+    NetSubject { address, port, op: op.index() as u8, padding: 0, protocol: protocol as u16, local_port: 0 }
 }
 
 /// The IPv4 address that the system call names.

@@ -31,7 +31,7 @@ use common::{
 };
 
 use crate::{
-    net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, words},
+    net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, subject_of, words},
     own::{self, Maker, Peers, receiver},
     packet::plain::{Ends, flag},
     record::{Draft, Ledger},
@@ -332,8 +332,8 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         // socket goes from one peer to another, it has the address of the one and the port of the other.
         let op = Op::RECEIVE.or_connect(answered | udp & is_peer);
         let request = Request { op, protocol, address, port, own: own & 1 };
-        key.subject = subject(&request, packet.protocol);
-        net::decide(table, &KernelTables::of(key), &request)
+        key.subject = NetSubject { local_port: own_port, ..subject(&request, packet.protocol) };
+        net::decide_received(table, &KernelTables::of(key), &request, own_port)
     })
 }
 
@@ -488,7 +488,7 @@ fn judge(
     // Zeros that the compiler knows it would write byte by byte.
     let zero = opaque(0) as u32;
     let (address, protocol) = (Address::v6([zero; 4]), socket.protocol);
-    let mut draft = Draft::new(hook, NetSubject { address, port: 0, op: op.index() as u8, padding: 0, protocol });
+    let mut draft = Draft::new(hook, subject_of(op, address, 0, protocol));
     let key = draft.key();
     let Some(ledger) = Ledger::of(hook) else { return 0 };
     let decision = judged(|| {

@@ -4,14 +4,14 @@ use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, macros::map, maps::HashMap, programs
 use common::{
     Decision, MAX_RULES,
     decision::GROUP_REPORT,
-    net,
-    record::{Hook, Key, NetSubject, SockoptSubject, Tally},
+    net::{self, Op},
+    record::{Hook, Key, SockoptSubject, Tally},
     ruleset::WORDS,
     sockopt::{self, Request, Rule, Rules, Table, access, group::Membership},
 };
 
 use crate::{
-    net::{KernelTables, NET_TABLE},
+    net::{KernelTables, NET_TABLE, subject_of},
     record::{Current, Draft, Ledger},
     rodata::{audit, filled, judged},
     verifier::is,
@@ -112,8 +112,7 @@ fn may_join(ctx: &SockoptContext, membership: &Membership, length: u32) -> Optio
         return Some(false);
     }
     let group = membership.group(&value);
-    let mut draft =
-        Draft::new(Hook::Setsockopt, NetSubject { address: group, port: 0, op: 0, padding: 0, protocol: 0 });
+    let mut draft = Draft::new(Hook::Setsockopt, subject_of(Op::SEND, group, 0, 0));
     net::decide_group(table, &KernelTables::of(draft.key()), &group).map(|decision| decision.allow)
 }
 

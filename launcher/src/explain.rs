@@ -40,7 +40,7 @@ pub enum Request {
     /// Send a datagram from a socket that isn't connected, e.g. "send udp 10.0.0.1:53"
     Send(Peer),
     /// Accept a connection or receive a datagram, e.g. "receive tcp 10.0.0.1:40000", the address being the peer's
-    Receive(Peer),
+    Receive(Received),
     /// Make a socket, e.g. "socket inet raw icmp"
     Socket {
         /// inet or inet6
@@ -95,6 +95,16 @@ pub struct Peer {
     /// The peer is a socket that a process of the same sandbox has made
     #[arg(long)]
     sandbox: bool,
+}
+
+/// What is received.
+#[derive(Clone, Debug, Args)]
+pub struct Received {
+    #[command(flatten)]
+    peer: Peer,
+    /// The port of this host's at which it arrives
+    #[arg(long, value_name = "PORT")]
+    local_port: Option<u16>,
 }
 
 /// Protocols of requests.
@@ -221,10 +231,10 @@ fn address_and_port(text: &str) -> Result<SocketAddr, String> {
 /// When the request names nothing that could be asked for.
 pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str, String, Option<Decision>)> {
     match request {
-        Request::Connect(peer) => Ok(judge_peer(tables, net::Op::CONNECT, peer)),
-        Request::Bind(peer) => Ok(judge_peer(tables, net::Op::BIND, peer)),
-        Request::Send(peer) => Ok(judge_peer(tables, net::Op::SEND, peer)),
-        Request::Receive(peer) => Ok(judge_peer(tables, net::Op::RECEIVE, peer)),
+        Request::Connect(peer) => Ok(judge_peer(tables, net::Op::CONNECT, peer, None)),
+        Request::Bind(peer) => Ok(judge_peer(tables, net::Op::BIND, peer, None)),
+        Request::Send(peer) => Ok(judge_peer(tables, net::Op::SEND, peer, None)),
+        Request::Receive(received) => judge_received(tables, received),
         Request::Socket { family, kind, protocol } => {
             let request = socket::Request {
                 family: word::<Family>(family)?.number(),
@@ -279,7 +289,22 @@ pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str
     }
 }
 
-fn judge_peer(tables: &Tables, op: net::Op, peer: &Peer) -> (&'static str, String, Option<Decision>) {
+fn judge_received(tables: &Tables, received: &Received) -> anyhow::Result<(&'static str, String, Option<Decision>)> {
+    let Received { peer, local_port } = received;
+    if local_port.is_none() && tables.network.as_ref().is_some_and(|network| !network.local_ports.is_empty()) {
+        anyhow::bail!(
+            "rules of this policy tell ports of this host's apart; say at which it arrives, with --local-port"
+        );
+    }
+    Ok(judge_peer(tables, net::Op::RECEIVE, peer, *local_port))
+}
+
+fn judge_peer(
+    tables: &Tables,
+    op: net::Op,
+    peer: &Peer,
+    local_port: Option<u16>,
+) -> (&'static str, String, Option<Decision>) {
     let (name, protocol) = match peer.protocol {
         Protocol::Tcp => ("tcp", net::Protocol::TCP),
         Protocol::Udp => ("udp", net::Protocol::UDP),
@@ -292,8 +317,12 @@ fn judge_peer(tables: &Tables, op: net::Op, peer: &Peer) -> (&'static str, Strin
     };
     let own = peer.sandbox || op == net::Op::BIND;
     let request = net::Request { op, protocol, address, port: peer.address.port(), own: u32::from(own) };
-    let decision = tables.network.as_ref().map(|network| network.decide(&request));
-    ("network", format!("{} {name} {}", op.name(), peer.address), decision)
+    let decision = tables.network.as_ref().map(|network| match local_port {
+        Some(port) => network.decide_received(&request, port),
+        None => network.decide(&request),
+    });
+    let at = local_port.map_or_else(String::new, |port| format!(" at port {port}"));
+    ("network", format!("{} {name} {}{at}", op.name(), peer.address), decision)
 }
 
 /// A word of the policy language.

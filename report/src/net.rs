@@ -18,6 +18,9 @@ pub struct Network {
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
+    /// The port of this host's at which it arrived, of what is received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local_port: Option<u16>,
     /// `tcp`, `udp`, `icmp` and the like, or the protocol's number.
     pub protocol: String,
     /// The name that the address was found by. Not known yet in this version.
@@ -29,17 +32,18 @@ impl Network {
     #[must_use]
     pub fn new(address: Address, port: u16, protocol: u32) -> Self {
         let protocol = protocol_name(protocol);
-        Self { address: display_address(address), port, protocol, host: None }
+        Self { address: display_address(address), port, local_port: None, protocol, host: None }
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, port, protocol, .. } = self;
+        let Self { address, port, local_port, protocol, .. } = self;
         match address {
-            IpAddr::V4(address) => write!(f, "{protocol} {address}:{port}"),
-            IpAddr::V6(address) => write!(f, "{protocol} [{address}]:{port}"),
+            IpAddr::V4(address) => write!(f, "{protocol} {address}:{port}")?,
+            IpAddr::V6(address) => write!(f, "{protocol} [{address}]:{port}")?,
         }
+        local_port.map_or(Ok(()), |local_port| write!(f, " at port {local_port}"))
     }
 }
 
@@ -51,6 +55,7 @@ impl Recorded for NetSubject {
     }
 
     fn describe(&self, _: &impl Names) -> Subject {
-        Subject::Network(Network::new(self.address, self.port, self.protocol))
+        let local_port = (self.op() == Op::RECEIVE.name() && self.local_port != 0).then_some(self.local_port);
+        Subject::Network(Network { local_port, ..Network::new(self.address, self.port, self.protocol.into()) })
     }
 }

@@ -71,6 +71,9 @@ pub fn contents(tables: &Tables) -> Vec<MapContent> {
         if !network.ports.is_empty() {
             contents.push(MapContent::table("NET_PORTS", &network.ports));
         }
+        if !network.local_ports.is_empty() {
+            contents.push(MapContent::table("NET_LOCAL_PORTS", &network.local_ports));
+        }
     }
     if let Some(unix) = &tables.unix
         && !unix.states.is_empty()
@@ -95,6 +98,7 @@ pub fn unused(tables: &Tables) -> Vec<&'static str> {
     let (network, sysctls) = (tables.network.as_ref(), tables.sysctls.as_ref());
     let maps = [
         ("NET_HOSTS", network.is_some_and(|network| !network.hosts.is_empty())),
+        ("NET_LOCAL_PORTS", network.is_some_and(|network| !network.local_ports.is_empty())),
         ("NET_PORTS", network.is_some_and(|network| !network.ports.is_empty())),
         ("SYSCTL_NAMES", sysctls.is_some_and(|sysctls| !sysctls.names.is_empty())),
         ("SYSCTL_STATES", sysctls.is_some_and(|sysctls| !sysctls.states.is_empty())),

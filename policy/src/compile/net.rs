@@ -10,7 +10,7 @@ use common::{
     sockopt::group,
 };
 
-use crate::{Action, Host, NetRule, Op, Prefix, Protocol, Rule as _, Section};
+use crate::{Action, Host, NetRule, Op, PortRange, Prefix, Protocol, Rule as _, Section};
 
 /// The compiled network section.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct NetTables {
     pub hosts: Vec<(Prefix, RuleSet)>,
     /// Intervals of ports in ascending order, filled up to a power of two of them. Empty where no rule names ports.
     pub ports: Vec<PortInterval>,
+    /// Those of the sockets' own ports, likewise.
+    pub local_ports: Vec<PortInterval>,
     /// The kinds of sockets ([`unjudged`]) that could do what the section denies without any address hook noticing.
     pub evasive: u32,
     /// Whether anybody's messages by ICMP can be denied, which the kernel hands to a socket without asking any hook.
@@ -57,7 +59,8 @@ impl NetTables {
             let by_udp = protocols(rule).contains(&net::Protocol::UDP);
             rule.action() == Action::Deny && ops(rule).contains(&net::Op::BIND) && by_udp && rule.ports.is_some()
         };
-        let ports = if rules.iter().any(|rule| rule.ports.is_some()) { resolve_ports(rules) } else { Vec::new() };
+        let ports = resolve_ports(rules, |rule| rule.ports.as_deref());
+        let local_ports = resolve_ports(rules, |rule| rule.local_ports.as_deref());
         Self {
             table: Table {
                 verdicts: section.verdicts(),
@@ -68,7 +71,7 @@ impl NetTables {
                 own,
                 udp_ports: Verdicts::new(true, rules.iter().map(|rule| !denies_udp_ports(rule))),
                 judges_udp_ports: rules.iter().any(denies_udp_ports).into(),
-                padding: 0,
+                local_intervals: u32::try_from(local_ports.len()).expect("no more intervals than ports"),
                 groups: rules
                     .iter()
                     .enumerate()
@@ -79,6 +82,7 @@ impl NetTables {
             },
             hosts: if by_host { resolve_hosts(rules) } else { Vec::new() },
             ports,
+            local_ports,
             evasive,
             judges_errors: can_deny(section, net::Op::RECEIVE, net::Protocol::ICMP),
             binds_by_port: judged & 1 << net::Op::BIND.index() != 0
@@ -121,6 +125,12 @@ impl NetTables {
         self.table.judges(net::Op::RECEIVE) || self.table.judges(net::Op::BIND) || self.asks_for_own()
     }
 
+    /// Judges what is received at a port of this host's, as the kernel would.
+    #[must_use]
+    pub fn decide_received(&self, request: &Request, local_port: u16) -> Decision {
+        net::decide_received(&self.table, self, request, local_port).expect("tables are complete")
+    }
+
     /// Judges a request, as the kernel would.
     #[must_use]
     pub fn decide(&self, request: &Request) -> Decision {
@@ -138,13 +148,21 @@ impl Lookup for NetTables {
     }
 
     fn by_port(&self, table: &Table, port: u16) -> Option<&RuleSet> {
-        let found = table.find_interval(|index| u32::from(self.ports[index as usize].first <= u32::from(port)));
-        Some(&self.ports.get(found as usize)?.rules)
+        find(&self.ports, table.port_intervals, port)
+    }
+
+    fn by_local_port(&self, table: &Table, port: u16) -> Option<&RuleSet> {
+        find(&self.local_ports, table.local_intervals, port)
     }
 
     fn by_chosen_port(&self) -> Option<&RuleSet> {
         Some(&self.ports.first()?.rules)
     }
+}
+
+fn find(intervals: &[PortInterval], count: u32, port: u16) -> Option<&RuleSet> {
+    let found = net::find_interval(count, |index| u32::from(intervals[index as usize].first <= u32::from(port)));
+    Some(&intervals.get(found as usize)?.rules)
 }
 
 fn ops(rule: &NetRule) -> Vec<net::Op> {
@@ -167,7 +185,7 @@ fn can_deny(section: &Section<NetRule>, op: net::Op, protocol: net::Protocol) ->
         if ops(rule).contains(&op) && protocols(rule).contains(&protocol) {
             let denies = rule.action() == Action::Deny;
             // No later rule is ever asked.
-            let always = is_everywhere(rule) && rule.ports.is_none();
+            let always = is_everywhere(rule) && rule.ports.is_none() && rule.local_ports.is_none();
             if denies || always {
                 return denies;
             }
@@ -255,14 +273,17 @@ fn resolve_hosts(rules: &[NetRule]) -> Vec<(Prefix, RuleSet)> {
 const FAMILIES: [(Prefix, Prefix); 2] =
     [(Prefix::ALL_V6, Prefix::around(0, 128)), (Prefix::ALL_V4, Prefix::around(Prefix::ALL_V4.bits(), 128))];
 
-/// Divides the ports into intervals that no rule tells apart.
-fn resolve_ports(rules: &[NetRule]) -> Vec<PortInterval> {
+/// Divides the ports into intervals that no rule tells apart by the ports that it names. None where no rule names any.
+fn resolve_ports(rules: &[NetRule], ports: impl Fn(&NetRule) -> Option<&[PortRange]>) -> Vec<PortInterval> {
+    if !rules.iter().any(|rule| ports(rule).is_some()) {
+        return Vec::new();
+    }
     // Where the ranges of each rule begin (+1) and where they are over (-1).
     let mut edges: BTreeMap<u32, Vec<(usize, i32)>> = BTreeMap::from([(0, Vec::new())]);
     // How many ranges of each rule a port is in.
     let mut depth = vec![0; rules.len()];
     for (index, rule) in rules.iter().enumerate() {
-        match &rule.ports {
+        match ports(rule) {
             None => depth[index] = 1,
             Some(ranges) => {
                 for range in ranges {
