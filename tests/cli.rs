@@ -62,6 +62,20 @@ fn explain_answers_with_verdict_rule_and_exit_status() {
 }
 
 #[test]
+fn explain_asks_at_which_port_something_arrives_where_that_matters() {
+    let rule = json!({"action": "allow", "ops": ["receive"], "hosts": ["private"], "local_ports": [5432]});
+    let run = Run::new(json!({"version": 1, "network": {"default": "deny", "rules": [rule]}}), ["true"]);
+    let ask = |local: &[&str]| run.subcommand("explain", &[&["receive", "tcp", "10.1.2.3:40000"], local].concat());
+    let output = ask(&["--local-port", "5432"]).exits(0);
+    assert!(
+        output.stdout.contains("receive tcp 10.1.2.3:40000 at port 5432: allowed by /network/rules/0"),
+        "{output:?}"
+    );
+    assert!(ask(&["--local-port", "5433"]).exits(1).stdout.contains("denied by default"));
+    assert!(ask(&[]).exits(125).stderr.contains("--local-port"));
+}
+
+#[test]
 fn explain_answers_on_every_network_operation_and_on_sockets() {
     let policy = json!({"version": 1,
         "network": {"default": "deny", "rules": [

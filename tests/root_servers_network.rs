@@ -49,7 +49,8 @@ fn nginx_serves_only_those_that_it_may() {
     let (folder, address) = (tempfile::tempdir().unwrap(), fresh_address());
     let (friend, stranger) = (fresh_address(), fresh_address());
     let url = format!("http://{address}:8080/");
-    let policy = only(&["receive"], &[json!({"action": "allow", "ops": ["receive"], "hosts": [friend]})]);
+    let rule = json!({"action": "allow", "ops": ["receive"], "hosts": [friend], "local_ports": [8080]});
+    let policy = only(&["receive"], &[rule]);
     let mut running = Run::new(&policy, nginx(folder.path(), &address, None)).start();
     running.wait_until("it listens", |_| is_bound(Transport::Tcp, &address, 8080));
     assert_eq!(curl(&url, &friend, 40000, "30").success().stdout, "hello\n");
@@ -63,6 +64,7 @@ fn nginx_serves_only_those_that_it_may() {
     let times = got["count"].as_u64().unwrap();
     let mut expected = event("receive", "tcp", &stranger, 40000, 1);
     expected["count"] = times.into();
+    expected["network"]["local_port"] = 8080.into();
     assert_eq!((got, output.denied()), (&expected, times));
     assert!(times >= 1);
 }
