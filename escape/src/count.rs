@@ -60,8 +60,11 @@ pub fn miscounted(tally: &Tally, log: &Value) -> Vec<Finding> {
             most += tally.most[Refusal::SetUnclear as usize];
         }
         if matches!(kind, Refusal::Send | Refusal::Connect) {
-            // Of several messages, the last was refused, by whatever; and what leaves is judged again.
+            // Of several messages, the last was refused, by whatever.
             most += tally.most[Refusal::Unclear as usize];
+        }
+        if kind == Refusal::Send {
+            // What leaves is judged again. A connect sees nothing of that.
             least = least.saturating_sub(sum(&["egress"], "denied"));
         }
         if counted < least || counted > most {
