@@ -62,6 +62,8 @@ pub struct Totals {
     pub programs: AtomicU64,
     pub calls: AtomicU64,
     pub sessions: AtomicU64,
+    /// Sessions that were to take kept programs: those that did not, and those that did.
+    pub kept: [AtomicU64; 2],
     /// What bare programs called, how often, and how often that succeeded.
     pub made: Mutex<BTreeMap<String, (u64, u64)>>,
     /// Bare runs that did what the policy denies: what there was to be kept from.
@@ -148,6 +150,9 @@ impl World<'_> {
         }
         self.totals.sessions.fetch_add(1, Relaxed);
         let (tally, log) = session.end().with_context(|| Session::complaint(&self.options.place, &name))?;
+        if let Some(reused) = tally.reused {
+            self.totals.kept[usize::from(reused)].fetch_add(1, Relaxed);
+        }
         for finding in count::miscounted(&tally, &log) {
             // On a busy machine, a datagram may come too late.
             let certain = finding.class != count::UNCOUNTED;

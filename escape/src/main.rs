@@ -197,5 +197,12 @@ fn run(
         findings.len(),
         begun.elapsed().as_secs_f64() / 60.0,
     );
+    let [missed, taken] = [0, 1].map(|taken: usize| totals.kept[taken].load(Relaxed));
+    if missed + taken > 0 {
+        println!("{taken} of {} runs have taken the programs that were kept", missed + taken);
+    }
+    if missed > 3 && taken == 0 {
+        bail!("no run takes the programs that an earlier one has kept");
+    }
     done.map(|()| findings.is_empty())
 }
