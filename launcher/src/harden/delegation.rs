@@ -15,7 +15,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::unix;
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, OFlag, ResolveFlag},
@@ -27,127 +26,14 @@ use nix::{
 };
 
 use super::{
+    allowed::Allowed,
     cover::Cover,
+    services::{By, FIRST, FOLDERS, GPG_AGENT, HOME, RUNTIME, SHARED, SYSTEM, USER, VARIABLES},
     walk::{Found, Trust, Walk, What, if_there, is, open_without_links},
 };
 use crate::user::{Identity, local_ids, local_name};
 use enforce::mounts::Mount;
-use policy::{Action, Section, SocketPattern, UnixRule, compile::UnixTables};
-
-/// Where services of the system listen that run commands, start processes or containers, or have it done: a folder, and what is
-/// below it. `*` is any name.
-const SYSTEM: [(&str, &[&str]); 4] = [
-    (
-        "/run",
-        &[
-            // D-Bus: systemd, polkit, package managers …
-            "dbus/system_bus_socket",
-            "systemd/private",
-            "systemd/io.systemd.*",
-            "systemd/machine/io.systemd.*",
-            // Its rules run programs.
-            "udev/control",
-            "udev/io.systemd.*",
-            // Containers and virtual machines.
-            "docker.sock",
-            "docker/*.sock",
-            "docker/containerd/*.sock",
-            "podman/podman.sock",
-            "containerd/*.sock",
-            "containerd/containerd.sock.ttrpc",
-            // The shims', one for each container: they execute programs in it.
-            "containerd/s/*",
-            "k3s/containerd/*.sock",
-            "k3s/containerd/containerd.sock.ttrpc",
-            "cri-dockerd.sock",
-            "crio/crio.sock",
-            "buildkit/buildkitd.sock",
-            "lxd.socket",
-            "libvirt/*",
-            "snapd.socket",
-            "snapd-snap.socket",
-            // PHP's process manager runs any script that it is named: Debian's and Fedora's folders, and others' files.
-            "php*/*.sock",
-            "php*.sock",
-        ],
-    ),
-    ("/var/lib", &["lxd/unix.socket", "incus/unix.socket"]),
-    ("/var/snap", &["lxd/common/lxd/unix.socket", "microk8s/common/run/containerd.sock"]),
-    // Builds are run by it.
-    ("/nix/var/nix", &["daemon-socket/socket"]),
-];
-
-/// Where those of a user do, below /run/user/UID or what XDG_RUNTIME_DIR names.
-const USER: [&str; 17] = [
-    "bus",
-    "dbus-1/*",
-    "systemd/private",
-    "systemd/io.systemd.*",
-    "docker.sock",
-    "podman/podman.sock",
-    "buildkit/buildkitd.sock",
-    "libvirt/*",
-    // Editors.
-    "emacs/*",
-    "vscode-*.sock",
-    "nvim.*",
-    // Window managers start programs.
-    "sway-ipc.*",
-    "i3/ipc-socket.*",
-    "hypr/*/.socket.sock",
-    // gpg-agent executes the program that its configuration names as pinentry, and reads that anew when it is asked. Its
-    // restricted sockets and the one for SSH do no more than use keys, like an SSH agent's, and are not covered.
-    "gnupg/S.gpg-agent",
-    "gnupg/d.*/S.gpg-agent",
-    "tmux-*/*",
-];
-
-/// How the folders of users are told apart.
-#[derive(Clone, Copy)]
-enum By {
-    Number,
-    Name,
-}
-
-/// Where users have folders of their own beside each other: the folder for all, what their names begin with, what comes then,
-/// and where in them the sockets are.
-const SHARED: [(&str, &str, By, &str); 5] = [
-    ("/tmp", "tmux-", By::Number, "*"),
-    ("/tmp", "emacs", By::Number, "*"),
-    // Without a XDG_RUNTIME_DIR.
-    ("/tmp", "nvim.", By::Name, "*/nvim.*"),
-    ("/run/tmux", "", By::Number, "*"),
-    ("/run/screen", "S-", By::Name, "*"),
-];
-
-/// Where the first user makes a folder, in /tmp: Hyprland's before 2024.
-const FIRST: (&str, &str) = ("/tmp", "hypr/*/.socket.sock");
-
-/// The folders of users' sessions, by number. Only root makes them.
-const RUNTIME: &str = "/run/user";
-
-/// Variables that name such a socket, and what comes before its path in them.
-const VARIABLES: [(&str, &str); 10] = [
-    ("DBUS_SESSION_BUS_ADDRESS", "unix:path="),
-    ("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="),
-    ("DOCKER_HOST", "unix://"),
-    ("CONTAINER_HOST", "unix://"),
-    ("TMUX", ""),
-    ("NVIM", ""),
-    ("NVIM_LISTEN_ADDRESS", ""),
-    ("SWAYSOCK", ""),
-    ("I3SOCK", ""),
-    ("VSCODE_IPC_HOOK_CLI", ""),
-];
-
-/// Variables that name a folder, and where in it such a socket is.
-const FOLDERS: [(&str, &[&str]); 3] = [("XDG_RUNTIME_DIR", &USER), ("GNUPGHOME", &[GPG_AGENT]), ("HOME", HOME)];
-
-/// gpg-agent's socket, in GnuPG's folder.
-const GPG_AGENT: &str = "S.gpg-agent";
-
-/// Where in a user's home, for lack of a folder of the session's.
-const HOME: &[&str] = &[".gnupg/S.gpg-agent"];
+use policy::{Section, UnixRule};
 
 /// How many sockets like one pattern are covered one by one.
 const MANY: usize = 64;
@@ -435,45 +321,6 @@ fn number(text: &str) -> Option<u32> {
 
 fn is_like(name: &OsStr, start: &str, end: &str) -> bool {
     name.as_bytes().strip_prefix(start.as_bytes()).is_some_and(|rest| rest.ends_with(end.as_bytes()))
-}
-
-/// What rules of the unix section allow by name.
-struct Allowed<'a> {
-    /// As if all others were denied: then what is allowed is so by a rule.
-    rules: Option<UnixTables>,
-    section: &'a [UnixRule],
-}
-
-impl<'a> Allowed<'a> {
-    fn new(unix: Option<&'a Section<UnixRule>>) -> Self {
-        let rules = unix.map(|section| Section { default: Action::Deny, rules: section.rules.clone() });
-        let rules = rules.and_then(|rules| UnixTables::compile(&rules).ok());
-        Self { rules, section: unix.map_or(&[], |section| &section.rules) }
-    }
-
-    fn allows(&self, path: &Path) -> bool {
-        let Some(rules) = &self.rules else { return false };
-        let bytes = path.as_os_str().as_bytes();
-        let mut name = [0; unix::NAME_LEN];
-        let (Some(room), Ok(length)) = (name.get_mut(..bytes.len()), u32::try_from(bytes.len())) else { return false };
-        room.copy_from_slice(bytes);
-        rules.decide(&unix::Peer { kind: unix::Kind::PATH, length, name: &name }).allow
-    }
-
-    /// Whether a rule may allow something in a folder: by what comes before its first wildcard.
-    fn is_possible_below(&self, folder: &Path) -> bool {
-        let folder = format!("{}/", folder.display());
-        let is_below = |pattern: &SocketPattern| {
-            let SocketPattern::Named(glob) = pattern else { return false };
-            let text = glob.as_str();
-            match text.find(['*', '?']) {
-                Some(wild) => text[..wild].starts_with(&folder) || folder.starts_with(&text[..wild]),
-                None => text.starts_with(&folder),
-            }
-        };
-        let mut allowing = self.section.iter().filter(|rule| rule.action == Action::Allow);
-        allowing.any(|rule| rule.paths.as_ref().is_none_or(|paths| paths.iter().any(is_below)))
-    }
 }
 
 #[cfg(test)]

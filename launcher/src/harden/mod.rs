@@ -5,6 +5,7 @@
 //! steps one by one, first those that need nothing more to be known; meanwhile, guard-run looks what else there is to be kept
 //! from ([`Hardening::look`]). The process is not the command unless all steps succeed.
 
+mod allowed;
 mod capability;
 mod cover;
 mod delegation;
@@ -15,6 +16,7 @@ mod limits;
 mod packets;
 mod place;
 mod scope;
+mod services;
 mod view;
 mod walk;
 
