@@ -307,7 +307,7 @@ fn the_command_is_kept_from_its_users_processes_outside() {
     assert!(run.bare().success().stdout.starts_with("attach\n"));
     let output = run.output().success();
     assert!(!["attach", "seize", "mem"].iter().any(|way| output.stdout.lines().any(|line| line == *way)), "{output:?}");
-    let run = Run::shell(policy(), r#"kill -0 "$1" && echo reached"#, &[&pid]).as_ordinary(ALICE);
+    let run = Run::shell(policy(), r#"kill -CONT "$1" && echo reached"#, &[&pid]).as_ordinary(ALICE);
     assert_eq!(run.bare().success().stdout, "reached\n");
     // Where the kernel can't prevent it, the policy has said so.
     assert_eq!(run.output().stdout, if lacks(Feature::LandlockScopes) { "reached\n" } else { "" });

@@ -61,6 +61,60 @@ impl Stat {
     }
 }
 
+/// Some of /proc/PID/status (proc_pid_status(5)), which also tells of threads, and can be read whoever they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The thread that it was asked for.
+    pub thread: u32,
+    /// The name of the thread.
+    pub comm: String,
+    /// The process that it belongs to.
+    pub process: u32,
+    /// Its user ids.
+    pub real: u32,
+    /// The one that its rights depend on.
+    pub effective: u32,
+    /// The one that it may go back to.
+    pub saved: u32,
+    /// The capabilities that are in effect, in its own user namespace.
+    pub capabilities: u64,
+    /// In how many pid namespaces it is, from this process's own down.
+    pub levels: usize,
+}
+
+impl Status {
+    /// Looks at a thread as it is now. `None` if it is gone, or not to be seen.
+    #[must_use]
+    pub fn read(thread: u32) -> Option<Self> {
+        let text = fs::read(format!("/proc/{thread}/status")).ok()?;
+        Self::parse(thread, &String::from_utf8_lossy(&text))
+    }
+
+    fn parse(thread: u32, text: &str) -> Option<Self> {
+        // In a name, newlines and backslashes are escaped, so that every line is one.
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+        let mut users = field("Uid")?.split_whitespace().map(str::parse);
+        let mut user = || users.next()?.ok();
+        Some(Self {
+            thread,
+            comm: field("Name")?.to_owned(),
+            process: field("Tgid")?.parse().ok()?,
+            real: user()?,
+            effective: user()?,
+            saved: user()?,
+            capabilities: u64::from_str_radix(field("CapEff")?, 16).ok()?,
+            levels: field("NSpid")?.split_whitespace().count(),
+        })
+    }
+
+    /// Whether another thread's user namespace is the same one, as far as this process may know.
+    #[must_use]
+    pub fn is_in_same_user_namespace(&self, other: &Self) -> bool {
+        let namespace = |thread| fs::read_link(format!("/proc/{thread}/ns/user")).ok();
+        namespace(self.thread).is_some_and(|own| Some(own) == namespace(other.thread))
+    }
+}
+
 /// A command line: its arguments, each with a NUL after it.
 fn read_argv(path: &Path) -> io::Result<Vec<String>> {
     let mut text = Vec::new();
@@ -87,6 +141,20 @@ mod tests {
         assert_eq!((stat.comm.as_str(), stat.parent), ("a) b (c", 42));
         assert!(stat.started > 0);
         assert!(Stat::parse("").is_none());
+    }
+
+    #[test]
+    fn a_status_has_ids_and_namespaces() {
+        let text = "Name:\ta\\nb\nUmask:\t0022\nTgid:\t7\nNgid:\t0\nPid:\t8\nUid:\t1\t2\t3\t4\nNSpid:\t8\t1\n\
+                    CapEff:\t0000000000000020\n";
+        let status = Status::parse(8, text).unwrap();
+        assert_eq!((status.comm.as_str(), status.process, status.levels), ("a\\nb", 7, 2));
+        assert_eq!((status.real, status.effective, status.saved, status.capabilities), (1, 2, 3, 32));
+        assert_eq!(Status::parse(8, ""), None);
+        let own = Status::read(std::process::id()).unwrap();
+        assert_eq!((own.process, own.levels), (std::process::id(), 1));
+        assert!(own.is_in_same_user_namespace(&own));
+        assert_eq!(Status::read(0), None);
     }
 
     #[test]

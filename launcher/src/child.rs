@@ -5,7 +5,10 @@ use std::{
     borrow::Cow,
     ffi::{CStr, CString},
     io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read as _, Write as _},
-    os::fd::{AsFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
     path::PathBuf,
     sync::Arc,
 };
@@ -37,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     command::Command,
-    harden::{HardenError, Hardening, Step, View},
+    harden::{Attendant, HardenError, Hardening, Step, View},
     user::Identity,
 };
 
@@ -82,6 +85,8 @@ pub struct Child {
     pidfd: OwnedFd,
     /// What it was kept from, for the log.
     pub view: View,
+    /// What answers the calls that its filter leaves to guard-run.
+    pub attendant: Option<Attendant>,
 }
 
 /// The command's process to be. It waits to be let go, by [`Held::release`] and nobody else; if that can't be any more, because
@@ -97,6 +102,8 @@ pub struct Held {
     view: View,
     /// The leaf that it is in.
     leaf: PathBuf,
+    /// Where the process hands over the calls that guard-run answers.
+    calls: Option<UnixStream>,
 }
 
 /// What the process says that fails to be the command.
@@ -120,11 +127,12 @@ impl Held {
     pub fn new(leaf: &Leaf, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Self, ChildError> {
         let (gate, go) = io::pipe().map_err(ChildError::Fork)?;
         let (said, writer) = io::pipe().map_err(ChildError::Fork)?;
+        let (calls, its) = hardening.listening().map_err(ChildError::Fork)?.unzip();
         let launcher = Pid::this();
         match leaf.fork().map_err(ChildError::Fork)? {
             Side::Child => {
                 // Its own copy would keep the gate from closing when guard-run is dead.
-                drop(go);
+                drop((go, calls));
                 let writer = Arc::new(writer);
                 // It ends there and then: its memory is a copy of guard-run's, and what that would undo is guard-run's business.
                 on_panic({
@@ -135,7 +143,7 @@ impl Held {
                     }
                 });
                 let mut gate = BufReader::new(gate);
-                match prepare(leaf, command, hardening, &mut gate, launcher) {
+                match prepare(leaf, command, hardening, its, &mut gate, launcher) {
                     Ok(()) => {
                         if gate.read_exact(&mut [0]).is_ok() {
                             say(&writer, &Said::Execute(become_command(mask, command) as i32));
@@ -146,11 +154,12 @@ impl Held {
                 exit_now(i32::from(enforce::exit::FAILURE));
             }
             Side::Parent { pid, pidfd } => {
+                drop(its);
                 let view = hardening.look(leaf.path(), command.user.as_ref())?;
                 let told = serde_json::to_string(&view).map_err(|error| ChildError::Fork(error.into()))? + "\n";
                 let mut gate = Outlet::pipe(go).map_err(ChildError::Fork)?;
                 tell(&mut gate, told.as_bytes(), &pidfd);
-                Ok(Self { pid, pidfd, gate, said, view, leaf: leaf.path().to_owned() })
+                Ok(Self { pid, pidfd, gate, said, view, calls, leaf: leaf.path().to_owned() })
             }
         }
     }
@@ -161,7 +170,7 @@ impl Held {
     ///
     /// When it couldn't be set up, or the command can't be executed.
     pub fn release(self, attached: &Attached, command: &Command) -> Result<Child, ChildError> {
-        let Self { pid, pidfd, mut gate, mut said, view, leaf } = self;
+        let Self { pid, pidfd, mut gate, mut said, view, calls, leaf } = self;
         assert_eq!(attached.leaf.path(), leaf, "the programs are on another leaf");
         tell(&mut gate, &[0], &pidfd);
         if !has_said(&said).map_err(|error| ChildError::Fork(error.into()))? {
@@ -172,7 +181,9 @@ impl Held {
         let length = said.read(&mut text).map_err(ChildError::Fork)?;
         let said = &text[..length];
         if said.is_empty() {
-            return Ok(Child { pid, pidfd, view });
+            let attendant =
+                calls.as_ref().map(Attendant::receive).transpose().map_err(|error| ChildError::Fork(error.into()))?;
+            return Ok(Child { pid, pidfd, view, attendant: attendant.flatten() });
         }
         // It ends by itself, unless somebody has stopped it.
         let _ = send_signal(&pidfd, Signal::SIGKILL);
@@ -229,6 +240,7 @@ fn prepare(
     leaf: &Leaf,
     command: &Command,
     hardening: &Hardening,
+    calls: Option<UnixStream>,
     gate: &mut impl BufRead,
     launcher: Pid,
 ) -> Result<(), (Cow<'static, str>, Errno)> {
@@ -239,7 +251,7 @@ fn prepare(
     steps.extend(hardening.steps_at_once());
     take(steps)?;
     let view = told(gate).map_err(|_| ("learning what to be kept from".into(), Errno::EPIPE))?;
-    let mut steps = hardening.steps_before_user(&view, leaf.path());
+    let mut steps = hardening.steps_before_user(&view, leaf.path(), calls);
     steps.extend(command.user.as_ref().into_iter().flat_map(become_user));
     steps.extend(hardening.steps_after_user());
     steps.push(Step::new("giving up capabilities", || privilege::renounce().map_err(|_| Errno::EPERM)));

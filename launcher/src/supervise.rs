@@ -20,7 +20,7 @@ use nix::{
     unistd::{getpgrp, tcgetpgrp, tcsetpgrp},
 };
 
-use crate::{child::Child, left::Left};
+use crate::{child::Child, harden::Attendant, left::Left};
 
 /// Something that guard-run can't go on without failed.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +71,15 @@ pub fn supervise(
     wait: Wait,
     silent: bool,
 ) -> Result<Outcome, SuperviseError> {
-    let mut supervisor = Supervisor { child, signals, end: None, enough: false, busy: false, left: None };
+    let mut supervisor = Supervisor {
+        child,
+        signals,
+        attendant: child.attendant.as_ref(),
+        end: None,
+        enough: false,
+        busy: false,
+        left: None,
+    };
     let mut killed = 0;
     loop {
         if let Some(end) = supervisor.end {
@@ -94,6 +102,8 @@ pub fn supervise(
 struct Supervisor<'a> {
     child: &'a Child,
     signals: &'a Signals,
+    /// What answers the command's calls, while there may be some.
+    attendant: Option<&'a Attendant>,
     end: Option<Change>,
     enough: bool,
     /// Whether there may be more changes of children's states, of which no signal will tell any more.
@@ -117,6 +127,10 @@ impl Supervisor<'_> {
         if let Some(records) = &attached.records {
             files.push(PollFd::new(records.news.as_fd(), PollFlags::POLLIN));
         }
+        let asks = self.attendant.map(|attendant| {
+            files.push(PollFd::new(attendant.as_fd(), PollFlags::POLLIN));
+            files.len() - 1
+        });
         // Up to the next millisecond, so that it is time then.
         let pause = self.left.as_ref().map(|left| left.pause() + Duration::from_millis(1));
         let pause = pause.map_or(PollTimeout::NONE, |pause| PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX));
@@ -130,6 +144,16 @@ impl Supervisor<'_> {
             Err(nix::Error::EINTR) => return Ok(()),
             result => result?,
         };
+        // Before all else: somebody waits for the answer.
+        if let (Some(attendant), Some(asks)) = (self.attendant, asks) {
+            let events = files[asks].revents().unwrap_or(PollFlags::empty());
+            if events.contains(PollFlags::POLLIN) {
+                attendant.attend()?;
+            } else if !events.is_empty() {
+                // Nobody is there any more who could ask, and poll(2) would say so again and again.
+                self.attendant = None;
+            }
+        }
         journal.go_on();
         if let Some(records) = &mut attached.records {
             journal.drain(records);

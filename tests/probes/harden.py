@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import pty
+import signal as signals
 import socket
 import stat
 import struct
@@ -70,11 +71,12 @@ def typing():
 
 
 def signal():
-    os.kill(OUTSIDE, 0)
+    # It does nothing to who isn't stopped; signal 0 is no signal.
+    os.kill(OUTSIDE, signals.SIGCONT)
 
 
 def signal_to_guard():
-    os.kill(os.getppid(), 0)
+    os.kill(os.getppid(), signals.SIGCONT)
 
 
 def abstract_socket():

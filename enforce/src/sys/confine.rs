@@ -20,13 +20,18 @@ use seccompiler::sock_filter;
 ///
 /// As seccomp(2): `EACCES` without no_new_privs or `CAP_SYS_ADMIN`, `EINVAL` on kernels without seccomp.
 pub fn install_filter(filter: &[sock_filter]) -> nix::Result<()> {
+    set_filter(filter, 0).map(drop)
+}
+
+/// As [`install_filter`], with the flags of seccomp(2), and what that returns.
+pub(super) fn set_filter(filter: &[sock_filter], flags: libc::c_ulong) -> nix::Result<libc::c_long> {
     let length = u16::try_from(filter.len()).map_err(|_| Errno::E2BIG)?;
     // The crate's instruction is laid out as the kernel's.
     const { assert!(size_of::<sock_filter>() == size_of::<libc::sock_filter>()) };
     let program = libc::sock_fprog { len: length, filter: filter.as_ptr().cast_mut().cast() };
     // SAFETY: the kernel only reads the program, and as many instructions as it is said to have.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
-    Errno::result(result).map(drop)
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    Errno::result(result)
 }
 
 /// Makes a mount read-only, and all below it.

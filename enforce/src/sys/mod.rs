@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod btf;
 pub mod confine;
 mod memory;
+pub mod notify;
 pub mod plain;
 pub mod process;
 pub mod start;

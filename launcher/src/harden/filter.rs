@@ -79,6 +79,9 @@ const SOCK_PACKET: libc::c_int = 10;
 /// The part of a socket's type that is not flags (`SOCK_TYPE_MASK`, include/linux/net.h).
 const SOCK_TYPE_MASK: u64 = 0xf;
 
+/// The highest number that a process can have: numbers are ints, and those below 0 stand for groups.
+const MAX_PID: u64 = 0x7fff_ffff;
+
 /// More system calls than x32 has of its own, which begin at 512.
 const X32_CALLS: i64 = 560;
 
@@ -93,6 +96,24 @@ pub(super) fn filters(section: &ProcessSection) -> Result<Vec<BpfProgram>, Backe
     ];
     let filters = refused.into_iter().filter(|(rules, _)| !rules.is_empty());
     filters.map(|(rules, error)| compile(section, rules, error)).collect()
+}
+
+/// The filter of the calls that are left to guard-run; `None` where there are none. Only one filter of a process can have such.
+pub(super) fn asking(section: &ProcessSection) -> Result<Option<BpfProgram>, BackendError> {
+    if section.allows(Part::Signals) {
+        return Ok(None);
+    }
+    // Of a process by its number: kill(pid, 0) asks whether it is there (presence.rs).
+    let one =
+        [condition(0, SeccompCmpOp::Gt, 0), condition(0, SeccompCmpOp::Le, MAX_PID), condition(1, SeccompCmpOp::Eq, 0)];
+    let rules = Rules::from([(libc::SYS_kill, vec![rule(one)?])]);
+    let mut program = compile(section, rules, libc::ENOSYS)?;
+    let refusal = u32::from(SeccompAction::Errno(libc::ENOSYS.cast_unsigned()));
+    // seccompiler doesn't know this action.
+    program.iter_mut().filter(|instruction| instruction.k == refusal).for_each(|instruction| {
+        instruction.k = libc::SECCOMP_RET_USER_NOTIF;
+    });
+    Ok(Some(program))
 }
 
 fn not_permitted(section: &ProcessSection) -> Result<Rules, BackendError> {

@@ -13,19 +13,27 @@ mod filter;
 mod handed;
 mod helper;
 mod limits;
+mod listen;
 mod packets;
 mod place;
+mod presence;
 mod scope;
 mod services;
 mod view;
 mod walk;
 
-use std::{borrow::Cow, os::fd::RawFd, path::Path};
+use std::{
+    borrow::Cow,
+    io,
+    os::{fd::RawFd, unix::net::UnixStream},
+    path::Path,
+};
 
 use nix::{errno::Errno, sys::prctl, unistd::Pid};
 use report::InForce;
 use seccompiler::BpfProgram;
 
+pub use listen::Attendant;
 pub use view::View;
 
 use crate::user::Identity;
@@ -66,7 +74,7 @@ pub enum HardenError {
     Look(#[source] Errno),
     /// The device nodes can't be listed.
     #[error("can't look for device nodes by which packets leave without a socket")]
-    Nodes(#[source] std::io::Error),
+    Nodes(#[source] io::Error),
     /// There is nothing to cover sockets with.
     #[error(
         "there is no {} here, which is mounted over sockets of services that run commands for others; \
@@ -118,6 +126,8 @@ pub struct Hardening {
     mounts: Vec<Mount>,
     scope: Option<Scope>,
     filters: Vec<BpfProgram>,
+    /// The filter of the calls that guard-run answers.
+    asking: Option<BpfProgram>,
     /// The first descriptor that the command does not get; `None` if it gets all.
     first_closed: Option<RawFd>,
     /// The folders among those that it does get.
@@ -158,6 +168,7 @@ impl Hardening {
         Ok(Self {
             scope: if full { Scope::new(&section)? } else { None },
             filters: if full { filter::filters(&section)? } else { Vec::new() },
+            asking: if full { filter::asking(&section)? } else { None },
             first_closed,
             // While there are none of this program's own.
             folders: first_closed.map_or_else(Vec::new, Handed::all),
@@ -199,6 +210,16 @@ impl Hardening {
         self.first_closed.is_none_or(|first| descriptor < first)
     }
 
+    /// A pair of sockets over which the command's process hands the calls that guard-run answers to an [`Attendant`]; `None` where there
+    /// are none such.
+    ///
+    /// # Errors
+    ///
+    /// As socketpair(2).
+    pub fn listening(&self) -> io::Result<Option<(UnixStream, UnixStream)>> {
+        self.asking.as_ref().map(|_| UnixStream::pair()).transpose()
+    }
+
     /// What the process does first.
     #[must_use]
     pub fn steps_at_once(&self) -> Vec<Step> {
@@ -213,9 +234,10 @@ impl Hardening {
         steps
     }
 
-    /// What it does then, as long as it is who guard-run is, being in this cgroup, of which this is the view.
+    /// What it does then, as long as it is who guard-run is, being in this cgroup, of which this is the view. Through the socket,
+    /// it hands over the calls that guard-run answers.
     #[must_use]
-    pub fn steps_before_user(&self, view: &View, leaf: &Path) -> Vec<Step> {
+    pub fn steps_before_user(&self, view: &View, leaf: &Path, calls: Option<UnixStream>) -> Vec<Step> {
         if self.isolation != InForce::Full {
             return Vec::new();
         }
@@ -230,6 +252,11 @@ impl Hardening {
                 .cloned()
                 .map(|filter| Step::new("a filter of system calls", move || install_filter(&filter))),
         );
+        if let (Some(filter), Some(calls)) = (self.asking.clone(), calls) {
+            steps.push(Step::new("a filter of system calls that guard-run answers", move || {
+                listen::install(&filter, &calls)
+            }));
+        }
         steps
     }
 
