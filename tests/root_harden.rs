@@ -3,11 +3,13 @@
 
 use std::{
     fs,
+    net::{TcpListener, TcpStream, UdpSocket},
     os::{
+        fd::OwnedFd,
         linux::net::SocketAddrExt as _,
         unix::{
             fs::PermissionsExt as _,
-            net::{SocketAddr, UnixListener},
+            net::{SocketAddr, UnixListener, UnixStream},
         },
     },
     path::Path,
@@ -412,4 +414,48 @@ print(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(
     let _ = run(json!({"version": 1})).output().exits(128 + libc::SIGSYS);
     let allowed = run(json!({"version": 1, "process": {"architectures": ["x86"]}}));
     assert_eq!(allowed.output().success().stdout, "True\n");
+}
+
+/// Says what its standard input is connected to, by talking to it.
+const TALK: &str = "import os, socket
+stream = socket.socket(fileno=os.dup(0))
+stream.send(b'hello')
+print('sent')";
+
+#[test]
+fn a_socket_of_the_network_as_a_standard_stream_is_refused_unless_it_is_allowed_and_a_unix_socket_is_not() {
+    let deny = |process: Value| {
+        let network = json!({"default": "deny"});
+        json!({"version": 1, "network": network, "process": process})
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, port) = (listener.local_addr().unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let datagrams = UdpSocket::bind("127.0.0.1:0").unwrap();
+    datagrams.connect(port.local_addr().unwrap()).unwrap();
+    let table = [
+        (OwnedFd::from(TcpStream::connect(address).unwrap()), format!("family inet, connected to {address}")),
+        (OwnedFd::from(TcpListener::bind("[::1]:0").unwrap()), "family inet6, bound to [::1]:".to_owned()),
+        (OwnedFd::from(datagrams), format!("family inet, connected to {}", port.local_addr().unwrap())),
+    ];
+    for (socket, text) in &table {
+        let run = |policy: Value| Run::python(policy, TALK, &[]).stdin(socket.try_clone().unwrap());
+        let refused = run(deny(json!({}))).output().exits(125);
+        assert!(refused.stdout.is_empty() && refused.stderr.lines().count() == 1, "{refused:?}");
+        let words = ["standard input is a socket of the ", text.as_str(), "\"inherited-sockets\""];
+        assert!(words.iter().all(|word| refused.stderr.contains(word)), "{}", refused.stderr);
+    }
+    let (connected, _) = &table[0];
+    for policy in [
+        deny(json!({"allow": ["inherited-sockets"]})),
+        deny(json!({"isolation": "cgroup-only"})),
+        json!({"version": 1, "mode": "audit", "network": {"default": "deny"}}),
+    ] {
+        let allowed = Run::python(policy, TALK, &[]).stdin(connected.try_clone().unwrap()).output().success();
+        assert_eq!(allowed.stdout, "sent\n");
+        assert_eq!(allowed.log["enforced"]["inherited"][0]["peer"], address.to_string());
+    }
+    // As systemd gives to services, for their journal: connected, and never bound.
+    let (stream, _other) = UnixStream::pair().unwrap();
+    let run = Run::python(deny(json!({})), TALK, &[]).stdin(stream);
+    assert_eq!(run.output().success().stdout, "sent\n");
 }

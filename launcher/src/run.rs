@@ -102,6 +102,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let mounts = Mount::all().context(MOUNTINFO)?;
     let hierarchy = Hierarchy::find_among(&mounts)?;
     let hardening = Hardening::new(&policy, options.preserve_fds, mounts)?;
+    hardening.accepts(&inherited)?;
     let signals = Signals::hold().context("signals")?;
     let leaf = Leaf::create(&hierarchy)?;
     // The command's process is born in the leaf, and does what keeps it there while the kernel verifies the programs: both take

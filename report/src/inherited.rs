@@ -1,6 +1,6 @@
 //! Sockets and devices that a command was handed at its start.
 
-use std::{os::fd::RawFd, path::PathBuf};
+use std::{fmt, os::fd::RawFd, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -43,4 +43,46 @@ pub enum Object {
         /// Minor number.
         minor: u64,
     },
+}
+
+impl Inherited {
+    /// Whether it is a standard stream, and a socket of another family than Unix's: what it reaches, or who reaches it, no rule of the
+    /// policy has a say in.
+    #[must_use]
+    pub fn is_network_stream(&self) -> bool {
+        let family = match &self.object {
+            Object::Socket { family, .. } => family.as_deref(),
+            Object::Device { .. } => return false,
+        };
+        self.stream().is_some() && family != Some("unix")
+    }
+
+    /// What a standard stream is called.
+    fn stream(&self) -> Option<&'static str> {
+        usize::try_from(self.fd).ok().and_then(|fd| STREAMS.get(fd)).copied()
+    }
+}
+
+/// The standard streams, by their numbers.
+const STREAMS: [&str; 3] = ["standard input", "standard output", "standard error"];
+
+/// For people.
+impl fmt::Display for Inherited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.stream() {
+            Some(stream) => f.write_str(stream)?,
+            None => write!(f, "descriptor {}", self.fd)?,
+        }
+        match &self.object {
+            Object::Socket { family, local, peer, .. } => {
+                write!(f, " is a socket of the family {}", family.as_deref().unwrap_or("that guard-run doesn't know"))?;
+                match (peer, local) {
+                    (Some(peer), _) => write!(f, ", connected to {peer}"),
+                    (None, Some(local)) => write!(f, ", bound to {local}"),
+                    (None, None) => Ok(()),
+                }
+            }
+            Object::Device { kind, major, minor, .. } => write!(f, " is a device ({kind} {major}:{minor})"),
+        }
+    }
 }

@@ -47,6 +47,7 @@ use handed::Handed;
 use limits::Limits;
 use packets::Hidden;
 use policy::{Isolation, Mode, Part, Policy, ProcessSection, Section, UnixRule};
+use report::Inherited;
 use scope::Scope;
 
 /// Why a command can't be kept inside on this machine.
@@ -82,6 +83,12 @@ pub enum HardenError {
         view::NO_FILE
     )]
     NoFile,
+    /// A standard stream is a socket for which no rule holds.
+    #[error(
+        "{0}; no rule of a policy holds for a socket that was made outside: give the command a pipe instead, or say in the policy that \
+         it may have it: \"process\": {{\"allow\": [\"inherited-sockets\"]}}"
+    )]
+    Inherited(Inherited),
     /// The filter of system calls can't be put together.
     #[error("the filter of system calls")]
     Filter(#[from] seccompiler::BackendError),
@@ -178,6 +185,19 @@ impl Hardening {
             section,
             isolation,
         })
+    }
+
+    /// Makes sure that the command is handed nothing, among what this process has, by which it could do what the rules deny.
+    ///
+    /// # Errors
+    ///
+    /// When it would be.
+    pub fn accepts(&self, inherited: &[Inherited]) -> Result<(), HardenError> {
+        if self.isolation != InForce::Full || self.section.allows(Part::InheritedSockets) {
+            return Ok(());
+        }
+        let refused = inherited.iter().find(|inherited| inherited.is_network_stream());
+        refused.map_or(Ok(()), |refused| Err(HardenError::Inherited(refused.clone())))
     }
 
     /// Looks for what a command in this leaf is to be kept from, this process among it. The command is this user's, or
