@@ -35,7 +35,7 @@ with open(HEARD, 'w') as heard:
 /// Runs a program that joins groups, while somebody notes what the routers hear.
 fn joining(policy: &Value, inside: &str) -> (String, Output) {
     let heard = tempfile::NamedTempFile::new().unwrap();
-    let place = format!("HEARD = {:?}\n", heard.path());
+    let place = format!("HEARD = {:?}\n", heard.path().display().to_string());
     both(policy, &format!("{place}{ROUTER}"), &format!("{place}{JOINS}{inside}"))
 }
 

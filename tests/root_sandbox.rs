@@ -224,7 +224,7 @@ fn where_nobody_listens_the_kernel_says_so() {
     let rules = json!([{"action": "allow", "hosts": ["sandbox"], "ports": [7001]}]);
     let none = json!({"version": 1, "network": {"default": "deny", "rules": rules}});
     let program = format!("{SHARED}\nprint(ask('tcp4', '127.0.0.1', 7001), ask('tcp4', '127.0.0.1', 7002))");
-    let output = Run::python(cgroup_only(&none), &program, &[]).through(&WORLD).output().success();
+    let output = Run::python(cgroup_only(&none), &program, &[]).through(WORLD).output().success();
     assert_eq!((output.stdout.as_str(), output.events().len()), ("ECONNREFUSED EPERM\n", 1));
 }
 
@@ -247,7 +247,7 @@ threading.Thread(target=server.serve_forever, daemon=True).start()
 threading.Thread(target=client.stderr.read, daemon=True).start()
 print(client.stdout.read(), client.wait())
 ";
-    let run = Run::python(&policy(), &format!("{SHARED}\n{program}"), &[]);
+    let run = Run::python(policy(), &format!("{SHARED}\n{program}"), &[]);
     let guarded = run.output().success();
     assert_eq!((guarded.stdout.as_str(), guarded.events().len()), ("hello 0\n", 0), "{:#}", guarded.log);
 }

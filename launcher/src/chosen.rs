@@ -59,7 +59,7 @@ pub enum ChoiceError {
     )]
     None(Option<PathBuf>),
     /// None is known by that name.
-    #[error("no policy is named \"{name}\"{hint}{}; looked in {}", file_hint(.name, .is_file), looked_in())]
+    #[error("no policy is named \"{name}\"{hint}{}; looked in {}", file_hint(.name, *.is_file), looked_in())]
     Unknown {
         /// The name.
         name: String,
@@ -79,8 +79,8 @@ pub enum ChoiceError {
     Invalid(#[from] PolicyError),
 }
 
-fn file_hint(name: &str, is_file: &bool) -> String {
-    if *is_file { format!("; the file of that name here is ./{name}") } else { String::new() }
+fn file_hint(name: &str, is_file: bool) -> String {
+    if is_file { format!("; the file of that name here is ./{name}") } else { String::new() }
 }
 
 /// Finds the policy that is meant by a word on the command line, or by none.

@@ -187,7 +187,7 @@ pub fn main() -> ExitCode {
 fn act(sub: Sub) -> anyhow::Result<u8> {
     match sub {
         Sub::Doctor => doctor::doctor(),
-        Sub::Gc { logs } => gc::gc(logs),
+        Sub::Gc { logs } => gc::gc(logs.as_ref()),
         Sub::Selftest { arguments } => selftest::become_selftest(&arguments),
         Sub::Check { policy } => {
             privilege::give_up()?;
@@ -207,16 +207,16 @@ fn act(sub: Sub) -> anyhow::Result<u8> {
         }
         Sub::Completion { shell } => {
             privilege::give_up()?;
-            completion(shell)
+            Ok(completion(shell))
         }
     }
 }
 
-fn completion(shell: Shell) -> anyhow::Result<u8> {
+fn completion(shell: Shell) -> u8 {
     // Into memory first: clap_complete panics where it can't write.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "guard-run", &mut script);
-    Ok(printed(io::stdout().write_all(&script)))
+    printed(io::stdout().write_all(&script))
 }
 
 /// Any path, also an empty one: that it can't be used is said in one line then, as for any other path.

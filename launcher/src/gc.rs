@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 ///
 /// When there is no hierarchy, or the folder for logs can't be read although old logs are to be removed.
-pub fn gc(older: Option<Age>) -> anyhow::Result<u8> {
+pub fn gc(older: Option<&Age>) -> anyhow::Result<u8> {
     let (removed, failed) = reap(&Hierarchy::find()?);
     for path in &removed {
         println!("removed {}", OneLine(path.display()));

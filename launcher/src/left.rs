@@ -26,7 +26,7 @@ pub struct Left {
 impl Left {
     /// Begins to wait: the command has ended just now.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         Self { told: None, next: Instant::now() + FIRST, pause: FIRST }
     }
 

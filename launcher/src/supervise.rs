@@ -92,7 +92,7 @@ pub fn supervise(
                 attached.leaf.kill()?;
                 supervisor.left = None;
             } else if !silent {
-                supervisor.left.get_or_insert_with(Left::new).look(|| attached.leaf.processes());
+                supervisor.left.get_or_insert_with(Left::begin).look(|| attached.leaf.processes());
             }
         }
         supervisor.wait(attached, journal)?;

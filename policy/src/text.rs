@@ -105,6 +105,9 @@ pub fn lines(text: &str) -> String {
 /// The most bytes of a line that is said to the user, but for the program's name.
 pub const LONGEST: usize = 980;
 
+/// What stands where the middle of a text is left out.
+const LEFT_OUT: &str = " […] ";
+
 /// A text as it may be shown on one line of a terminal, with the middle left out where it is longer than [`LONGEST`]: what it is
 /// about stands at the beginning, and what is the matter at the end.
 #[must_use]
@@ -117,7 +120,6 @@ pub fn short_line(text: &str) -> String {
             return whole;
         }
     }
-    const LEFT_OUT: &str = " […] ";
     let half = (LONGEST - LEFT_OUT.len()) / 2;
     let (start, end) = (OneLine(start).to_string(), OneLine(end).to_string());
     format!("{}{LEFT_OUT}{}", cut(&start, half), cut_end(&end, half))

@@ -320,9 +320,9 @@ pub fn remove_spares(patience: Duration) -> Removed {
         left.retain(|folder| match Spare::take(folder) {
             Ok(Ok(spare)) => {
                 if spare.remove().is_ok() {
-                    outcome.removed += 1
+                    outcome.removed += 1;
                 } else {
-                    outcome.failed += 1
+                    outcome.failed += 1;
                 }
                 false
             }

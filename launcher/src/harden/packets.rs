@@ -2,10 +2,7 @@
 //! of them everybody. Where the policy has rules on the network, the command doesn't see them. What a filter of system calls can tell
 //! apart, such as attaching to a TUN device, is refused there instead.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use super::place::Place;
 
@@ -58,7 +55,7 @@ fn look(devices: &Path) -> io::Result<Hidden> {
     Ok(hidden)
 }
 
-fn is_tap(path: &PathBuf) -> bool {
+fn is_tap(path: &Path) -> bool {
     let number = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(TAP));
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
