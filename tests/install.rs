@@ -134,9 +134,10 @@ fn man_pages_are_proper_ones() {
         let output = Command::new("man").args(["--warnings", "-l"]).arg(&page).env("MANWIDTH", "120").output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         let rendered = String::from_utf8_lossy(&output.stdout).into_owned();
+        // guard-runtime-crun(8) is a link to guard-runtime(8), guard-selftest(1) to guard-run(1).
+        let page = page.canonicalize().unwrap();
         let name = page.file_stem().unwrap().to_str().unwrap().to_uppercase();
         let title = rendered.lines().find(|line| !line.is_empty()).unwrap();
-        // guard-runtime-crun(8) is a link to guard-runtime(8).
         assert!(name.starts_with(title.split('(').next().unwrap()), "{}: {title}", page.display());
         assert!(rendered.contains("SEE ALSO") && !rendered.contains("**"), "{rendered}");
         // A line break of the source that was none.

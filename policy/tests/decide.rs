@@ -296,7 +296,10 @@ fn hooks_follow_from_the_rules() {
             json!({"network": deny(json!({"action": "deny", "ops": ["receive"]}))}),
             vec!["ingress", "sock_create", "sock_ops", "setsockopt"],
         ),
-        (json!({"network": {"default": "deny"}}), [&addresses[..], &["ingress", "sock_create", "sock_ops"]].concat()),
+        (
+            json!({"network": {"default": "deny"}}),
+            [&addresses[..], &["ingress", "sock_create", "sock_ops", "setsockopt"]].concat(),
+        ),
         (
             json!({"network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["sandbox"]}]}}),
             [&addresses[..], &["ingress", "egress", "sock_create", "sock_ops", "setsockopt"]].concat(),
