@@ -111,8 +111,10 @@ impl Request {
     #[must_use]
     pub fn unjudged(&self) -> u32 {
         match (self.kind, self.protocol) {
-            (kind::RAW, protocol::RAW) => unjudged::RAW | unjudged::HEADERS,
-            (kind::RAW, _) => unjudged::RAW,
+            // Without a branch: 1 only for a difference of 0, since no protocol's number is that large.
+            (kind::RAW, protocol) => {
+                unjudged::RAW | (((protocol ^ protocol::RAW).wrapping_sub(1) >> 31) * unjudged::HEADERS)
+            }
             (kind::STREAM, protocol::TCP | protocol::MPTCP) | (kind::DGRAM, protocol::UDP) => 0,
             (kind::DGRAM, protocol::ICMP | protocol::ICMPV6) => unjudged::PING,
             _ => unjudged::OTHER,
@@ -167,25 +169,27 @@ pub fn decide(table: &Table, rules: &Rules, request: &Request) -> Decision {
         | u64::from(request.kind & 0xffff) << TYPE_SHIFT
         | u64::from(request.family & 0xffff) << FAMILY_SHIFT;
     let mut decision = table.verdicts.of_default();
-    let (mut by_name, mut with_headers) = (false, false);
+    // The kinds that are allowed by name.
+    let mut named = 0;
     for (index, rule) in (0_u16..).zip(rules) {
         if u32::from(index) >= table.verdicts.count() {
             break;
         }
         if (key ^ rule.value) & rule.mask == 0 {
             decision = table.verdicts.of_rule(index);
-            by_name = table.naming.contains(usize::from(index));
-            with_headers = table.naming_headers.contains(usize::from(index));
+            let index = usize::from(index);
+            let all = if table.naming.contains(index) { !unjudged::HEADERS } else { 0 };
+            named = all | if table.naming_headers.contains(index) { unjudged::HEADERS } else { 0 };
             break;
         }
     }
     // At the end, since the kernel's verifier follows what comes after once for each kind.
-    let unjudged = request.unjudged() & table.refused;
-    if decision.allow && unjudged & unjudged::HEADERS != 0 && !with_headers {
-        return Decision::fail_closed(OWN_HEADERS);
-    }
-    if decision.allow && unjudged != 0 && !by_name {
-        return Decision::fail_closed(UNJUDGED_SOCKET);
+    let unjudged = request.unjudged() & table.refused & !named;
+    if decision.allow && unjudged != 0 {
+        // By arithmetic, for the same reason.
+        #[allow(clippy::cast_possible_truncation)] // a bit
+        let headers = ((unjudged / unjudged::HEADERS) & 1) as u16;
+        return Decision::fail_closed(UNJUDGED_SOCKET ^ ((UNJUDGED_SOCKET ^ OWN_HEADERS) * headers));
     }
     decision
 }
