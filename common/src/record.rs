@@ -104,9 +104,9 @@ impl Hook {
         matches!(self, Self::Getsockopt | Self::Setsockopt)
     }
 
-    /// Which map has the denials of this hook: [`ROOMS`] maps, of which several hooks share some.
+    /// The kind of subjects that denials of this hook are about.
     #[must_use]
-    pub const fn room(self) -> u32 {
+    pub const fn kind(self) -> Kind {
         match self {
             Self::Connect4
             | Self::Connect6
@@ -116,12 +116,12 @@ impl Hook {
             | Self::Sendmsg6
             | Self::Ingress
             | Self::Egress
-            | Self::SockOps => 0,
-            Self::SockCreate => 1,
-            Self::Getsockopt | Self::Setsockopt => 2,
-            Self::ConnectUnix | Self::SendmsgUnix | Self::UnixStreamConnect | Self::UnixMaySend => 3,
-            Self::Device => 4,
-            Self::Sysctl => 5,
+            | Self::SockOps => Kind::Net,
+            Self::SockCreate => Kind::Socket,
+            Self::Getsockopt | Self::Setsockopt => Kind::Sockopt,
+            Self::ConnectUnix | Self::SendmsgUnix | Self::UnixStreamConnect | Self::UnixMaySend => Kind::Unix,
+            Self::Device => Kind::Device,
+            Self::Sysctl => Kind::Sysctl,
         }
     }
 
@@ -132,8 +132,29 @@ impl Hook {
     }
 }
 
-/// How many maps of denials there are.
-pub const ROOMS: u32 = 6;
+/// The kinds of subjects that denials are about. Each kind has a map that counts its denials. The numbers index what is kept for
+/// each of these maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Kind {
+    /// Peers, and own addresses.
+    Net,
+    /// Sockets.
+    Socket,
+    /// Socket options.
+    Sockopt,
+    /// Unix sockets.
+    Unix,
+    /// Devices.
+    Device,
+    /// Kernel tunables.
+    Sysctl,
+}
+
+impl Kind {
+    /// How many kinds there are.
+    pub const COUNT: u32 = Self::Sysctl as u32 + 1;
+}
 
 /// From so many identities on, processes are not told apart any more in new ones: three quarters of what there is room for in a map of
 /// denials.

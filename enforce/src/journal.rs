@@ -13,7 +13,7 @@ use report::{Clock, Details, Event, Flow, Names, Recorded, Verdict};
 
 use crate::{
     live::{Awaited, Live},
-    load::{Flows, Records, Tallies},
+    load::{Flows, Records, Tallies, Visitor},
     process::read_details,
     sys::plain::{Plain, bytes_of, from_bytes},
 };
@@ -95,43 +95,16 @@ impl Journal {
     /// Takes the new denials that have come since the last time, while their processes may still be there.
     pub fn drain(&mut self, records: &mut Records) {
         while let Some(record) = records.news.next() {
-            match record.first().copied().and_then(Hook::from_number) {
-                Some(
-                    Hook::Connect4
-                    | Hook::Connect6
-                    | Hook::Bind4
-                    | Hook::Bind6
-                    | Hook::Sendmsg4
-                    | Hook::Sendmsg6
-                    | Hook::Ingress
-                    | Hook::Egress,
-                ) => self.note(&record, records.net.as_ref()),
-                Some(Hook::ConnectUnix | Hook::SendmsgUnix | Hook::UnixStreamConnect | Hook::UnixMaySend) => {
-                    self.note(&record, records.unix.as_ref());
+            // Whatever it is, it is counted in its map, and in the log in the end.
+            let Some(hook) = record.first().copied().and_then(Hook::from_number) else { continue };
+            match from_bytes(&record) {
+                Some(News { pid, first, .. }) if hook == Hook::SockOps => {
+                    self.look_at(pid, first);
                 }
-                Some(Hook::SockCreate) => self.note(&record, records.socket.as_ref()),
-                Some(Hook::Device) => self.note(&record, records.device.as_ref()),
-                Some(Hook::Sysctl) => self.note(&record, records.sysctl.as_ref()),
-                Some(Hook::Getsockopt | Hook::Setsockopt) => self.note(&record, records.sockopt.as_ref()),
-                Some(Hook::SockOps) => {
-                    if let Some(News { pid, first, .. }) = from_bytes(&record) {
-                        self.look_at(pid, first);
-                    } else {
-                        self.note(&record, records.net.as_ref());
-                    }
-                }
-                _ => {}
+                // A map that can't be read now is read in the end, too, and then it is an error.
+                _ => drop(records.denials.visit(hook.kind(), &mut Noting { journal: self, record: &record })),
             }
         }
-    }
-
-    fn note<S: Recorded + Plain>(&mut self, record: &[u8], tallies: Option<&Tallies<S>>) {
-        let Some(key) = from_bytes::<Key<S>>(record) else { return };
-        let Some(Ok(tally)) = tallies.map(|tallies| tallies.of(key)) else { return };
-        let details = self.look_at(key.pid, tally.first);
-        let event = Event::new(&key, &tally, Arc::clone(&details), &self.clock, self.verdict, &KernelNames);
-        self.write_live(&event);
-        self.seen.insert(record.into(), Seen { details, count: event.count });
     }
 
     /// What can be found out about a process that has done something at that time.
@@ -200,12 +173,7 @@ impl Journal {
     pub fn finish(mut self, records: &mut Records) -> Result<(Vec<Event>, Option<io::Error>), MapError> {
         self.drain(records);
         let mut events = Vec::new();
-        self.conclude(records.net.as_ref(), &mut events)?;
-        self.conclude(records.unix.as_ref(), &mut events)?;
-        self.conclude(records.device.as_ref(), &mut events)?;
-        self.conclude(records.sysctl.as_ref(), &mut events)?;
-        self.conclude(records.socket.as_ref(), &mut events)?;
-        self.conclude(records.sockopt.as_ref(), &mut events)?;
+        records.denials.visit_all(&mut Concluding { journal: &self, events: &mut events })?;
         events.sort_by_key(|(event, _)| event.first);
         for (event, announced) in &events {
             if event.count > *announced {
@@ -217,20 +185,43 @@ impl Journal {
         }
         Ok((events.into_iter().map(|(event, _)| event).collect(), self.failure))
     }
+}
 
-    /// Adds the events of a map, each with the count that it has been announced with.
-    fn conclude<S: Recorded + Plain>(
-        &self,
-        tallies: Option<&Tallies<S>>,
-        events: &mut Vec<(Event, u64)>,
-    ) -> Result<(), MapError> {
-        for entry in tallies.into_iter().flat_map(Tallies::all) {
+/// Takes a new denial, of which this is the key.
+struct Noting<'a> {
+    journal: &'a mut Journal,
+    record: &'a [u8],
+}
+
+impl Visitor for Noting<'_> {
+    fn visit<S: Recorded + Plain>(&mut self, denials: &Tallies<S>) -> Result<(), MapError> {
+        let Self { journal, record } = self;
+        let Some(key) = from_bytes::<Key<S>>(record) else { return Ok(()) };
+        let tally = denials.of(key)?;
+        let details = journal.look_at(key.pid, tally.first);
+        let event = Event::new(&key, &tally, Arc::clone(&details), &journal.clock, journal.verdict, &KernelNames);
+        journal.write_live(&event);
+        journal.seen.insert((*record).into(), Seen { details, count: event.count });
+        Ok(())
+    }
+}
+
+/// Adds the events of a map, each with the count that it has been announced with.
+struct Concluding<'a> {
+    journal: &'a Journal,
+    events: &'a mut Vec<(Event, u64)>,
+}
+
+impl Visitor for Concluding<'_> {
+    fn visit<S: Recorded + Plain>(&mut self, denials: &Tallies<S>) -> Result<(), MapError> {
+        let Self { journal, events } = self;
+        for entry in denials.all() {
             let (key, tally) = entry?;
-            let (details, announced) = match self.seen.get(bytes_of(&[key])) {
+            let (details, announced) = match journal.seen.get(bytes_of(&[key])) {
                 Some(Seen { details, count }) => (Arc::clone(details), *count),
-                None => (self.processes.get(&key.pid).cloned().unwrap_or_default(), 0),
+                None => (journal.processes.get(&key.pid).cloned().unwrap_or_default(), 0),
             };
-            let event = Event::new(&key, &tally, details, &self.clock, self.verdict, &KernelNames);
+            let event = Event::new(&key, &tally, details, &journal.clock, journal.verdict, &KernelNames);
             events.push((event, announced));
         }
         Ok(())

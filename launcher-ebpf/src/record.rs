@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use common::{
     Decision,
-    record::{Counters, Hook, Key, Owner, ROOMS, SEVERAL, SHORT, Tally},
+    record::{Counters, Hook, Key, Kind, Owner, SEVERAL, SHORT, Tally},
 };
 
 use crate::{
@@ -27,7 +27,7 @@ static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(Hook::ALL
 
 /// How many identities each map of denials has, indexed by [`Hook::room`].
 #[map]
-static IN_ROOM: Array<u64> = Array::with_max_entries(ROOMS, 0);
+static IN_ROOM: Array<u64> = Array::with_max_entries(Kind::COUNT, 0);
 
 /// Keys of new denials on their way to the launcher.
 #[map]
@@ -160,7 +160,7 @@ impl Ledger {
         // 0 when it is made now.
         let mut made = 1;
         // How many identities there are. It is always there: the index is a constant below the map's size.
-        let in_room = IN_ROOM.get_ptr_mut(self.hook.room()).unwrap_or(ptr::null_mut());
+        let in_room = IN_ROOM.get_ptr_mut(self.hook.kind() as u32).unwrap_or(ptr::null_mut());
         if tally.is_null() && !in_room.is_null() {
             // SAFETY: the map lives as long as the program; the number may be older than others' changes to it.
             if unsafe { in_room.read_volatile() } >= SHORT {

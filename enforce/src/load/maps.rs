@@ -9,14 +9,11 @@ use aya::{
 };
 use common::{
     net::{self, Address},
-    record::{
-        Counters, DeviceSubject, Hook, Key, NetSubject, ROOMS, SocketSubject, SockoptSubject, SysctlSubject, Tally,
-        UnixSubject,
-    },
+    record::{Counters, Hook, Kind},
 };
 use policy::compile::Tables;
 
-use super::{Flows, LoadError, RecordMaps};
+use super::{Denials, Flows, LoadError, RecordMaps};
 use crate::sys::plain::{Plain, Wire, bytes_of};
 
 /// There if the kernel has MPTCP.
@@ -142,48 +139,15 @@ pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
     globals
 }
 
-/// A map that counts denials by identity.
-pub struct Tallies<S: Plain>(HashMap<MapData, Wire<Key<S>>, Wire<Tally>>);
-
-impl<S: Plain> Tallies<S> {
-    fn empty(&mut self) -> Result<(), MapError> {
-        empty(&mut self.0)
-    }
-
-    /// All denials so far.
-    pub fn all(&self) -> impl Iterator<Item = Result<(Key<S>, Tally), MapError>> + '_ {
-        self.0.iter().map(|entry| entry.map(|(Wire(key), Wire(tally))| (key, tally)))
-    }
-
-    /// The denials of one identity so far.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses to read the map, or there are none.
-    pub fn of(&self, key: Key<S>) -> Result<Tally, MapError> {
-        self.0.get(&Wire(key), 0).map(|Wire(tally)| tally)
-    }
-}
-
 /// The maps in which the programs leave their records.
 pub struct Records {
     counters: PerCpuArray<MapData, Wire<Counters>>,
-    /// How many identities each map of denials has, by [`Hook::room`].
+    /// How many identities each map of denials has, by [`Kind`].
     in_room: Array<MapData, u64>,
     /// Keys of new denials.
     pub news: RingBuf<MapData>,
-    /// Network denials.
-    pub net: Option<Tallies<NetSubject>>,
-    /// Unix socket denials.
-    pub unix: Option<Tallies<UnixSubject>>,
-    /// Device denials.
-    pub device: Option<Tallies<DeviceSubject>>,
-    /// Sysctl denials.
-    pub sysctl: Option<Tallies<SysctlSubject>>,
-    /// Denied sockets.
-    pub socket: Option<Tallies<SocketSubject>>,
-    /// Sockopt denials.
-    pub sockopt: Option<Tallies<SockoptSubject>>,
+    /// The denials.
+    pub denials: Denials,
     /// What was reached, if that is recorded.
     pub flows: Option<Flows>,
 }
@@ -205,12 +169,7 @@ impl Records {
             counters: PerCpuArray::try_from(Map::PerCpuArray(counters)).map_err(unusable("COUNTERS"))?,
             in_room: Array::try_from(Map::Array(in_room)).map_err(unusable("IN_ROOM"))?,
             news: RingBuf::try_from(Map::RingBuf(news)).map_err(unusable("NEWS"))?,
-            net: tallies(maps, "NET_TALLIES")?,
-            unix: tallies(maps, "UNIX_TALLIES")?,
-            device: tallies(maps, "DEVICE_TALLIES")?,
-            sysctl: tallies(maps, "SYSCTL_TALLIES")?,
-            socket: tallies(maps, "SOCKET_TALLIES")?,
-            sockopt: tallies(maps, "SOCKOPT_TALLIES")?,
+            denials: Denials::of(maps)?,
             flows: Flows::of(maps)?,
         })
     }
@@ -220,16 +179,11 @@ impl Records {
         for hook in Hook::ALL {
             self.counters.set(u32::from(hook as u8), on_every_cpu(Wire(Counters::default()))?, 0)?;
         }
-        for room in 0..ROOMS {
-            self.in_room.set(room, 0, 0)?;
+        for kind in 0..Kind::COUNT {
+            self.in_room.set(kind, 0, 0)?;
         }
         while self.news.next().is_some() {}
-        self.net.iter_mut().try_for_each(Tallies::empty)?;
-        self.unix.iter_mut().try_for_each(Tallies::empty)?;
-        self.device.iter_mut().try_for_each(Tallies::empty)?;
-        self.sysctl.iter_mut().try_for_each(Tallies::empty)?;
-        self.socket.iter_mut().try_for_each(Tallies::empty)?;
-        self.sockopt.iter_mut().try_for_each(Tallies::empty)?;
+        self.denials.empty()?;
         self.flows.iter_mut().try_for_each(Flows::empty)
     }
 
@@ -265,9 +219,4 @@ pub(super) fn empty<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>) -> Result<
 /// A value as the value of each CPU.
 pub(super) fn on_every_cpu<V: Pod>(value: V) -> Result<PerCpuValues<V>, MapError> {
     Ok(PerCpuValues::try_from(vec![value; nr_cpus().map_err(|(_, error)| error)?])?)
-}
-
-fn tallies<S: Plain>(maps: &mut RecordMaps, name: &'static str) -> Result<Option<Tallies<S>>, LoadError> {
-    let map = maps.take(name).map(|map| HashMap::try_from(Map::HashMap(map)).map(Tallies));
-    map.transpose().map_err(|error| LoadError::map(name, error))
 }

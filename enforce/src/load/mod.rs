@@ -2,6 +2,7 @@
 //! process if nothing ever is, but for what is kept for the next run ([`Spare`]).
 
 mod btf;
+mod denials;
 mod flow;
 mod hook;
 mod image;
@@ -28,10 +29,11 @@ use nix::{
 use sha2::Digest as _;
 
 pub use btf::BtfError;
+pub use denials::{Denials, Tallies, Visitor};
 pub use flow::Flows;
 pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, PreparedProgram, ProgramImage, Variable};
-pub use maps::{MapContent, Records, Tallies, contents, globals, unused};
+pub use maps::{MapContent, Records, contents, globals, unused};
 pub use pin::{Link, RecordMaps, pin_note, read_note};
 pub use spare::{Removed, Spare, remove_spares, spares_are_there};
 
@@ -438,4 +440,35 @@ fn begin(tables: &Tables, facts: &Facts) -> Result<LoadedImage, LoadError> {
     let globals = globals(tables).into_iter().chain(facts.globals()).collect::<Vec<_>>();
     let image = if tables.asks_only_who_made_a_socket() { &PLAIN } else { &GUARD };
     image.begin(&globals, contents(tables), unused(tables))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{pin::record_maps, *};
+
+    /// The policy's tables, and what belongs to the programs alone: variables, what is kept with a socket, and room to put a path together.
+    const OTHERS: [&str; 9] = [
+        "NET_HOSTS",
+        "NET_PORTS",
+        "NET_LOCAL_PORTS",
+        "UNIX_STATES",
+        "SYSCTL_NAMES",
+        "SYSCTL_STATES",
+        ".rodata",
+        "SOCKETS",
+        "UNIX_SCRATCH",
+    ];
+
+    /// A map of records that is not known as one would never be read, nor emptied for the next run.
+    #[test]
+    fn every_map_is_known() {
+        for image in [&GUARD, &PLAIN] {
+            for MapImage { name, .. } in image.maps {
+                assert!(record_maps().any(|known| known == *name) || OTHERS.contains(name), "{name}");
+            }
+        }
+        for name in record_maps() {
+            assert!(GUARD.maps.iter().any(|map| map.name == name), "{name}");
+        }
+    }
 }

@@ -16,23 +16,16 @@ use aya::maps::{MapData, MapError};
 use aya_obj::{Map, generated::bpf_map_type};
 use common::record::Hook;
 
-use super::{LoadError, LoadedImage, LoadedProgram, spare::sentinel, spec};
+use super::{Denials, LoadError, LoadedImage, LoadedProgram, spare::sentinel, spec};
 use crate::sys::bpf::{self, LinkEnds};
 
+/// The maps in which programs leave their records, but for those of [`Denials`].
+const OTHERS: [&str; 5] = ["COUNTERS", "IN_ROOM", "NEWS", "FLOWS", "FLOWS_LOST"];
+
 /// The maps in which programs leave their records: all that there may be.
-const RECORD_MAPS: [&str; 11] = [
-    "COUNTERS",
-    "IN_ROOM",
-    "NEWS",
-    "NET_TALLIES",
-    "UNIX_TALLIES",
-    "DEVICE_TALLIES",
-    "SYSCTL_TALLIES",
-    "SOCKET_TALLIES",
-    "SOCKOPT_TALLIES",
-    "FLOWS",
-    "FLOWS_LOST",
-];
+pub(super) fn record_maps() -> impl Iterator<Item = &'static str> {
+    OTHERS.iter().chain(Denials::MAPS).copied()
+}
 
 /// The name of the link that tells whether a cgroup still is. No map and no hook has it.
 const WITNESS: &str = "WITNESS";
@@ -44,7 +37,7 @@ pub struct RecordMaps(BTreeMap<&'static str, MapData>);
 impl RecordMaps {
     /// Takes those that the image's loaded programs refer to.
     pub(super) fn of(image: &mut LoadedImage) -> Self {
-        Self(RECORD_MAPS.into_iter().filter_map(|name| Some((name, image.take_map(name)?))).collect())
+        Self(record_maps().filter_map(|name| Some((name, image.take_map(name)?))).collect())
     }
 
     /// Opens those that are pinned in a folder.
@@ -54,7 +47,7 @@ impl RecordMaps {
     /// When one is there but can't be opened.
     pub fn open(folder: &Path) -> Result<Self, LoadError> {
         let mut maps = BTreeMap::new();
-        for name in RECORD_MAPS {
+        for name in record_maps() {
             match open(&folder.join(name)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 opened => {
