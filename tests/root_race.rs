@@ -359,7 +359,11 @@ while_another(toggle, lambda: LIBC.send(sock.fileno(), b'x', 1, DONTWAIT | 0x400
         {"action": "allow", "hosts": ["::1", "127.0.0.2"], "ports": [7005]},
         {"action": "allow", "ops": ["bind", "receive"]},
     ]);
-    let (bare, guarded) = astray(&network("deny", &rules), sends);
-    assert_eq!(bare, "[True]\n", "nobody was misled");
-    assert_eq!(guarded.stdout, "[False]\n");
+    // Without the guard it takes some luck.
+    let misled = (0..8).any(|_| {
+        let (bare, guarded) = astray(&network("deny", &rules), sends);
+        assert_eq!(guarded.stdout, "[False]\n");
+        bare == "[True]\n"
+    });
+    assert!(misled, "nobody was misled");
 }

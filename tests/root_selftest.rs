@@ -227,7 +227,7 @@ fn an_interrupted_self_test_leaves_nothing_behind() {
     lines.for_each(drop);
     let output = child.wait_with_output().expect("it is our child");
     assert_eq!(output.status.code(), Some(125), "{output:?}");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "guard-run: interrupted\n");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "guard-selftest: interrupted\n");
     assert_eq!(fs::read_dir(folder.path()).expect("it is ours").count(), 0);
     eventually("its cgroups are gone", || leaves_of(pid).is_empty());
 }
@@ -242,6 +242,9 @@ fn words_name_vectors() {
         let output = selftest(words);
         assert_eq!(output.status.code(), Some(125));
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(error, "guard-run: no vector or family is named \"bfp\"; guard-run selftest --list names all\n");
+        assert_eq!(
+            error,
+            "guard-selftest: no vector or family is named \"bfp\"; guard-run selftest --list names all\n"
+        );
     }
 }

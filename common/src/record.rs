@@ -176,9 +176,12 @@ pub struct Counters {
     pub unrecorded: u64,
     /// New keys that found the ring buffer full: counted, but seen by the launcher only at the end.
     pub late: u64,
+    /// Of those denied and unrecorded, the ones that could not be judged, since the program lacked a table or the kernel did not tell
+    /// enough.
+    pub unjudged: u64,
 }
 
-const _: () = assert!(size_of::<Counters>() == 32);
+const _: () = assert!(size_of::<Counters>() == 40);
 
 /// Identity of a denial.
 #[repr(C)]

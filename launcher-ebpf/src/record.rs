@@ -143,11 +143,13 @@ impl Ledger {
         rodata::audit()
     }
 
-    /// Counts a denial that could not even be judged. That can't happen with complete tables, so no reason is recorded.
+    /// Counts a denial that could not even be judged. That can't happen with complete tables, so it has no identity; a counter of its
+    /// own tells that it happened.
     #[inline(always)]
     pub fn deny_unjudged(self) -> i32 {
         increment(&self.counters.denied);
         increment(&self.counters.unrecorded);
+        increment(&self.counters.unjudged);
         rodata::audit()
     }
 

@@ -151,6 +151,13 @@ pub struct HookCounts {
     pub audited: u64,
     /// Of those denied or audited, the ones that are in no event.
     pub unrecorded: u64,
+    /// Of those that are in events, the ones that came faster than they were read, so that their processes may have ended before
+    /// anybody looked at them.
+    #[serde(default)]
+    pub late: u64,
+    /// Of those unrecorded, the ones that could not be judged and were denied for that.
+    #[serde(default)]
+    pub unjudged: u64,
 }
 
 /// What the kernel knows a program by.
@@ -179,6 +186,8 @@ impl HookCounts {
             denied,
             audited,
             unrecorded: counters.unrecorded,
+            late: counters.late,
+            unjudged: counters.unjudged,
         }
     }
 }

@@ -339,7 +339,14 @@ fn main() -> ExitCode {
         Some(said) if said.starts_with("failed printing to stdout: ") => tell("can't write to standard output"),
         _ => default(info),
     }));
-    let status = panic::catch_unwind(|| selftest(&Options::parse()));
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => {
+            let failed = error.print().is_err() || error.use_stderr();
+            return ExitCode::from(if failed { FAILURE } else { OK });
+        }
+    };
+    let status = panic::catch_unwind(|| selftest(&options));
     ExitCode::from(match status {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => {

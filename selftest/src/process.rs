@@ -64,8 +64,18 @@ impl Process {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.lines().last().unwrap_or("guard-run failed without a word").trim_start_matches("guard-run: ");
-        bail!("{said}; what a policy has to allow, the self-test has to be told: --allow PART,...")
+        match parts_in(said) {
+            Some(parts) => bail!("{said}; and to the self-test: --allow {}", parts.join(",")),
+            None => bail!("{said}"),
+        }
     }
+}
+
+/// The parts that a message of guard-run's says to allow: the list behind `"allow":`.
+fn parts_in(said: &str) -> Option<Vec<String>> {
+    let (_, list) = said.split_once("\"allow\": ")?;
+    let end = list.find(']')?;
+    serde_json::from_str(&list[..=end]).ok()
 }
 
 /// A part by its word.

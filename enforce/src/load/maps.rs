@@ -199,6 +199,7 @@ impl Records {
             sum.denied += counters.denied;
             sum.unrecorded += counters.unrecorded;
             sum.late += counters.late;
+            sum.unjudged += counters.unjudged;
         }
         Ok(sum)
     }
