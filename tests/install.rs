@@ -84,11 +84,22 @@ fn everything_is_in_its_place_and_readable_for_all() {
         "share/guard-run/schema/policy.schema.json",
         "share/guard-run/schema/log.schema.json",
         "share/guard-run/schema/hook.schema.json",
+        "share/guard-run/policies/loopback-only.json",
+        "share/guard-run/policies/agent.json",
         "share/doc/guard-run/README.md",
         "share/doc/guard-run/examples/tutorial.json",
         "share/doc/guard-run/examples/containers/README.md",
     ] {
         assert!(found.contains(&prefix.join(name)), "{name} is missing of {found:#?}");
+    }
+    let policies: Vec<&PathBuf> =
+        found.iter().filter(|file| file.parent().is_some_and(|folder| folder.ends_with("policies"))).collect();
+    for policy in policies {
+        let text = fs::read(policy).unwrap();
+        let json: Value = serde_json::from_slice(&text).unwrap();
+        let schema = policy.parent().unwrap().join(json["$schema"].as_str().unwrap());
+        assert!(json["description"].is_string() && schema.exists(), "{}", policy.display());
+        assert!(!policy.ends_with("everything-allowed.json"), "it is no policy for anybody");
     }
     for file in found {
         let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o7777;

@@ -55,7 +55,7 @@ fn what_is_refused_fails_with_an_error_that_says_so() {
         (&["unshare", "--map-root-user", "true"], 1, unshare),
         (&["mknod", "/tmp/guard-run-node", "c", "1", "3"], 1, "Operation not permitted"),
         (&["dmesg"], 1, "read kernel buffer failed: Operation not permitted"),
-        (&["kill", "-0", "1"], 1, "Operation not permitted"),
+        (&["kill", "-URG", "1"], 1, "Operation not permitted"),
     ] {
         let _ = denied(&policy, command, code, message, &[]);
     }
