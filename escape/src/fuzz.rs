@@ -38,6 +38,8 @@ const REPEATS: usize = 3;
 
 /// How long what miscounts may be made smaller.
 const SHRINKING: Duration = Duration::from_secs(60);
+/// The minor number of /dev/null.
+const NULL: u32 = 3;
 /// The part of a session's seed that says in which manner it is started.
 const MANNER: u64 = u64::MAX;
 
@@ -175,7 +177,11 @@ impl World<'_> {
     }
 
     fn policy(&self, seed: u64) -> Policy {
-        Policy { writes: self.manner(seed) == Manner::Container, ..templates::policy(Random::part(seed, 0)) }
+        let mut policy = templates::policy(Random::part(seed, 0));
+        policy.writes = self.manner(seed) == Manner::Container;
+        // Without /dev/null, no container starts.
+        policy.device = policy.device.filter(|minor| !(policy.writes && *minor == NULL));
+        policy
     }
 
     /// Starts the workers of a session: in which manner and as whom, its seed says.
