@@ -18,7 +18,7 @@ SEED ?=
 AS ?= root
 TEST_SEED = 20261129
 
-.PHONY: all setup build demo test test-kernels fuzz-escape fuzz-escape-kernels fuzz-privileged bench lint audit install uninstall deb clean
+.PHONY: all setup build demo test test-kernels fuzz-parser fuzz-escape fuzz-escape-kernels fuzz-privileged bench lint audit install uninstall deb clean
 
 all: build
 
@@ -45,9 +45,20 @@ test:
 	$(CARGO) build --locked
 	$(CARGO) test --locked --no-fail-fast
 	$(CARGO) test --locked --package guard-run-fuzz --package guard-fuzz-privileged
+	$(MAKE) fuzz-parser SECONDS=20
 	# From the same seed each time, so that what is found is due to a change. By hand, other seeds are tried.
 	$(MAKE) fuzz-escape MINUTES=2 SEED=$(TEST_SEED) AS=root,kept,user,container
 	$(MAKE) fuzz-privileged MINUTES=2 SEED=$(TEST_SEED)
+
+# Coverage-guided fuzzing of the policies' parser, for SECONDS seconds. What it needs of the compiler is not stable, but there.
+SECONDS ?= 600
+FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cdebug-assertions \
+	$(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
+fuzz-parser:
+	tools/setup.sh
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS='$(FUZZ_FLAGS)' $(CARGO) build --release --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
+	mkdir -p fuzz/corpus
+	target/fuzz/$(HOST)/release/policy -max_total_time=$(SECONDS) -verbosity=0 -print_final_stats=1 fuzz/corpus examples
 
 # Generated programs of system calls against generated policies, judged by what is seen outside. Needs root.
 fuzz-escape: setup

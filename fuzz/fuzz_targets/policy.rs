@@ -1,6 +1,6 @@
 //! A policy file can be anything: it is parsed, compiled and asked for verdicts, or refused with an error of one line.
 //!
-//! `cargo +nightly fuzz run policy fuzz/corpus/policy examples` begins with the examples.
+//! `make fuzz-parser` begins with the examples.
 #![no_main]
 
 use std::{hint::black_box, path::Path};
