@@ -201,11 +201,11 @@ fn audit_mode_refuses_nothing() {
     let output = outside.run(json!({"version": 1, "mode": "audit"}), &ways).output().success();
     assert!(said(&output).iter().all(|line| line.ends_with(": ok")), "{}", output.stdout);
     assert_eq!(output.log["enforced"]["hardening"]["isolation"], "audit");
-    let [event] = output.events() else { panic!("{:#?}", output.events()) };
-    assert_eq!(
-        (&event["verdict"], &event["rule"], &event["op"]),
-        (&json!("audited"), &json!("/process"), &json!("sysctl"))
-    );
+    // All of them say what the policy would have to name.
+    let is_audited = |event: &Value| event["verdict"] == "audited" && event["rule"] == "/process";
+    assert!(output.events().iter().all(is_audited), "{:#?}", output.events());
+    let count = |op: &str| output.events().iter().filter(|event| event["op"] == op).count();
+    assert_eq!((count("sysctl"), count("sysctl") + count("call")), (1, output.events().len()));
 }
 
 #[test]

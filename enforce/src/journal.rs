@@ -1,6 +1,6 @@
 //! Collecting events while the command runs, and all of them once it has ended.
 
-use std::{collections::HashMap, fs, io, sync::Arc};
+use std::{collections::HashMap, fs, io, mem, sync::Arc};
 
 use aya::maps::MapError;
 use common::{
@@ -9,12 +9,13 @@ use common::{
 };
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
-use report::{Clock, Details, Event, Flow, Names, Recorded, Verdict};
+use report::{Clock, Details, Event, Flow, Names, Observed, Recorded, Refusal, Verdict};
 
 use crate::{
+    call::Calls,
     live::{Awaited, Live},
     load::{Flows, Records, Tallies, Visitor},
-    process::read_details,
+    process::{Status, read_details},
     sys::plain::{Plain, bytes_of, from_bytes},
 };
 
@@ -72,6 +73,8 @@ pub struct Journal {
     seen: HashMap<Box<[u8]>, Seen>,
     /// What was found out about processes, so that it is kept once.
     processes: HashMap<u32, Arc<Details>>,
+    /// What was refused by what keeps the command inside beside the programs.
+    calls: Calls,
     live: Option<Live>,
     failure: Option<io::Error>,
 }
@@ -87,6 +90,7 @@ impl Journal {
             pids_are_ours: namespace.as_os_str() == INITIAL_PID_NAMESPACE,
             seen: HashMap::new(),
             processes: HashMap::new(),
+            calls: Calls::default(),
             live,
             failure: None,
         }
@@ -124,6 +128,27 @@ impl Journal {
             }
         }
         details
+    }
+
+    /// Counts a call that was refused, of this thread's, if it is known.
+    pub fn refuse(&mut self, refused: Refusal, who: Option<Status>) {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |now| {
+            let nanoseconds = now.tv_sec().saturating_mul(1_000_000_000).saturating_add(now.tv_nsec());
+            u64::try_from(nanoseconds).unwrap_or(0)
+        });
+        let mut calls = mem::take(&mut self.calls);
+        let (clock, verdict) = (self.clock, self.verdict);
+        let event = calls.add(refused, who, now, |pid| self.look_at(pid, now), (&clock, verdict));
+        self.calls = calls;
+        if let Some(event) = event {
+            self.write_live(&event);
+        }
+    }
+
+    /// How many calls were refused.
+    #[must_use]
+    pub fn observed(&self) -> Observed {
+        self.calls.observed()
     }
 
     fn write_live(&mut self, event: &Event) {
@@ -164,16 +189,19 @@ impl Journal {
         Ok(Some(flows.iter().map(flow).collect()))
     }
 
-    /// All events, the earliest first, once nothing can be denied any more. Those that have happened more than once
+    /// All events, the earliest first, once nothing can be denied any more: those of the kernel's records, where there are some, and of
+    /// calls. Those that have happened more than once
     /// since they were written as JSON lines, or were never, are written now.
     ///
     /// # Errors
     ///
     /// When the kernel refuses to read a map. What failed about the JSON lines comes with the events.
-    pub fn finish(mut self, records: &mut Records) -> Result<(Vec<Event>, Option<io::Error>), MapError> {
-        self.drain(records);
-        let mut events = Vec::new();
-        records.denials.visit_all(&mut Concluding { journal: &self, events: &mut events })?;
+    pub fn finish(mut self, records: Option<&mut Records>) -> Result<(Vec<Event>, Option<io::Error>), MapError> {
+        let mut events: Vec<_> = self.calls.events(&self.clock, self.verdict).collect();
+        if let Some(records) = records {
+            self.drain(records);
+            records.denials.visit_all(&mut Concluding { journal: &self, events: &mut events })?;
+        }
         events.sort_by_key(|(event, _)| event.first);
         for (event, announced) in &events {
             if event.count > *announced {

@@ -10,6 +10,7 @@
 pub mod arguments;
 pub mod attach;
 pub mod bpffs;
+mod call;
 pub mod cgroup;
 pub mod crash;
 pub mod exit;

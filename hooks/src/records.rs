@@ -41,7 +41,7 @@ pub fn log_of(note: Note, maps: RecordMaps) -> anyhow::Result<Log<ContainerRun>>
     if let Some(records) = &mut records {
         flows_lost = records.flows.as_ref().map(Flows::lost).transpose()?;
         flows = journal.flows(records)?;
-        (events, _) = journal.finish(records)?;
+        (events, _) = journal.finish(Some(records))?;
     }
     Ok(Log {
         schema: SCHEMA,

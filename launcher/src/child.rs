@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     command::Command,
-    harden::{Attendant, HardenError, Hardening, Step, View},
+    harden::{Attendant, Calls, HardenError, Hardening, Step, View},
     user::Identity,
 };
 
@@ -103,7 +103,7 @@ pub struct Held {
     /// The leaf that it is in.
     leaf: PathBuf,
     /// Where the process hands over the calls that guard-run answers.
-    calls: Option<UnixStream>,
+    calls: Option<Calls>,
 }
 
 /// What the process says that fails to be the command.
@@ -181,9 +181,9 @@ impl Held {
         let length = said.read(&mut text).map_err(ChildError::Fork)?;
         let said = &text[..length];
         if said.is_empty() {
-            let attendant =
-                calls.as_ref().map(Attendant::receive).transpose().map_err(|error| ChildError::Fork(error.into()))?;
-            return Ok(Child { pid, pidfd, view, attendant: attendant.flatten() });
+            let attendant = calls.map(|calls| calls.attendant(&view, &leaf)).transpose();
+            let attendant = attendant.map_err(|error| ChildError::Fork(error.into()))?.flatten();
+            return Ok(Child { pid, pidfd, view, attendant });
         }
         // It ends by itself, unless somebody has stopped it.
         let _ = send_signal(&pidfd, Signal::SIGKILL);

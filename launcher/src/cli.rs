@@ -93,6 +93,9 @@ struct RunArgs {
     #[arg(long, value_name = "CODE", num_args = 0..=1, require_equals = true, default_missing_value = "120",
         value_parser = clap::value_parser!(u8).range(1..))]
     fail_on_deny: Option<u8>,
+    /// Also record what is refused by what keeps the command inside: system calls, capabilities, sockets of services
+    #[arg(long)]
+    diagnose: bool,
     /// Say nothing at the end
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -248,7 +251,20 @@ fn status_of(error: &anyhow::Error) -> u8 {
 impl From<RunArgs> for Options {
     fn from(args: RunArgs) -> Self {
         let verbosity = if args.quiet { -1 } else { i8::from(args.verbose) };
-        let RunArgs { policy, log, events, flows, preserve_fds, fresh, user, wait, fail_on_deny, command, .. } = args;
-        Self { policy, command, log, events, flows, preserve_fds, fresh, user, wait, fail_on_deny, verbosity }
+        let RunArgs {
+            policy,
+            log,
+            events,
+            flows,
+            preserve_fds,
+            fresh,
+            user,
+            wait,
+            fail_on_deny,
+            diagnose,
+            command,
+            ..
+        } = args;
+        Self { policy, command, log, events, flows, preserve_fds, fresh, user, wait, fail_on_deny, diagnose, verbosity }
     }
 }

@@ -200,7 +200,7 @@ fn no_folder() -> Option<String> {
 
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.
 fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
-    let hardening = Hardening::new(&*parse(policy)?, 0, Mount::all()?)?;
+    let hardening = Hardening::new(&*parse(policy)?, 0, Mount::all()?, false)?;
     let view = hardening.look(attached.leaf.path(), None)?;
     let mut steps = hardening.steps_at_once();
     steps.extend(hardening.steps_before_user(&view, attached.leaf.path(), None));

@@ -72,6 +72,8 @@ pub struct Options {
     pub wait: Wait,
     /// The exit status of a run in which the command succeeded but something was denied.
     pub fail_on_deny: Option<u8>,
+    /// Whether to record what is refused by what keeps the command inside, too.
+    pub diagnose: bool,
     /// How much to say on standard error: less than 0 for nothing, more for more.
     pub verbosity: i8,
 }
@@ -101,7 +103,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     );
     let mounts = Mount::all().context(MOUNTINFO)?;
     let hierarchy = Hierarchy::find_among(&mounts)?;
-    let hardening = Hardening::new(&policy, options.preserve_fds, mounts)?;
+    let hardening = Hardening::new(&policy, options.preserve_fds, mounts, options.diagnose)?;
     hardening.accepts(&inherited)?;
     let signals = Signals::hold().context("signals")?;
     let leaf = Leaf::create(&hierarchy)?;
@@ -158,15 +160,18 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     report.ended = Timestamp::now();
     report.guarded.exit = exit_of(outcome.end, outcome.killed);
     report.enforced.hooks = hooks(&attached, policy.mode)?;
-    report.lost = report.enforced.hooks.iter().map(|hook| hook.unrecorded).sum();
+    let observed = (hardening.observes() && child.attendant.is_some()).then(|| journal.observed());
+    report.enforced.measures.hardening.observed = observed;
+    report.lost = report.enforced.hooks.iter().map(|hook| hook.unrecorded).sum::<u64>()
+        + observed.map_or(0, |observed| observed.unrecorded);
     if let Some(records) = &mut attached.records {
         if let Some(flows) = &records.flows {
             settle(flows)?;
             report.flows_lost = Some(flows.lost().context("reading the flows")?);
         }
         report.flows = journal.flows(records).context("reading the flows")?;
-        report.events = finish(journal, records, options.events.as_deref())?;
     }
+    report.events = finish(journal, attached.records.as_mut(), options.events.as_deref())?;
     let status = conclude(options, &mut log, &report, was_found)?;
     // Last, since the kernel has more to do after it than before.
     if let Err(error) = attached.leaf.remove() {
@@ -231,7 +236,7 @@ fn hooks(attached: &Attached, mode: Mode) -> anyhow::Result<Vec<HookCounts>> {
 }
 
 /// All events. If those in the file for JSON lines are not complete, it says so.
-fn finish(journal: Journal, records: &mut Records, live: Option<&Path>) -> anyhow::Result<Vec<Event>> {
+fn finish(journal: Journal, records: Option<&mut Records>, live: Option<&Path>) -> anyhow::Result<Vec<Event>> {
     let (events, failure) = journal.finish(records).context("reading the records")?;
     if let (Some(failure), Some(path)) = (failure, live) {
         tell(&format!("{}: {failure}; the events in it are not complete, those in the log are", path.display()));
@@ -269,9 +274,22 @@ fn conclude(options: &Options, log: &mut Destination, report: &Log<CommandRun>, 
             crowded.join(", ")
         ));
     }
+    let hardening = &report.enforced.measures.hardening;
+    if options.diagnose
+        && hardening.isolation == InForce::Full
+        && hardening.observed.is_none()
+        && options.verbosity >= 0
+    {
+        tell(
+            "can't diagnose: only one filter of a process can have a listener, and guard-run was started under one that has",
+        );
+    }
     match report.summary() {
         Some(summary) if options.verbosity >= 0 => tell(&format!("{summary}{policy}; log: {log}")),
         None if options.verbosity > 0 => tell(&format!("nothing was denied{policy}; log: {log}")),
+        None if options.verbosity == 0 && may_have_been_refused(report) => {
+            tell("the command failed, and no rule denied anything; whether what keeps it inside did, --diagnose tells");
+        }
         _ => {}
     }
     if let Some(lost) = report.flows_lost.filter(|lost| *lost > 0 && options.verbosity >= 0) {
@@ -284,6 +302,14 @@ fn conclude(options: &Options, log: &mut Destination, report: &Log<CommandRun>, 
         (Exit { signal: Some(signal), .. }, _) => exit::SIGNALED + u8::try_from(*signal).unwrap_or(0),
         _ => exit::FAILURE,
     })
+}
+
+/// Whether the command has failed in a way that a refusal may be the reason of, which nobody has looked for.
+fn may_have_been_refused(report: &Log<CommandRun>) -> bool {
+    let hardening = &report.enforced.measures.hardening;
+    let ended = &report.guarded.exit;
+    let failed = ended.code.is_some_and(|code| code != exit::OK) || ended.signal == Some(libc::SIGSYS);
+    failed && hardening.isolation == InForce::Full && hardening.observed.is_none()
 }
 
 /// Writes a log that can't be where it should to where the user can see it, or else to the folder for logs.

@@ -148,7 +148,7 @@ impl Supervisor<'_> {
         if let (Some(attendant), Some(asks)) = (self.attendant, asks) {
             let events = files[asks].revents().unwrap_or(PollFlags::empty());
             if events.contains(PollFlags::POLLIN) {
-                attendant.attend()?;
+                attendant.attend(journal)?;
             } else if !events.is_empty() {
                 // Nobody is there any more who could ask, and poll(2) would say so again and again.
                 self.attendant = None;

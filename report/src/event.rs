@@ -12,7 +12,7 @@ use common::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{Clock, Details, Device, Network, Socket, Sockopt, Sysctl, Unix, Word};
+use crate::{Call, Clock, Details, Device, Network, Socket, Sockopt, Sysctl, Unix, Word};
 
 /// One denial, or as many as have the same hook, rule, process and subject. In the log and as a JSON line.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -20,9 +20,9 @@ pub struct Event {
     /// When it was denied first.
     #[serde(serialize_with = "nanoseconds")]
     pub time: Timestamp,
-    /// What was asked for: `connect`, `bind`, `send`, `receive`, `unix`, `socket`, `sockopt`, `device`, `sysctl`.
+    /// What was asked for: `connect`, `bind`, `send`, `receive`, `unix`, `socket`, `sockopt`, `device`, `sysctl`, `call`.
     pub op: Word,
-    /// The hook that judged it.
+    /// The hook that judged it; of a `call`, the measure that refuses it.
     pub hook: Word,
     /// Whether it was refused.
     pub verdict: Verdict,
@@ -94,6 +94,8 @@ pub enum Subject {
     Socket(Socket),
     /// A socket option.
     Sockopt(Sockopt),
+    /// A system call.
+    Call(Call),
 }
 
 impl Subject {
@@ -117,6 +119,7 @@ impl fmt::Display for Subject {
             Self::Sysctl(sysctl) => sysctl.fmt(f),
             Self::Socket(socket) => socket.fmt(f),
             Self::Sockopt(sockopt) => sockopt.fmt(f),
+            Self::Call(call) => call.fmt(f),
         }
     }
 }

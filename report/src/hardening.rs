@@ -26,6 +26,18 @@ pub struct Hardening {
     /// The folders in which other users had so many folders of their own that not all were covered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crowded: Vec<String>,
+    /// What was refused by these; `None` where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
+}
+
+/// How many calls were refused, or, in audit mode, would have been.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Observed {
+    /// All of them.
+    pub refused: u64,
+    /// Those that are in no event.
+    pub unrecorded: u64,
 }
 
 /// How much was in force.

@@ -4,6 +4,7 @@
 //! business: this crate opens no file.
 #![forbid(unsafe_code)]
 
+mod call;
 mod clock;
 mod container;
 mod device;
@@ -24,12 +25,13 @@ use std::borrow::Cow;
 
 pub use policy::text;
 
+pub use call::{Call, Refusal};
 pub use clock::Clock;
 pub use container::{Container, ContainerMeasures, ContainerRun};
 pub use device::Device;
 pub use event::{Cause, Event, Names, Process, Recorded, Subject, Verdict, nanoseconds};
 pub use flow::{Extent, Flow, Transfer};
-pub use hardening::{Hardening, InForce};
+pub use hardening::{Hardening, InForce, Observed};
 pub use inherited::{Inherited, Object};
 pub use log::{
     CommandMeasures, CommandRun, Enforced, Exit, Guarded, HookCounts, LOG_FOLDER, Log, PolicySource, ProgramIdentity,

@@ -23,6 +23,11 @@ pub const LOG_FOLDER: &str = "/var/log/guard-run";
 pub trait Guarded: Serialize + DeserializeOwned {
     /// What else kept it inside, as the log says it.
     type Measures: Serialize + DeserializeOwned;
+
+    /// How many calls were seen that these refuse.
+    fn refused(_measures: &Self::Measures) -> u64 {
+        0
+    }
 }
 
 /// The log of what a guard was on.
@@ -69,6 +74,10 @@ pub struct CommandRun {
 
 impl Guarded for CommandRun {
     type Measures = CommandMeasures;
+
+    fn refused(measures: &CommandMeasures) -> u64 {
+        measures.hardening.observed.map_or(0, |observed| observed.refused)
+    }
 }
 
 /// What else kept a command inside.
@@ -193,7 +202,7 @@ impl HookCounts {
 }
 
 impl<G: Guarded> Log<G> {
-    /// How many requests were refused.
+    /// How many requests were refused by the rules.
     #[must_use]
     pub fn denied(&self) -> u64 {
         self.enforced.hooks.iter().map(|hook| hook.denied).sum()
@@ -203,7 +212,9 @@ impl<G: Guarded> Log<G> {
     #[must_use]
     pub fn summary(&self) -> Option<String> {
         let audited: u64 = self.enforced.hooks.iter().map(|hook| hook.audited).sum();
-        let (count, what) = if audited > 0 { (audited, "would have denied") } else { (self.denied(), "denied") };
+        let audits = self.policy.mode == Mode::Audit;
+        let (count, what) = if audits { (audited, "would have denied") } else { (self.denied(), "denied") };
+        let count = count + G::refused(&self.enforced.measures);
         if count == 0 {
             return None;
         }

@@ -22,6 +22,8 @@ fn a_commands_log() {
     assert!(is_there(|subject| matches!(subject, Subject::Device(_))));
     assert!(is_there(|subject| matches!(subject, Subject::Sysctl(_))));
     assert!(is_there(|subject| matches!(subject, Subject::Sockopt(_))));
+    assert!(is_there(|subject| matches!(subject, Subject::Call(_))));
+    assert_eq!(log.enforced.measures.hardening.observed.map(|observed| observed.refused), Some(1));
     assert_eq!(log.flows.unwrap().len(), 1);
 }
 

@@ -29,6 +29,11 @@ fn kept(section: &ProcessSection) -> BTreeSet<u8> {
     KEPT.iter().chain(section.capabilities.iter().map(|KeptCapability(kept)| kept)).map(Capability::index).collect()
 }
 
+/// Whether a command that is root keeps a capability.
+pub(super) fn is_kept(section: &ProcessSection, capability: Capability) -> bool {
+    kept(section).contains(&capability.index())
+}
+
 /// Takes all others from what the process, and what it becomes, can ever have. Needs `CAP_SETPCAP`.
 pub(super) fn bounding_step(section: &ProcessSection) -> Step {
     let kept = kept(section);

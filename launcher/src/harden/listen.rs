@@ -10,13 +10,33 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::net::UnixStream,
     },
+    path::Path,
 };
 
-use enforce::sys::notify::{Answer, Listener, install_listener};
+use enforce::{
+    journal::Journal,
+    process::Status,
+    sys::{
+        confine::install_filter,
+        notify::{Answer, Call, Listener, install_listener},
+    },
+};
 use nix::{errno::Errno, unistd::getpid};
 use seccompiler::BpfProgram;
 
-use super::presence;
+use super::{
+    call::{Rule, What},
+    look::{Refused, Scene},
+    presence,
+    view::View,
+};
+
+/// Where the command's process hands over the calls that guard-run answers.
+pub struct Calls {
+    pub(super) socket: UnixStream,
+    pub(super) rules: Vec<Rule>,
+    pub(super) audits: bool,
+}
 
 /// Answers the command's calls. Once it is dropped, they fail with `ENOSYS`.
 #[derive(Debug)]
@@ -24,42 +44,82 @@ pub struct Attendant {
     listener: Listener,
     /// Whether the threads' numbers are those of our /proc.
     numbers_are_ours: bool,
+    rules: Vec<Rule>,
+    scene: Scene,
 }
 
 /// In the command's process: installs the filter, and hands its listener over. Where a filter that guard-run was given has one, there
-/// can't be another, and the kernel answers.
-pub(super) fn install(filter: &BpfProgram, socket: &UnixStream) -> nix::Result<()> {
+/// can't be another: then others are installed, and the kernel answers.
+pub(super) fn install(filter: &BpfProgram, otherwise: &[BpfProgram], socket: &UnixStream) -> nix::Result<()> {
     match install_listener(filter) {
-        Err(Errno::EBUSY) => Ok(()),
+        Err(Errno::EBUSY) => otherwise.iter().try_for_each(|filter| install_filter(filter)),
         result => result?.hand_over(socket),
     }
 }
 
-impl Attendant {
-    /// Takes the listener that the command's process has handed over, before it became the command. `None` if it has none.
+impl Calls {
+    /// Takes the listener that the command's process has handed over, before it became the command in this leaf. `None` if it has none.
     ///
     /// # Errors
     ///
     /// As recvmsg(2).
-    pub fn receive(socket: &UnixStream) -> nix::Result<Option<Self>> {
-        let numbers_are_ours =
-            || fs::read_link("/proc/self").is_ok_and(|own| own.as_os_str() == getpid().to_string().as_str());
-        let listener = Listener::receive(socket)?;
-        Ok(listener.map(|listener| Self { listener, numbers_are_ours: numbers_are_ours() }))
+    pub fn attendant(self, view: &View, leaf: &Path) -> nix::Result<Option<Attendant>> {
+        let Self { socket, rules, audits } = self;
+        let Some(listener) = Listener::receive(&socket)? else { return Ok(None) };
+        let own = getpid().to_string();
+        let leaf = leaf.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Some(Attendant {
+            listener,
+            numbers_are_ours: fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str()),
+            rules,
+            scene: Scene { leaf, covered: view.covers(), audits },
+        }))
     }
+}
 
-    /// Answers the call that was announced.
+impl Attendant {
+    /// Answers the call that was announced, and has a refusal noted.
     ///
     /// # Errors
     ///
     /// As ioctl(2).
-    pub fn attend(&self) -> nix::Result<()> {
-        if let Some(call) = self.listener.next()? {
-            let answer = if self.numbers_are_ours { presence::answer(&call) } else { Answer::GoOn };
-            // If its thread is gone by now, nobody waits.
-            let _ = self.listener.answer(&call, answer);
+    pub fn attend(&self, journal: &mut Journal) -> nix::Result<()> {
+        let Some(call) = self.listener.next()? else { return Ok(()) };
+        let (answer, refused) = self.judge(&call);
+        // Who it is, is to be seen only while it waits. What takes longer to find out is found out when it has its answer.
+        let who = refused.as_ref().and_then(|_| Status::read(call.thread));
+        let who = who.filter(|_| self.numbers_are_ours && self.listener.is_waiting(&call));
+        // If its thread is gone by now, nothing was refused to anybody.
+        if self.listener.answer(&call, answer)
+            && let Some(refused) = refused
+        {
+            journal.refuse(refused.into(), who);
         }
         Ok(())
+    }
+
+    /// What becomes of a call, and what is to be noted.
+    fn judge(&self, call: &Call) -> (Answer, Option<Refused>) {
+        let rules = || self.rules.iter().filter(|rule| rule.holds(call));
+        let refusal = rules().find_map(|rule| match rule.what {
+            What::Refuse(error, remedy) => {
+                Some(Refused { name: rule.name, of: None, measure: "seccomp", error, remedy })
+            }
+            _ => None,
+        });
+        if let Some(refused) = refusal {
+            let answer = if self.scene.audits { Answer::GoOn } else { Answer::Refuse(refused.error) };
+            return (answer, Some(refused));
+        }
+        match rules().next().map(|rule| (rule.name, rule.what)) {
+            Some((_, What::Presence)) if self.numbers_are_ours => (presence::answer(call), None),
+            Some((name, What::Look(look))) if self.numbers_are_ours => {
+                (Answer::GoOn, self.scene.look(call, name, look))
+            }
+            Some(_) => (Answer::GoOn, None),
+            // The kernel has asked for something that no rule is about.
+            None => (Answer::Refuse(Errno::EPERM), None),
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! from ([`Hardening::look`]). The process is not the command unless all steps succeed.
 
 mod allowed;
+mod call;
 mod capability;
 mod cover;
 mod delegation;
@@ -14,6 +15,7 @@ mod handed;
 mod helper;
 mod limits;
 mod listen;
+mod look;
 mod packets;
 mod place;
 mod presence;
@@ -31,9 +33,10 @@ use std::{
 
 use nix::{errno::Errno, sys::prctl, unistd::Pid};
 use report::InForce;
-use seccompiler::BpfProgram;
 
-pub use listen::Attendant;
+pub use call::Remedy;
+pub use listen::{Attendant, Calls};
+pub use look::Refused;
 pub use view::View;
 
 use crate::user::Identity;
@@ -43,6 +46,7 @@ use enforce::{
     privilege::{self, Operation},
     sys::confine::{close_on_exec_from, install_filter},
 };
+use filter::Filters;
 use handed::Handed;
 use limits::Limits;
 use packets::Hidden;
@@ -132,9 +136,9 @@ pub struct Hardening {
     judges_packets: bool,
     mounts: Vec<Mount>,
     scope: Option<Scope>,
-    filters: Vec<BpfProgram>,
-    /// The filter of the calls that guard-run answers.
-    asking: Option<BpfProgram>,
+    filters: Filters,
+    /// Whether refusals are to be seen.
+    observes: bool,
     /// The first descriptor that the command does not get; `None` if it gets all.
     first_closed: Option<RawFd>,
     /// The folders among those that it does get.
@@ -158,12 +162,12 @@ pub fn covered(policy: &Policy) -> anyhow::Result<Vec<String>> {
 
 impl Hardening {
     /// Finds out what is to be done for a policy on this machine, where this is mounted. The command gets this many
-    /// descriptors beside the standard streams.
+    /// descriptors beside the standard streams. In audit mode, and to diagnose, refusals are observed.
     ///
     /// # Errors
     ///
     /// When the kernel lacks something that the policy does not name.
-    pub fn new(policy: &Policy, preserved: u16, mounts: Vec<Mount>) -> Result<Self, HardenError> {
+    pub fn new(policy: &Policy, preserved: u16, mounts: Vec<Mount>, diagnose: bool) -> Result<Self, HardenError> {
         let section = policy.process.clone();
         let isolation = match (section.isolation, policy.mode) {
             (Isolation::CgroupOnly, _) => InForce::CgroupOnly,
@@ -172,10 +176,23 @@ impl Hardening {
         };
         let full = isolation == InForce::Full;
         let first_closed = full.then_some(FIRST_DESCRIPTOR + RawFd::from(preserved));
+        let mut looked_at = look::looked_at(&section);
+        let filters = match isolation {
+            InForce::Full if diagnose => {
+                looked_at.extend(filter::presence(&section));
+                Filters::diagnosing(&section, looked_at)?
+            }
+            InForce::Full => Filters::new(&section)?,
+            InForce::Audit => {
+                looked_at.extend(look::namespaces(&section));
+                Filters::auditing(&section, looked_at)?
+            }
+            InForce::CgroupOnly => Filters::default(),
+        };
         Ok(Self {
             scope: if full { Scope::new(&section)? } else { None },
-            filters: if full { filter::filters(&section)? } else { Vec::new() },
-            asking: if full { filter::asking(&section)? } else { None },
+            filters,
+            observes: full && diagnose || isolation == InForce::Audit,
             first_closed,
             // While there are none of this program's own.
             folders: first_closed.map_or_else(Vec::new, Handed::all),
@@ -185,6 +202,12 @@ impl Hardening {
             section,
             isolation,
         })
+    }
+
+    /// Whether refusals are to be seen, if there is a listener to be had.
+    #[must_use]
+    pub const fn observes(&self) -> bool {
+        self.observes
     }
 
     /// Makes sure that the command is handed nothing, among what this process has, by which it could do what the rules deny.
@@ -207,14 +230,19 @@ impl Hardening {
     ///
     /// When this process can't look for sockets of services.
     pub fn look(&self, leaf: &Path, user: Option<&Identity>) -> Result<View, HardenError> {
-        if self.isolation != InForce::Full {
+        if self.isolation == InForce::CgroupOnly {
             return Ok(View::default());
         }
         let covers = if self.section.allows(Part::Delegation) {
-            Covers::default()
+            Ok(Covers::default())
         } else {
-            delegation::find(&Doors::host(user, &self.mounts), self.unix.as_ref()).map_err(HardenError::Look)?
+            delegation::find(&Doors::host(user, &self.mounts), self.unix.as_ref()).map_err(HardenError::Look)
         };
+        if self.isolation == InForce::Audit {
+            // Nothing is covered, so that it is no obstacle if nobody can look for it.
+            return Ok(View::covering_nothing_but(covers.unwrap_or_default()));
+        }
+        let covers = covers?;
         if covers.found.iter().any(|cover| !cover.is_folder()) && !Path::new(view::NO_FILE).exists() {
             return Err(HardenError::NoFile);
         }
@@ -230,14 +258,15 @@ impl Hardening {
         self.first_closed.is_none_or(|first| descriptor < first)
     }
 
-    /// A pair of sockets over which the command's process hands the calls that guard-run answers to an [`Attendant`]; `None` where there
-    /// are none such.
+    /// Where the command's process hands over the calls that guard-run answers, and its end of that; `None` where there are none such.
     ///
     /// # Errors
     ///
     /// As socketpair(2).
-    pub fn listening(&self) -> io::Result<Option<(UnixStream, UnixStream)>> {
-        self.asking.as_ref().map(|_| UnixStream::pair()).transpose()
+    pub fn listening(&self) -> io::Result<Option<(Calls, UnixStream)>> {
+        let Some((_, rules)) = &self.filters.asking else { return Ok(None) };
+        let (socket, its) = UnixStream::pair()?;
+        Ok(Some((Calls { socket, rules: rules.clone(), audits: self.isolation == InForce::Audit }, its)))
     }
 
     /// What the process does first.
@@ -258,25 +287,24 @@ impl Hardening {
     /// it hands over the calls that guard-run answers.
     #[must_use]
     pub fn steps_before_user(&self, view: &View, leaf: &Path, calls: Option<UnixStream>) -> Vec<Step> {
+        let asking = self.filters.asking.clone().zip(calls).map(|((filter, _), calls)| {
+            let otherwise = self.filters.otherwise.clone();
+            Step::new("a filter of system calls that guard-run answers", move || {
+                listen::install(&filter, &otherwise, &calls)
+            })
+        });
         if self.isolation != InForce::Full {
-            return Vec::new();
+            return asking.into_iter().collect();
         }
         let mut steps = view.steps(leaf, &self.folders);
         if !self.section.allows(Part::Privileges) {
             steps.push(Step::new("no_new_privs", prctl::set_no_new_privs));
         }
         steps.extend(self.scope.iter().map(Scope::step));
-        steps.extend(
-            self.filters
-                .iter()
-                .cloned()
-                .map(|filter| Step::new("a filter of system calls", move || install_filter(&filter))),
-        );
-        if let (Some(filter), Some(calls)) = (self.asking.clone(), calls) {
-            steps.push(Step::new("a filter of system calls that guard-run answers", move || {
-                listen::install(&filter, &calls)
-            }));
-        }
+        // First, since one of the others refuses listeners.
+        steps.extend(asking);
+        let plain = self.filters.plain.iter().cloned();
+        steps.extend(plain.map(|filter| Step::new("a filter of system calls", move || install_filter(&filter))));
         steps
     }
 
@@ -310,8 +338,9 @@ impl Hardening {
             capabilities: if full && privilege::is_root() { capability::names(&self.section) } else { Vec::new() },
             families: self.section.families.clone(),
             architectures: self.section.architectures.clone(),
-            covered,
+            covered: if full { covered } else { Vec::new() },
             crowded,
+            observed: None,
         }
     }
 }

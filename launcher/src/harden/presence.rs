@@ -35,7 +35,7 @@ pub(super) fn answer(call: &Call) -> Answer {
 }
 
 /// Whether the kernel lets a process send signals to another one (`kill_ok_by_cred`, kernel/signal.c).
-fn may_signal(caller: &Status, other: &Status) -> bool {
+pub(super) fn may_signal(caller: &Status, other: &Status) -> bool {
     let is_same = [caller.real, caller.effective].iter().any(|user| [other.real, other.saved].contains(user));
     is_same || caller.capabilities & CAP_KILL != 0 && caller.is_in_same_user_namespace(other)
 }

@@ -1,7 +1,13 @@
 //! What the command sees of the system: its own cgroup, mount and IPC namespace, and in it nothing by which the kernel or
 //! other cgroups could be changed.
 
-use std::{ffi::CString, fs, io, os::unix::ffi::OsStrExt as _, path::Path, rc::Rc};
+use std::{
+    ffi::CString,
+    fs, io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
+    rc::Rc,
+};
 
 use nix::{
     errno::Errno,
@@ -159,6 +165,16 @@ impl View {
             view.hidden.extend(of(&[QUEUES]));
         }
         view
+    }
+
+    /// Nothing is done. This is only what would be covered.
+    pub(super) fn covering_nothing_but(covers: Covers) -> Self {
+        Self { covered: covers.found.into_iter().collect(), ..Self::default() }
+    }
+
+    /// The sockets and folders that are covered, and which of them are folders.
+    pub(super) fn covers(&self) -> Vec<(PathBuf, bool)> {
+        self.covered.iter().map(|cover| (cover.path().to_owned(), cover.is_folder())).collect()
     }
 
     /// Like this one, with more files and folders that can only be read.

@@ -1,0 +1,260 @@
+//! What the filter says about a system call, so that it can be asked twice: by the kernel, and, where guard-run answers a call, by
+//! guard-run.
+
+use std::env::consts::ARCH;
+
+use caps::Capability;
+use enforce::sys::notify::Call;
+use nix::errno::Errno;
+use policy::{Part, ProcessSection, SocketFamily};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+use serde_json::{Map, Value, json};
+
+/// How an argument is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Is {
+    /// Equal.
+    Eq(u32),
+    /// Not.
+    Ne(u32),
+    /// More than.
+    Gt(u32),
+    /// At the most.
+    Le(u32),
+    /// Having these bits, of those of the first number.
+    Masked(u32, u32),
+    /// Not equal, where all 64 bits count: a pointer.
+    Pointer,
+}
+
+/// A condition on an argument. But for pointers, the kernel looks at the lower half of it alone: all of these are ints, or flags of
+/// which the upper half is refused or ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Condition(pub(super) u8, pub(super) Is);
+
+impl Condition {
+    fn compile(self) -> Result<SeccompCondition, BackendError> {
+        let Self(argument, is) = self;
+        let (operator, value) = match is {
+            Is::Eq(value) => (SeccompCmpOp::Eq, value),
+            Is::Ne(value) => (SeccompCmpOp::Ne, value),
+            Is::Gt(value) => (SeccompCmpOp::Gt, value),
+            Is::Le(value) => (SeccompCmpOp::Le, value),
+            Is::Masked(mask, value) => (SeccompCmpOp::MaskedEq(mask.into()), value),
+            Is::Pointer => return SeccompCondition::new(argument, SeccompCmpArgLen::Qword, SeccompCmpOp::Ne, 0),
+        };
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value.into())
+    }
+
+    fn holds(self, call: &Call) -> bool {
+        let Self(argument, is) = self;
+        let argument = usize::from(argument);
+        let low = call.int(argument).cast_unsigned();
+        match is {
+            Is::Eq(value) => low == value,
+            Is::Ne(value) => low != value,
+            Is::Gt(value) => low > value,
+            Is::Le(value) => low <= value,
+            Is::Masked(mask, value) => low & mask == value & mask,
+            Is::Pointer => call.arguments[argument] != 0,
+        }
+    }
+}
+
+/// What is to be done about a call for which all conditions hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) number: libc::c_long,
+    /// What it is called.
+    pub(super) name: &'static str,
+    pub(super) conditions: Vec<Condition>,
+    pub(super) what: What,
+}
+
+/// What is to be done about a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// It fails with this error, and this is what would allow it.
+    Refuse(Errno, Remedy),
+    /// It is a question that guard-run answers, since Landlock doesn't: whether a process is there.
+    Presence,
+    /// The kernel makes it, or refuses it for something that keeps the command inside; this is looked at, to know which.
+    Look(Look),
+}
+
+/// By what the kernel may refuse a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// Landlock's scope for signals.
+    Signal,
+    /// Landlock's domain: the process that the argument of this number names is traced, or read.
+    Trace(usize),
+    /// What covers a socket.
+    Connect,
+    /// The want of a capability.
+    Capability(Capability, Errno),
+    /// The want of the capability to be nicer to oneself than to others.
+    Nice,
+    /// Flags in memory, which name namespaces (clone3).
+    Namespaces,
+}
+
+impl Rule {
+    /// A rule on a call, whatever its arguments.
+    pub(super) fn new(number: libc::c_long, name: &'static str, what: What) -> Self {
+        Self { number, name, conditions: Vec::new(), what }
+    }
+
+    /// The same, if a condition holds as well.
+    pub(super) fn when(mut self, argument: u8, is: Is) -> Self {
+        self.conditions.push(Condition(argument, is));
+        self
+    }
+
+    /// Whether it is about this call.
+    pub(super) fn holds(&self, call: &Call) -> bool {
+        self.number == call.number && self.conditions.iter().all(|condition| condition.holds(call))
+    }
+}
+
+/// What a policy has to name for a call to be made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remedy {
+    part: Option<Part>,
+    capability: Option<Capability>,
+    family: Option<SocketFamily>,
+}
+
+impl Remedy {
+    /// A part.
+    pub(super) const fn part(part: Part) -> Self {
+        Self { part: Some(part), capability: None, family: None }
+    }
+
+    /// A capability.
+    pub(super) const fn capability(capability: Capability) -> Self {
+        Self { part: None, capability: Some(capability), family: None }
+    }
+
+    /// A family of sockets.
+    pub(super) const fn family(family: SocketFamily) -> Self {
+        Self { part: None, capability: None, family: Some(family) }
+    }
+
+    /// With a capability as well, which a command that is root has to have.
+    pub(super) const fn and(self, capability: Capability) -> Self {
+        Self { capability: Some(capability), ..self }
+    }
+
+    /// In a word or two: `namespaces`, `CAP_NET_RAW`.
+    #[must_use]
+    pub fn short(&self) -> String {
+        let word = self.part.map(|part| json!(part)).or_else(|| self.family.map(|family| json!(family)));
+        match (word, self.capability) {
+            (Some(word), _) => word.as_str().unwrap_or_default().to_owned(),
+            (None, Some(capability)) => capability.to_string(),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// As it is written in a policy.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut section = Map::<String, Value>::new();
+        if let Some(part) = self.part {
+            section.insert("allow".into(), json!([part]));
+        }
+        if let Some(capability) = self.capability {
+            section.insert("capabilities".into(), json!([capability.to_string()]));
+        }
+        if let Some(family) = self.family {
+            section.insert("families".into(), json!([family]));
+        }
+        if section.is_empty() {
+            return "no policy allows it; \"isolation\": \"cgroup-only\" would, and be no boundary".to_owned();
+        }
+        format!("to allow it: {{\"process\": {}}}", Value::from(section))
+    }
+}
+
+/// A filter with one action for all that these rules are about.
+pub(super) fn compile<'a>(
+    section: &ProcessSection,
+    rules: impl IntoIterator<Item = &'a Rule>,
+    action: u32,
+) -> Result<BpfProgram, BackendError> {
+    // A stand-in, since seccompiler doesn't know all actions.
+    let stand_in = SeccompAction::Trap;
+    let mut chains = std::collections::BTreeMap::<i64, Option<Vec<SeccompRule>>>::new();
+    for Rule { number, conditions, .. } in rules {
+        let chain = chains.entry(*number).or_insert_with(|| Some(Vec::new()));
+        if conditions.is_empty() {
+            // Whatever its arguments; no other rule matters any more.
+            *chain = None;
+        } else if let Some(chain) = chain {
+            let conditions = conditions.iter().map(|condition| condition.compile()).collect::<Result<_, _>>()?;
+            chain.push(SeccompRule::new(conditions)?);
+        }
+    }
+    let chains = chains.into_iter().map(|(number, chain)| (number, chain.unwrap_or_default())).collect();
+    let filter = SeccompFilter::new(chains, SeccompAction::Allow, stand_in.clone(), TargetArch::try_from(ARCH)?)?;
+    let mut program: BpfProgram = filter.try_into()?;
+    let stand_in = u32::from(stand_in);
+    for instruction in &mut program {
+        if instruction.code == RETURN && instruction.k == stand_in {
+            instruction.k = action;
+        } else if instruction.code == RETURN
+            && instruction.k == libc::SECCOMP_RET_KILL_PROCESS
+            && !section.architectures.is_empty()
+        {
+            // The filter begins with a look at the architecture.
+            instruction.k = libc::SECCOMP_RET_ALLOW;
+        }
+    }
+    Ok(program)
+}
+
+/// `BPF_RET | BPF_K` (include/uapi/linux/bpf_common.h).
+const RETURN: u16 = 0x06;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_says_the_same_here_as_in_the_kernel() {
+        let call = |arguments: [u64; 6]| Call { id: 0, thread: 0, number: 7, arguments };
+        let table = [
+            (Is::Eq(3), [3, 0x1_0000_0003], [2, 4]),
+            (Is::Ne(3), [2, u64::MAX], [3, 0x7_0000_0003]),
+            (Is::Gt(0), [1, 0xffff_ffff], [0, 0x1_0000_0000]),
+            (Is::Le(3), [0, 3], [4, 0xffff_ffff]),
+            (Is::Masked(0xf, 3), [3, 0x803], [2, 0x80f]),
+            (Is::Pointer, [1, 0x1_0000_0000], [0, 0]),
+        ];
+        for (is, holding, others) in table {
+            let rule = Rule::new(7, "seven", What::Presence).when(1, is);
+            for value in holding {
+                assert!(rule.holds(&call([9, value, 0, 0, 0, 0])), "{is:?} {value:#x}");
+            }
+            for value in others {
+                assert!(!rule.holds(&call([9, value, 0, 0, 0, 0])), "{is:?} {value:#x}");
+            }
+        }
+        let other = Call { number: 8, ..call([3; 6]) };
+        assert!(!Rule::new(7, "seven", What::Presence).holds(&other));
+    }
+
+    #[test]
+    fn a_remedy_is_what_to_write() {
+        let mounting = Remedy::part(Part::Namespaces).and(Capability::CAP_SYS_ADMIN);
+        let text = r#"to allow it: {"process": {"allow":["namespaces"],"capabilities":["CAP_SYS_ADMIN"]}}"#;
+        assert_eq!((mounting.text().as_str(), mounting.short().as_str()), (text, "namespaces"));
+        assert_eq!(Remedy::capability(Capability::CAP_SYS_NICE).short(), "CAP_SYS_NICE");
+        assert_eq!(Remedy::family(SocketFamily::Vsock).short(), "vsock");
+        assert!(Remedy::default().text().contains("no policy"));
+    }
+}

@@ -1,0 +1,261 @@
+//! What keeps a command inside leaves a trace where that is asked for: every refusal is an event with the part of the policy that would
+//! allow it, counted exactly, and refused all the same, whatever becomes of guard-run.
+
+use std::{collections::BTreeSet, fs};
+
+use serde_json::{Value, json};
+use support::{
+    Output, Run, eventually,
+    kernel::{Feature, lacks},
+    kill_leaves,
+};
+
+/// Tries what is refused: each word names one of these ways, and is printed with "ok" or the error's name.
+const TRY: &str = "import ctypes, errno, fcntl, os, signal, socket, stat, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def call(result):
+    if result < 0: raise OSError(ctypes.get_errno(), '')
+def in_child(what):
+    pid = os.fork()
+    if pid == 0:
+        try: what(); os._exit(0)
+        except OSError as error: os._exit(error.errno)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status: raise OSError(status, '')
+def node():
+    os.mknod('node', stat.S_IFCHR | 0o600, os.makedev(1, 3)); os.remove('node')
+def discipline():
+    # TIOCSETD, to what the terminal's end is already.
+    fcntl.ioctl(os.openpty()[1], 0x5423, b'\\0\\0\\0\\0')
+def covered():
+    stream = socket.socket(socket.AF_UNIX); stream.connect(os.environ['SOCKET'])
+ways = {
+    'mount': lambda: in_child(lambda: (call(libc.unshare(0x20000)), call(libc.mount(b'none', b'/mnt', b'tmpfs', 0, None)))),
+    'unshare': lambda: in_child(lambda: call(libc.unshare(0x10000000))),
+    'bpf': lambda: call(libc.syscall(321, 0, ctypes.create_string_buffer(b'\\2\\0\\0\\0\\4\\0\\0\\0\\4\\0\\0\\0\\1', 128), 128)),
+    'keyctl': lambda: call(libc.syscall(250, 0, -3, 0)),
+    'io_uring_setup': lambda: call(libc.syscall(425, 1, ctypes.create_string_buffer(120))),
+    'kill': lambda: os.kill(int(os.environ['OUTSIDE']), signal.SIGCONT),
+    'setpriority': lambda: in_child(lambda: os.setpriority(os.PRIO_PROCESS, 0, -5)),
+    'raw': lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
+    'vsock': lambda: socket.socket(40, socket.SOCK_STREAM),
+    'netlink': lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9),
+    'mknod': node,
+    'discipline': discipline,
+    'connect': covered,
+}
+os.chdir(os.environ['PLACE'])
+for way in sys.argv[1:]:
+    try: ways[way](); print(way, 'ok')
+    except OSError as error: print(way, errno.errorcode[error.errno])";
+
+/// The ways, the error of each, the event's call, and what it says is to be written.
+const WAYS: [(&str, &str, &str, &str); 12] = [
+    ("unshare", "EPERM", "unshare", r#"{"process": {"allow":["namespaces"]}}"#),
+    ("bpf", "EPERM", "bpf", r#"{"process": {"allow":["bpf"],"capabilities":["CAP_BPF"]}}"#),
+    ("keyctl", "EPERM", "keyctl", r#"{"process": {"allow":["keys"]}}"#),
+    ("io_uring_setup", "ENOSYS", "io_uring_setup", r#"{"process": {"allow":["io_uring"]}}"#),
+    ("kill", "EPERM", "kill", r#"{"process": {"allow":["signals"]}}"#),
+    ("setpriority", "EACCES", "setpriority", r#"{"process": {"capabilities":["CAP_SYS_NICE"]}}"#),
+    ("raw", "EPERM", "socket", r#"{"process": {"capabilities":["CAP_NET_RAW"]}}"#),
+    ("vsock", "EAFNOSUPPORT", "socket", r#"{"process": {"families":["vsock"]}}"#),
+    ("netlink", "EAFNOSUPPORT", "socket", r#"{"process": {"families":["netlink"]}}"#),
+    ("discipline", "EPERM", "ioctl", r#"{"process": {"capabilities":["CAP_NET_ADMIN"]}}"#),
+    ("mknod", "EPERM", "mknodat", r#"{"process": {"capabilities":["CAP_MKNOD"]}}"#),
+    ("connect", "ECONNREFUSED", "connect", r#"{"process": {"allow":["delegation"]}}"#),
+];
+
+/// Has a service listen at /run/docker.sock, in a mount namespace of its own.
+const SERVICE: [&str; 6] = [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    "mount -t tmpfs none /mnt && mkdir /mnt/run && mount --rbind /run /mnt/run && mount -t tmpfs none /run &&
+for name in /mnt/run/*; do ln -s $name /run/; done; rm -f /run/docker.sock; exec /usr/bin/python3 -c \"import socket, subprocess, sys
+listener = socket.socket(socket.AF_UNIX); listener.bind('/run/docker.sock'); listener.listen()
+sys.exit(subprocess.call(sys.argv[1:]))\" \"$@\"",
+    "sh",
+];
+
+fn run(policy: Value, ways: &[&str]) -> Run {
+    let run = Run::python(policy, TRY, ways).through(SERVICE).environment("OUTSIDE", std::process::id().to_string());
+    let place = run.folder().display().to_string();
+    // As Docker's clients spell it; /var/run is a link.
+    run.environment("SOCKET", "/var/run/docker.sock").environment("PLACE", place)
+}
+
+fn ways() -> Vec<&'static str> {
+    let scoped = lacks(Feature::LandlockScopes);
+    WAYS.iter().map(|(way, ..)| *way).filter(|way| !(scoped && *way == "kill")).collect()
+}
+
+fn said(output: &Output) -> Vec<String> {
+    output.stdout.lines().map(str::to_owned).collect()
+}
+
+/// The calls that there are events of, with what to write, and how often.
+fn calls(output: &Output) -> BTreeSet<(String, String, u64)> {
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned();
+    let events = output.events().iter().filter(|event| event["op"] == "call");
+    let parts =
+        |event: &Value| (text(&event["call"]["name"]), text(&event["reason"]), event["count"].as_u64().unwrap());
+    events.map(parts).collect()
+}
+
+fn expected() -> BTreeSet<(String, String, u64)> {
+    let tried = ways();
+    let rows = WAYS.iter().filter(|(way, ..)| tried.contains(way));
+    rows.map(|(_, _, call, remedy)| ((*call).to_owned(), format!("to allow it: {remedy}"), 1)).collect()
+}
+
+#[test]
+fn every_refusal_is_an_event_that_says_what_to_write_and_is_refused_as_without() {
+    let policy = || json!({"version": 1});
+    let refused: Vec<String> =
+        WAYS.iter().filter(|(way, ..)| ways().contains(way)).map(|(way, error, ..)| format!("{way} {error}")).collect();
+    let quiet = run(policy(), &ways()).output().success();
+    assert_eq!((said(&quiet), calls(&quiet).len()), (refused.clone(), 0));
+    assert_eq!(quiet.log["enforced"]["hardening"]["observed"], Value::Null);
+    let output = run(policy(), &ways()).flags(["--diagnose"]).output().success();
+    assert_eq!((said(&output), calls(&output)), (refused, expected()));
+    let observed = json!({"refused": ways().len(), "unrecorded": 0});
+    assert_eq!(output.log["enforced"]["hardening"]["observed"], observed);
+    let event = output.events().iter().find(|event| event["call"]["name"] == "connect").unwrap();
+    assert_eq!((&event["call"]["path"], &event["hook"]), (&json!("/run/docker.sock"), &json!("mounts")));
+    assert_eq!((&event["rule"], &event["process"]["comm"]), (&json!("/process"), &json!("python3")));
+    assert!(event["process"]["argv"].as_array().is_some_and(|argv| argv.len() > ways().len()), "{event}");
+    let schema: Value = serde_json::from_str(include_str!("../schema/log.schema.json")).unwrap();
+    let errors: Vec<String> =
+        jsonschema::validator_for(&schema).unwrap().iter_errors(&output.log).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    assert!(output.stderr.contains(&format!("denied {}: call ", ways().len())), "{}", output.stderr);
+}
+
+#[test]
+fn what_an_event_says_is_enough() {
+    for (way, _, _, remedy) in WAYS.iter().filter(|(way, ..)| ways().contains(way) && *way != "vsock") {
+        let mut policy: Value = serde_json::from_str(remedy).unwrap();
+        policy["version"] = 1.into();
+        let output = run(policy, &[way]).flags(["--diagnose"]).output().success();
+        assert_eq!((said(&output), calls(&output).len()), (vec![format!("{way} ok")], 0));
+    }
+}
+
+#[test]
+fn audit_mode_refuses_nothing_and_says_what_would_be_refused() {
+    // Some kernels have no vsock.
+    let ways: Vec<&str> = ways().into_iter().filter(|way| *way != "vsock").collect();
+    let output = run(json!({"version": 1, "mode": "audit"}), &ways).output().success();
+    assert_eq!(said(&output), ways.iter().map(|way| format!("{way} ok")).collect::<Vec<_>>());
+    let expected: BTreeSet<_> = expected().into_iter().filter(|(_, remedy, _)| !remedy.contains("vsock")).collect();
+    assert_eq!(calls(&output), expected);
+    assert!(output.events().iter().all(|event| event["verdict"] == "audited"), "{:#?}", output.events());
+    assert!(output.stderr.contains("would have denied"), "{}", output.stderr);
+    assert_eq!(output.log["enforced"]["hardening"]["covered"], json!([]));
+}
+
+#[test]
+fn in_audit_mode_namespaces_are_seen_also_where_their_flags_are_in_memory() {
+    // clone3 with CLONE_NEWUSER, and a thread without.
+    const CLONE: &str = "import ctypes, os, threading
+libc = ctypes.CDLL(None)
+arguments = (ctypes.c_uint64 * 8)(0x10000000, 0, 0, 0, 17)
+pid = libc.syscall(435, arguments, 64)
+if pid == 0: os._exit(0)
+os.waitpid(pid, 0)
+thread = threading.Thread(target=print, args=('a thread',)); thread.start(); thread.join()";
+    let output = Run::python(json!({"version": 1, "mode": "audit"}), CLONE, &[]).output().success();
+    assert_eq!(output.stdout, "a thread\n");
+    let remedy = r#"to allow it: {"process": {"allow":["namespaces"]}}"#;
+    assert_eq!(calls(&output), BTreeSet::from([("clone3".to_owned(), remedy.to_owned(), 1)]));
+}
+
+#[test]
+fn refusals_are_counted_exactly_while_signals_interrupt_and_processes_end() {
+    // Four processes, each with a timer that fires every 0.2 ms; then some that are killed while they try.
+    const MANY: &str = "import ctypes, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def work(count):
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+    while count:
+        if libc.mount(None, b'/mnt', None, 0, None) != -1: os._exit(1)
+        # A signal that comes before guard-run has the call: it was neither made nor refused.
+        if ctypes.get_errno() == 4: continue
+        if ctypes.get_errno() != 1: os._exit(2)
+        count -= 1
+    os._exit(0)
+children = [os.fork() or work(1000) for _ in range(4)]
+assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+doomed = [os.fork() or work(1000000) for _ in range(4)]
+for child in doomed: os.kill(child, 9)
+for child in doomed: os.waitpid(child, 0)
+print(*children)";
+    let output = Run::python(json!({"version": 1}), MANY, &[]).flags(["--diagnose"]).output().success();
+    for child in output.stdout.split_whitespace().map(|child| child.parse::<u64>().unwrap()) {
+        let own = output.events().iter().filter(|event| event["process"]["pid"] == child);
+        assert_eq!(own.map(|event| event["count"].as_u64().unwrap()).sum::<u64>(), 1000, "{child}");
+    }
+    let all: u64 = calls(&output).iter().map(|(.., count)| count).sum::<u64>();
+    let observed = &output.log["enforced"]["hardening"]["observed"];
+    assert_eq!(observed["unrecorded"], 0);
+    assert!(observed["refused"].as_u64().unwrap() >= all, "kinds of one count are one in the set");
+}
+
+#[test]
+fn nobody_inside_can_answer_for_guard_run_not_even_when_it_is_dead() {
+    // A filter that leaves all mounts to a listener of its own; what the kernel says to that, and to mount.
+    const ANSWER: &str = "import ctypes, errno, os, struct, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(1, 0)  # PR_SET_PDEATHSIG
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 165), (6, 0, 0, 0x7fc00000), (6, 0, 0, 0x7fff0000)]
+code = b''.join(struct.pack('=HBBI', *step) for step in steps)
+class Program(ctypes.Structure): _fields_ = [('length', ctypes.c_ushort), ('filter', ctypes.c_char_p)]
+program = Program(4, code)
+def said(result): return 'ok' if result >= 0 else errno.errorcode[ctypes.get_errno()]
+def attempt():
+    listener = said(libc.syscall(317, 1, 8, ctypes.byref(program)))
+    return f\"{listener} {said(libc.mount(b'none', b'/mnt', b'tmpfs', 0, None))}\"
+print(attempt(), flush=True)
+parent = os.getppid()
+while os.getppid() == parent: time.sleep(0.001)
+with open(sys.argv[1] + '~', 'w') as file: file.write(attempt())
+os.rename(sys.argv[1] + '~', sys.argv[1])";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("said");
+    let run = Run::python(json!({"version": 1}), ANSWER, &[file.to_str().unwrap()]).flags(["--diagnose"]);
+    let mut running = run.start();
+    running.wait_for("\n");
+    assert_eq!(running.stdout(), "EBUSY EPERM\n");
+    running.signal(libc::SIGKILL);
+    eventually("it has tried again", || file.exists());
+    kill_leaves(running.pid());
+    assert_eq!(fs::read_to_string(file).unwrap(), "EBUSY ENOSYS");
+}
+
+#[test]
+fn events_come_also_where_no_program_is_needed_and_rules_alone_decide_about_the_exit_status() {
+    let policy = || json!({"version": 1, "process": {"allow": ["sysctls"]}});
+    let script = "unshare --user true; exit 0";
+    let run = Run::shell(policy(), script, &[]).flags(["--diagnose", "--fail-on-deny", "--events", "-"]);
+    let output = run.output().success();
+    assert_eq!((output.denied(), calls(&output).len()), (0, 1));
+    let line = output.stderr.lines().find(|line| line.starts_with('{')).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(line).unwrap(), output.events()[0], "it is written as it happens");
+}
+
+#[test]
+fn a_run_whose_command_failed_says_how_to_see_refusals_unless_something_was_denied() {
+    let hint = |policy: Value, script: &str, flags: &[&str]| {
+        Run::shell(policy, script, &[]).flags(flags).output().stderr.contains("--diagnose")
+    };
+    let policy = || json!({"version": 1});
+    assert!(hint(policy(), "exit 3", &[]));
+    assert!(!hint(policy(), "exit 0", &[]));
+    assert!(!hint(policy(), "exit 3", &["--quiet"]) && !hint(policy(), "exit 3", &["--diagnose"]));
+    assert!(!hint(json!({"version": 1, "mode": "audit"}), "exit 3", &[]));
+    assert!(!hint(json!({"version": 1, "process": {"isolation": "cgroup-only"}}), "exit 3", &[]));
+    let denying = json!({"version": 1, "devices": {"default": "deny"}});
+    assert!(!hint(denying, "cat /dev/zero; exit 3", &[]));
+}
