@@ -73,7 +73,7 @@ fn standard_streams_are_the_commands() {
     let run = || {
         let (reader, mut writer) = std::io::pipe().unwrap();
         std::io::Write::write_all(&mut writer, b"over the pipe\n").unwrap();
-        Run::shell(EVERY_SECTION, "cat; echo error >&2; exit 6", &[]).stdin(reader)
+        Run::shell(EVERY_SECTION, "cat; echo error >&2; exit 6", &[]).stdin(reader).flags(["--quiet"])
     };
     for output in [run().output(), run().bare()] {
         assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("over the pipe\n", "error\n"));

@@ -165,7 +165,7 @@ fn ordinary_work_of_root_goes_on() {
 }
 
 #[test]
-fn cgroups_can_only_be_read_whatever_is_allowed() {
+fn cgroups_can_only_be_read_whatever_else_is_allowed() {
     let outside = Outside::new();
     let ways = ["other_cgroup", "child_cgroup"];
     for process in [json!({}), json!({"allow": ["kernel-files"]})] {

@@ -96,6 +96,7 @@ fn change(random: &mut Random, policy: &Value) -> Change {
                 "io-uring",
                 "keys",
                 "delegation",
+                "cgroups",
                 "inherited-sockets",
                 "sysctls",
                 "terminal",

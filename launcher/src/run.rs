@@ -39,7 +39,7 @@ use crate::{
     chosen::{Chosen, choose},
     command::Command,
     destination::Destination,
-    harden::Hardening,
+    harden::{Hardening, nested},
     inherited::inherited,
     linked,
     supervise::{Wait, supervise},
@@ -103,6 +103,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     );
     let mounts = Mount::all().context(MOUNTINFO)?;
     let hierarchy = Hierarchy::find_among(&mounts)?;
+    nested::check(&mounts, &hierarchy.mount)?;
     let hardening = Hardening::new(&policy, options.preserve_fds, mounts, options.diagnose)?;
     hardening.accepts(&inherited)?;
     let signals = Signals::hold().context("signals")?;

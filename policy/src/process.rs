@@ -113,6 +113,8 @@ words! {
         Sysctls = "sysctls",
         /// Sockets of services that run commands for others.
         Delegation = "delegation",
+        /// Making cgroups in its own, as a guard in a guard does.
+        Cgroups = "cgroups",
         /// Sockets of the network's families as standard streams, for which no rule holds.
         InheritedSockets = "inherited-sockets",
     }

@@ -40,14 +40,27 @@ pub(super) fn set_filter(filter: &[sock_filter], flags: libc::c_ulong) -> nix::R
 ///
 /// As mount_setattr(2): `EINVAL` where nothing is mounted, `ENOSYS` before Linux 5.12.
 pub fn make_read_only(point: &CString) -> nix::Result<()> {
-    let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    set_attributes(point, libc::MOUNT_ATTR_RDONLY, 0, libc::AT_RECURSIVE)
+}
+
+/// Makes a mount writable, and none below it.
+///
+/// # Errors
+///
+/// As [`make_read_only`]; `EPERM` where the mount was made by who has more rights than this process.
+pub fn make_writable(point: &CString) -> nix::Result<()> {
+    set_attributes(point, 0, libc::MOUNT_ATTR_RDONLY, 0)
+}
+
+fn set_attributes(point: &CString, set: u64, clear: u64, flags: libc::c_int) -> nix::Result<()> {
+    let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
     // SAFETY: the kernel reads a string that ends with a NUL, and a structure of the size that it is told.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             libc::AT_FDCWD,
             point.as_ptr(),
-            libc::AT_RECURSIVE,
+            flags,
             &raw const attributes,
             size_of::<libc::mount_attr>(),
         )

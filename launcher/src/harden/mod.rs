@@ -16,6 +16,7 @@ mod helper;
 mod limits;
 mod listen;
 mod look;
+pub mod nested;
 mod packets;
 mod place;
 mod presence;

@@ -33,7 +33,7 @@ use enforce::{
     cgroup::CGROUP2,
     mounts::Mount,
     privilege::{self, Operation},
-    sys::confine::{make_read_only, mount_instead},
+    sys::confine::{make_read_only, make_writable, mount_instead},
 };
 use policy::{Part, ProcessSection};
 
@@ -109,6 +109,8 @@ pub struct View {
     limits: Limits,
     /// What is made read-only, with all that is mounted below.
     read_only: Vec<Place>,
+    /// Where the own cgroup can be written all the same, as it was before.
+    writable: Vec<Place>,
     /// Single files and folders that are.
     pinned: Vec<Place>,
     /// Folders that seem empty.
@@ -160,6 +162,9 @@ impl View {
             let files = MACHINE.into_iter().chain([own.as_str()]);
             let machine = of(&["proc"]).into_iter().flat_map(|proc| files.clone().map(move |file| proc.join(file)));
             view.pinned = machine.filter(|path| path.exists()).map(Place::from).collect();
+        }
+        if section.allows(Part::Cgroups) {
+            view.writable.clone_from(&view.cgroups);
         }
         if !section.allows(Part::Ipc) {
             view.hidden.extend(of(&[QUEUES]));
@@ -231,6 +236,7 @@ impl View {
             steps.push(on("making read-only", path, read_only(path)));
         }
         steps.extend(self.read_only.iter().map(|point| on("making read-only", point, read_only(point))));
+        steps.extend(self.writable.iter().map(|point| on("making writable", point, writable(point))));
         // These take CAP_SYS_ADMIN; what follows is opened with the user's own rights.
         let mut steps: Vec<Step> = steps.into_iter().map(|step| step.raised(Operation::View)).collect();
         steps.extend(self.covered.iter().cloned().map(|cover| {
@@ -335,6 +341,11 @@ fn read_only(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
     move || make_read_only(point.as_ref().map_err(|_| Errno::EINVAL)?)
 }
 
+fn writable(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let point = CString::new(point.as_os_str().as_bytes());
+    move || make_writable(point.as_ref().map_err(|_| Errno::EINVAL)?)
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -412,7 +423,9 @@ mod tests {
         let mounts = mounts(&[("/sys", "sysfs"), ("/sys/fs/cgroup", "cgroup2"), ("/sys/fs/bpf", "bpf")]);
         let view = View::new(&section, &mounts, LAUNCHER, Covers::default());
         let cgroups = paths(&["/sys/fs/cgroup"]);
-        assert_eq!(view, View { cgroups: cgroups.clone(), read_only: cgroups, ..View::default() });
+        let expected =
+            View { cgroups: cgroups.clone(), read_only: cgroups.clone(), writable: cgroups, ..View::default() };
+        assert_eq!(view, expected, "but for the own one");
 
         let section = ProcessSection { allow: vec![Part::KernelFiles], ..ProcessSection::default() };
         assert_eq!(View::new(&section, &mounts, LAUNCHER, Covers::default()).hidden, paths(&["/sys/fs/bpf"]));
