@@ -100,6 +100,8 @@ for what in build "$@"; do
         command -v go >/dev/null || packages golang-go
         command -v javac >/dev/null || packages default-jdk-headless
         command -v npm >/dev/null || packages nodejs npm
+        # Programs that the documents have recipes for. This ping uses raw sockets, other ones only if need be.
+        packages bubblewrap inetutils-ping
         # Container engines, and a root file system with newer ones.
         packages podman crun runc busybox-static debootstrap
         "$(dirname "$0")/containers/root" >/dev/null

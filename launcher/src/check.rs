@@ -12,6 +12,7 @@ use report::text::pretty_json;
 
 use crate::{
     chosen::{Chosen, choose},
+    harden::unmet,
     linked,
 };
 use enforce::{load::missing_here, outlet::tell};
@@ -42,7 +43,7 @@ pub fn check(word: &OsStr) -> anyhow::Result<u8> {
     let tables = Tables::compile(&policy).with_context(|| path.to_string())?;
     linked::check(&policy).with_context(|| path.to_string())?;
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
-    let notes = broadcast(&policy, &tables).into_iter().collect();
+    let notes = broadcast(&policy, &tables).into_iter().chain(unmet(&policy)).collect();
     let meaning = Meaning { policy: &policy, hooks, unrestricted: tables.unrestricted(), notes };
     println!("{}", String::from_utf8(pretty_json(&meaning)?)?);
     // Beside the policy's meaning, which is the same on all machines.

@@ -16,6 +16,7 @@ mod helper;
 mod limits;
 mod listen;
 mod look;
+mod needs;
 pub mod nested;
 mod packets;
 mod place;
@@ -38,6 +39,7 @@ use report::InForce;
 pub use call::Remedy;
 pub use listen::{Attendant, Calls};
 pub use look::Refused;
+pub use needs::unmet;
 pub use view::View;
 
 use crate::user::Identity;
@@ -249,7 +251,9 @@ impl Hardening {
         }
         let helpers = if self.section.allows(Part::KernelHelpers) { Vec::new() } else { helper::places() };
         let hidden = if self.judges_packets { packets::find().map_err(HardenError::Nodes)? } else { Hidden::default() };
-        let view = View::new(&self.section, &self.mounts, Pid::this(), covers);
+        let may_be_root = privilege::is_root()
+            && (user.is_none_or(|user| user.uid.is_root()) || self.section.allows(Part::Privileges));
+        let view = View::new(&self.section, &self.mounts, Pid::this(), covers, may_be_root);
         Ok(view.pinning(helpers).hiding(hidden).showing(Limits::find(&self.mounts, leaf)))
     }
 

@@ -124,8 +124,15 @@ pub struct View {
 }
 
 impl View {
-    /// What is to be done, given what is mounted. `launcher` is this program's own process, `covers` is what is to be covered.
-    pub(super) fn new(section: &ProcessSection, mounts: &[Mount], launcher: Pid, covers: Covers) -> Self {
+    /// What is to be done, given what is mounted. `launcher` is this program's own process, `covers` is what is to be covered. Whether the
+    /// command is root, or may become it, is of interest where it may make namespaces.
+    pub(super) fn new(
+        section: &ProcessSection,
+        mounts: &[Mount],
+        launcher: Pid,
+        covers: Covers,
+        may_be_root: bool,
+    ) -> Self {
         // Of these kinds alone: a file system of another user's, asked for anything, need not answer.
         let mounts = |kinds: &[&str]| -> Vec<&Mount> {
             let of_kind = mounts.iter().filter(|mount| kinds.contains(&mount.kind.as_str()));
@@ -161,7 +168,11 @@ impl View {
             let own = launcher.to_string();
             let files = MACHINE.into_iter().chain([own.as_str()]);
             let machine = of(&["proc"]).into_iter().flat_map(|proc| files.clone().map(move |file| proc.join(file)));
-            view.pinned = machine.filter(|path| path.exists()).map(Place::from).collect();
+            // In a user namespace, the kernel mounts procfs only for who sees all of one (`mount_too_revealing`, fs/namespace.c). Who is
+            // not root can't write these files anyway, being root in a namespace of one's own, either.
+            if may_be_root || !section.allows(Part::Namespaces) {
+                view.pinned = machine.filter(|path| path.exists()).map(Place::from).collect();
+            }
         }
         if section.allows(Part::Cgroups) {
             view.writable.clone_from(&view.cgroups);
@@ -379,7 +390,7 @@ mod tests {
             ("/sys/kernel/debug", "debugfs"),
             ("/sys/kernel/debug/tracing", "tracefs"),
         ]);
-        let view = View::new(&ProcessSection::default(), &pure, LAUNCHER, Covers::default());
+        let view = View::new(&ProcessSection::default(), &pure, LAUNCHER, Covers::default(), true);
         assert_eq!(view.cgroups, paths(&["/sys/fs/cgroup"]));
         assert_eq!(view.read_only, paths(&["/sys"]));
         assert_eq!(view.hidden, paths(&["/sys/fs/bpf", "/sys/kernel/debug"]));
@@ -391,7 +402,7 @@ mod tests {
             ("/elsewhere", "cgroup2"),
             ("/elsewhere2", "sysfs"),
         ]);
-        let view = View::new(&ProcessSection::default(), &hybrid, LAUNCHER, Covers::default());
+        let view = View::new(&ProcessSection::default(), &hybrid, LAUNCHER, Covers::default(), true);
         assert_eq!(view.cgroups, paths(&["/sys/fs/cgroup/unified", "/elsewhere"]));
         assert_eq!(
             view.read_only,
@@ -408,26 +419,33 @@ mod tests {
         }
         fs::write(folder.path().join("sysrq-trigger"), "").expect("it is ours");
         let proc = mounts(&[(folder.path().to_str().expect("text"), "proc")]);
-        let pinned = |parts: &[Part]| {
+        let pinned_for = |parts: &[Part], may_be_root| {
             let section = ProcessSection { allow: parts.to_vec(), ..ProcessSection::default() };
-            View::new(&section, &proc, LAUNCHER, Covers::default()).pinned
+            View::new(&section, &proc, LAUNCHER, Covers::default(), may_be_root).pinned
         };
+        let pinned = |parts: &[Part]| pinned_for(parts, true);
         let expected = ["sysrq-trigger", "scsi", "asound", "1"].map(|name| folder.path().join(name).into());
         assert_eq!(pinned(&[]), expected);
         assert_eq!(pinned(&[Part::KernelFiles]), []);
+        assert_eq!((pinned_for(&[], false), pinned(&[Part::Namespaces])), (pinned(&[]), pinned(&[])));
+        assert_eq!(
+            pinned_for(&[Part::Namespaces], false),
+            [],
+            "so that others can mount procfs in namespaces of their own"
+        );
     }
 
     #[test]
     fn cgroups_stay_out_of_reach_whatever_is_allowed() {
         let section = ProcessSection { allow: Part::ALL.to_vec(), ..ProcessSection::default() };
         let mounts = mounts(&[("/sys", "sysfs"), ("/sys/fs/cgroup", "cgroup2"), ("/sys/fs/bpf", "bpf")]);
-        let view = View::new(&section, &mounts, LAUNCHER, Covers::default());
+        let view = View::new(&section, &mounts, LAUNCHER, Covers::default(), true);
         let cgroups = paths(&["/sys/fs/cgroup"]);
         let expected =
             View { cgroups: cgroups.clone(), read_only: cgroups.clone(), writable: cgroups, ..View::default() };
         assert_eq!(view, expected, "but for the own one");
 
         let section = ProcessSection { allow: vec![Part::KernelFiles], ..ProcessSection::default() };
-        assert_eq!(View::new(&section, &mounts, LAUNCHER, Covers::default()).hidden, paths(&["/sys/fs/bpf"]));
+        assert_eq!(View::new(&section, &mounts, LAUNCHER, Covers::default(), true).hidden, paths(&["/sys/fs/bpf"]));
     }
 }
