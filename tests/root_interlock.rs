@@ -183,3 +183,22 @@ fn postgresql_does_not_start_on_the_files_of_a_server_outside() {
     inside.signal(libc::SIGINT);
     let _ = inside.wait().success();
 }
+
+#[test]
+fn programs_inside_can_have_a_listener_of_their_own_only_where_guard_run_has_none() {
+    // A filter that allows everything, with a listener (seccomp_unotify(2)).
+    const LISTEN: &str = "import ctypes, errno, struct
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+class Program(ctypes.Structure): _fields_ = [('length', ctypes.c_ushort), ('filter', ctypes.c_char_p)]
+program = Program(1, struct.pack('=HBBI', 6, 0, 0, 0x7fff0000))
+listener = libc.syscall(317, 1, 8, ctypes.byref(program))
+print('ok' if listener >= 0 else errno.errorcode[ctypes.get_errno()])";
+    let run = |policy: Value| Run::python(policy, LISTEN, &[]);
+    assert_eq!(said(&run(policy()).bare().success()), ["ok"], "the control");
+    if !lacks(Feature::LandlockScopes) {
+        assert_eq!(said(&run(policy()).output().success()), ["EBUSY"]);
+    }
+    let allowed = json!({"version": 1, "process": {"allow": ["signals"]}});
+    assert_eq!(said(&run(allowed).output().success()), ["ok"]);
+}

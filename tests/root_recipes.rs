@@ -72,8 +72,8 @@ fn a_device_node_is_made_with_the_capability_that_check_names() {
     let node = folder.path().join("node").display().to_string();
     let make = |policy: &Value| Run::shell(policy, "mknod \"$1\" c 1 7 && rm \"$1\"", &[&node]).output().code();
     assert_eq!(make(&policy), Some(1));
-    let note = notes(&policy).pop().expect("a note");
-    let section = note.split_once("\"process\": ").unwrap().1;
+    let said = notes(&policy).pop().expect("a note");
+    let section = said.split_once("\"process\": ").unwrap().1;
     policy["process"] = serde_json::from_str(section).unwrap();
     assert_eq!((make(&policy), notes(&policy)), (Some(0), Vec::<String>::new()));
 }
