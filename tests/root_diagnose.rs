@@ -8,6 +8,7 @@ use support::{
     Output, Run, eventually,
     kernel::{Feature, lacks},
     kill_leaves,
+    ordinary::ALICE,
 };
 
 /// Tries what is refused: each word names one of these ways, and is printed with "ok" or the error's name.
@@ -258,4 +259,22 @@ fn a_run_whose_command_failed_says_how_to_see_refusals_unless_something_was_deni
     assert!(!hint(json!({"version": 1, "process": {"isolation": "cgroup-only"}}), "exit 3", &[]));
     let denying = json!({"version": 1, "devices": {"default": "deny"}});
     assert!(!hint(denying, "cat /dev/zero; exit 3", &[]));
+}
+
+#[test]
+fn an_ordinary_users_refusals_are_events_as_well() {
+    let yard = support::Yard::new();
+    let script = format!(
+        "unshare --user true; kill -CONT $PPID; nice -n -5 true; {} -c 'import socket; socket.socket(40, socket.SOCK_STREAM)'; exit 0",
+        support::PYTHON
+    );
+    let run = Run::shell(json!({"version": 1}), &script, &[]).flags(["--diagnose"]);
+    let output = run.as_ordinary(ALICE).through(support::ordinary::in_yard(&yard, ALICE)).output().success();
+    let found: BTreeSet<String> = calls(&output).into_iter().map(|(name, ..)| name).collect();
+    // Without the guard, this user may not be nicer to itself, either; and guard-run is the parent of the shell.
+    let mut expected = vec!["unshare", "socket"];
+    if !lacks(Feature::LandlockScopes) {
+        expected.push("kill");
+    }
+    assert_eq!(found, expected.into_iter().map(str::to_owned).collect());
 }

@@ -123,6 +123,9 @@ fn every_part_refuses_what_it_is_for_and_only_that_part_has_to_be_named() {
     let expected =
         |(way, error, _): &(&str, &str, Value)| format!("{way}: {}", if refused(way) { error } else { "ok" });
     assert_eq!(guarded, table().iter().map(expected).collect::<Vec<_>>());
+    // Whoever does the refusing.
+    let diagnosed = said(&outside.run(json!({"version": 1}), &ways).flags(["--diagnose"]).output().success());
+    assert_eq!(diagnosed, guarded);
     for (way, _, process) in table() {
         let output = outside.run(json!({"version": 1, "process": process}), &[way]).output().success();
         assert_eq!(said(&output), [format!("{way}: ok")], "{process}: {:#}", output.log["enforced"]);
@@ -450,9 +453,10 @@ fn a_socket_of_the_network_as_a_standard_stream_is_refused_unless_it_is_allowed_
         deny(json!({"isolation": "cgroup-only"})),
         json!({"version": 1, "mode": "audit", "network": {"default": "deny"}}),
     ] {
-        let allowed = Run::python(policy, TALK, &[]).stdin(connected.try_clone().unwrap()).output().success();
+        let allowed = Run::python(&policy, TALK, &[]).stdin(connected.try_clone().unwrap()).output().success();
         assert_eq!(allowed.stdout, "sent\n");
         assert_eq!(allowed.log["enforced"]["inherited"][0]["peer"], address.to_string());
+        assert_eq!(allowed.stderr.contains("would not have run"), policy["mode"] == "audit", "{}", allowed.stderr);
     }
     // As systemd gives to services, for their journal: connected, and never bound.
     let (stream, _other) = UnixStream::pair().unwrap();

@@ -105,7 +105,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let hierarchy = Hierarchy::find_among(&mounts)?;
     nested::check(&mounts, &hierarchy.mount)?;
     let hardening = Hardening::new(&policy, options.preserve_fds, mounts, options.diagnose)?;
-    hardening.accepts(&inherited)?;
+    let handed = hardening.accepts(&inherited)?;
     let signals = Signals::hold().context("signals")?;
     let leaf = Leaf::create(&hierarchy)?;
     // The command's process is born in the leaf, and does what keeps it there while the kernel verifies the programs: both take
@@ -173,6 +173,9 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
         report.flows = journal.flows(records).context("reading the flows")?;
     }
     report.events = finish(journal, attached.records.as_mut(), options.events.as_deref())?;
+    if let Some(refused) = handed.filter(|_| options.verbosity >= 0) {
+        tell(&format!("enforced, this would not have run: {refused}"));
+    }
     let status = conclude(options, &mut log, &report, was_found)?;
     // Last, since the kernel has more to do after it than before.
     if let Err(error) = attached.leaf.remove() {

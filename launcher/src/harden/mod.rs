@@ -213,17 +213,19 @@ impl Hardening {
         self.observes
     }
 
-    /// Makes sure that the command is handed nothing, among what this process has, by which it could do what the rules deny.
+    /// Makes sure that the command is handed nothing, among what this process has, by which it could do what the rules deny. In audit
+    /// mode it may be; then this returns why it would not be.
     ///
     /// # Errors
     ///
     /// When it would be.
-    pub fn accepts(&self, inherited: &[Inherited]) -> Result<(), HardenError> {
-        if self.isolation != InForce::Full || self.section.allows(Part::InheritedSockets) {
-            return Ok(());
-        }
+    pub fn accepts(&self, inherited: &[Inherited]) -> Result<Option<HardenError>, HardenError> {
         let refused = inherited.iter().find(|inherited| inherited.is_network_stream());
-        refused.map_or(Ok(()), |refused| Err(HardenError::Inherited(refused.clone())))
+        let refused = refused.filter(|_| !self.section.allows(Part::InheritedSockets));
+        match refused.map(|refused| HardenError::Inherited(refused.clone())) {
+            Some(error) if self.isolation == InForce::Full => Err(error),
+            audited => Ok(audited),
+        }
     }
 
     /// Looks for what a command in this leaf is to be kept from, this process among it. The command is this user's, or
