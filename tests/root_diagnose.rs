@@ -278,3 +278,20 @@ fn an_ordinary_users_refusals_are_events_as_well() {
     }
     assert_eq!(found, expected.into_iter().map(str::to_owned).collect());
 }
+
+#[test]
+fn programs_that_users_miss_something_in_are_explained() {
+    let script = "mount -t tmpfs none /mnt; unshare --user true; nice -n -5 true; ping -c 1 -W 1 127.0.0.1
+curl -s --unix-socket /var/run/docker.sock http://localhost/; podman ps; exit 0";
+    let run = Run::shell(json!({"version": 1}), script, &[]).through(SERVICE).flags(["--diagnose"]);
+    let output = run.output().success();
+    let calls: BTreeSet<(&str, &str)> = output
+        .events()
+        .iter()
+        .filter_map(|event| Some((event["process"]["comm"].as_str()?, event["call"]["name"].as_str()?)))
+        .collect();
+    let expected =
+        [("mount", "mount"), ("unshare", "unshare"), ("nice", "setpriority"), ("ping", "socket"), ("curl", "connect")];
+    assert!(expected.iter().all(|call| calls.contains(call)), "{calls:#?}");
+    assert!(calls.iter().any(|(comm, _)| *comm == "podman"), "{calls:#?}");
+}
