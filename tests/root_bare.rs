@@ -30,7 +30,8 @@ fn an_empty_environment() {
 
 #[test]
 fn umask_limits_priority_and_session() {
-    let status = "grep -e Umask -e Groups -e Sig -e Cpus -e Speculation /proc/self/status";
+    let status =
+        "grep -e Umask -e Groups -e SigPnd -e SigBlk -e SigIgn -e SigCgt -e Cpus -e Speculation /proc/self/status";
     let script = format!("umask; ulimit -a; nice; {status}");
     let wrapper = ["bash", "-c", r#"umask 0135; ulimit -n 77 -c 0 -s 4096; exec nice -n 3 "$@""#, "bash"];
     let bare = compare(&script, |run| run.through(wrapper));

@@ -37,7 +37,7 @@ ways = {
     'keyctl': lambda: call(libc.syscall(250, 0, -3, 0)),
     'io_uring_setup': lambda: call(libc.syscall(425, 1, ctypes.create_string_buffer(120))),
     'kill': lambda: os.kill(int(os.environ['OUTSIDE']), signal.SIGCONT),
-    'setpriority': lambda: in_child(lambda: os.setpriority(os.PRIO_PROCESS, 0, -5)),
+    'setpriority': lambda: in_child(lambda: os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) - 1)),
     'raw': lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
     'vsock': lambda: socket.socket(40, socket.SOCK_STREAM),
     'netlink': lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9),
