@@ -136,7 +136,7 @@ fn what_would_go_to_an_outside_member_of_a_group_fails() {
     const PROGRAM: &str = "
 inside = [serve('tcp4', '127.0.0.1', OUTSIDE, ['reuseport']) for _ in range(9)]
 serve_udp = [serve('udp4', '127.0.0.1', OUTSIDE, ['reuseport']) for _ in range(9)]
-def many(kind): return collections.Counter(ask(kind, '127.0.0.1', OUTSIDE) for _ in range(40))
+def many(kind): return collections.Counter(ask(kind, '127.0.0.1', OUTSIDE) for _ in range(120))
 def show(counter): print(*(f'{word} {counter[word]}' for word in ('in', 'out')), flush=True)
 show(many('tcp4')); show(many('udp4')); show(many('udp_to4'))
 # A program that always chooses the first of the group.
@@ -147,14 +147,11 @@ show(collections.Counter(ask(kind, '127.0.0.1', OUTSIDE) for kind in ['tcp4', 'u
 ";
     let servers = ["tcp4+reuseport:127.0.0.1", "udp4+reuseport:127.0.0.1"];
     let (bare, guarded, heard) = scenario(&[], &servers, PROGRAM);
-    assert!(bare.ends_with("in 0 out 10\n") && !bare.contains("in 40"), "the outside one gets some: {bare}");
+    assert!(bare.ends_with("in 0 out 10\n") && !bare.contains("in 120"), "the outside one gets some: {bare}");
     assert_eq!(heard, "", "{}", guarded.stdout);
     assert!(guarded.stdout.contains("EPERM\nEPERM\n") && !guarded.stdout.contains("out 1"), "{}", guarded.stdout);
-    assert!(
-        guarded.stdout.starts_with("in 3") || guarded.stdout.starts_with("in 4") || guarded.stdout.starts_with("in 0"),
-        "{}",
-        guarded.stdout
-    );
+    // Nine of ten of 120, or none.
+    assert!(["in 9", "in 1", "in 0"].iter().any(|start| guarded.stdout.starts_with(start)), "{}", guarded.stdout);
     let reason = guarded.events().iter().find_map(|event| event["reason"].as_str());
     assert!(reason.is_some_and(|reason| reason.contains("the sandbox's own sockets")), "{:#}", guarded.log);
 }
