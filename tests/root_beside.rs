@@ -269,3 +269,23 @@ for options in ['441c0d010a09000183898389', '0107070883898389', '01830704' + '0a
     assert_eq!(bare, "sent\nsent\nsent\n");
     assert_eq!(guarded.stdout, "sent\nsent\nEPERM\n", "{:#}", guarded.log);
 }
+
+/// A value that is longer than the buffer in which it is judged is read again from the caller's memory, and 32-bit callers' structure has
+/// the address where others have padding.
+#[test]
+fn what_the_kernel_may_read_otherwise_is_no_group() {
+    let rules =
+        json!([{"action": "allow", "protocols": ["udp"], "hosts": ["239.1.2.0/29", "ff15::1"], "ports": [5353]}]);
+    let program = "
+name, level, option, group, value = next(ways())
+print(attempt(name, level, option, group, value)[1])
+for length in (4096, 4097, 8192): print(attempt(name, level, option, group, value.ljust(length, b'\\0'))[1])
+other = struct.pack('IHH', outer, socket.AF_INET, 0) + storage('239.1.2.5')
+print(attempt('join', 0, 42, '239.1.2.5', other)[1])
+print(attempt('join', 0, 42, '239.1.2.5', struct.pack('Q', outer) + storage('239.1.2.5'))[1])
+";
+    let (bare, guarded) = joining(&network("deny", &rules), program);
+    assert_eq!(bare, "joined\njoined\njoined\njoined\njoined\njoined\n");
+    assert_eq!(guarded.stdout, "joined\njoined\nEPERM\nEPERM\nEPERM\njoined\n");
+    assert!(guarded.events().iter().all(|event| event["rule"] == "fail-closed"), "{:#}", guarded.log);
+}

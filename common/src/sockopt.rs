@@ -169,6 +169,14 @@ pub mod group {
             self.is_old & (self.v4 & old4 | !self.v4 & old6) | !self.is_old & is(first, LOOPBACK_DEVICE)
         }
 
+        /// All ones if the value may be read as naming another group by the kernel's calls for 32-bit programs; else 0. These have the
+        /// address where others have padding (`struct compat_group_req`, include/net/compat.h).
+        #[inline(always)]
+        #[must_use]
+        pub fn is_ambiguous(&self, value: &[u32; 8], is: impl Fn(u32, u32) -> u32) -> u32 {
+            !self.is_old & !is(value[1], 0)
+        }
+
         /// The group that the value names.
         #[inline(always)]
         #[must_use]

@@ -17,6 +17,9 @@ use crate::{
     verifier::is,
 };
 
+/// No buffer that programs see is smaller, in bytes: it is a page.
+const BUFFER: u32 = 4096;
+
 /// The sockopts section but for its rules.
 #[unsafe(no_mangle)]
 pub static SOCKOPT_TABLE: Table = Table::DENY_ALL;
@@ -62,8 +65,8 @@ fn judge(ctx: &SockoptContext, hook: Hook, access: u32, value: impl FnOnce(&Sock
     let (joins, membership) = joins(&request);
     let ineffective = if audit() == 0 { sockopt::has_no_effect(filled(&SOCKOPT_TABLE), &request, is) } else { 0 };
     // A length of 0 makes the kernel go on with the caller's own buffer, so that what is allowed goes on as if there were
-    // no program. With any other it takes the value from the buffer that programs see: at most a page (EFAULT if the value
-    // is longer), and zeros where getsockopt(2) returns more than 0. (`__cgroup_bpf_run_filter_setsockopt` and
+    // no program. With any other it takes the value from the buffer that programs see: at most a page (of a longer
+    // value, older kernels take nothing, and newer ones the caller's buffer), and zeros where getsockopt(2) returns more than 0. (`__cgroup_bpf_run_filter_setsockopt` and
     // `__cgroup_bpf_run_filter_getsockopt`, kernel/bpf/cgroup.c.) It doesn't matter for what is denied. The program of
     // a guard further up sees this 0 as the length.
     // What is judged by its value stays in that buffer, so that it can't change any more. With a length of -1 the kernel does nothing,
@@ -102,13 +105,17 @@ fn joins(request: &Request) -> (u32, Membership) {
 #[inline(always)]
 fn may_join(ctx: &SockoptContext, membership: &Membership, length: u32) -> Option<bool> {
     let table = filled(&NET_TABLE);
+    // Of a longer value than the buffer holds, the kernel takes the caller's own memory, which may change (`__cgroup_bpf_run_filter_setsockopt`).
+    if length > BUFFER {
+        return Some(false);
+    }
     let value = first_words(ctx);
     if membership.is_on_loopback(&value, length, is) != 0 {
         return Some(true);
     }
     // Word by word: to compare them as a whole would be a call.
     let no_rules = (0..WORDS).all(|index| table.groups.word(index) == 0);
-    if no_rules || membership.is_plain == 0 {
+    if no_rules || membership.is_plain == 0 || membership.is_ambiguous(&value, is) != 0 {
         return Some(false);
     }
     let group = membership.group(&value);
