@@ -13,6 +13,7 @@ pub mod decision;
 pub mod device;
 pub mod flow;
 pub mod glob;
+pub mod name;
 pub mod net;
 pub mod packet;
 pub mod record;
