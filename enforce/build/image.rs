@@ -1,8 +1,17 @@
 //! From an object file to Rust source: see `enforce::load::Image` for what it holds.
 
-use std::{collections::HashSet, error::Error, fmt::Write as _, fs, path::Path};
+use std::{
+    collections::{BTreeSet, HashSet},
+    error::Error,
+    fmt::Write as _,
+    fs,
+    path::Path,
+};
 
-use aya_obj::{Map, Object, generated::bpf_insn};
+use aya_obj::{
+    Map, Object,
+    generated::{BPF_CALL, BPF_DW, BPF_IMM, BPF_JMP, BPF_LD, BPF_PSEUDO_CALL, BPF_PSEUDO_FUNC, bpf_insn},
+};
 use object::{Object as _, ObjectSymbol as _};
 use sha2::{Digest as _, Sha256};
 
@@ -44,12 +53,34 @@ pub fn link(path: &Path) -> Result<String, Box<dyn Error>> {
     for (name, program) in &object.programs {
         let function = object.functions.get(&program.function_key()).ok_or("a program without instructions")?;
         let words: Vec<u64> = function.instructions.iter().copied().map(word).collect();
-        writeln!(source, "        ProgramImage {{ name: {name:?}, instructions: &{words:?} }},")?;
+        let functions = functions(&function.instructions);
+        writeln!(
+            source,
+            "        ProgramImage {{ name: {name:?}, instructions: &{words:?}, functions: &{functions:?} }},"
+        )?;
     }
     source.push_str("    ],\n");
     let digest: [u8; 32] = Sha256::digest(&source).into();
     writeln!(source, "    digest: {digest:?},\n}}")?;
     Ok(source)
+}
+
+/// Where each function of a program begins, if it has one that is called back; else none.
+fn functions(instructions: &[bpf_insn]) -> Vec<usize> {
+    const CALL: u32 = BPF_JMP | BPF_CALL;
+    const LOAD_IMMEDIATE_64: u32 = BPF_LD | BPF_DW | BPF_IMM;
+    let (mut begins, mut called_back) = (BTreeSet::from([0]), false);
+    for (index, instruction) in instructions.iter().enumerate() {
+        let (code, source) = (u32::from(instruction.code), u32::from(instruction.src_reg()));
+        let by_address = code == LOAD_IMMEDIATE_64 && source == BPF_PSEUDO_FUNC;
+        if by_address || code == CALL && source == BPF_PSEUDO_CALL {
+            // From the next instruction on.
+            begins
+                .insert(index.checked_add_signed(instruction.imm as isize + 1).expect("a function is in its program"));
+        }
+        called_back |= by_address;
+    }
+    if called_back { begins.into_iter().collect() } else { Vec::new() }
 }
 
 /// An instruction as the kernel lays it out (include/uapi/linux/bpf.h, `struct bpf_insn`), on a little-endian machine.

@@ -69,6 +69,8 @@ pub struct ProgramImage {
     pub name: &'static str,
     /// Its instructions, 8 bytes each.
     pub instructions: &'static [u64],
+    /// Where its functions begin, if the kernel calls one back; else none.
+    pub functions: &'static [u32],
 }
 
 impl Image {
@@ -109,6 +111,7 @@ impl Image {
 pub struct PreparedProgram {
     name: &'static str,
     instructions: Vec<u64>,
+    functions: &'static [u32],
     license: &'static CStr,
 }
 
@@ -133,7 +136,8 @@ impl PreparedProgram {
         attach_type: Option<bpf_attach_type>,
         function: u32,
     ) -> Result<OwnedFd, LoadError> {
-        bpf::load_program(self.name, kind, attach_type, function, &self.instructions, self.license)
+        let place = bpf::Place { kind, attach_type, function };
+        bpf::load_program(self.name, place, &self.instructions, self.functions, self.license)
             .map_err(|(error, log)| LoadError::program(self.name, error, log))
     }
 }
@@ -182,7 +186,8 @@ impl LoadedImage {
     /// When the kernel refuses a map.
     pub fn prepare(&mut self, name: &'static str) -> Result<PreparedProgram, LoadError> {
         let program = self.image.programs.iter().find(|program| program.name == name);
-        let mut instructions = program.ok_or(LoadError::NotInImage { name })?.instructions.to_vec();
+        let ProgramImage { instructions, functions, .. } = program.ok_or(LoadError::NotInImage { name })?;
+        let mut instructions = instructions.to_vec();
         let mut index = 0;
         while let Some(instruction) = instructions.get_mut(index) {
             if *instruction & 0xff != LOAD_IMMEDIATE_64 {
@@ -198,7 +203,7 @@ impl LoadedImage {
             // The second half of the instruction holds the upper 32 bits.
             index += 2;
         }
-        Ok(PreparedProgram { name, instructions, license: self.image.license })
+        Ok(PreparedProgram { name, instructions, functions, license: self.image.license })
     }
 
     /// Stands for maps that are not used. Of this type, so that the verifier refuses a program that uses it after all.
@@ -218,11 +223,12 @@ impl LoadedImage {
             return self.placeholder();
         }
         if !self.maps.contains_key(&number) {
-            let MapImage { name, kind, key_size, mut value_size, mut max_entries, flags, .. } = self.image.maps[number];
+            let MapImage { name, kind, mut key_size, mut value_size, mut max_entries, flags, .. } =
+                self.image.maps[number];
             let refused = |source| LoadError::Map { name: name.to_owned(), source };
             let content = self.contents.remove(name);
             if let Some(content) = &content {
-                (value_size, max_entries) = (content.value_size(), content.count);
+                (key_size, value_size, max_entries) = (content.key_size(), content.value_size(), content.count);
             }
             let map = if kind == bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as u32 {
                 let fd = create_socket_storage(name, value_size, flags).map_err(refused)?;

@@ -44,6 +44,11 @@ impl MapContent {
         content
     }
 
+    /// The size of one element's key, in bytes.
+    pub(super) fn key_size(&self) -> u32 {
+        u32::try_from(self.keys.len()).expect("tables are small") / self.count
+    }
+
     /// The size of one element's value, in bytes.
     pub(super) fn value_size(&self) -> u32 {
         u32::try_from(self.values.len()).expect("tables are small") / self.count

@@ -51,21 +51,34 @@ fn number(fd: &impl AsFd) -> u32 {
     u32::try_from(fd.as_fd().as_raw_fd()).expect("an open descriptor is not negative")
 }
 
-/// Loads a program; one for an LSM hook with the BTF number of the hook's function, any other with 0. When the verifier
-/// refuses it, the error is accompanied by what the verifier said.
+/// What a program is for.
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Its type.
+    pub kind: bpf_prog_type,
+    /// Where such a program is attached, if it is.
+    pub attach_type: Option<bpf_attach_type>,
+    /// The BTF number of the function of an LSM hook; 0 for any other.
+    pub function: u32,
+}
+
+/// Loads a program. Where the kernel calls one of its functions back, it is told where each of them begins. When the verifier
+/// refuses the program, the error is accompanied by what the verifier said.
 ///
 /// # Errors
 ///
 /// As bpf(2) for `BPF_PROG_LOAD`: `EPERM` without the privileges, `EACCES` or `EINVAL` from the verifier.
 pub fn load_program(
     name: &str,
-    kind: bpf_prog_type,
-    attach_type: Option<bpf_attach_type>,
-    function: u32,
+    Place { kind, attach_type, function }: Place,
     instructions: &[u64],
+    functions: &[u32],
     license: &CStr,
 ) -> Result<OwnedFd, (io::Error, String)> {
     let mut attributes = attributes();
+    let described = if functions.is_empty() { None } else { Some(describe_function()) };
+    let described = described.transpose().map_err(|error| (error, String::new()))?;
+    let functions: Vec<[u32; 2]> = functions.iter().map(|begin| [*begin, FUNCTION]).collect();
     // SAFETY: writing a union's field; the others stay zero.
     let load = unsafe { &mut attributes.__bindgen_anon_3 };
     load.prog_type = kind as u32;
@@ -74,6 +87,12 @@ pub fn load_program(
     load.insns = address(instructions.as_ptr());
     load.insn_cnt = u32::try_from(instructions.len()).expect("a program is short");
     load.license = address(license.as_ptr());
+    if let Some(types) = &described {
+        load.prog_btf_fd = number(types);
+        load.func_info_rec_size = u32::try_from(size_of::<[u32; 2]>()).expect("a small constant");
+        load.func_info = address(functions.as_ptr());
+        load.func_info_cnt = u32::try_from(functions.len()).expect("a program has few functions");
+    }
     for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
         *to = from.cast_signed();
     }
@@ -97,6 +116,28 @@ pub fn load_program(
     let _refused_again = bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes);
     let log = CStr::from_bytes_until_nul(&log).map(|log| log.to_string_lossy().into_owned()).unwrap_or_default();
     Err((refused, log))
+}
+
+/// The number of the one function in [`describe_function`].
+const FUNCTION: u32 = 2;
+
+/// The least BTF that describes a function (Documentation/bpf/btf.rst): the verifier follows a call back only into functions that
+/// are described as static ones. What they take and return, it finds out by itself.
+fn describe_function() -> io::Result<OwnedFd> {
+    const KIND_FUNC: u32 = 12 << 24;
+    const KIND_FUNC_PROTO: u32 = 13 << 24;
+    // A prototype, and a static function of that, whose name is at offset 1.
+    let types = [0, KIND_FUNC_PROTO, 0, 1, KIND_FUNC, 1];
+    // Filled up to whole words.
+    let strings = [u32::from_ne_bytes([0, b'f', 0, 0])];
+    let size = |words: &[u32]| u32::try_from(size_of_val(words)).expect("a few words");
+    // Magic number, version 1 and no flags; the lengths of this header, then offset and length of both sections.
+    let header = [0x0001_eb9f, 24, 0, size(&types), size(&types), size(&strings)];
+    let description = [&header[..], &types, &strings].concat();
+    let mut load = attributes();
+    load.__bindgen_anon_7.btf = address(description.as_ptr());
+    load.__bindgen_anon_7.btf_size = size(&description);
+    bpf(bpf_cmd::BPF_BTF_LOAD, &mut load).map(descriptor)
 }
 
 /// Attaches a program to a cgroup, beside others (`BPF_F_ALLOW_MULTI`): it stays until the cgroup is removed, whatever
