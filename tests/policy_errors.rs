@@ -101,10 +101,52 @@ fn keys_that_are_not_known_with_the_one_that_may_be_meant() {
 
 #[test]
 fn sections_and_words_that_are_not_enforced_yet_are_told_so() {
-    refused(net("hosts", &json!(["api.example.org"])), &["/network/rules/0/hosts/0", "does not enforce", "host names"]);
-    refused(net("hosts", &json!(["*.example.org"])), &["/network/rules/0/hosts/0", "does not enforce", "host names"]);
     refused(net("ops", &json!(["connect", "listen"])), &["/network/rules/0/ops/1", "\"listen\"", "connect"]);
     refused(net("protocols", &json!(["sctp"])), &["/network/rules/0/protocols/0", "\"sctp\"", "tcp"]);
+}
+
+#[test]
+fn host_names_that_mean_something_else_with_what_to_write() {
+    let place = "/network/rules/0/hosts/0";
+    refused(net("hosts", &json!(["https://api.example.org/"])), &[place, "URL", "\"api.example.org\""]);
+    refused(net("hosts", &json!(["api.example.org:443"])), &[place, "\"ports\": [443]"]);
+    refused(net("hosts", &json!(["*.com"])), &[place, "anybody can register", "\"*.example.com\""]);
+    refused(net("hosts", &json!(["a.*.org"])), &[place, "at the beginning"]);
+    refused(net("hosts", &json!(["a_b.example.org"])), &[place, "underscores"]);
+    refused(net("hosts", &json!(["lopback"])), &[place, "did you mean \"loopback\"?"]);
+    let network = |default: &str, rules: Value, more: Value| {
+        let mut network = json!({"default": default, "rules": rules});
+        network.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"version": 1, "network": network})
+    };
+    let allow = json!({"action": "allow", "hosts": ["a.example.org"]});
+    let deny = json!({"action": "deny", "hosts": ["a.example.org"]});
+    let with = |rule: &Value, key: &str, value: Value| {
+        let mut rule = rule.clone();
+        rule[key] = value;
+        json!([rule])
+    };
+    refused(
+        network("deny", with(&allow, "ops", json!(["bind"])), json!({})),
+        &["/network/rules/0", "a rule of its own"],
+    );
+    refused(network("deny", with(&deny, "private", json!(true)), json!({})), &["/network/rules/0", "\"private\""]);
+    refused(
+        network("deny", json!([{"action": "allow", "private": true}]), json!({})),
+        &["/network/rules/0", "\"private\""],
+    );
+    refused(network("allow", json!([deny]), json!({})), &["/network", "rules/0", "addresses, which are allowed"]);
+    refused(
+        network("deny", json!([deny, {"action": "allow"}]), json!({})),
+        &["/network", "addresses, which are allowed"],
+    );
+    refused(network("deny", with(&deny, "ports", json!([443])), json!({})), &["/network", "leave out", "\"ports\""]);
+    refused(network("deny", json!([]), json!({"queries": "any"})), &["/network", "no rule has a host name"]);
+    refused(network("deny", json!([]), json!({"nameservers": ["10.0.0.1"]})), &["/network", "no rule has a host name"]);
+    refused(network("deny", json!([allow]), json!({"nameservers": []})), &["/network/nameservers"]);
+    refused(network("deny", json!([allow]), json!({"nameservers": ["ns.example.org"]})), &["/network/nameservers/0"]);
+    let many: Vec<String> = (0..9).map(|number| format!("10.0.0.{number}")).collect();
+    refused(network("deny", json!([allow]), json!({"nameservers": many})), &["/network", "9 nameservers"]);
 }
 
 #[test]

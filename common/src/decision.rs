@@ -33,6 +33,13 @@ pub const OTHER_VERSION: u16 = 0xfff6;
 /// Denied because the socket listens at a port that it may not have.
 pub const NOT_SERVED: u16 = 0xfff7;
 
+/// Denied because what a socket sends to a nameserver is no query for a host name, or more than that.
+pub const NO_QUERY: u16 = 0xfff2;
+/// Denied because a packet comes from the address and port of a nameserver, but from inside.
+pub const FORGED_ANSWER: u16 = 0xfff1;
+/// Denied because a nameserver is asked by TCP, which isn't read.
+pub const QUERY_BY_TCP: u16 = 0xfff3;
+
 /// Denied because no rule allows to write this tunable, and the policy does not do without such a rule.
 pub const TUNABLE_WRITE: u16 = 0xfff9;
 

@@ -402,6 +402,11 @@ pub trait Lookup {
     /// The rules whose hosts include `address`: those of the longest prefix that covers it, which holds its parents'
     /// bits too. `None` can't happen with complete tables.
     fn by_host(&self, address: &Address) -> Option<&RuleSet>;
+    /// The rules with names for which an address was learnt. No rule has names unless a lookup says otherwise.
+    #[inline(always)]
+    fn by_name(&self, _: Op, _: &Address) -> Option<&RuleSet> {
+        None
+    }
     /// The rules whose ports include `port`, found with [`Table::find_interval`]. `None` can't happen with complete
     /// tables.
     fn by_port(&self, table: &Table, port: u16) -> Option<&RuleSet>;
@@ -499,7 +504,9 @@ fn decide_by_port(
     let by_kind = &table.by_kind[request.op.index()][request.protocol.index()];
     let by_host = if table.by_host != 0 { Some(lookup.by_host(&request.address)?) } else { None };
     let own = 0_u64.wrapping_sub(u64::from(request.own));
-    let by_host = |index| word(by_host, index) | table.own.word(index) & own;
+    let by_name = lookup.by_name(request.op, &request.address);
+    let by_name = |index| by_name.map_or(0, |rules| rules.word(index));
+    let by_host = |index| word(by_host, index) | by_name(index) | table.own.word(index) & own;
     Some(verdicts.of_first(|index| by_kind.word(index) & by_host(index) & by_port(index)))
 }
 

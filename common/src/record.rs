@@ -2,10 +2,10 @@
 //!
 //! Each denial has an identity: the hook, the rule, the process and the subject ([`Key`]). A hash map per noun counts
 //! the denials of each identity ([`Tally`]); the key of each new one also goes through the ring buffer, so that the
-//! launcher can look at the process while it is there. The first byte of a key, the hook's number, tells its `S`. Per-hook counters ([`Counters`]) stay exact when a
+//! launcher can look at the process while it is there. The first byte of a key, the hook's number, and its size tell its `S`. Per-hook counters ([`Counters`]) stay exact when a
 //! hash map is full.
 
-use crate::{device, net, socket, sysctl, unix};
+use crate::{device, name, net, socket, sysctl, unix};
 
 /// The hooks of the kernel that guard-run attaches programs to. The numbers index the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,9 +104,9 @@ impl Hook {
         matches!(self, Self::Getsockopt | Self::Setsockopt)
     }
 
-    /// The kind of subjects that denials of this hook are about.
+    /// The kinds of subjects that denials of this hook are about. The keys of each kind have another size.
     #[must_use]
-    pub const fn kind(self) -> Kind {
+    pub const fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Connect4
             | Self::Connect6
@@ -115,13 +115,13 @@ impl Hook {
             | Self::Sendmsg4
             | Self::Sendmsg6
             | Self::Ingress
-            | Self::Egress
-            | Self::SockOps => Kind::Net,
-            Self::SockCreate => Kind::Socket,
-            Self::Getsockopt | Self::Setsockopt => Kind::Sockopt,
-            Self::ConnectUnix | Self::SendmsgUnix | Self::UnixStreamConnect | Self::UnixMaySend => Kind::Unix,
-            Self::Device => Kind::Device,
-            Self::Sysctl => Kind::Sysctl,
+            | Self::SockOps => &[Kind::Net],
+            Self::Egress => &[Kind::Net, Kind::Name],
+            Self::SockCreate => &[Kind::Socket],
+            Self::Getsockopt | Self::Setsockopt => &[Kind::Sockopt],
+            Self::ConnectUnix | Self::SendmsgUnix | Self::UnixStreamConnect | Self::UnixMaySend => &[Kind::Unix],
+            Self::Device => &[Kind::Device],
+            Self::Sysctl => &[Kind::Sysctl],
         }
     }
 
@@ -149,11 +149,13 @@ pub enum Kind {
     Device,
     /// Kernel tunables.
     Sysctl,
+    /// Host names.
+    Name,
 }
 
 impl Kind {
     /// How many kinds there are.
-    pub const COUNT: u32 = Self::Sysctl as u32 + 1;
+    pub const COUNT: u32 = Self::Name as u32 + 1;
 }
 
 /// From so many identities on, processes are not told apart any more in new ones: three quarters of what there is room for in a map of
@@ -268,6 +270,43 @@ pub struct UnixSubject {
     pub length: u16,
     /// The name, as in [`unix::Peer`]; empty where it could not be found out.
     pub name: unix::Name,
+}
+
+/// Subject of a query that was refused.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NameSubject {
+    /// The name, back to front, filled up with NULs; empty where it could not be read.
+    pub text: name::Text,
+    /// The type of the records that were asked for.
+    pub kind: u16,
+    /// Always 0.
+    pub padding: [u16; 3],
+}
+
+const _: () = assert!(size_of::<Key<NameSubject>>() == 16 + name::ROOM);
+/// What denials are about.
+pub trait Subject {
+    /// Its kind.
+    const KIND: Kind;
+}
+
+macro_rules! subjects {
+    ($($subject:ty: $kind:ident,)+) => {
+        $(impl Subject for $subject {
+            const KIND: Kind = Kind::$kind;
+        })+
+    };
+}
+
+subjects! {
+    NetSubject: Net,
+    NameSubject: Name,
+    UnixSubject: Unix,
+    DeviceSubject: Device,
+    SysctlSubject: Sysctl,
+    SocketSubject: Socket,
+    SockoptSubject: Sockopt,
 }
 
 const _: () = assert!(size_of::<Key<NetSubject>>() == 32);

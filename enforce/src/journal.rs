@@ -106,7 +106,11 @@ impl Journal {
                     self.look_at(pid, first);
                 }
                 // A map that can't be read now is read in the end, too, and then it is an error.
-                _ => drop(records.denials.visit(hook.kind(), &mut Noting { journal: self, record: &record })),
+                _ => {
+                    for kind in hook.kinds() {
+                        drop(records.denials.visit(*kind, &mut Noting { journal: self, record: &record }));
+                    }
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use common::device;
-use policy::{DeviceNode, Machine};
+use policy::{DeviceNode, Machine, Surroundings};
 
 /// The machine that guard-run runs on, seen with the rights that are in effect.
 #[derive(Clone, Copy, Debug)]
@@ -15,11 +15,26 @@ pub struct ThisMachine;
 
 impl Machine for ThisMachine {
     fn device(&self, path: &Path) -> Result<DeviceNode, String> {
-        device_at(path).map_err(|error| {
-            let reason = error.to_string();
-            reason.split(" (os error").next().unwrap_or_default().to_owned()
-        })
+        device_at(path).map_err(|error| reason(&error))
     }
+
+    fn surroundings(&self) -> Result<Surroundings, String> {
+        Ok(Surroundings::parse(&read("/etc/resolv.conf")?, &read("/etc/hosts")?))
+    }
+}
+
+/// A file of the resolver's, which has nothing to say if it isn't there.
+fn read(path: &str) -> Result<String, String> {
+    match fs::read(path) {
+        Ok(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(format!("{path}, which says how they are resolved, can't be read: {}", reason(&error))),
+    }
+}
+
+/// An error without its number.
+fn reason(error: &io::Error) -> String {
+    error.to_string().split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 fn device_at(path: &Path) -> io::Result<DeviceNode> {

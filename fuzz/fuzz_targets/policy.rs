@@ -7,7 +7,7 @@ use std::{hint::black_box, path::Path};
 
 use common::{device, net, sockopt, sysctl, unix};
 use libfuzzer_sys::fuzz_target;
-use policy::{DeviceNode, Document, Machine, compile::Tables};
+use policy::{DeviceNode, Document, Machine, Surroundings, compile::Tables};
 
 /// A machine on which each path is a device's.
 struct Devices;
@@ -15,6 +15,10 @@ struct Devices;
 impl Machine for Devices {
     fn device(&self, _: &Path) -> Result<DeviceNode, String> {
         Ok(DeviceNode { kind: device::Type::Char, major: 1, minor: 3 })
+    }
+
+    fn surroundings(&self) -> Result<Surroundings, String> {
+        Ok(Surroundings::parse("nameserver 127.0.0.53\nsearch example.test\n", "127.0.0.1 localhost\n"))
     }
 }
 

@@ -40,6 +40,11 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     // The programs are no guard against whoever can send past them, or take them off.
     let evading = evading(&config, &policy, apart);
     require_acceptance(&evading, &config, &policy)?;
+    ensure!(
+        policy.network.as_ref().is_none_or(|network| !network.has_names()),
+        "{}: /network/rules: host names are not enforced for containers yet; write addresses or networks",
+        wanted.policy.display()
+    );
     let tables = Tables::compile(&policy).with_context(|| wanted.policy.display().to_string())?;
     let started = Timestamp::now();
     let log = LogFile::choose(&settings, wanted.log.as_deref(), started, &container.id)?;

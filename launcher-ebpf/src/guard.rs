@@ -12,6 +12,8 @@ use aya_ebpf::{
         SysctlContext,
     },
 };
+#[cfg(feature = "names")]
+use launcher_ebpf::name;
 use launcher_ebpf::{device, flow, net, own::Event, packet, socket, sockopt, sysctl, unix, verifier::opaque};
 
 /// `BPF_CGROUP_INET4_CONNECT`
@@ -59,9 +61,19 @@ fn joined(verdict: i32) -> i32 {
 /// `BPF_CGROUP_INET_INGRESS`
 #[cgroup_skb(ingress)]
 pub fn guard_ingress(ctx: SkBuffContext) -> i32 {
-    let verdict = joined(packet::ingress(&ctx));
+    #[cfg(feature = "names")]
+    if let Some(verdict) = name::answer::read(&ctx) {
+        return verdict;
+    }
+    ingress(&ctx)
+}
+
+#[cfg_attr(feature = "names", inline(never))]
+#[cfg_attr(not(feature = "names"), inline(always))]
+fn ingress(ctx: &SkBuffContext) -> i32 {
+    let verdict = joined(packet::ingress(ctx));
     if verdict != 0 {
-        flow::received(&ctx);
+        flow::received(ctx);
     }
     verdict
 }
@@ -69,9 +81,19 @@ pub fn guard_ingress(ctx: SkBuffContext) -> i32 {
 /// `BPF_CGROUP_INET_EGRESS`
 #[cgroup_skb(egress)]
 pub fn guard_egress(ctx: SkBuffContext) -> i32 {
-    let verdict = joined(packet::egress(&ctx));
+    #[cfg(feature = "names")]
+    if let Some(verdict) = name::query::judge(&ctx) {
+        return verdict;
+    }
+    egress(&ctx)
+}
+
+#[cfg_attr(feature = "names", inline(never))]
+#[cfg_attr(not(feature = "names"), inline(always))]
+fn egress(ctx: &SkBuffContext) -> i32 {
+    let verdict = joined(packet::egress(ctx));
     if verdict != 0 {
-        flow::sent(&ctx);
+        flow::sent(ctx);
     }
     verdict
 }
@@ -79,7 +101,17 @@ pub fn guard_egress(ctx: SkBuffContext) -> i32 {
 /// `BPF_CGROUP_INET_EGRESS`, where it is all the same what leaves, as long as it goes where it was judged to.
 #[cgroup_skb(egress)]
 pub fn guard_leaving(ctx: SkBuffContext) -> i32 {
-    packet::way::leaving(&ctx)
+    #[cfg(feature = "names")]
+    if let Some(verdict) = name::query::judge(&ctx) {
+        return verdict;
+    }
+    leaving(&ctx)
+}
+
+#[cfg_attr(feature = "names", inline(never))]
+#[cfg_attr(not(feature = "names"), inline(always))]
+fn leaving(ctx: &SkBuffContext) -> i32 {
+    packet::way::leaving(ctx)
 }
 
 /// `BPF_CGROUP_INET_SOCK_CREATE`

@@ -16,6 +16,8 @@
 
 pub mod device;
 pub mod flow;
+#[cfg(feature = "names")]
+pub mod name;
 pub mod net;
 pub mod own;
 pub mod packet;

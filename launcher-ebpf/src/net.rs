@@ -79,6 +79,13 @@ impl Lookup for KernelTables<'_> {
         }
     }
 
+    #[cfg(feature = "names")]
+    #[inline(always)]
+    fn by_name(&self, op: Op, _: &Address) -> Option<&RuleSet> {
+        // What is bound to is the sandbox's own.
+        if op == Op::BIND { None } else { crate::name::rules_of_address(&self.0.address) }
+    }
+
     #[inline(always)]
     fn by_port(&self, table: &Table, port: u16) -> Option<&RuleSet> {
         find(&NET_PORTS, table.port_intervals, port)
@@ -245,6 +252,10 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     let mut draft = Draft::new(hook, subject_of(op, address, port, number));
     let key = draft.key();
     let Some(ledger) = Ledger::of(hook) else { return 0 };
+    #[cfg(feature = "names")]
+    if let Some(verdict) = crate::name::asks(ledger, key, op, socket(ctx)) {
+        return verdict;
+    }
     let found = if op == Op::BIND {
         receiver::OWN
     } else if own::matters() {

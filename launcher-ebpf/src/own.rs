@@ -37,7 +37,7 @@ pub static HAS_MPTCP: u32 = 0;
 
 /// A map that keeps a value with each socket. (aya has one, but only as a map that is described by BTF.)
 #[repr(transparent)]
-pub struct SocketStorage(UnsafeCell<bpf_map_def>);
+pub struct SocketStorage(pub(crate) UnsafeCell<bpf_map_def>);
 
 // SAFETY: a definition that nobody changes; what it stands for, the kernel shares safely.
 unsafe impl Sync for SocketStorage {}

@@ -216,7 +216,8 @@ impl Socket {
     }
 }
 
-struct Bytes<'a>(&'a SkBuffContext);
+/// The bytes of a packet.
+pub struct Bytes<'a>(pub &'a SkBuffContext);
 
 impl Content for Bytes<'_> {
     #[inline(always)]

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use common::{
     Decision,
-    record::{Counters, Hook, Key, Kind, Owner, SEVERAL, SHORT, Tally},
+    record::{Counters, Hook, Key, Kind, Owner, SEVERAL, SHORT, Subject, Tally},
 };
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
 
-/// How many identities each map of denials has, indexed by [`Hook::room`].
+/// How many identities each map of denials has, indexed by [`Kind`].
 #[map]
 static IN_ROOM: Array<u64> = Array::with_max_entries(Kind::COUNT, 0);
 
@@ -107,7 +107,6 @@ impl<S> Draft<S> {
 pub struct Ledger {
     /// This CPU's. Another program may preempt this one on the same CPU, so they are only ever changed atomically.
     counters: &'static Counters,
-    hook: Hook,
 }
 
 impl Ledger {
@@ -117,14 +116,14 @@ impl Ledger {
     pub fn of(hook: Hook) -> Option<Self> {
         // SAFETY: the map lives as long as the program.
         let counters = COUNTERS.get_ptr_mut(hook as u32).map(|counters| unsafe { &*counters })?;
-        Some(Self { counters, hook })
+        Some(Self { counters })
     }
 
     /// Counts what was decided, and records a denial under its key, of which the rule and the process are filled in.
     /// Process and subject are asked for only then. Returns what the hook has to return: 1 to let the request go on, 0 to
     /// refuse it.
     #[inline(always)]
-    pub fn conclude<S, P: Process>(
+    pub fn conclude<S: Subject, P: Process>(
         self,
         decision: Decision,
         tallies: &HashMap<Key<S>, Tally>,
@@ -143,6 +142,14 @@ impl Ledger {
         rodata::audit()
     }
 
+    /// Counts something that is let through. Returns 1.
+    #[cfg(feature = "names")]
+    #[inline(always)]
+    pub fn allow(self) -> i32 {
+        increment(&self.counters.allowed);
+        1
+    }
+
     /// Counts a denial that could not even be judged. That can't happen with complete tables, so it has no identity; a counter of its
     /// own tells that it happened.
     #[inline(always)]
@@ -155,14 +162,14 @@ impl Ledger {
 
     /// Counts a denial under its identity, or as unrecorded if there is no room for it.
     #[inline(always)]
-    fn tally<S>(self, tallies: &HashMap<Key<S>, Tally>, key: &mut Key<S>, process: &impl Process) {
+    fn tally<S: Subject>(self, tallies: &HashMap<Key<S>, Tally>, key: &mut Key<S>, process: &impl Process) {
         // SAFETY: takes no arguments and has no effects.
         let now = unsafe { bpf_ktime_get_boot_ns() };
         let mut tally = lookup(tallies, key);
         // 0 when it is made now.
         let mut made = 1;
         // How many identities there are. It is always there: the index is a constant below the map's size.
-        let in_room = IN_ROOM.get_ptr_mut(self.hook.kind() as u32).unwrap_or(ptr::null_mut());
+        let in_room = IN_ROOM.get_ptr_mut(S::KIND as u32).unwrap_or(ptr::null_mut());
         if tally.is_null() && !in_room.is_null() {
             // SAFETY: the map lives as long as the program; the number may be older than others' changes to it.
             if unsafe { in_room.read_volatile() } >= SHORT {
@@ -202,7 +209,7 @@ impl Ledger {
 
 /// Puts something into a map that isn't there. 0 if that was done. (aya's function makes a branch of that.)
 #[inline(always)]
-fn insert<K, V>(map: &HashMap<K, V>, key: &K, value: &V) -> u64 {
+pub fn insert<K, V>(map: &HashMap<K, V>, key: &K, value: &V) -> u64 {
     let (map, key, value) = ((&raw const *map).cast_mut().cast(), (&raw const *key).cast(), (&raw const *value).cast());
     // SAFETY: a map's static is its address for the kernel, and key and value have the sizes that it was declared with.
     unsafe { bpf_map_update_elem(map, key, value, u64::from(BPF_NOEXIST)) }.cast_unsigned()
@@ -210,7 +217,7 @@ fn insert<K, V>(map: &HashMap<K, V>, key: &K, value: &V) -> u64 {
 
 /// What a map holds under a key, or null.
 #[inline(always)]
-fn lookup<K, V>(map: &HashMap<K, V>, key: &K) -> *mut V {
+pub fn lookup<K, V>(map: &HashMap<K, V>, key: &K) -> *mut V {
     map.get_ptr_mut(key).unwrap_or(ptr::null_mut())
 }
 
@@ -229,6 +236,20 @@ pub fn add(counter: &u64, number: u64) {
             "lock *(u64 *)({counter} + 0) += {number}",
             counter = in(reg) ptr::from_ref(counter),
             number = in(reg) number,
+        );
+    }
+}
+
+/// Sets bits of a word in a map's value, atomically.
+#[cfg(feature = "names")]
+#[inline(always)]
+pub fn or(word: &u64, bits: u64) {
+    // SAFETY: map values are aligned to 8 bytes and writable.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({word} + 0) |= {bits}",
+            word = in(reg) ptr::from_ref(word),
+            bits = in(reg) bits,
         );
     }
 }

@@ -1,6 +1,6 @@
 //! `guard-run check`: validates a policy and prints what it means.
 
-use std::ffi::OsStr;
+use std::{ffi::OsStr, net::IpAddr};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -17,7 +17,7 @@ use crate::{
 };
 use enforce::{load::missing_here, outlet::tell};
 
-/// A policy with all names resolved, and what follows from it.
+/// A policy with all names of sets resolved, and what follows from it.
 #[derive(Serialize)]
 struct Meaning<'a> {
     #[serde(flatten)]
@@ -26,9 +26,22 @@ struct Meaning<'a> {
     hooks: Vec<&'static str>,
     /// The sections that it leaves out, which restrict nothing.
     unrestricted: Vec<&'static str>,
+    /// Whom host names are asked of, and what is searched behind them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    names: Option<Names>,
     /// What it allows that its writer may not expect.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
+}
+
+/// What follows from host names in rules.
+#[derive(Serialize)]
+struct Names {
+    nameservers: Vec<IpAddr>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    search: Vec<String>,
+    /// How many names can be asked for, those behind which something is searched included; all below one count as one.
+    count: usize,
 }
 
 /// Validates a policy and prints it, resolved, on standard output.
@@ -43,8 +56,13 @@ pub fn check(word: &OsStr) -> anyhow::Result<u8> {
     let tables = Tables::compile(&policy).with_context(|| path.to_string())?;
     linked::check(&policy).with_context(|| path.to_string())?;
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
-    let notes = broadcast(&policy, &tables).into_iter().chain(unmet(&policy)).collect();
-    let meaning = Meaning { policy: &policy, hooks, unrestricted: tables.unrestricted(), notes };
+    let notes = broadcast(&policy, &tables).into_iter().chain(unmet(&policy)).chain(tunnel(&tables)).collect();
+    let names = tables.names().map(|names| Names {
+        nameservers: names.nameservers().collect(),
+        search: policy.surroundings().search.clone(),
+        count: names.names.len(),
+    });
+    let meaning = Meaning { policy: &policy, hooks, unrestricted: tables.unrestricted(), names, notes };
     println!("{}", String::from_utf8(pretty_json(&meaning)?)?);
     // Beside the policy's meaning, which is the same on all machines.
     if let Some(missing) = missing_here(&tables) {
@@ -59,6 +77,15 @@ const EVERYBODY: [(&str, u128); 3] = [
     ("224.0.0.1", 0xffff_e000_0001),
     ("ff02::1", 0xff02_0000_0000_0000_0000_0000_0000_0001),
 ];
+
+/// Says so if names can carry anything.
+fn tunnel(tables: &Tables) -> Option<String> {
+    (tables.names()?.table.any_query != 0).then(|| {
+        "anything can be asked of the nameservers, so that names can carry anything to whoever owns them; to have only names of the \
+         rules asked for, leave out \"queries\" and rules that allow port 53 of nameservers"
+            .to_owned()
+    })
+}
 
 /// Says so if a host to which datagrams are denied hears those that may be sent to everybody.
 fn broadcast(policy: &Policy, tables: &Tables) -> Option<String> {

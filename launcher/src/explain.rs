@@ -41,6 +41,11 @@ pub enum Request {
     Send(Peer),
     /// Accept a connection or receive a datagram, e.g. "receive tcp 10.0.0.1:40000", the address being the peer's
     Receive(Received),
+    /// Ask a nameserver for a host name, e.g. "resolve api.example.org"
+    Resolve {
+        /// The name
+        name: String,
+    },
     /// Make a socket, e.g. "socket inet raw icmp"
     Socket {
         /// inet or inet6
@@ -235,6 +240,13 @@ pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str
         Request::Bind(peer) => Ok(judge_peer(tables, net::Op::BIND, peer, None)),
         Request::Send(peer) => Ok(judge_peer(tables, net::Op::SEND, peer, None)),
         Request::Receive(received) => judge_received(tables, received),
+        Request::Resolve { name } => {
+            let Some(network) = &tables.network else { return Ok(("network", format!("resolve {name}"), None)) };
+            let names = network.names.as_ref().context(
+                "the policy has no host names, so a nameserver is a peer like any other: ask for \"send udp ADDRESS:53\"",
+            )?;
+            Ok(("network", format!("resolve {name}"), Some(names.decide(name))))
+        }
         Request::Socket { family, kind, protocol } => {
             let request = socket::Request {
                 family: word::<Family>(family)?.number(),

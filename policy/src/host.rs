@@ -9,7 +9,7 @@ use std::{
 use common::net::Address;
 use serde::{Deserialize, Serializer};
 
-use super::{error::did_you_mean, port::misplaced_port};
+use super::{error::did_you_mean, name::HostName, port::misplaced_port};
 
 /// A network in the one address space of IPv4 and IPv6: the leading `length` bits of `bits`, the others being zero.
 /// IPv4 networks are below `::ffff:0:0/96`.
@@ -107,19 +107,24 @@ impl FromStr for Prefix {
 }
 
 fn not_an_address(text: &str, address: &str) -> String {
-    let names: Vec<&str> = Set::ALL.iter().map(|set| set.name()).chain([SANDBOX]).collect();
-    let hint = did_you_mean(text, &names);
+    let hint = hint(text);
     if text.eq_ignore_ascii_case("localhost") {
         format!("\"{text}\" is no address, network or named set; did you mean \"loopback\"?")
     } else if address.contains('%') {
         format!("\"{text}\": zone identifiers can't be matched; write the address without \"%…\"")
-    } else if hint.is_empty() && address.contains('.') && address.bytes().any(|byte| byte.is_ascii_alphabetic()) {
-        format!(
-            "\"{text}\": this version of guard-run does not enforce rules on host names; write addresses or networks"
-        )
     } else {
-        format!("\"{text}\" is no address, network or named set{hint} (sets: {})", names.join(", "))
+        format!("\"{text}\" is no address, network, host name or named set{hint} (sets: {})", words().join(", "))
     }
+}
+
+/// The words that are no names of hosts.
+fn words() -> Vec<&'static str> {
+    Set::ALL.iter().map(|set| set.name()).chain([SANDBOX]).collect()
+}
+
+/// Which of the words may have been meant, if one may.
+fn hint(text: &str) -> String {
+    did_you_mean(text, &words())
 }
 
 impl fmt::Display for Prefix {
@@ -200,15 +205,32 @@ pub enum Host {
     Networks(Vec<Prefix>),
     /// Sockets that processes of this same sandbox have made, reached by a loopback address.
     Sandbox,
+    /// Whatever addresses a nameserver says that this name has, or one below it.
+    Name(HostName),
 }
 
 impl Host {
+    /// A host by its name.
+    fn named(text: &str) -> Result<Self, String> {
+        let network = text.split_once('/').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok());
+        let hint = hint(text);
+        if network || !text.contains('.') && !hint.is_empty() {
+            // A network with a strange length, or a word that is misspelt rather than a host's name of one label.
+            return Err(if network {
+                text.parse::<Prefix>().expect_err("it is none")
+            } else {
+                not_an_address(text, text)
+            });
+        }
+        HostName::parse(text).map(Self::Name)
+    }
+
     /// The networks that are meant.
     #[must_use]
     pub fn networks(&self) -> &[Prefix] {
         match self {
             Self::Networks(networks) => networks,
-            Self::Sandbox => &[],
+            Self::Sandbox | Self::Name(_) => &[],
         }
     }
 }
@@ -220,11 +242,20 @@ impl TryFrom<String> for Host {
         if text == SANDBOX {
             return Ok(Self::Sandbox);
         }
-        let networks: Result<_, String> = match Set::ALL.iter().find(|set| set.name() == text) {
-            Some(set) => set.networks().iter().map(|network| network.parse()).collect(),
-            None => text.parse().map(|prefix| vec![prefix]).map_err(|error| misplaced_port(&text).unwrap_or(error)),
-        };
-        networks.map(Self::Networks)
+        if let Some(set) = Set::ALL.iter().find(|set| set.name() == text) {
+            return Ok(Self::Networks(set.networks().iter().map(|network| network.parse()).collect::<Result<_, _>>()?));
+        }
+        let address: Result<Prefix, String> = text.parse();
+        match address {
+            Ok(network) => Ok(Self::Networks(vec![network])),
+            Err(error) => match misplaced_port(&text) {
+                Some(misplaced) => Err(misplaced),
+                // This host is meant, and not whoever a nameserver says.
+                None if text.eq_ignore_ascii_case("localhost") => Err(error),
+                None if HostName::is_meant(&text) => Self::named(&text),
+                None => Err(error),
+            },
+        }
     }
 }
 
@@ -234,6 +265,7 @@ pub(super) fn serialize_hosts<S: Serializer>(hosts: &Option<Vec<Host>>, json: S)
     json.collect_seq(hosts.iter().flatten().flat_map(|host| match host {
         Host::Networks(networks) => networks.iter().map(ToString::to_string).collect(),
         Host::Sandbox => vec![SANDBOX.to_owned()],
+        Host::Name(name) => vec![name.to_string()],
     }))
 }
 
@@ -273,7 +305,6 @@ mod tests {
             ("lopback", "did you mean \"loopback\"?"),
             ("Any", "did you mean \"any\"?"),
             ("fe80::1%eth0", "zone"),
-            ("api.example.org", "host names"),
             ("", "no address"),
             ("localhost", "did you mean \"loopback\"?"),
             ("127.0.0.1:8080", "write \"127.0.0.1\" here, and \"ports\": [8080]"),

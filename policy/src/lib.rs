@@ -11,6 +11,7 @@ mod document;
 mod error;
 mod glob;
 mod host;
+mod name;
 mod net;
 mod option;
 mod port;
@@ -20,6 +21,7 @@ mod section;
 mod socket;
 mod sockopt;
 mod strict;
+mod surroundings;
 mod sysctl;
 pub mod text;
 mod unix;
@@ -31,7 +33,8 @@ pub use document::Document;
 pub use error::{PolicyError, did_you_mean};
 pub use glob::{Glob, Token};
 pub use host::{Host, Prefix, display_address, shared_space};
-pub use net::{NetRule, Op, Protocol};
+pub use name::HostName;
+pub use net::{MAX_NAMESERVERS, NetRule, NetSection, Op, Protocol, Queries};
 pub use option::{level_names, option_names};
 pub use port::PortRange;
 pub use process::{Architecture, Isolation, KeptCapability, Part, ProcessSection, SocketFamily};
@@ -39,6 +42,7 @@ pub use resolve::{Machine, Resolved};
 pub use section::{Action, Rule, Section};
 pub use socket::{Family, SocketProtocol, SocketRule, SocketType, protocol_name};
 pub use sockopt::{Level, LevelOption, SockoptRule, parse_sockopt};
+pub use surroundings::Surroundings;
 pub use sysctl::{Pattern, SysctlRule, canonical_name};
 pub use unix::{SocketPattern, UnixRule};
 
@@ -62,7 +66,7 @@ pub struct Policy {
     pub record: Record,
     /// Rules on the network.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
-    pub network: Option<Section<NetRule>>,
+    pub network: Option<NetSection>,
     /// Rules on Unix sockets.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub unix: Option<Section<UnixRule>>,

@@ -1,17 +1,120 @@
-//! Rules of the network section.
+//! The network section and its rules.
+
+use std::{net::IpAddr, ops::Deref};
 
 use common::net;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, Host, PortRange, Rule,
+    Action, Host, HostName, PortRange, Rule, Section,
     host::serialize_hosts,
     section::{non_empty, words},
 };
 
+/// The most nameservers that a policy can have.
+pub const MAX_NAMESERVERS: usize = common::name::NAMESERVERS;
+
+/// The network section: rules, and how names in them come by their addresses.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(try_from = "SectionKeys")]
+pub struct NetSection {
+    /// Default and rules.
+    #[serde(flatten)]
+    section: Section<NetRule>,
+    /// Whom names are asked of, where that isn't what /etc/resolv.conf says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nameservers: Option<Vec<IpAddr>>,
+    /// What may be asked.
+    #[serde(skip_serializing_if = "Queries::is_default")]
+    pub queries: Queries,
+}
+
+/// The section as it is written. (Keys that are unknown can be refused only where all are listed.)
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SectionKeys {
+    default: Action,
+    #[serde(default = "Vec::new", deserialize_with = "super::section::rules")]
+    rules: Vec<NetRule>,
+    #[serde(default, deserialize_with = "non_empty")]
+    nameservers: Option<Vec<IpAddr>>,
+    #[serde(default)]
+    queries: Queries,
+}
+
+words! {
+    /// What may be asked of nameservers.
+    #[derive(Default)]
+    pub enum Queries {
+        /// Names of the policy.
+        #[default]
+        Named = "named",
+        /// Anything.
+        Any = "any",
+    }
+}
+
+impl Queries {
+    #[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Deref for NetSection {
+    type Target = Section<NetRule>;
+
+    fn deref(&self) -> &Section<NetRule> {
+        &self.section
+    }
+}
+
+impl NetSection {
+    /// Whether any rule has a name of a host.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.rules.iter().any(NetRule::has_names)
+    }
+
+    /// Why this doesn't mean what it seems to, if it doesn't.
+    fn nonsense(&self) -> Option<String> {
+        let written = self.nameservers.as_ref();
+        if let Some(nameservers) = written.filter(|nameservers| nameservers.len() > MAX_NAMESERVERS) {
+            return Some(format!("{} nameservers, of which there can be {MAX_NAMESERVERS}", nameservers.len()));
+        }
+        if !self.has_names() && (written.is_some() || self.queries == Queries::Any) {
+            return Some("\"nameservers\" and \"queries\" mean nothing where no rule has a host name".to_owned());
+        }
+        let refuses = |rule: &NetRule| rule.action == Action::Deny && rule.has_names();
+        let first = self.rules.iter().position(refuses)?;
+        let opens = |rule: &&NetRule| rule.action == Action::Allow && rule.is_everywhere();
+        let place = format!("rules/{first}: a rule that denies names");
+        if self.default == Action::Allow || self.rules[first..].iter().any(|rule| opens(&rule)) {
+            return Some(format!(
+                "{place} would keep nobody from their addresses, which are allowed; deny by default, or deny addresses"
+            ));
+        }
+        let narrow = self.rules.iter().position(|rule| refuses(rule) && !rule.is_for_everything())?;
+        Some(format!(
+            "rules/{narrow}: a rule that denies names keeps them from being resolved, whatever for; \
+             leave out its \"ops\", \"protocols\" and \"ports\""
+        ))
+    }
+}
+
+impl TryFrom<SectionKeys> for NetSection {
+    type Error = String;
+
+    fn try_from(keys: SectionKeys) -> Result<Self, String> {
+        let SectionKeys { default, rules, nameservers, queries } = keys;
+        let section = Self { section: Section { default, rules }, nameservers, queries };
+        section.nonsense().map_or(Ok(section), Err)
+    }
+}
+
 /// A rule on network requests. What is `None` holds for all.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(try_from = "Keys")]
+#[serde(try_from = "RuleKeys")]
 pub struct NetRule {
     /// What happens to the requests that match.
     pub action: Action,
@@ -30,12 +133,15 @@ pub struct NetRule {
     /// The socket's own ports, of a rule on what is received and nothing else.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_ports: Option<Vec<PortRange>>,
+    /// Whether its names may lead to this host, to private networks and the like.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
 }
 
-/// A rule's keys as they are written.
+/// A rule as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Keys {
+struct RuleKeys {
     action: Action,
     #[serde(default, deserialize_with = "non_empty")]
     ops: Option<Vec<Op>>,
@@ -47,13 +153,15 @@ struct Keys {
     ports: Option<Vec<PortRange>>,
     #[serde(default, deserialize_with = "non_empty")]
     local_ports: Option<Vec<PortRange>>,
+    #[serde(default)]
+    private: bool,
 }
 
-impl TryFrom<Keys> for NetRule {
+impl TryFrom<RuleKeys> for NetRule {
     type Error = String;
 
-    fn try_from(keys: Keys) -> Result<Self, String> {
-        let Keys { action, ops, protocols, hosts, ports, local_ports } = keys;
+    fn try_from(keys: RuleKeys) -> Result<Self, String> {
+        let RuleKeys { action, ops, protocols, hosts, ports, local_ports, private } = keys;
         if let Some(local) = &local_ports {
             if !ops.iter().flatten().all(|op| *op == Op::Receive) || ops.is_none() {
                 return Err("\"local_ports\" is only for what is received; write \"ops\": [\"receive\"]".to_owned());
@@ -62,7 +170,46 @@ impl TryFrom<Keys> for NetRule {
                 return Err("nothing is received at port 0 (\"ephemeral\"); leave it out of \"local_ports\"".to_owned());
             }
         }
-        Ok(Self { action, ops, protocols, hosts, ports, local_ports })
+        let rule = Self { action, ops, protocols, hosts, ports, local_ports, private };
+        let passive = |op: &Op| matches!(op, Op::Bind | Op::Receive);
+        if rule.has_names() && rule.ops.iter().flatten().any(passive) {
+            return Err("host names say whom the command connects or sends to; for \"bind\" and \"receive\", write \
+                        a rule of its own with addresses"
+                .to_owned());
+        }
+        if private && (!rule.has_names() || action == Action::Deny) {
+            return Err("\"private\" is for rules that allow host names".to_owned());
+        }
+        Ok(rule)
+    }
+}
+
+impl NetRule {
+    /// The names in this rule.
+    pub fn names(&self) -> impl Iterator<Item = &HostName> {
+        self.hosts.iter().flatten().filter_map(|host| match host {
+            Host::Name(name) => Some(name),
+            _ => None,
+        })
+    }
+
+    /// Whether this rule has a name of a host.
+    #[must_use]
+    pub fn has_names(&self) -> bool {
+        self.names().next().is_some()
+    }
+
+    /// Whether it holds for every host there is.
+    #[must_use]
+    pub fn is_everywhere(&self) -> bool {
+        let Some(hosts) = &self.hosts else { return true };
+        let named = |family| hosts.iter().any(|host| host.networks().contains(&family));
+        named(super::Prefix::ALL_V4) && named(super::Prefix::ALL_V6)
+    }
+
+    /// Whether it holds for all that can be done with its hosts.
+    const fn is_for_everything(&self) -> bool {
+        self.ops.is_none() && self.protocols.is_none() && self.ports.is_none() && self.local_ports.is_none()
     }
 }
 

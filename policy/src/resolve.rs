@@ -5,7 +5,7 @@
 
 use std::{ops::Deref, path::Path};
 
-use crate::{DeviceNode, Document, Policy, PolicyError, device::NodePath};
+use crate::{DeviceNode, Document, NetSection, Policy, PolicyError, Surroundings, device::NodePath};
 
 /// What a policy may ask of the machine that it is for.
 pub trait Machine {
@@ -15,17 +15,35 @@ pub trait Machine {
     ///
     /// When no device node is there: the reason, for people.
     fn device(&self, path: &Path) -> Result<DeviceNode, String>;
+
+    /// Whom and what the command's resolver asks for host names.
+    ///
+    /// # Errors
+    ///
+    /// When what says so is there but can't be read: the reason, for people.
+    fn surroundings(&self) -> Result<Surroundings, String>;
 }
 
 /// A policy in which nothing depends on a machine any more.
 #[derive(Clone, Debug)]
-pub struct Resolved(Policy);
+pub struct Resolved {
+    policy: Policy,
+    surroundings: Surroundings,
+}
 
 impl Deref for Resolved {
     type Target = Policy;
 
     fn deref(&self) -> &Policy {
-        &self.0
+        &self.policy
+    }
+}
+
+impl Resolved {
+    /// Whom and what the command's resolver asks for host names: nobody and nothing where the policy has none.
+    #[must_use]
+    pub const fn surroundings(&self) -> &Surroundings {
+        &self.surroundings
     }
 }
 
@@ -49,7 +67,15 @@ impl Policy {
             })?;
             rule.set(node);
         }
-        Ok(Resolved(self))
+        let surroundings = if self.network.as_ref().is_some_and(NetSection::has_names) {
+            let surroundings = machine.surroundings();
+            surroundings.map_err(|reason| {
+                PolicyError::at(document, "/network/rules".to_owned(), &format!("there are host names, but {reason}"))
+            })?
+        } else {
+            Surroundings::default()
+        };
+        Ok(Resolved { policy: self, surroundings })
     }
 }
 
@@ -64,6 +90,10 @@ mod tests {
         fn device(&self, path: &Path) -> Result<DeviceNode, String> {
             let zero = DeviceNode { kind: common::device::Type::Char, major: 1, minor: 5 };
             if path == Path::new("/dev/zero") { Ok(zero) } else { Err("not\nthere".to_owned()) }
+        }
+
+        fn surroundings(&self) -> Result<Surroundings, String> {
+            Err("/etc/resolv.conf: not\nthere".to_owned())
         }
     }
 
@@ -89,5 +119,18 @@ mod tests {
             error.starts_with("p.json: /devices/rules/1/path (line 5): device path \"/dev/none\": not\\nthere;"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn the_machine_is_asked_about_nameservers_only_for_host_names() {
+        let resolve = |host: &str| {
+            let rule = format!("{{\"action\": \"allow\", \"hosts\": [\"{host}\"]}}");
+            let text = format!("{{\"version\": 1,\n\"network\": {{\"default\": \"deny\",\n\"rules\": [{rule}]}}}}");
+            Document::new(Path::new("p.json"), text.into()).resolve(&Zero)
+        };
+        assert_eq!(*resolve("10.0.0.1").unwrap().surroundings(), Surroundings::default());
+        let error = resolve("api.example.org").unwrap_err().to_string();
+        let expected = "p.json: /network/rules (line 3): there are host names, but /etc/resolv.conf: not\\nthere";
+        assert_eq!(error, expected);
     }
 }

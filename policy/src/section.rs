@@ -101,7 +101,7 @@ pub(super) fn non_empty<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D)
     Ok(Some(list))
 }
 
-fn rules<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Vec<T>, D::Error> {
+pub(super) fn rules<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Vec<T>, D::Error> {
     list(json, MAX_RULES, "rules in a section")
 }
 

@@ -196,6 +196,12 @@ fn good_policies_are_good_for_both() {
         network(r#""hosts": ["any", "127.0.0.1", "10.0.0.0/8", "0.0.0.0/0", "255.255.255.255/32"]"#),
         network(r#""hosts": ["::/0", "::", "::1/128", "2001:db8::/32", "FE80::/10", "1:2:3:4:5:6:7:8"]"#),
         network(r#""hosts": ["::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "64:ff9b::1.2.3.4"]"#),
+        r#"{"version": 1, "network": {"default": "deny", "nameservers": ["127.0.0.53", "::1"], "queries": "any", "rules": [
+            {"action": "allow", "hosts": ["db", "api.example.org", "*.Example.org.", "3com.com", "bücher.example"], "private": true}]}}"#
+            .to_owned(),
+        r#"{"version": 1, "network": {"default": "deny", "queries": "named", "rules": [
+            {"action": "deny", "hosts": ["no.example.org"]}, {"action": "allow", "hosts": ["*.example.org", "10.0.0.1"]}]}}"#
+            .to_owned(),
         network(r#""ports": [0, 65535, "0", "080", "65535", "8000-8999", "1-1"]"#),
         network(r#""ops": ["connect"], "protocols": ["tcp", "udp", "any"]"#),
         devices(r#""type": "a", "major": 4095, "minor": 1048575, "access": "mwr""#),
@@ -270,7 +276,6 @@ fn bad_policies() -> Vec<String> {
         network(r#""ops": ["listen"]"#),
         network(r#""hosts": []"#),
         network(r#""hosts": "any""#),
-        network(r#""hosts": ["lopback"]"#),
         network(r#""hosts": ["10.0.0.0/33"]"#),
         network(r#""hosts": ["10.0.0.0/08"]"#),
         network(r#""hosts": ["10.0.0.0/"]"#),
@@ -279,7 +284,13 @@ fn bad_policies() -> Vec<String> {
         network(r#""hosts": ["256.0.0.1"]"#),
         network(r#""hosts": ["::/129"]"#),
         network(r#""hosts": ["fe80::1%eth0"]"#),
-        network(r#""hosts": ["api.example.org"]"#),
+        network(r#""hosts": ["https://api.example.org/"]"#),
+        network(r#""hosts": ["api.example.org:443"]"#),
+        network(r#""hosts": ["a_b.example.org"]"#),
+        network(r#""hosts": ["a.*.example.org"]"#),
+        network(r#""private": 1"#),
+        r#"{"version": 1, "network": {"default": "deny", "nameservers": ["ns.example.org"]}}"#.to_owned(),
+        r#"{"version": 1, "network": {"default": "deny", "queries": "all"}}"#.to_owned(),
         network(r#""hosts": [""]"#),
         devices(r#""type": "foo""#),
         devices(r#""type": "char""#),
@@ -361,6 +372,9 @@ fn bad_policies() -> Vec<String> {
 #[test]
 fn some_mistakes_only_the_parser_finds() {
     let table = [
+        ("words that are alike", network(r#""hosts": ["lopback"]"#)),
+        ("a list of public suffixes", network(r#""hosts": ["*.co.uk"]"#)),
+        ("what rules and defaults mean together", network(r#""hosts": ["api.example.org"]"#)),
         ("arithmetic on the bits of an address", network(r#""hosts": ["10.0.0.1/8"]"#)),
         ("arithmetic on the bits of an address", network(r#""hosts": ["2001:db8::1/32"]"#)),
         ("the grammar of IPv6 is no sane pattern", network(r#""hosts": ["1::2::3"]"#)),

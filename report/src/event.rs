@@ -4,15 +4,16 @@ use std::{fmt, sync::Arc};
 
 use common::{
     decision::{
-        DEFAULT, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NOT_SERVED, OTHER_VERSION, OWN_HEADERS,
-        PORT_RANGE, RECEIVER_CHOICE, TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET,
+        DEFAULT, FORGED_ANSWER, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NO_QUERY, NOT_SERVED,
+        OTHER_VERSION, OWN_HEADERS, PORT_RANGE, QUERY_BY_TCP, RECEIVER_CHOICE, TUNABLE_WRITE, UNJUDGED_SOCKET,
+        UNPARSED_PACKET,
     },
     record::{Hook, Key, SEVERAL, Tally},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{Call, Clock, Details, Device, Network, Socket, Sockopt, Sysctl, Unix, Word};
+use crate::{Call, Clock, Details, Device, Name, Network, Socket, Sockopt, Sysctl, Unix, Word};
 
 /// One denial, or as many as have the same hook, rule, process and subject. In the log and as a JSON line.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -20,7 +21,7 @@ pub struct Event {
     /// When it was denied first.
     #[serde(serialize_with = "nanoseconds")]
     pub time: Timestamp,
-    /// What was asked for: `connect`, `bind`, `send`, `receive`, `unix`, `socket`, `sockopt`, `device`, `sysctl`, `call`.
+    /// What was asked for: `connect`, `bind`, `send`, `receive`, `resolve`, `unix`, `socket`, `sockopt`, `device`, `sysctl`, `call`.
     pub op: Word,
     /// The hook that judged it; of a `call`, the measure that refuses it.
     pub hook: Word,
@@ -84,6 +85,8 @@ pub struct Process {
 pub enum Subject {
     /// A peer.
     Network(Network),
+    /// A host name.
+    Name(Name),
     /// A Unix socket.
     Unix(Unix),
     /// A device.
@@ -114,6 +117,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Network(network) => network.fmt(f),
+            Self::Name(name) => name.fmt(f),
             Self::Unix(unix) => unix.fmt(f),
             Self::Device(device) => device.fmt(f),
             Self::Sysctl(sysctl) => sysctl.fmt(f),
@@ -168,6 +172,12 @@ impl Cause {
                 "the packet is of another version of IP than the address that the socket is connected to, so it goes elsewhere"
             }
             NOT_SERVED => "the socket listens at a port that the kernel chose and that it may not have",
+            NO_QUERY => {
+                "what goes to a nameserver must be one query for a host name that a rule allows, and nothing else; to let all queries \
+                 pass, write \"queries\": \"any\" into the network section"
+            }
+            QUERY_BY_TCP => "names are asked for by UDP only: what goes to a nameserver by TCP is not read",
+            FORGED_ANSWER => "the packet comes from inside, but from the address and port of a nameserver",
             TUNABLE_WRITE => {
                 return Self {
                     rule: "/process".to_owned(),

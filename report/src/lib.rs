@@ -13,6 +13,7 @@ mod flow;
 mod hardening;
 mod inherited;
 mod log;
+mod name;
 mod net;
 mod process;
 mod socket;
@@ -37,6 +38,7 @@ pub use log::{
     CommandMeasures, CommandRun, Enforced, Exit, Guarded, HookCounts, LOG_FOLDER, Log, PolicySource, ProgramIdentity,
     SCHEMA, User,
 };
+pub use name::Name;
 pub use net::Network;
 pub use process::{Details, Parent};
 pub use socket::Socket;

@@ -470,7 +470,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 mod tests {
     use std::{collections::HashSet, path::Path};
 
-    use policy::{DeviceNode, Document, Machine, compile::Tables};
+    use policy::{DeviceNode, Document, Machine, Surroundings, compile::Tables};
 
     use super::*;
 
@@ -480,6 +480,10 @@ mod tests {
     impl Machine for NoDevices {
         fn device(&self, _: &Path) -> Result<DeviceNode, String> {
             Err("no device node".to_owned())
+        }
+
+        fn surroundings(&self) -> Result<Surroundings, String> {
+            Err("no resolver".to_owned())
         }
     }
 

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::{
-    run::{Run, cgroup_only},
+    run::{PYTHON, Run, cgroup_only},
     running::Output,
 };
 
@@ -47,6 +47,27 @@ impl Probe {
     #[must_use]
     pub fn send() -> Self {
         Self::new(concat!(include_str!("../probes/uring.py"), include_str!("../probes/send.py")))
+    }
+
+    /// Attempts to ask a nameserver, and to connect to what it answers (tests/probes/name.py): the one of
+    /// tests/probes/nameserver.py, at that address, which the addresses of its names lead to as well.
+    #[must_use]
+    pub fn name(nameserver: &str) -> Self {
+        const UP: &str = "ip link set lo up; for net in 10.0.0.0/8 203.0.0.0/8; do ip route add local $net dev lo; done; \
+                          ip -6 addr add 2001:db8::1 dev lo; ip -6 addr add 2001:db8::7 dev lo; ip -6 addr add fd00::53 dev lo; \
+                          ip -6 route add local fd00::/8 dev lo; exec \"$@\"";
+        Self::new(include_str!("../probes/name.py")).environment("NS", nameserver).through(&[
+            "unshare",
+            "--net",
+            "sh",
+            "-c",
+            UP,
+            "sh",
+            PYTHON,
+            "-c",
+            include_str!("../probes/nameserver.py"),
+            nameserver,
+        ])
     }
 
     /// Attempts to make sockets and send packets by them (tests/probes/packet.py).

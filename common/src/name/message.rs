@@ -86,6 +86,11 @@ pub struct Answer {
     start: u32,
 }
 
+impl Answer {
+    /// To nothing.
+    pub const NONE: Self = Self { id: 0, length: 0, records: 0, start: 0 };
+}
+
 /// Reads the beginning of a message of `size` bytes that answers one question for a host name and reports no error. `None` for
 /// all others.
 #[inline(always)]

@@ -6,8 +6,10 @@
 pub mod address;
 pub mod hello;
 pub mod message;
+mod table;
 pub mod text;
 
+pub use table::{Asked, NAMESERVERS, PORT, Table};
 pub use text::{LONGEST, ROOM, Text};
 
 /// The bytes of a message, from its beginning on.

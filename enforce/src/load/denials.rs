@@ -2,7 +2,7 @@
 
 use aya::maps::{HashMap, Map, MapData, MapError};
 use common::record::{
-    DeviceSubject, Key, Kind, NetSubject, SocketSubject, SockoptSubject, SysctlSubject, Tally, UnixSubject,
+    DeviceSubject, Key, Kind, NameSubject, NetSubject, SocketSubject, SockoptSubject, SysctlSubject, Tally, UnixSubject,
 };
 use report::Recorded;
 
@@ -66,6 +66,7 @@ macro_rules! denials {
 
 denials! {
     net: Net, NetSubject, "NET_TALLIES";
+    name: Name, NameSubject, "NAME_TALLIES";
     unix: Unix, UnixSubject, "UNIX_TALLIES";
     device: Device, DeviceSubject, "DEVICE_TALLIES";
     sysctl: Sysctl, SysctlSubject, "SYSCTL_TALLIES";

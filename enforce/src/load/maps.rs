@@ -8,10 +8,11 @@ use aya::{
     util::nr_cpus,
 };
 use common::{
+    RuleSet,
     net::{self, Address},
     record::{Counters, Hook, Kind},
 };
-use policy::compile::Tables;
+use policy::compile::{NameTables, Tables};
 
 use super::{Denials, Flows, LoadError, RecordMaps};
 use crate::sys::plain::{Plain, Wire, bytes_of};
@@ -91,7 +92,25 @@ pub fn contents(tables: &Tables) -> Vec<MapContent> {
             contents.push(MapContent::table("SYSCTL_STATES", &sysctls.states));
         }
     }
+    if let Some(names) = tables.names() {
+        contents.push(names_content(names));
+    }
     contents
+}
+
+/// Names as the keys of an LPM trie: how many bits they have, then these, each key as long as the longest.
+fn names_content(names: &NameTables) -> MapContent {
+    let room = names.table.bits as usize / 8;
+    let mut content = MapContent { name: "NAMES", keys: Vec::new(), values: Vec::new(), count: 0 };
+    for (name, rules) in &names.names {
+        let bits = 8 * u32::try_from(name.bytes().len()).expect("names are short");
+        content.keys.extend_from_slice(&bits.to_ne_bytes());
+        content.keys.extend_from_slice(name.bytes());
+        content.keys.resize(content.keys.len() + room - name.bytes().len(), 0);
+        content.values.extend_from_slice(bytes_of(&[*rules]));
+        content.count += 1;
+    }
+    content
 }
 
 /// The maps that programs refer to but have no use for with these tables: the verifier finds that they never get there.
@@ -123,6 +142,9 @@ pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
     let unrestricted = &net::Table::ALLOW_ALL;
     let network = tables.network.as_ref().map_or(unrestricted, |network| &network.table);
     globals.push(("NET_TABLE", bytes_of(std::slice::from_ref(network))));
+    if let Some(names) = tables.names() {
+        globals.push(("NAME_TABLE", bytes_of(std::slice::from_ref(&names.table))));
+    }
     if let Some(unix) = &tables.unix {
         globals.push(("UNIX_TABLE", bytes_of(std::slice::from_ref(&unix.table))));
     }
@@ -153,6 +175,8 @@ pub struct Records {
     pub news: RingBuf<MapData>,
     /// The denials.
     pub denials: Denials,
+    /// What was learnt of names, if there are names.
+    learned: Option<HashMap<MapData, Wire<Address>, Wire<RuleSet>>>,
     /// What was reached, if that is recorded.
     pub flows: Option<Flows>,
 }
@@ -175,6 +199,11 @@ impl Records {
             in_room: Array::try_from(Map::Array(in_room)).map_err(unusable("IN_ROOM"))?,
             news: RingBuf::try_from(Map::RingBuf(news)).map_err(unusable("NEWS"))?,
             denials: Denials::of(maps)?,
+            learned: maps
+                .take("NAME_LEARNED")
+                .map(|map| HashMap::try_from(Map::HashMap(map)))
+                .transpose()
+                .map_err(unusable("NAME_LEARNED"))?,
             flows: Flows::of(maps)?,
         })
     }
@@ -189,6 +218,8 @@ impl Records {
         }
         while self.news.next().is_some() {}
         self.denials.empty()?;
+        // What another run has learnt is nothing to this one.
+        self.learned.iter_mut().try_for_each(empty)?;
         self.flows.iter_mut().try_for_each(Flows::empty)
     }
 

@@ -50,6 +50,10 @@ use report::ProgramIdentity;
 #[allow(clippy::unreadable_literal)] // generated
 static GUARD: Image = include!(concat!(env!("OUT_DIR"), "/guard.rs"));
 
+/// Those for policies with host names.
+#[allow(clippy::unreadable_literal)] // generated
+static NAMED: Image = include!(concat!(env!("OUT_DIR"), "/named.rs"));
+
 /// Those for policies that ask nothing of sockets but who made them ([`Tables::asks_only_who_made_a_socket`]): smaller, so that they
 /// are verified sooner.
 #[allow(clippy::unreadable_literal)] // generated
@@ -438,7 +442,11 @@ pub fn load_one(tables: &Tables, hook: Hook) -> Result<(), LoadError> {
 /// Begins to load the programs of these tables.
 fn begin(tables: &Tables, facts: &Facts) -> Result<LoadedImage, LoadError> {
     let globals = globals(tables).into_iter().chain(facts.globals()).collect::<Vec<_>>();
-    let image = if tables.asks_only_who_made_a_socket() { &PLAIN } else { &GUARD };
+    let image = match tables.names() {
+        Some(_) => &NAMED,
+        None if tables.asks_only_who_made_a_socket() => &PLAIN,
+        None => &GUARD,
+    };
     image.begin(&globals, contents(tables), unused(tables))
 }
 
@@ -447,7 +455,7 @@ mod tests {
     use super::{pin::record_maps, *};
 
     /// The policy's tables, and what belongs to the programs alone: variables, what is kept with a socket, and room to put a path together.
-    const OTHERS: [&str; 9] = [
+    const OTHERS: [&str; 11] = [
         "NET_HOSTS",
         "NET_PORTS",
         "NET_LOCAL_PORTS",
@@ -455,20 +463,23 @@ mod tests {
         "SYSCTL_NAMES",
         "SYSCTL_STATES",
         ".rodata",
+        "NAMES",
         "SOCKETS",
+        "ASKED",
         "UNIX_SCRATCH",
     ];
 
     /// A map of records that is not known as one would never be read, nor emptied for the next run.
     #[test]
     fn every_map_is_known() {
-        for image in [&GUARD, &PLAIN] {
+        for image in [&GUARD, &NAMED, &PLAIN] {
             for MapImage { name, .. } in image.maps {
                 assert!(record_maps().any(|known| known == *name) || OTHERS.contains(name), "{name}");
             }
         }
         for name in record_maps() {
-            assert!(GUARD.maps.iter().any(|map| map.name == name), "{name}");
+            let has = |image: &Image| image.maps.iter().any(|map| map.name == name);
+            assert!(has(&GUARD) || has(&NAMED), "{name}");
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{Denials, LoadError, LoadedImage, LoadedProgram, spare::sentinel, spe
 use crate::sys::bpf::{self, LinkEnds};
 
 /// The maps in which programs leave their records, but for those of [`Denials`].
-const OTHERS: [&str; 5] = ["COUNTERS", "IN_ROOM", "NEWS", "FLOWS", "FLOWS_LOST"];
+const OTHERS: [&str; 6] = ["COUNTERS", "IN_ROOM", "NEWS", "NAME_LEARNED", "FLOWS", "FLOWS_LOST"];
 
 /// The maps in which programs leave their records: all that there may be.
 pub(super) fn record_maps() -> impl Iterator<Item = &'static str> {

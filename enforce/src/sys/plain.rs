@@ -4,8 +4,10 @@
 use common::{
     Config, RuleSet,
     decision::Verdicts,
-    device, flow, glob, net,
-    record::{Counters, DeviceSubject, Key, NetSubject, SockoptSubject, SysctlSubject, Tally, UnixSubject},
+    device, flow, glob, name, net,
+    record::{
+        Counters, DeviceSubject, Key, NameSubject, NetSubject, SockoptSubject, SysctlSubject, Tally, UnixSubject,
+    },
     socket, sockopt, sysctl, unix,
 };
 
@@ -26,7 +28,7 @@ macro_rules! plain {
 plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally);
 plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, glob::Node);
 plain!(socket::Request, socket::Rule, socket::Table, sockopt::Rule, sockopt::Table);
-plain!(NetSubject, DeviceSubject, SysctlSubject, SockoptSubject);
+plain!(name::Table, NameSubject, NetSubject, DeviceSubject, SysctlSubject, SockoptSubject);
 plain!(unix::Table, unix::AddressLayout, unix::PeerLayout, UnixSubject);
 plain!(flow::Key, flow::Tally, flow::News);
 

@@ -98,6 +98,32 @@ pub fn ends(ctx: &SkBuffContext, protocol: u32, sent: bool) -> Option<Ends> {
     }
 }
 
+/// Whether all of a packet is in one piece of memory.
+#[cfg(feature = "names")]
+#[inline(always)]
+pub fn is_linear(ctx: &SkBuffContext) -> bool {
+    let (data, end) = bytes(ctx);
+    // SAFETY: the verifier checks the access to the context.
+    let length = unsafe { (&raw const (*ctx.skb.skb).len).read_volatile() };
+    end.addr().wrapping_sub(data.addr()) as u32 == length
+}
+
+/// The source of a packet whose headers are plain, and whose IP header has this length ([`ends`]).
+#[cfg(feature = "names")]
+#[inline(always)]
+pub fn source(ctx: &SkBuffContext, header: u32) -> Address {
+    let (data, end) = bytes(ctx);
+    // SAFETY: the verifier checks each access to the packet by what is compared.
+    unsafe {
+        if header == HEADER4 {
+            let within = data.add(HEADER4 as usize) <= end;
+            return Address::v4(if within { data.add(12).cast::<u32>().read_unaligned() } else { 0 });
+        }
+        let within = data.add(HEADER6 as usize) <= end;
+        Address::v6(if within { data.add(8).cast::<[u32; 4]>().read_unaligned() } else { [0; 4] })
+    }
+}
+
 /// The destination of a packet that leaves, and all ones if it goes there: if its headers are plain. `v4`: all ones for an IPv4
 /// packet, else 0. `None` if it is too short to be read directly.
 ///

@@ -2,6 +2,7 @@
 
 mod automaton;
 mod device;
+mod name;
 mod net;
 mod socket;
 mod sockopt;
@@ -12,6 +13,7 @@ use common::{ABI_VERSION, Config, net::Op, record::Hook};
 
 pub use automaton::MAX_STATES;
 pub use device::DeviceTables;
+pub use name::{NamePrefix, NameTables};
 pub use net::NetTables;
 pub use socket::SocketTables;
 pub use sockopt::SockoptTables;
@@ -56,17 +58,24 @@ pub enum CompileError {
          use fewer paths, or fewer wildcards in the middle of them"
     )]
     TooManyPaths,
+    /// Nobody can be asked for names.
+    #[error(
+        "/network/rules: there are host names, but nobody to ask for them: write \"nameservers\" into the network section, \
+         or a nameserver into /etc/resolv.conf"
+    )]
+    NoNameservers,
 }
 
 impl Tables {
-    /// Compiles a policy.
+    /// Compiles a policy, of which all that names depend on is in itself.
     ///
     /// # Errors
     ///
-    /// When the rules need larger tables than the kernel side can have.
+    /// When the rules need larger tables than the kernel side can have, or there is no nameserver for names in them.
     pub fn compile(policy: &Resolved) -> Result<Self, CompileError> {
         let flows = policy.record == Record::Flows;
-        let network = policy.network.as_ref().map(NetTables::compile);
+        let network =
+            policy.network.as_ref().map(|section| NetTables::compile(section, policy.surroundings())).transpose()?;
         let sockets = SocketTables::compile(policy.sockets.as_ref(), network.as_ref(), flows);
         let sockopts = SockoptTables::compile(policy.sockopts.as_ref(), network.as_ref(), sockets.as_ref());
         Ok(Self {
@@ -101,7 +110,10 @@ impl Tables {
                 (Op::BIND, [Hook::Bind4, Hook::Bind6]),
                 (Op::SEND, [Hook::Sendmsg4, Hook::Sendmsg6]),
             ];
-            hooks.extend(by_op.iter().filter(|(op, _)| network.table.judges(*op)).flat_map(|(_, hooks)| hooks));
+            // Whoever asks a nameserver connects or sends to it, whatever else is judged.
+            let asks = |op: Op| network.names.is_some() && op != Op::BIND;
+            let judged = |op: Op| network.table.judges(op) || asks(op);
+            hooks.extend(by_op.iter().filter(|(op, _)| judged(*op)).flat_map(|(_, hooks)| hooks));
             if network.judges_packets() {
                 hooks.push(Hook::Ingress);
             }
@@ -155,7 +167,14 @@ impl Tables {
     /// Whether nothing but who made it is asked of a socket.
     #[must_use]
     pub fn asks_only_who_made_a_socket(&self) -> bool {
+        // Where there are names, packets are judged as well.
         self.asks_only_where_packets_go() && !self.network.as_ref().is_some_and(NetTables::judges_packets)
+    }
+
+    /// The names in the network section's rules, if there are any.
+    #[must_use]
+    pub fn names(&self) -> Option<&NameTables> {
+        self.network.as_ref()?.names.as_ref()
     }
 
     /// The hooks at which it can be enforced on a kernel that lacks some of those, if there are others.

@@ -10,7 +10,8 @@ use common::{
     sockopt::group,
 };
 
-use crate::{Action, Host, NetRule, Op, PortRange, Prefix, Protocol, Rule as _, Section};
+use super::{CompileError, NameTables};
+use crate::{Action, Host, NetRule, NetSection, Op, PortRange, Prefix, Protocol, Rule as _, Surroundings};
 
 /// The compiled network section.
 #[derive(Debug)]
@@ -30,12 +31,15 @@ pub struct NetTables {
     pub judges_errors: bool,
     /// Whether it depends on its port whether a socket may be bound, so that nobody may choose the port but by bind(2).
     pub binds_by_port: bool,
+    /// Names, if any rule has some.
+    pub names: Option<NameTables>,
 }
 
 impl NetTables {
-    pub(super) fn compile(section: &Section<NetRule>) -> Self {
+    pub(super) fn compile(section: &NetSection, surroundings: &Surroundings) -> Result<Self, CompileError> {
+        let names = if section.has_names() { Some(NameTables::compile(section, surroundings)?) } else { None };
         let rules = &section.rules;
-        let by_host = rules.iter().any(|rule| !is_everywhere(rule));
+        let by_host = rules.iter().any(|rule| !rule.is_everywhere());
         let mut by_kind = [[RuleSet::NONE; PROTOCOLS]; OPS];
         for (index, rule) in rules.iter().enumerate() {
             for op in ops(rule) {
@@ -61,7 +65,9 @@ impl NetTables {
         };
         let ports = resolve_ports(rules, |rule| rule.ports.as_deref());
         let local_ports = resolve_ports(rules, |rule| rule.local_ports.as_deref());
-        Self {
+        let known = names.as_ref().map_or(&[][..], |names| &names.known);
+        let hosts = if by_host { resolve_hosts(rules, known) } else { Vec::new() };
+        Ok(Self {
             table: Table {
                 verdicts: section.verdicts(),
                 by_host: u32::from(by_host),
@@ -80,14 +86,15 @@ impl NetTables {
                     .collect(),
                 by_kind,
             },
-            hosts: if by_host { resolve_hosts(rules) } else { Vec::new() },
+            hosts,
             ports,
             local_ports,
             evasive,
             judges_errors: can_deny(section, net::Op::RECEIVE, net::Protocol::ICMP),
             binds_by_port: judged & 1 << net::Op::BIND.index() != 0
                 && rules.iter().any(|rule| rule.ports.is_some() && ops(rule).contains(&net::Op::BIND)),
-        }
+            names,
+        })
     }
 
     /// The kinds of sockets ([`unjudged`]) that could do what the section denies without any hook noticing.
@@ -115,14 +122,20 @@ impl NetTables {
     /// for.
     #[must_use]
     pub fn looks_at_what_leaves(&self) -> bool {
-        self.table.tells_peers_apart() || self.asks_for_own() || self.table.judges_udp_ports != 0
+        // And what is asked of nameservers is read.
+        let names = self.names.is_some();
+        self.table.tells_peers_apart() || self.asks_for_own() || self.table.judges_udp_ports != 0 || names
     }
 
     /// Whether packets that arrive have to be judged.
     #[must_use]
     pub fn judges_packets(&self) -> bool {
         // Whoever listens may have come to his port without bind(2), and whoever answers may not be the sandbox's own.
-        self.table.judges(net::Op::RECEIVE) || self.table.judges(net::Op::BIND) || self.asks_for_own()
+        // And answers of nameservers are read.
+        self.table.judges(net::Op::RECEIVE)
+            || self.table.judges(net::Op::BIND)
+            || self.asks_for_own()
+            || self.names.is_some()
     }
 
     /// Judges what is received at a port of this host's, as the kernel would.
@@ -134,6 +147,9 @@ impl NetTables {
     /// Judges a request, as the kernel would.
     #[must_use]
     pub fn decide(&self, request: &Request) -> Decision {
+        if let Some(decision) = self.names.as_ref().and_then(|names| names.decide_on_peer(request)) {
+            return decision;
+        }
         net::decide(&self.table, self, request).expect("tables are complete")
     }
 }
@@ -165,11 +181,11 @@ fn find(intervals: &[PortInterval], count: u32, port: u16) -> Option<&RuleSet> {
     Some(&intervals.get(found as usize)?.rules)
 }
 
-fn ops(rule: &NetRule) -> Vec<net::Op> {
+pub(super) fn ops(rule: &NetRule) -> Vec<net::Op> {
     rule.ops.as_ref().map_or_else(|| net::Op::ALL.to_vec(), |ops| ops.iter().copied().map(Op::meant).collect())
 }
 
-fn protocols(rule: &NetRule) -> Vec<net::Protocol> {
+pub(super) fn protocols(rule: &NetRule) -> Vec<net::Protocol> {
     let meant = |protocol: &Protocol| match protocol {
         Protocol::Tcp => vec![net::Protocol::TCP],
         Protocol::Udp => vec![net::Protocol::UDP],
@@ -180,12 +196,12 @@ fn protocols(rule: &NetRule) -> Vec<net::Protocol> {
 }
 
 /// Whether there is a request for this operation by this protocol that is denied.
-fn can_deny(section: &Section<NetRule>, op: net::Op, protocol: net::Protocol) -> bool {
+fn can_deny(section: &NetSection, op: net::Op, protocol: net::Protocol) -> bool {
     for rule in &section.rules {
         if ops(rule).contains(&op) && protocols(rule).contains(&protocol) {
             let denies = rule.action() == Action::Deny;
             // No later rule is ever asked.
-            let always = is_everywhere(rule) && rule.ports.is_none() && rule.local_ports.is_none();
+            let always = rule.is_everywhere() && rule.ports.is_none() && rule.local_ports.is_none();
             if denies || always {
                 return denies;
             }
@@ -216,15 +232,8 @@ fn is_own(rule: &NetRule) -> bool {
     rule.hosts.iter().flatten().any(|host| matches!(host, Host::Sandbox))
 }
 
-/// Whether a rule holds for every host there is.
-fn is_everywhere(rule: &NetRule) -> bool {
-    let Some(hosts) = &rule.hosts else { return true };
-    let named = |family| hosts.iter().any(|host| host.networks().contains(&family));
-    named(Prefix::ALL_V4) && named(Prefix::ALL_V6)
-}
-
-/// The networks of all rules, each with the rules of those around it.
-fn resolve_hosts(rules: &[NetRule]) -> Vec<(Prefix, RuleSet)> {
+/// The networks of all rules, and the addresses that are `known` of names, each with the rules of those around it.
+fn resolve_hosts(rules: &[NetRule], known: &[(Prefix, RuleSet)]) -> Vec<(Prefix, RuleSet)> {
     let mut networks: BTreeMap<Prefix, RuleSet> = BTreeMap::new();
     // The two families are there in any case, so that every address has a longest match. The unspecified addresses are
     // not looked up but for bind, where they mean every address: a rule that denies to bind any of these denies them.
@@ -248,6 +257,10 @@ fn resolve_hosts(rules: &[NetRule]) -> Vec<(Prefix, RuleSet)> {
                 networks.entry(*network).or_default().insert(index);
             }),
         }
+    }
+    for (address, rules) in known {
+        let own = networks.entry(*address).or_default();
+        *own = own.or(rules);
     }
     // In ascending order, a network comes after those around it; `around` holds these, innermost last.
     let mut resolved: Vec<(Prefix, RuleSet)> = Vec::with_capacity(networks.len());

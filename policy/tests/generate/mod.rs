@@ -21,7 +21,7 @@ use common::{
     unix::Peer,
 };
 use policy::{
-    DeviceNode, Document, Machine, Resolved,
+    DeviceNode, Document, Machine, Resolved, Surroundings,
     compile::{DeviceTables, NetTables, SocketTables, SockoptTables, SysctlTables, UnixTables},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -139,6 +139,10 @@ impl Machine for Memory {
             _ => return Err("no device node".to_owned()),
         };
         Ok(DeviceNode { kind: Type::Char, major: 1, minor })
+    }
+
+    fn surroundings(&self) -> Result<Surroundings, String> {
+        Ok(Surroundings::parse("nameserver 127.0.0.53\nsearch example.test\n", "127.0.0.1 localhost\n"))
     }
 }
 

@@ -103,6 +103,8 @@ pub fn net(section: &Section<NetRule>, request: Net) -> Decision {
         });
         let host = rule.hosts.iter().flatten().any(|host| match host {
             Host::Sandbox => request.own,
+            // Nothing has been learnt.
+            Host::Name(_) => false,
             Host::Networks(networks) => networks.iter().any(|network| {
                 // No address is every address of its family, :: of both; to deny one of them is to deny that.
                 let every = match request.address.to_bits() {

@@ -1,0 +1,179 @@
+//! Host names: what the sandbox asks nameservers, and what it is answered.
+//!
+//! - A socket that is connected to a nameserver, or sends to one, is marked ([`asks`]): what a program asks for tells that for certain, while a
+//!   packet's destination may have been changed (NAT).
+//! - What leaves a marked socket must be one query for a name that a rule has ([`query`]).
+//! - Of the answer, the addresses are learnt, before the program gets it ([`answer`]). From then on they count like addresses of the rules that
+//!   have the name.
+//!
+//! Nobody inside can forge an answer: nothing leaves a socket from the address and port of a nameserver.
+
+pub mod answer;
+mod bytes;
+pub mod query;
+
+use core::{cell::UnsafeCell, mem::offset_of, ptr};
+
+use aya_ebpf::{
+    bindings::{
+        BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE, bpf_sock,
+    },
+    helpers::{
+        bpf_map_lookup_elem,
+        generated::{bpf_sk_fullsock, bpf_sk_storage_get},
+    },
+    macros::map,
+    maps::{HashMap, LpmTrie},
+    programs::SkBuffContext,
+};
+use common::{
+    Decision, RuleSet,
+    decision::QUERY_BY_TCP,
+    name::{Asked, PORT, Table, Text},
+    net::{Address, Op},
+    record::{Key, NameSubject, NetSubject, Tally},
+    socket::protocol,
+};
+
+use crate::{
+    net::NET_TALLIES,
+    own::SocketStorage,
+    record::{Current, Ledger},
+    rodata::filled,
+    verifier::{is, opaque},
+};
+
+/// What the policy says of names, but for these.
+#[unsafe(no_mangle)]
+pub static NAME_TABLE: Table = Table::NOTHING;
+
+/// Names, back to front, and the rules that have them. The launcher sets the size, also that of the keys.
+#[map]
+static NAMES: LpmTrie<Text, RuleSet> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// The addresses that answers had for names, and the rules that have these.
+#[map]
+static NAME_LEARNED: HashMap<Address, [u64; 4]> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
+
+/// Refused queries by identity.
+#[map]
+static NAME_TALLIES: HashMap<Key<NameSubject>, Tally> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
+
+/// What each socket has asked that may ask.
+#[map]
+static ASKED: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
+    type_: BPF_MAP_TYPE_SK_STORAGE,
+    key_size: size_of::<u32>() as u32,
+    value_size: size_of::<Asked>() as u32,
+    max_entries: 0,
+    map_flags: BPF_F_NO_PREALLOC,
+    id: 0,
+    pinning: 0,
+}));
+
+/// What a socket has asked, if it may ask.
+///
+/// # Safety
+///
+/// The verifier must know the socket.
+#[inline(always)]
+unsafe fn asked(socket: *mut bpf_sock) -> Option<&'static mut Asked> {
+    // SAFETY: a map's static is its address for the kernel; the value lives as long as its socket. Threads that send at the same time
+    // can lose each other's queries in it, of which the answers are not learnt then.
+    unsafe { bpf_sk_storage_get(ASKED.0.get().cast(), socket.cast(), ptr::null_mut(), 0).cast::<Asked>().as_mut() }
+}
+
+/// connect(2) to a nameserver, or a datagram to one: `None` if that is none, or judged like any other peer; else what the hook returns.
+///
+/// It is asked before the rules on addresses: one that allows all of loopback does not mean a nameserver there.
+#[inline(always)]
+pub fn asks(ledger: Ledger, key: &mut Key<NetSubject>, op: Op, socket: Option<*const bpf_sock>) -> Option<i32> {
+    let NetSubject { address, port, protocol: number, .. } = key.subject;
+    let table = filled(&NAME_TABLE);
+    if op == Op::BIND || port != PORT || is_nameserver(address) == 0 {
+        return None;
+    }
+    let mut decision = Decision::NOT_CONCERNED;
+    if u32::from(number) == protocol::UDP {
+        let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+        let Some(socket) = socket else { return Some(ledger.deny_unjudged()) };
+        // SAFETY: a map's static is its address for the kernel, and the verifier knows the socket; without a first value, the kernel
+        // fills in zeroes, which are a valid one.
+        let asked = unsafe {
+            bpf_sk_storage_get(ASKED.0.get().cast(), socket.cast_mut().cast(), ptr::null_mut(), flags)
+                .cast::<Asked>()
+                .as_mut()
+        };
+        let Some(asked) = asked else { return Some(ledger.deny_unjudged()) };
+        // It is never cleared: another thread's query may be on its way.
+        asked.asks = 1;
+    } else if table.any_query != 0 {
+        return None;
+    } else {
+        decision = Decision::fail_closed(QUERY_BY_TCP);
+    }
+    Some(ledger.conclude(decision, &NET_TALLIES, key, |_| Current))
+}
+
+/// All ones if a nameserver has this address, else 0. Known from then on: the compiler would keep what it is put together of, for which
+/// there is no memory.
+#[inline(always)]
+fn is_nameserver(address: Address) -> u32 {
+    opaque(filled(&NAME_TABLE).is_nameserver(address, is).into()) as u32
+}
+
+/// The rules with names that have this address.
+#[inline(always)]
+pub fn rules_of_address(address: &Address) -> Option<&'static RuleSet> {
+    // SAFETY: a map's static is its address for the kernel, the key has the size that the map was declared with, and nothing is
+    // deleted while a program may run. Bits are only ever added.
+    unsafe {
+        let map = (&raw const NAME_LEARNED).cast_mut().cast();
+        bpf_map_lookup_elem(map, (&raw const *address).cast()).cast::<RuleSet>().as_ref()
+    }
+}
+
+/// The socket of a packet, if it is a whole one.
+#[inline(always)]
+fn socket(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
+    // SAFETY: the verifier checks each access to the context and to what it finds there.
+    unsafe {
+        let socket = (*ctx.skb.skb).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return None;
+        }
+        let socket = bpf_sk_fullsock(socket);
+        (!socket.is_null()).then_some(socket)
+    }
+}
+
+/// A name as the key of [`NAMES`].
+#[repr(C)]
+struct NameKey {
+    /// How many bits of it are looked at.
+    bits: u32,
+    text: Text,
+}
+
+/// The rules that have the name of a record.
+#[inline(always)]
+fn rules_of_name(key: &mut Key<NameSubject>) -> Option<&'static RuleSet> {
+    // What precedes the name is the process, which isn't known yet: it makes room for the number of bits.
+    const PLACE: usize = offset_of!(Key<NameSubject>, pid);
+    const { assert!(PLACE + offset_of!(NameKey, text) == offset_of!(Key<NameSubject>, subject.text)) };
+    key.pid = filled(&NAME_TABLE).bits;
+    // SAFETY: these are the parts of such a key, one behind the other.
+    unsafe { rules_of((&raw const *key).byte_add(PLACE).cast()) }
+}
+
+/// The rules that have a name.
+///
+/// # Safety
+///
+/// There must be a name.
+#[inline(always)]
+unsafe fn rules_of(key: *const NameKey) -> Option<&'static RuleSet> {
+    // SAFETY: a map's static is its address for the kernel; the keys that the launcher makes are no longer than this one; and what is
+    // found is a value of the map, which the launcher has frozen.
+    unsafe { bpf_map_lookup_elem((&raw const NAMES).cast_mut().cast(), key.cast()).cast::<RuleSet>().as_ref() }
+}

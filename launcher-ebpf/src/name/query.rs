@@ -1,0 +1,191 @@
+//! What leaves for nameservers.
+//!
+//! Its parts are functions of their own for the kernel, too: so their memory lies in the same place, of which there is little.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock},
+    programs::SkBuffContext,
+};
+use common::{
+    Decision, RuleSet,
+    decision::{DEFAULT, FORGED_ANSWER, NO_QUERY, UNPARSED_PACKET},
+    name::{Content as _, PORT, ROOM, Step, Text, message::query},
+    net::{Address, Op},
+    packet::{Addresses, Leaving, parse},
+    record::{Hook, Key, NameSubject},
+    socket::protocol,
+};
+
+use super::{NAME_TABLE, NAME_TALLIES, asked, bytes::Payload, is_nameserver, rules_of_name, socket};
+use crate::{
+    net::{NET_TABLE, NET_TALLIES, subject_of},
+    own::Maker,
+    packet::{
+        Bytes,
+        plain::{self, Ends},
+    },
+    record::{Draft, Ledger},
+    rodata::filled,
+    verifier::{is, opaque},
+};
+
+/// What a part returns besides verdicts: that it is of no concern to names, or that it is no query.
+const NONE: i32 = 2;
+const OTHER: i32 = 3;
+
+/// A packet from one of the sandbox's sockets. `None` if it is of no concern to names, and has to be judged by where it goes; else 1 to let
+/// it through, or 0 to drop it.
+#[inline(always)]
+pub fn judge(ctx: &SkBuffContext) -> Option<i32> {
+    let skb = ctx.skb.skb;
+    let socket = socket(ctx)?;
+    // SAFETY: the verifier knows the socket.
+    let number = unsafe { (*socket).protocol };
+    if number != protocol::UDP && number != protocol::TCP {
+        return verdict(unusual(skb));
+    }
+    let Some(Ends { header, ports, .. }) = plain::ends(ctx, number, true) else {
+        return verdict(unusual(skb));
+    };
+    let from = u16::from_be(ports[0]);
+    if from == PORT && is_nameserver(plain::source(ctx, header)) != 0 {
+        return verdict(refuse(skb, FORGED_ANSWER.into()));
+    }
+    // SAFETY: as above.
+    if number != protocol::UDP || unsafe { asked(socket) }.is_none_or(|asked| asked.asks == 0) {
+        return None;
+    }
+    match asks(skb) {
+        OTHER => verdict(refuse(skb, NO_QUERY.into())),
+        known => verdict(known),
+    }
+}
+
+#[inline(always)]
+fn verdict(number: i32) -> Option<i32> {
+    // A program may return 0 or 1.
+    if number == NONE { None } else { Some(number & 1) }
+}
+
+/// A packet of a socket that may ask: 1 if it is a query that passes, 0 if it is one that doesn't, [`NONE`] if it is to be judged by where it
+/// goes as well, or [`OTHER`].
+#[inline(never)]
+fn asks(skb: *mut __sk_buff) -> i32 {
+    let mut draft = Draft::new(Hook::Egress, NameSubject { text: [0; ROOM], kind: 0, padding: [0; 3] });
+    // What another function writes, the compiler must not keep to itself.
+    let key = draft.key();
+    match look(skb, key) {
+        0 => deny(skb, key),
+        other => other,
+    }
+}
+
+/// Reads a packet, and finds out whether a rule has the name that it asks for. Returns as [`asks`]; 0 leaves the name where it was to be read
+/// to, and its length in place of the process.
+#[inline(never)]
+fn look(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
+    let ctx = &SkBuffContext::new(skb);
+    let Some(Ends { header, address, ports, .. }) = plain::ends(ctx, protocol::UDP, true) else { return OTHER };
+    // Whatever changes its destination on the way, it is judged by that as well. And so is a port that may not be used.
+    let there = is(ports[1].into(), PORT.to_be().into()) & is_nameserver(address);
+    let settled = there & is(filled(&NET_TABLE).judges_udp_ports, 0);
+    let any = filled(&NAME_TABLE).any_query != 0;
+    let (payload, size) = Payload::of(ctx, header);
+    let found = if is_whole(ctx) { query(&payload, size, &mut key.subject.text) } else { None };
+    // Where all may be asked, it may be asked in any way, too.
+    let Some(found) = found else { return if any { NONE } else { OTHER } };
+    if !any && rules_of_name(key).is_none_or(is_empty) {
+        key.subject.kind = found.kind;
+        key.pid = found.length;
+        return 0;
+    }
+    // SAFETY: the verifier knows the socket.
+    let Some(asked) = socket(ctx).and_then(|socket| unsafe { asked(socket) }) else { return OTHER };
+    asked.note::<Payload>(found.id);
+    if settled != 0 { Ledger::of(Hook::Egress).map_or(OTHER, Ledger::allow) } else { NONE }
+}
+
+/// Drops a query, and says which.
+#[inline(never)]
+fn deny(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
+    let Some(socket) = socket(&SkBuffContext::new(skb)) else { return 0 };
+    Payload::repeat(ROOM as u32, &mut Clear { text: &mut key.subject.text, from: key.pid });
+    let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
+    let decision = Decision { allow: false, rule: DEFAULT };
+    // SAFETY: the verifier knows the socket.
+    ledger.conclude(decision, &NAME_TALLIES, key, |_| unsafe { Maker::of(socket) })
+}
+
+/// Whether no rule is in a set.
+#[inline(always)]
+fn is_empty(rules: &RuleSet) -> bool {
+    rules.word(0) | rules.word(1) | rules.word(2) | rules.word(3) == 0
+}
+
+/// Whether all of a packet is in memory that nobody else has, and is sent as it is: what is read of it is what leaves. Packets that
+/// are cut into several, or are put together of a program's own pages, are not.
+#[inline(always)]
+fn is_whole(ctx: &SkBuffContext) -> bool {
+    // SAFETY: the verifier checks each access to the context.
+    let segments = unsafe { (&raw const (*ctx.skb.skb).gso_size).read_volatile() };
+    segments == 0 && plain::is_linear(ctx)
+}
+
+/// A packet of which the headers are not plain, or of another socket than one of TCP or UDP.
+#[inline(never)]
+fn unusual(skb: *mut __sk_buff) -> i32 {
+    let ctx = &SkBuffContext::new(skb);
+    let Some(socket) = socket(ctx) else { return 0 };
+    // SAFETY: the verifier knows the socket.
+    let number = unsafe { (*socket).protocol };
+    let mut addresses = Addresses::default();
+    let Some(packet) = parse::<Leaving, _>(&Bytes(ctx), &mut addresses) else {
+        return record(socket, (Address::UNSPECIFIED6, 0), number, UNPARSED_PACKET);
+    };
+    let peer = (addresses.destination(), packet.destination_port);
+    // SAFETY: as above.
+    let asks = unsafe { asked(socket) }.is_some_and(|asked| asked.asks != 0);
+    let reason = if packet.source_port == PORT && is_nameserver(addresses.source()) != 0 {
+        FORGED_ANSWER
+    } else if asks && filled(&NAME_TABLE).any_query == 0 {
+        NO_QUERY
+    } else {
+        return NONE;
+    };
+    record(socket, peer, number, reason)
+}
+
+/// Drops a packet whose headers are plain, and says why.
+#[inline(never)]
+fn refuse(skb: *mut __sk_buff, reason: u32) -> i32 {
+    let ctx = &SkBuffContext::new(skb);
+    let Some(socket) = socket(ctx) else { return 0 };
+    // SAFETY: the verifier knows the socket.
+    let number = unsafe { (*socket).protocol };
+    let Some(Ends { address, ports, .. }) = plain::ends(ctx, number, true) else { return 0 };
+    record(socket, (address, u16::from_be(ports[1])), number, reason as u16)
+}
+
+#[inline(always)]
+fn record(socket: *mut bpf_sock, (address, port): (Address, u16), number: u32, reason: u16) -> i32 {
+    let mut draft = Draft::new(Hook::Egress, subject_of(Op::SEND, address, port, number));
+    let key = draft.key();
+    let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
+    // SAFETY: the verifier knows the socket.
+    ledger.conclude(Decision::fail_closed(reason), &NET_TALLIES, key, |_| unsafe { Maker::of(socket) })
+}
+
+/// Clears what is behind a name.
+struct Clear<'a> {
+    text: &'a mut Text,
+    from: u32,
+}
+
+impl Step for Clear<'_> {
+    #[inline(always)]
+    fn step(&mut self, index: u32) -> u32 {
+        let place = self.from.wrapping_add(index);
+        self.text[opaque(u64::from(place)) as usize & (ROOM - 1)] = 0;
+        (ROOM as u32 - 2).wrapping_sub(place) >> 31
+    }
+}

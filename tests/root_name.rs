@@ -1,0 +1,161 @@
+//! Host names in network rules: what may be asked of a nameserver, and what its answers open. In a network namespace of its own, with a
+//! nameserver in it.
+
+use serde_json::{Value, json};
+use support::Probe;
+
+const NAMESERVER: &str = "10.0.0.53";
+
+/// A policy that allows TCP connections to these names at port 8080, and what more there is in it.
+fn names(hosts: &[&str], nameserver: &str, more: &Value) -> Value {
+    let mut rules = vec![json!({"action": "allow", "hosts": hosts, "protocols": ["tcp"], "ports": [8080]})];
+    rules.extend(more.as_array().unwrap().iter().cloned());
+    json!({"version": 1, "network": {"default": "deny", "nameservers": [nameserver], "rules": rules}})
+}
+
+fn example() -> Value {
+    names(&["api.example.org", "www.example.org", "many.example.org"], NAMESERVER, &json!([]))
+}
+
+#[test]
+fn a_name_opens_its_addresses_and_no_others() {
+    let output = Probe::name(NAMESERVER)
+        // Before anybody has asked.
+        .denied(["reach 203.0.113.7 8080", "reach 2001:db8::7 8080"])
+        .allowed(["learn api.example.org 203.0.113.7 8080", "learn api.example.org 2001:db8::7 8080"])
+        // By whatever other names, and however many there are.
+        .allowed(["learn www.example.org 203.0.113.8 8080"])
+        .denied(["reach 203.0.114.0 8080"])
+        .allowed([
+            "learn many.example.org 203.0.114.0 8080",
+            "reach 203.0.117.249 8080",
+            "reach ::ffff:203.0.115.7 8080",
+        ])
+        .denied(["reach 203.0.117.250 8080", "reach 203.0.113.9 8080"])
+        // The rule is for a port and a protocol.
+        .denied(["reach 203.0.113.7 8081", "datagram api.example.org 203.0.113.7 8080"])
+        .check(&example());
+    assert!(output.events().iter().all(|event| event["op"] != "resolve"), "{:#}", output.log);
+}
+
+#[test]
+fn names_of_no_rule_are_not_asked_for() {
+    let output = Probe::name(NAMESERVER)
+        .denied(["ask other.example.org", "ask_to Other.Example.ORG", "ask example.org", "ask x.api.example.org 28"])
+        .denied(["ask xapi.example.org", "ask secret", "ask api.example.org.secret.test 16"])
+        .allowed(["ask_to API.example.org"])
+        .check(&example());
+    let names: Vec<(&str, &str)> = output
+        .events()
+        .iter()
+        .map(|event| {
+            assert_eq!((&event["op"], &event["rule"]), (&json!("resolve"), &json!("default")), "{event:#}");
+            (event["name"]["name"].as_str().unwrap(), event["name"]["type"].as_str().unwrap())
+        })
+        .collect();
+    // The first is asked for twice, by two processes' sockets but of one process.
+    assert!(names.contains(&("other.example.org", "A")) && names.contains(&("x.api.example.org", "AAAA")), "{names:?}");
+    assert!(names.contains(&("api.example.org.secret.test", "TXT")), "{names:?}");
+    assert!(output.stderr.contains("resolve example.org A [default]"), "{}", output.stderr);
+}
+
+#[test]
+fn an_asterisk_stands_for_labels_and_a_denied_name_is_an_exception() {
+    let policy = json!({"version": 1, "network": {"default": "deny", "nameservers": [NAMESERVER], "rules": [
+        {"action": "deny", "hosts": ["other.example.org"]},
+        {"action": "allow", "hosts": ["*.example.org"], "ports": [8080]},
+    ]}});
+    let _ = Probe::name(NAMESERVER)
+        .allowed(["learn api.example.org 203.0.113.7 8080", "ask a.b.example.org", "ask x.other.example.org"])
+        .denied(["ask example.org", "ask other.example.org", "ask xexample.org"])
+        .check(&policy);
+}
+
+#[test]
+fn answers_lead_to_private_addresses_only_where_that_is_meant() {
+    let near = [
+        "learn near.example.org 10.1.2.3 8080",
+        "learn near.example.org fd00::3 8080",
+        "reach 127.0.0.1 8080",
+        "reach ::ffff:10.1.2.4 8080",
+    ];
+    let meta = ["learn meta.example.org 169.254.169.254 8080", "learn meta.example.org fd00:ec2::254 8080"];
+    let hosts = ["near.example.org", "meta.example.org"];
+    let _ = Probe::name(NAMESERVER).denied(near).denied(meta).check(&names(&hosts, NAMESERVER, &json!([])));
+    let mut private = names(&hosts, NAMESERVER, &json!([]));
+    private["network"]["rules"][0]["private"] = json!(true);
+    let _ = Probe::name(NAMESERVER).allowed(near).denied(meta).check(&private);
+}
+
+/// What a socket may send to a nameserver that has been asked once.
+fn forms(forms: &[&str]) -> Vec<String> {
+    forms.iter().map(|form| format!("form {form} api.example.org")).collect()
+}
+
+#[test]
+fn nothing_but_one_query_goes_to_a_nameserver() {
+    for nameserver in [NAMESERVER, "fd00::53"] {
+        let output = Probe::name(nameserver)
+            .allowed(forms(&["plain", "upper", "edns", "cookie", "aaaa", "https"]))
+            .denied(forms(&[
+                "trailing",
+                "behind_edns",
+                "no_edns",
+                "two",
+                "none",
+                "answer",
+                "update",
+                "chaos",
+                "cut",
+                "short",
+            ]))
+            .denied(forms(&["dot", "nul", "compressed", "long_label", "junk", "empty"]))
+            .denied(["segment api.example.org", "zerocopy api.example.org", "late api.example.org", "tcp"])
+            .check(&names(&["api.example.org"], nameserver, &json!([])));
+        assert!(output.events().iter().all(|event| event["rule"] == "fail-closed"), "{:#}", output.log);
+    }
+}
+
+const LOOPBACK: &str = "127.0.0.53";
+
+/// What is allowed of loopback, where a nameserver is.
+fn near() -> Value {
+    json!([{"action": "allow", "hosts": ["loopback"]}])
+}
+
+#[test]
+fn rules_on_addresses_do_not_mean_nameservers() {
+    let _ = Probe::name(LOOPBACK)
+        .denied(["ask other.example.org", "ask_to other.example.org", "tcp"])
+        .allowed(["learn api.example.org 203.0.113.7 8080", "reach 127.0.0.1 9"])
+        // Whoever has asked does nothing else.
+        .denied(["elsewhere api.example.org 127.0.0.1 9"])
+        .check(&names(&["api.example.org"], LOOPBACK, &near()));
+}
+
+#[test]
+fn nobody_inside_can_answer() {
+    let _ = Probe::name(LOOPBACK)
+        .denied(["forge_bind api.example.org 203.0.113.9", "forge_message api.example.org 203.0.113.9"])
+        .denied(["forge_options api.example.org 203.0.113.9", "reach 203.0.113.9 8080"])
+        .check(&names(&["api.example.org"], LOOPBACK, &near()));
+}
+
+#[test]
+fn any_query_passes_where_that_is_said_and_opens_nothing() {
+    let mut policy = names(&["api.example.org"], NAMESERVER, &json!([]));
+    policy["network"]["queries"] = json!("any");
+    let _ = Probe::name(NAMESERVER)
+        .allowed(["ask other.example.org", "form junk api.example.org", "learn api.example.org 203.0.113.7 8080"])
+        .denied(["reach 203.0.113.9 8080"])
+        .check(&policy);
+}
+
+#[test]
+fn an_audit_lets_all_pass_and_says_what_it_was() {
+    let mut policy = example();
+    policy["mode"] = json!("audit");
+    let output =
+        Probe::name(NAMESERVER).allowed(["ask other.example.org", "reach 203.0.113.7 8080"]).audited(2).check(&policy);
+    assert_eq!(output.events()[0]["name"]["name"], "other.example.org", "{:#}", output.log);
+}
