@@ -2,7 +2,7 @@
 //! nameserver in it.
 
 use serde_json::{Value, json};
-use support::Probe;
+use support::{Probe, Run};
 
 const NAMESERVER: &str = "10.0.0.53";
 
@@ -158,4 +158,66 @@ fn an_audit_lets_all_pass_and_says_what_it_was() {
     let output =
         Probe::name(NAMESERVER).allowed(["ask other.example.org", "reach 203.0.113.7 8080"]).audited(2).check(&policy);
     assert_eq!(output.events()[0]["name"]["name"], "other.example.org", "{:#}", output.log);
+}
+
+#[test]
+fn what_one_run_has_learnt_is_nothing_to_the_next() {
+    // Of a policy that no other test has, so that the second run gets the programs of the first.
+    let policy = names(&["api.example.org", "next.example.org"], NAMESERVER, &json!([]));
+    let _ = Probe::name(NAMESERVER).allowed(["learn api.example.org 203.0.113.7 8080"]).check(&policy);
+    let _ = Probe::name(NAMESERVER).denied(["reach 203.0.113.7 8080"]).check(&policy);
+}
+
+/// What the C library's resolver and curl's do with dnsmasq, as resolv.conf and hosts say.
+const REAL: &str = r#"
+set -e
+ip link set lo up
+for net in 10.0.0.0/8 203.0.0.0/8; do ip route add local $net dev lo; done
+folder=$(mktemp -d)
+printf 'nameserver 10.0.0.53\nsearch corp.test\noptions ndots:5\n' >"$folder/resolv.conf"
+printf '127.0.0.1 localhost\n10.0.0.77 db.internal.test\n' >"$folder/hosts"
+printf 'hosts: files dns\n' >"$folder/nsswitch.conf"
+mount --make-rprivate /
+for file in resolv.conf hosts nsswitch.conf; do mount --bind "$folder/$file" "/etc/$file"; done
+dnsmasq --conf-file=/dev/null --no-hosts --no-resolv --bind-interfaces --listen-address=10.0.0.53 --pid-file="$folder/pid" \
+    --user=root --address=/corp.test/ --host-record=api.example.org,203.0.113.7 --address=/other.example.org/203.0.113.8 \
+    --cname=www.example.org,api.example.org --local=/example.org/
+set +e
+"$@"
+status=$?
+kill "$(cat "$folder/pid")"
+rm -r "$folder"
+exit $status
+"#;
+
+#[test]
+fn real_resolvers_and_a_real_nameserver_get_along() {
+    const CLIENT: &str = r#"
+import errno, socket, subprocess, time
+
+def reach(name):
+    begin = time.monotonic()
+    try:
+        socket.create_connection((name, 8080), 10)
+    except socket.gaierror as error:
+        outcome = {-2: "unknown", -3: "again"}.get(error.errno, error.errno)
+    except OSError as error:
+        outcome = errno.errorcode.get(error.errno, error)
+    print(name, outcome, "at once" if time.monotonic() - begin < 1 else "late")
+
+for name in ["api.example.org", "www.example.org", "db.internal.test", "other.example.org", "203.0.113.8"]:
+    reach(name)
+for name in ["api.example.org", "other.example.org"]:
+    print("curl", name, subprocess.run(["curl", "-s", "-m", "10", f"http://{name}:8080/"]).returncode)
+"#;
+    let rules = json!([{"action": "allow", "hosts": ["api.example.org", "www.example.org", "db.internal.test"], "protocols": ["tcp"]}]);
+    let policy = json!({"version": 1, "network": {"default": "deny", "rules": rules}});
+    let run = Run::python(policy, CLIENT, &[]).through(["unshare", "--net", "--mount", "sh", "-c", REAL, "sh"]);
+    // Nobody listens, so that what may be reached refuses. curl says 7 for that, and 6 for a name that it doesn't find.
+    let known = "api.example.org ECONNREFUSED at once\nwww.example.org ECONNREFUSED at once\ndb.internal.test ECONNREFUSED at once\n";
+    let bare = known.to_owned() + "other.example.org ECONNREFUSED at once\n203.0.113.8 ECONNREFUSED at once\n";
+    assert_eq!(run.bare().success().stdout, bare + "curl api.example.org 7\ncurl other.example.org 7\n");
+    let guarded = known.to_owned() + "other.example.org again at once\n203.0.113.8 EPERM at once\n";
+    let output = run.output().success();
+    assert_eq!(output.stdout, guarded + "curl api.example.org 7\ncurl other.example.org 6\n", "{:#}", output.log);
 }
