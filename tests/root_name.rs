@@ -2,7 +2,7 @@
 //! nameserver in it.
 
 use serde_json::{Value, json};
-use support::{Probe, Run};
+use support::{Probe, Run, Spares, spares::programs};
 
 const NAMESERVER: &str = "10.0.0.53";
 
@@ -162,10 +162,12 @@ fn an_audit_lets_all_pass_and_says_what_it_was() {
 
 #[test]
 fn what_one_run_has_learnt_is_nothing_to_the_next() {
-    // Of a policy that no other test has, so that the second run gets the programs of the first.
-    let policy = names(&["api.example.org", "next.example.org"], NAMESERVER, &json!([]));
-    let _ = Probe::name(NAMESERVER).allowed(["learn api.example.org 203.0.113.7 8080"]).check(&policy);
-    let _ = Probe::name(NAMESERVER).denied(["reach 203.0.113.7 8080"]).check(&policy);
+    let (spares, policy) = (Spares::new(), example());
+    let run = |attempt| Probe::name(NAMESERVER).within(&spares.wrapper()).allowed([attempt]).run(&policy);
+    let first = run("learn api.example.org 203.0.113.7 8080").output().success();
+    assert!(first.stdout.ends_with(": ECONNREFUSED\n"), "the control: {first:?}");
+    let next = spares.reusing(&run("reach 203.0.113.7 8080"), &programs(&first));
+    assert_eq!((next.stdout.as_str(), next.denied()), ("reach 203.0.113.7 8080: EPERM\n", 1));
 }
 
 /// What the C library's resolver and curl's do with dnsmasq, as resolv.conf and hosts say.

@@ -1,6 +1,8 @@
 //! Many attempts at once, by a small program whose source is in tests/probes: what the guard denies must fail with
 //! EPERM, and everything else must go exactly as without the guard.
 
+use std::ffi::OsStr;
+
 use serde_json::Value;
 
 use crate::{
@@ -120,6 +122,14 @@ impl Probe {
         self
     }
 
+    /// Runs its wrapper by another one.
+    #[must_use]
+    pub fn within<A: AsRef<OsStr>>(mut self, wrapper: &[A]) -> Self {
+        let outer = wrapper.iter().map(|word| word.as_ref().to_string_lossy().into_owned());
+        self.wrapper.splice(0..0, outer);
+        self
+    }
+
     /// Sets an environment variable.
     #[must_use]
     pub fn environment(mut self, name: &str, value: &str) -> Self {
@@ -148,7 +158,9 @@ impl Probe {
         self
     }
 
-    fn run(&self, policy: &Value) -> Run {
+    /// The run that makes the attempts under the policy's programs alone.
+    #[must_use]
+    pub fn run(&self, policy: &Value) -> Run {
         let attempts = self.attempts.iter().map(|(attempt, _)| attempt);
         let arguments: Vec<&str> = self.arguments.iter().chain(attempts).map(String::as_str).collect();
         let run = Run::python(cgroup_only(policy), self.program, &arguments).through(&self.wrapper);
