@@ -161,6 +161,17 @@ fn an_audit_lets_all_pass_and_says_what_it_was() {
 }
 
 #[test]
+fn queries_are_flows_like_others() {
+    let mut policy = example();
+    policy["record"] = json!("flows");
+    let output = Probe::name(NAMESERVER).allowed(["ask api.example.org", "ask www.example.org"]).check(&policy);
+    let flows = output.log["flows"].as_array().unwrap();
+    let asked = flows.iter().find(|flow| flow["network"]["port"] == 53).unwrap_or_else(|| panic!("{:#}", output.log));
+    assert_eq!(asked["network"]["address"], NAMESERVER);
+    assert_eq!(asked["datagrams"], json!({"sent": 2, "received": 2}), "{asked:#}");
+}
+
+#[test]
 fn what_one_run_has_learnt_is_nothing_to_the_next() {
     let (spares, policy) = (Spares::new(), example());
     let run = |attempt| Probe::name(NAMESERVER).within(&spares.wrapper()).allowed([attempt]).run(&policy);

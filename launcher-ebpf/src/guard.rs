@@ -63,9 +63,17 @@ fn joined(verdict: i32) -> i32 {
 pub fn guard_ingress(ctx: SkBuffContext) -> i32 {
     #[cfg(feature = "names")]
     if let Some(verdict) = name::answer::read(&ctx) {
+        count_received(&ctx);
         return verdict;
     }
     ingress(&ctx)
+}
+
+/// A function of its own, since the stack has no room for this beside what is done before.
+#[cfg(feature = "names")]
+#[inline(never)]
+fn count_received(ctx: &SkBuffContext) {
+    flow::received(ctx);
 }
 
 #[cfg_attr(feature = "names", inline(never))]
@@ -83,9 +91,19 @@ fn ingress(ctx: &SkBuffContext) -> i32 {
 pub fn guard_egress(ctx: SkBuffContext) -> i32 {
     #[cfg(feature = "names")]
     if let Some(verdict) = name::query::judge(&ctx) {
+        if verdict != 0 {
+            count_sent(&ctx);
+        }
         return verdict;
     }
     egress(&ctx)
+}
+
+/// A function of its own, since the stack has no room for this beside what is done before.
+#[cfg(feature = "names")]
+#[inline(never)]
+fn count_sent(ctx: &SkBuffContext) {
+    flow::sent(ctx);
 }
 
 #[cfg_attr(feature = "names", inline(never))]
