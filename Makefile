@@ -96,6 +96,7 @@ lint:
 	# The eBPF tool chain has no clippy; for what it checks, the host's will do.
 	RUSTC_BOOTSTRAP=1 $(CARGO) clippy --locked --package launcher-ebpf --lib --target-dir target/lint -- --deny warnings
 	RUSTC_BOOTSTRAP=1 $(CARGO) clippy --locked --package launcher-ebpf --lib --features plain --target-dir target/lint -- --deny warnings
+	RUSTC_BOOTSTRAP=1 $(CARGO) clippy --locked --package launcher-ebpf --lib --features names --target-dir target/lint -- --deny warnings
 	$(CARGO) deny --locked check bans licenses sources
 	tools/crates.py
 

@@ -1,5 +1,5 @@
 //! Compiles the eBPF programs of `launcher-ebpf`, links them, and leaves them in OUT_DIR as Rust source: `guard.rs`,
-//! `named.rs` and `plain.rs`, which are shipped, and `judge.rs`, for the tests. Parsing and relocating an object file is done here once,
+//! `named.rs` and `plain.rs`, which are shipped, and `judge.rs` and `judge_named.rs`, for the tests. Parsing and relocating an object file is done here once,
 //! not at every start of guard-run.
 
 mod image;
@@ -16,8 +16,13 @@ use toolchain::{Toolchain, find_linker};
 const TARGET: &str = "bpfel-unknown-none";
 
 /// What is left in OUT_DIR, from which program, with which feature.
-const IMAGES: [(&str, &str, &str); 4] =
-    [("guard", "guard", ""), ("judge", "judge", ""), ("named", "guard", "names"), ("plain", "guard", "plain")];
+const IMAGES: [(&str, &str, &str); 5] = [
+    ("guard", "guard", ""),
+    ("judge", "judge", ""),
+    ("judge_named", "judge", "names"),
+    ("named", "guard", "names"),
+    ("plain", "guard", "plain"),
+];
 
 fn main() {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));

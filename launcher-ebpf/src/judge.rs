@@ -100,3 +100,10 @@ pub fn judge_unix(ctx: TcContext) -> i32 {
     let peer = Peer { kind: Kind::from_number(u32::from(kind)), length: u32::from(length), name: &name };
     encode(launcher_ebpf::unix::decide(&peer))
 }
+
+/// Packet: 14 bytes unused, then a DNS message. Returns the number of the first rule that has the name that it asks for.
+#[cfg(feature = "names")]
+#[classifier]
+pub fn judge_name(ctx: TcContext) -> i32 {
+    launcher_ebpf::name::query::first_rule(ctx.skb.skb, 14).unwrap_or(NO_REQUEST)
+}

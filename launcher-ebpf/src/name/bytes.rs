@@ -24,7 +24,12 @@ impl<'a> Payload<'a> {
     /// The payload of a packet with an IP header of that length, and how many bytes it has.
     #[inline(always)]
     pub fn of(ctx: &'a SkBuffContext, header: u32) -> (Self, u32) {
-        let start = header + UDP_HEADER;
+        Self::at(ctx, header + UDP_HEADER)
+    }
+
+    /// What begins there in a packet, and how many bytes it has.
+    #[inline(always)]
+    pub fn at(ctx: &'a SkBuffContext, start: u32) -> (Self, u32) {
         // SAFETY: the verifier checks the access to the context.
         let length = unsafe { (&raw const (*ctx.skb.skb).len).read_volatile() };
         (Self { ctx, start }, length.wrapping_sub(start))

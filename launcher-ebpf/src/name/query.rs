@@ -105,6 +105,19 @@ fn look(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
     if settled != 0 { Ledger::of(Hook::Egress).map_or(OTHER, Ledger::allow) } else { NONE }
 }
 
+/// The first rule that has the name for which a message asks that begins there, for the tests.
+#[inline(always)]
+pub fn first_rule(skb: *mut __sk_buff, start: u32) -> Option<i32> {
+    let ctx = &SkBuffContext::new(skb);
+    let (payload, size) = Payload::at(ctx, start);
+    let mut draft = Draft::new(Hook::Egress, NameSubject { text: [0; ROOM], kind: 0, padding: [0; 3] });
+    let key = draft.key();
+    query(&payload, size, &mut key.subject.text)?;
+    let rules = rules_of_name(key)?;
+    let mut words = (0_u32..4).map(|index| (index * 64, rules.word(index as usize)));
+    words.find(|(_, word)| *word != 0).map(|(first, word)| (first + word.trailing_zeros()).cast_signed())
+}
+
 /// Drops a query, and says which.
 #[inline(never)]
 fn deny(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
