@@ -130,6 +130,8 @@ fn rules_on_addresses_do_not_mean_nameservers() {
         .allowed(["learn api.example.org 203.0.113.7 8080", "reach 127.0.0.1 9"])
         // Whoever has asked does nothing else.
         .denied(["elsewhere api.example.org 127.0.0.1 9"])
+        // Nor does it ask somebody on the same link who takes the address for his.
+        .denied(["away api.example.org"])
         .check(&names(&["api.example.org"], LOOPBACK, &near()));
 }
 

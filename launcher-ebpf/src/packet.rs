@@ -447,7 +447,7 @@ fn stays(ctx: &SkBuffContext) -> u32 {
 
 /// All ones if a packet to this address is for this host, and leaves it by another device than loopback; else 0.
 #[inline(always)]
-fn leaves(ctx: &SkBuffContext, address: Address) -> u32 {
+pub fn leaves(ctx: &SkBuffContext, address: Address) -> u32 {
     is_loopback_network(address) & !stays(ctx)
 }
 

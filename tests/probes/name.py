@@ -118,6 +118,11 @@ def attempt(how, *arguments):
         sock = connected()
         sock.setsockopt(socket.SOL_SOCKET, 60, 1)
         return sock.send(query(arguments[0]), 0x4000000)
+    if how == "away":
+        # By another device than loopback, where somebody else may answer.
+        sock = udp()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"v0")
+        return sock.sendto(query(arguments[0]), NS)
     if how == "late":
         # Other data by a socket that has asked.
         sock = connected()

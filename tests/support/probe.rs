@@ -57,7 +57,8 @@ impl Probe {
     pub fn name(nameserver: &str) -> Self {
         const UP: &str = "ip link set lo up; for net in 10.0.0.0/8 203.0.0.0/8; do ip route add local $net dev lo; done; \
                           ip -6 addr add 2001:db8::1 dev lo; ip -6 addr add 2001:db8::7 dev lo; ip -6 addr add fd00::53 dev lo; \
-                          ip -6 route add local fd00::/8 dev lo; exec \"$@\"";
+                          ip -6 route add local fd00::/8 dev lo; ip link add v0 type veth peer name v1; \
+                          ip link set v0 up; ip link set v1 up; ip addr add 192.0.2.1/24 dev v0; exec \"$@\"";
         Self::new(include_str!("../probes/name.py")).environment("NS", nameserver).through(&[
             "unshare",
             "--net",

@@ -21,7 +21,7 @@ use crate::{
     net::{NET_TABLE, NET_TALLIES, subject_of},
     own::Maker,
     packet::{
-        Bytes,
+        Bytes, leaves,
         plain::{self, Ends},
     },
     record::{Draft, Ledger},
@@ -88,7 +88,8 @@ fn look(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
     let Some(Ends { header, address, ports, .. }) = plain::ends(ctx, protocol::UDP, true) else { return OTHER };
     // Whatever changes its destination on the way, it is judged by that as well. And so is a port that may not be used.
     let there = is(ports[1].into(), PORT.to_be().into()) & is_nameserver(address);
-    let settled = there & is(filled(&NET_TABLE).judges_udp_ports, 0);
+    // And so is what is for a nameserver on this host, but leaves it.
+    let settled = there & !leaves(ctx, address) & is(filled(&NET_TABLE).judges_udp_ports, 0);
     let any = filled(&NAME_TABLE).any_query != 0;
     let (payload, size) = Payload::of(ctx, header);
     let found = if is_whole(ctx) { query(&payload, size, &mut key.subject.text) } else { None };
