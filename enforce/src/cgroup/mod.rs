@@ -4,7 +4,7 @@ mod parent;
 
 use std::{
     error::Error as _,
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs, io,
     os::{
         fd::OwnedFd,
@@ -333,20 +333,8 @@ pub fn is_populated(cgroup: &Path) -> Result<bool, CgroupError> {
 /// the user's own. Returns those that were removed, and those that could not be.
 #[must_use]
 pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
-    reap_those(hierarchy, |_| true)
-}
-
-/// The same with those alone that the launcher of this process id has left behind.
-pub fn reap_of(hierarchy: &Hierarchy, launcher: u32) {
-    let start = format!("{PREFIX}{launcher}.");
-    // What can't be removed now is some other run's to reap.
-    let _ = reap_those(hierarchy, |name| name.as_encoded_bytes().starts_with(start.as_bytes()));
-}
-
-fn reap_those(hierarchy: &Hierarchy, wanted: impl Fn(&OsStr) -> bool) -> (Vec<PathBuf>, Vec<CgroupError>) {
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
-    let is_wanted = |path: &PathBuf| is_leaf(path) && path.file_name().is_some_and(&wanted);
-    for path in descendants(&hierarchy.mount).into_iter().filter(is_wanted) {
+    for path in descendants(&hierarchy.mount).into_iter().filter(|path| is_leaf(path)) {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
         // What is gone in the meantime needs no reaping.
         let Ok(parent) = Parent::open(parent) else { continue };
