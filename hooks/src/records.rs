@@ -9,10 +9,7 @@ use enforce::{
 };
 use jiff::Timestamp;
 use nix::sys::utsname::uname;
-use policy::Mode;
-use report::{
-    ContainerMeasures, ContainerRun, Enforced, HookCounts, Log, PolicySource, ProgramIdentity, SCHEMA, Verdict,
-};
+use report::{ContainerMeasures, ContainerRun, Enforced, HookCounts, Log, PolicySource, ProgramIdentity, SCHEMA};
 
 use crate::note::Note;
 
@@ -32,11 +29,7 @@ pub fn log_of(note: Note, maps: RecordMaps) -> anyhow::Result<Log<ContainerRun>>
         }
     }
     let lost = hooks.iter().map(|hook| hook.unrecorded).sum();
-    let verdict = match note.mode {
-        Mode::Enforce => Verdict::Denied,
-        Mode::Audit => Verdict::Audited,
-    };
-    let mut journal = Journal::new(clock()?, verdict, None);
+    let mut journal = Journal::new(clock()?, note.mode.into(), None);
     let (mut events, mut flows, mut flows_lost) = (Vec::new(), None, None);
     if let Some(records) = &mut records {
         flows_lost = records.flows.as_ref().map(Flows::lost).transpose()?;

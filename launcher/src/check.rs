@@ -2,20 +2,16 @@
 
 use std::{ffi::OsStr, net::IpAddr};
 
-use anyhow::Context as _;
-use serde::Serialize;
-
 use common::net::{Address, Op, Protocol, Request};
-use enforce::{exit, machine::ThisMachine};
+use enforce::{exit, load::missing_here, outlet::tell};
 use policy::{self, Action, Policy, compile::Tables};
 use report::text::pretty_json;
+use serde::Serialize;
 
 use crate::{
-    chosen::{Chosen, choose},
+    chosen::{Compiled, choose},
     harden::unmet,
-    linked,
 };
-use enforce::{load::missing_here, outlet::tell};
 
 /// A policy with all names of sets resolved, and what follows from it.
 #[derive(Serialize)]
@@ -50,11 +46,7 @@ struct Names {
 ///
 /// When it isn't valid.
 pub fn check(word: &OsStr) -> anyhow::Result<u8> {
-    let Chosen { policy, document, .. } = choose(Some(word))?;
-    let policy = policy.resolve(&document, &ThisMachine)?;
-    let path = document.path().display();
-    let tables = Tables::compile(&policy).with_context(|| path.to_string())?;
-    linked::check(&policy).with_context(|| path.to_string())?;
+    let Compiled { policy, tables, .. } = choose(Some(word))?.compile()?;
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
     let notes = broadcast(&policy, &tables).into_iter().chain(unmet(&policy)).chain(tunnel(&tables)).collect();
     let names = tables.names().map(|names| Names {

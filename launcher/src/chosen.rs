@@ -13,13 +13,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::user::local_home;
+use anyhow::Context as _;
 use enforce::{
-    exit, privilege,
+    exit,
+    machine::ThisMachine,
+    privilege,
     trusted::{self, TrustError},
 };
-use policy::{Document, Policy, PolicyError, did_you_mean};
+use policy::{Document, Policy, PolicyError, Resolved, compile::Tables, did_you_mean};
 use report::text::OneLine;
+
+use crate::{linked, user::local_home};
 
 /// The variable that names the policy of commands without one, by its absolute path or its name.
 pub const VARIABLE: &str = "GUARD_RUN_POLICY";
@@ -46,6 +50,35 @@ pub struct Chosen {
     pub document: Document,
     /// Whether the file was found by guard-run, and not named on the command line.
     pub was_found: bool,
+}
+
+/// A chosen policy as it is on this machine, and its tables.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The policy.
+    pub policy: Resolved,
+    /// What it is compiled to.
+    pub tables: Tables,
+    /// Its file.
+    pub document: Document,
+    /// Whether the file was found by guard-run, and not named on the command line.
+    pub was_found: bool,
+}
+
+impl Chosen {
+    /// Looks up what depends on this machine, and compiles the policy.
+    ///
+    /// # Errors
+    ///
+    /// When this machine hasn't what a rule names, a path can never match, or the rules need larger tables than there can be.
+    pub fn compile(self) -> anyhow::Result<Compiled> {
+        let Self { policy, document, was_found } = self;
+        let policy = policy.resolve(&document, &ThisMachine)?;
+        let path = || document.path().display().to_string();
+        let tables = Tables::compile(&policy).with_context(path)?;
+        linked::check(&policy).with_context(path)?;
+        Ok(Compiled { policy, tables, document, was_found })
+    }
 }
 
 /// Why there is no policy.

@@ -25,7 +25,7 @@ use report::{Cause, text::OneLine};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    chosen::{Chosen, choose},
+    chosen::{Compiled, choose},
     hindrance::{Hindrance, hindrance},
     linked,
 };
@@ -157,11 +157,7 @@ pub enum SockoptAccess {
 ///
 /// When the policy or the request isn't valid.
 pub fn explain(word: &OsStr, request: &Request) -> anyhow::Result<u8> {
-    let Chosen { policy, document, .. } = choose(Some(word))?;
-    let policy = policy.resolve(&document, &ThisMachine)?;
-    let path = document.path().display();
-    let tables = Tables::compile(&policy).with_context(|| path.to_string())?;
-    linked::check(&policy).with_context(|| path.to_string())?;
+    let Compiled { policy, tables, .. } = choose(Some(word))?.compile()?;
     let (request, leads_to) = request.really();
     let (section, what, decision) = judge(&tables, &request)?;
     let what = OneLine(what + &leads_to);

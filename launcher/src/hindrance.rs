@@ -1,11 +1,12 @@
 //! What keeps a command from something although the policy's rules allow it: how it is kept inside (the section `process`).
 
+use caps::Capability;
 use common::{device::access, socket::kind};
-use policy::{Isolation, KeptCapability, Mode, Part, Policy, SocketType};
+use policy::{Isolation, Mode, Part, Policy, SocketType};
 
 use crate::{
     explain::{Request, parse_device},
-    harden::covered,
+    harden::{covered, is_kept},
 };
 
 /// What stands against something that rules allow.
@@ -26,9 +27,8 @@ pub fn hindrance(policy: &Policy, request: &Request) -> anyhow::Result<Option<Hi
     if policy.process.isolation == Isolation::CgroupOnly || policy.mode == Mode::Audit {
         return Ok(None);
     }
-    let lacks = |capability: &str, what: &str| {
-        let is_kept = policy.process.capabilities.iter().any(|KeptCapability(kept)| kept.to_string() == capability);
-        (!is_kept).then(|| {
+    let lacks = |capability: Capability, what: &str| {
+        (!is_kept(&policy.process, capability)).then(|| {
             Hindrance::Refused(format!(
                 "{what} takes {capability}, which a root command keeps only by \"process\": {{\"capabilities\": [\"{capability}\"]}}"
             ))
@@ -36,9 +36,9 @@ pub fn hindrance(policy: &Policy, request: &Request) -> anyhow::Result<Option<Hi
     };
     match request {
         Request::Device { words } if parse_device(words)?.0.access & access::MKNOD != 0 => {
-            Ok(lacks("CAP_MKNOD", "mknod(2)"))
+            Ok(lacks(Capability::CAP_MKNOD, "mknod(2)"))
         }
-        Request::Socket { kind, .. } if is_raw(kind) => Ok(lacks("CAP_NET_RAW", "a raw socket")),
+        Request::Socket { kind, .. } if is_raw(kind) => Ok(lacks(Capability::CAP_NET_RAW, "a raw socket")),
         Request::Unix { peer, .. } if peer.starts_with('/') => {
             let covered = covered(policy)?;
             let is_covered = |cover: &String| match cover.strip_suffix('/') {

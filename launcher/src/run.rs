@@ -16,7 +16,6 @@ use enforce::{
     journal::{Journal, clock, open},
     live::Live,
     load::{Flows, Loaded, Records},
-    machine::ThisMachine,
     mounts::{MOUNTINFO, Mount},
     outlet::{Outlet, tell},
     privilege::{self, Operation},
@@ -29,19 +28,18 @@ use nix::{
     sys::{prctl, utsname::uname},
     unistd::{getegid, geteuid},
 };
-use policy::{Mode, Record, compile::Tables};
+use policy::{Mode, Record};
 use report::{
-    CommandMeasures, CommandRun, Enforced, Event, Exit, HookCounts, InForce, Log, PolicySource, SCHEMA, User, Verdict,
+    CommandMeasures, CommandRun, Enforced, Event, Exit, HookCounts, InForce, Log, PolicySource, SCHEMA, User,
 };
 
 use crate::{
     child::Held,
-    chosen::{Chosen, choose},
+    chosen::{Compiled, choose},
     command::Command,
     destination::Destination,
     harden::{Hardening, nested},
     inherited::inherited,
-    linked,
     supervise::{Wait, supervise},
     user::{Identity, local_name},
 };
@@ -88,13 +86,11 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     // Nobody of the same user may look into this process, or trace it.
     prctl::set_dumpable(false).context("prctl")?;
     // Nothing has been created before the policy and the command are known to be good.
-    let Chosen { mut policy, document, was_found } = choose(options.policy.as_deref())?;
+    let mut chosen = choose(options.policy.as_deref())?;
     if options.flows {
-        policy.record = Record::Flows;
+        chosen.policy.record = Record::Flows;
     }
-    let policy = policy.resolve(&document, &ThisMachine)?;
-    let tables = Tables::compile(&policy).with_context(|| document.path().display().to_string())?;
-    linked::check(&policy).with_context(|| document.path().display().to_string())?;
+    let Compiled { policy, tables, document, was_found } = chosen.compile()?;
     privilege::require()?;
     let command = Command::find(&options.command, options.user.clone())?;
     anyhow::ensure!(
@@ -125,7 +121,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     // From here on the leaf owns the guard: it holds whatever becomes of this process. All that is left to do is to remove
     // the leaf.
     privilege::keep(&[Operation::Leaf])?;
-    let mut journal = Journal::new(clock()?, verdict(policy.mode), live);
+    let mut journal = Journal::new(clock()?, policy.mode.into(), live);
     // What takes time to find out is found out while the command runs.
     let mut report = Log {
         schema: SCHEMA,
@@ -203,13 +199,6 @@ fn open_events(path: &Path, log: &Destination) -> anyhow::Result<Live> {
         }
     };
     Ok(Live::new(outlet))
-}
-
-fn verdict(mode: Mode) -> Verdict {
-    match mode {
-        Mode::Enforce => Verdict::Denied,
-        Mode::Audit => Verdict::Audited,
-    }
 }
 
 /// The end of a command of which this many processes were killed.

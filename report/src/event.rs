@@ -11,6 +11,7 @@ use common::{
     record::{Hook, Key, SEVERAL, Tally},
 };
 use jiff::Timestamp;
+use policy::Mode;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{Call, Clock, Details, Device, Name, Network, Socket, Sockopt, Sysctl, Unix, Word};
@@ -62,6 +63,15 @@ pub enum Verdict {
     Denied,
     /// It went on, the policy being in audit mode.
     Audited,
+}
+
+impl From<Mode> for Verdict {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Enforce => Self::Denied,
+            Mode::Audit => Self::Audited,
+        }
+    }
 }
 
 /// The process that asked.

@@ -48,6 +48,6 @@ pub enum InForce {
     Full,
     /// The programs on the cgroup alone. No boundary.
     CgroupOnly,
-    /// The same, since audit mode refuses nothing.
+    /// The programs on the cgroup alone, since audit mode refuses nothing. No boundary.
     Audit,
 }

@@ -108,7 +108,7 @@ impl Rule {
         Self { number, name, conditions: Vec::new(), what }
     }
 
-    /// The same, if a condition holds as well.
+    /// This rule, but only for calls of which a condition on an argument holds as well.
     pub(super) fn when(mut self, argument: u8, is: Is) -> Self {
         self.conditions.push(Condition(argument, is));
         self

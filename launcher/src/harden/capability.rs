@@ -30,7 +30,7 @@ fn kept(section: &ProcessSection) -> BTreeSet<u8> {
 }
 
 /// Whether a command that is root keeps a capability.
-pub(super) fn is_kept(section: &ProcessSection, capability: Capability) -> bool {
+pub(crate) fn is_kept(section: &ProcessSection, capability: Capability) -> bool {
     kept(section).contains(&capability.index())
 }
 

@@ -37,6 +37,7 @@ use nix::{errno::Errno, sys::prctl, unistd::Pid};
 use report::InForce;
 
 pub use call::Remedy;
+pub(crate) use capability::is_kept;
 pub use listen::{Attendant, Calls};
 pub use look::Refused;
 pub use needs::unmet;
