@@ -18,7 +18,7 @@ SEED ?=
 AS ?= root
 TEST_SEED = 20261129
 
-.PHONY: all setup build demo test test-kernels fuzz-parser fuzz-escape fuzz-escape-kernels fuzz-privileged bench lint audit install uninstall deb clean
+.PHONY: all setup build demo programs test test-kernels fuzz-parser fuzz-escape fuzz-escape-kernels fuzz-privileged bench lint audit install uninstall deb clean
 
 all: build
 
@@ -37,11 +37,18 @@ build: setup
 # The tutorial scenario: two web servers, one of them forbidden.
 demo: build
 	tools/setup.sh demo
+	bin/guard-run --version
 	tools/demo.sh
+
+# The compiled eBPF programs that the repository carries, so that users need no LLVM: made anew for a release.
+programs:
+	tools/setup.sh ebpf
+	tools/programs.py update
 
 # All tests, and some minutes of looking for new faults; those that enforce need root.
 test:
-	tools/setup.sh test deb
+	tools/setup.sh ebpf test deb
+	tools/programs.py check
 	$(CARGO) build --locked
 	$(CARGO) test --locked --no-fail-fast
 	$(CARGO) test --locked --package guard-run-fuzz --package guard-fuzz-privileged

@@ -208,7 +208,8 @@ fn help_and_version_are_answers() {
     for (arguments, words) in [
         (&["--help"][..], &["Usage", "--policy", "check", "explain", "doctor", "gc", "125", "126", "127"][..]),
         (&["explain", "--help"], &["connect", "bind", "send", "receive", "socket", "device", "sysctl"]),
-        (&["--version"], &["guard-run 0."]),
+        (&["--version"], &["guard-run 0.", "eBPF programs "]),
+        (&["-V"], &["guard-run 0."]),
     ] {
         let (code, stdout, stderr) = guard(arguments);
         assert_eq!((code, stderr.as_str()), (Some(0), ""), "{arguments:?}");

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what building (default) or also testing, measuring and packaging ("test", "kernels", "bench", "lint", "deb") needs,
-# unless it is there.
+# unless it is there. The eBPF tool chain ("ebpf") is needed to build where the compiled programs are not those of the sources.
 # Packages are Debian's; elsewhere it says what to install.
 set -eu
 
@@ -64,10 +64,20 @@ tool() {
     cargo install --quiet --locked --version "$version" "$@" "$name"
 }
 
+# programs_are_current: whether the compiled programs that are carried are wanted, and those of the sources: see
+# enforce/build/carried.rs, which asks the same.
+programs_are_current() {
+    [ "${GUARD_RUN_BUILD_EBPF:-}" != 1 ] || return 1
+    cd "$(dirname "$0")/.."
+    grep '  ' enforce/programs/SOURCES | sha256sum --check --status || return 1
+    ! grep -v '  ' enforce/programs/SOURCES | grep -qvxFf Cargo.lock
+}
+
 PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
 command -v cargo >/dev/null || { say "needs Rust's stable tool chain: https://rustup.rs"; exit 1; }
 
 if ! command -v dpkg-query >/dev/null; then
+    (programs_are_current) && [ $# = 0 ] && exit 0
     command -v bpf-linker >/dev/null && exit 0
     say "this is not Debian; install by hand:"
     say "  rustup toolchain install nightly --component rust-src"
@@ -76,13 +86,17 @@ if ! command -v dpkg-query >/dev/null; then
     exit 1
 fi
 
-for what in build "$@"; do
+(programs_are_current) && ebpf='' || ebpf=ebpf
+# shellcheck disable=SC2086 # one word or none
+for what in build $ebpf "$@"; do
     case $what in
     build)
+        # The linker, the C library, and what man pages are made with.
+        packages gcc libc6-dev go-md2man
+        ;;
+    ebpf)
         # The compiler for the eBPF target, and the libraries that bpf-linker is built on.
-        packages gcc g++ libc6-dev rustc-web cargo-web libstd-rust-web-dev-bpf "llvm-$LLVM-dev" zlib1g-dev libzstd-dev
-        # What man pages are made with.
-        packages go-md2man
+        packages g++ rustc-web cargo-web libstd-rust-web-dev-bpf "llvm-$LLVM-dev" zlib1g-dev libzstd-dev
         LLVM_PREFIX=/usr/lib/llvm-$LLVM tool bpf-linker "$BPF_LINKER" --no-default-features --features "llvm-$LLVM"
         ;;
     demo) packages curl python3 ;;

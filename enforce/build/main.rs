@@ -1,89 +1,84 @@
-//! Compiles the eBPF programs of `launcher-ebpf`, links them, and leaves them in OUT_DIR as Rust source: `guard.rs`,
-//! `named.rs` and `plain.rs`, which are shipped, and `judge.rs` and `judge_named.rs`, for the tests. Parsing and relocating an object file is done here once,
-//! not at every start of guard-run.
+//! Leaves the eBPF programs of `launcher-ebpf` in OUT_DIR as Rust source: `guard.rs`, `named.rs` and `plain.rs`, which are shipped,
+//! and `judge.rs` and `judge_named.rs`, for the tests. Parsing and relocating an object file is done here once, not at every start
+//! of guard-run.
+//!
+//! The object files are those of the folder `programs`, if they were compiled from the sources that are here ([`carried`]); else they
+//! are compiled. So who changes no program needs no LLVM. `GUARD_RUN_BUILD_EBPF=1` has them compiled in any case.
 
+mod carried;
+mod compile;
 mod image;
 mod toolchain;
 
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, exit},
+    process::exit,
 };
 
-use toolchain::{Toolchain, find_linker};
+use sha2::{Digest as _, Sha256};
 
-const TARGET: &str = "bpfel-unknown-none";
+/// An object file, and what it is compiled from.
+struct Program {
+    /// What it is called in OUT_DIR and in `programs`.
+    name: &'static str,
+    /// The program of `launcher-ebpf`.
+    binary: &'static str,
+    /// The feature that it is compiled with, or nothing.
+    feature: &'static str,
+}
 
-/// What is left in OUT_DIR, from which program, with which feature.
-const IMAGES: [(&str, &str, &str); 5] = [
-    ("guard", "guard", ""),
-    ("judge", "judge", ""),
-    ("judge_named", "judge", "names"),
-    ("named", "guard", "names"),
-    ("plain", "guard", "plain"),
+const IMAGES: [Program; 5] = [
+    Program { name: "guard", binary: "guard", feature: "" },
+    Program { name: "judge", binary: "judge", feature: "" },
+    Program { name: "judge_named", binary: "judge", feature: "names" },
+    Program { name: "named", binary: "guard", feature: "names" },
+    Program { name: "plain", binary: "guard", feature: "plain" },
 ];
 
 fn main() {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
-    let workspace = manifest.parent().expect("the crate is in a workspace");
-    for path in ["launcher-ebpf", "common", "Cargo.lock"] {
-        println!("cargo::rerun-if-changed={}", workspace.join(path).display());
+    let workspace = manifest.parent().expect("the crate is in a folder");
+    println!("cargo::rerun-if-changed={}", manifest.join("build").display());
+    println!("cargo::rerun-if-changed={}", manifest.join("programs").display());
+    // A published crate is alone: there, all is as it was published.
+    for path in ["launcher-ebpf", "common", "Cargo.lock"].map(|path| workspace.join(path)) {
+        if path.exists() {
+            println!("cargo::rerun-if-changed={}", path.display());
+        }
     }
-    for name in ["GUARD_EBPF_RUSTC", "GUARD_BPF_LINKER", "PATH"] {
+    for name in ["GUARD_RUN_BUILD_EBPF", "GUARD_EBPF_RUSTC", "GUARD_BPF_LINKER", "PATH"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
-    if let Err(message) = build(workspace) {
+    if let Err(message) = build(&manifest, workspace) {
         eprintln!("{message}");
         exit(1);
     }
 }
 
-fn build(workspace: &Path) -> Result<(), String> {
-    let toolchain = Toolchain::find()?;
-    let linker = find_linker()?;
+fn build(manifest: &Path, workspace: &Path) -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    let target = out.join("ebpf");
-    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it");
-    let flags = [
-        format!("--cfg=bpf_target_arch=\"{arch}\""),
-        format!("-Clinker={}", linker.display()),
-        // Atomic and 32-bit instructions: Linux 5.12, older than anything guard-run supports.
-        "-Ctarget-cpu=v3".to_owned(),
-        // Without this, clearing 16 bytes is a call of a function that clears them one by one, which the verifier
-        // follows each time.
-        "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
-    ];
-    let compile = |program, feature| {
-        let mut cargo = Command::new(&toolchain.cargo);
-        // Nothing of the outer build's set-up may reach the inner one: it is for another target and another compiler.
-        for (name, _) in env::vars_os() {
-            let name = name.to_string_lossy().into_owned();
-            if name.starts_with("CARGO") && name != "CARGO_HOME" || name.starts_with("RUST") && name != "RUSTUP_HOME" {
-                cargo.env_remove(name);
-            }
-        }
-        cargo
-            .current_dir(workspace)
-            .env("RUSTC", &toolchain.rustc)
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-            .args(["build", "--package", "launcher-ebpf", "--bin", program, "--features", feature])
-            .args(["--release", "--locked", "--target", TARGET, "--target-dir"])
-            .arg(&target);
-        if toolchain.build_std {
-            cargo.arg("-Zbuild-std=core");
-        }
-        cargo.status()
+    let carried = manifest.join("programs");
+    let built = env::var_os("GUARD_RUN_BUILD_EBPF").is_some_and(|value| value == "1")
+        || !carried::are_current(&carried, workspace);
+    let link = |name: &str, object: &Path| {
+        let source = image::link(object).map_err(|error| format!("{}: {error}", object.display()))?;
+        fs::write(out.join(name).with_extension("rs"), source).map_err(|error| error.to_string())
     };
-    for (name, program, feature) in IMAGES {
-        let status = compile(program, feature).map_err(|error| format!("{}: {error}", toolchain.cargo.display()))?;
-        if !status.success() {
-            return Err(format!("compiling launcher-ebpf with {} failed ({status})", toolchain.rustc.display()));
-        }
-        let object = target.join(TARGET).join("release").join(program);
-        let source = image::link(&object).map_err(|error| format!("{}: {error}", object.display()))?;
-        fs::write(out.join(name).with_extension("rs"), source).map_err(|error| error.to_string())?;
+    if built {
+        compile::compile(workspace, &out, |name, object| {
+            link(name, object)?;
+            // Where `tools/programs.py` takes them from.
+            fs::copy(object, out.join(name).with_extension("o")).map(drop).map_err(|error| error.to_string())
+        })?;
+    } else {
+        IMAGES.iter().try_for_each(|Program { name, .. }| link(name, &carried.join(name).with_extension("o")))?;
     }
+    let mut digest = Sha256::new();
+    for Program { name, .. } in IMAGES {
+        digest.update(fs::read(out.join(name).with_extension("rs")).map_err(|error| error.to_string())?);
+    }
+    let origin = if built { "compiled with this program" } else { "as released" };
+    println!("cargo::rustc-env=GUARD_RUN_PROGRAMS={:.12} ({origin})", carried::hex(&digest.finalize()));
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use std::{env, fs, path::PathBuf, process::Command};
 
-use crate::TARGET;
+/// What eBPF programs are compiled for.
+pub const TARGET: &str = "bpfel-unknown-none";
 
 const HELP: &str = "\
 guard-run's eBPF programs need a Rust tool chain for the target bpfel-unknown-none, and bpf-linker.

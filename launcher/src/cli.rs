@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
     path::PathBuf,
     process::ExitCode,
+    sync::LazyLock,
 };
 
 use clap::{
@@ -15,6 +16,7 @@ use clap_complete::Shell;
 use enforce::{
     arguments::{parse, printed},
     exit,
+    load::PROGRAMS,
     outlet::{own_stderr, tell},
     privilege,
 };
@@ -33,6 +35,13 @@ use crate::{
     user::Identity,
 };
 
+/// What `--version` says: which release this is, from which commit, with which eBPF programs.
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let (release, commit) = (env!("CARGO_PKG_VERSION"), option_env!("GUARD_RUN_COMMIT"));
+    let commit = commit.map(|commit| format!("commit {commit}, ")).unwrap_or_default();
+    format!("{release} ({commit}eBPF programs {PROGRAMS})")
+});
+
 /// Run a command that can touch only what a policy allows.
 ///
 /// The policy is enforced by the kernel, on a cgroup of the command's own. What was denied is in the log.
@@ -40,6 +49,7 @@ use crate::{
 #[command(
     name = "guard-run",
     version,
+    long_version = VERSION.as_str(),
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     override_usage = "guard-run [--policy FILE|NAME] [OPTIONS] -- COMMAND [ARGUMENT]...\n       guard-run <SUBCOMMAND>",

@@ -46,6 +46,9 @@ use crate::{
 use policy::compile::Tables;
 use report::ProgramIdentity;
 
+/// Which eBPF programs these are: the beginning of a hash of all of them, and whether they were compiled together with this crate.
+pub const PROGRAMS: &str = env!("GUARD_RUN_PROGRAMS");
+
 /// The eBPF programs.
 #[allow(clippy::unreadable_literal)] // generated
 static GUARD: Image = include!(concat!(env!("OUT_DIR"), "/guard.rs"));
