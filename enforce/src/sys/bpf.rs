@@ -6,7 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    ffi::{CStr, c_long},
+    ffi::{CStr, c_char, c_long},
     io, mem,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
@@ -23,6 +23,13 @@ const LOAD_ATTEMPTS: usize = 1000;
 
 /// Room for the verifier's explanation when it refuses a program.
 const VERIFIER_LOG: usize = 1 << 20;
+
+/// Writes a program's or map's name, of which the kernel keeps 15 bytes (`BPF_OBJ_NAME_LEN`), into a field of zeros.
+pub(super) fn write_name(field: &mut [c_char; 16], name: &str) {
+    for (to, from) in field.iter_mut().take(15).zip(name.bytes()) {
+        *to = c_char::from_ne_bytes([from]);
+    }
+}
 
 pub(super) fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<c_long> {
     let size = size_of::<bpf_attr>();
@@ -93,9 +100,7 @@ pub fn load_program(
         load.func_info = address(functions.as_ptr());
         load.func_info_cnt = u32::try_from(functions.len()).expect("a program has few functions");
     }
-    for (to, from) in load.prog_name.iter_mut().take(15).zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
+    write_name(&mut load.prog_name, name);
     let mut refused = io::Error::from_raw_os_error(libc::EAGAIN);
     for _ in 0..LOAD_ATTEMPTS {
         match bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) {

@@ -9,7 +9,7 @@ use std::{
 use aya_obj::generated::{bpf_cmd, bpf_map_type};
 
 use super::{
-    bpf::{address, attributes, bpf, descriptor},
+    bpf::{address, attributes, bpf, descriptor, write_name},
     plain::bytes_of,
 };
 
@@ -50,8 +50,6 @@ pub fn create_socket_storage(name: &str, value_size: u32, flags: u32) -> io::Res
     map.map_flags = flags;
     map.btf_fd = types.as_raw_fd().cast_unsigned();
     (map.btf_key_type_id, map.btf_value_type_id) = (1, 2);
-    for (to, from) in map.map_name.iter_mut().take(15).zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
+    write_name(&mut map.map_name, name);
     bpf(bpf_cmd::BPF_MAP_CREATE, &mut create).map(descriptor)
 }

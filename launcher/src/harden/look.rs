@@ -68,8 +68,7 @@ pub(super) fn looked_at(section: &ProcessSection) -> Vec<Rule> {
 /// What takes a capability that a root command doesn't keep: as far as users miss it.
 fn privileged() -> Vec<Rule> {
     use Capability::{
-        CAP_MKNOD, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_MODULE, CAP_SYS_NICE, CAP_SYS_PACCT,
-        CAP_SYS_RAWIO, CAP_SYS_TIME,
+        CAP_MKNOD, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_MODULE, CAP_SYS_NICE, CAP_SYS_PACCT, CAP_SYS_TIME,
     };
     let takes =
         |number, name, capability| Rule::new(number, name, What::Look(Look::Capability(capability, Errno::EPERM)));
@@ -89,7 +88,10 @@ fn privileged() -> Vec<Rule> {
         takes(libc::SYS_acct, "acct", CAP_SYS_PACCT),
     ];
     #[cfg(target_arch = "x86_64")]
-    rules.extend([takes(libc::SYS_iopl, "iopl", CAP_SYS_RAWIO), takes(libc::SYS_ioperm, "ioperm", CAP_SYS_RAWIO)]);
+    rules.extend(
+        [(libc::SYS_iopl, "iopl"), (libc::SYS_ioperm, "ioperm")]
+            .map(|(number, name)| takes(number, name, Capability::CAP_SYS_RAWIO)),
+    );
     for family in [libc::AF_INET, libc::AF_INET6] {
         let raw = takes(libc::SYS_socket, "socket", CAP_NET_RAW).when(0, Is::Eq(family.cast_unsigned()));
         rules.push(raw.when(1, Is::Masked(0xf, libc::SOCK_RAW.cast_unsigned())));
