@@ -78,10 +78,11 @@ fuzz-escape-kernels: setup
 	$(CARGO) build --release --locked --package launcher --package guard-run-fuzz
 	tools/vm/fuzz.py target/kernels $(RELEASE) $(MINUTES) $(AS) $(SEED)
 
-# The tests that enforce, on the kernels of tests/kernels.toml, in virtual machines. KERNELS picks some of them by name.
+# The tests that enforce, on the kernels of tests/kernels.toml, in virtual machines. KERNELS picks some of them by
+# name, TESTS some modules: make test-kernels KERNELS="'Debian 6.1'" TESTS=network::race,rules::unix
 test-kernels:
 	tools/setup.sh test kernels
-	tools/vm/test.py target/kernels $(KERNELS)
+	tools/vm/test.py target/kernels $(TESTS:%=--tests %) $(KERNELS)
 
 # Looks for faults in what works with root's rights, for MINUTES minutes; SEED repeats an earlier run. Needs root.
 fuzz-privileged:

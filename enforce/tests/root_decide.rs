@@ -35,7 +35,7 @@ fn runner() -> TestRunner {
 }
 
 /// Loads the shipped programs of these tables. Those for Unix sockets by peer are `None` where the kernel has no BPF LSM;
-/// tests/root_unix_paths.rs loads them on kernels that do.
+/// tests/rules/unix_paths.rs loads them on kernels that do.
 fn shipped(tables: &Tables) -> Result<Option<Loaded>, LoadError> {
     match Loaded::new(tables) {
         Err(LoadError::NoLsm { .. }) if tables.unix.as_ref().is_some_and(|unix| unix.needs_peer) => Ok(None),

@@ -72,8 +72,9 @@ pub fn is_bound(transport: Transport, address: &str, port: u16) -> bool {
 #[must_use]
 pub fn fresh_address() -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
-    // There are 2^22 process ids at the most. Nothing below 127.128.0.0, since people use 127.0.0.1 and the like.
-    let number = id() * 4 + NUMBER.fetch_add(1, Ordering::Relaxed);
+    // Those of one process are far apart, so that other test programs, with ids near this one's, don't get the same. Nothing below
+    // 127.128.0.0, since people use 127.0.0.1 and the like.
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x0057_1d35).wrapping_add(id());
     let [_, b, c, d] = number.to_be_bytes();
     Ipv4Addr::new(127, b | 0x80, c, d).to_string()
 }

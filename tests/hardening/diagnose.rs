@@ -127,7 +127,7 @@ fn every_refusal_is_an_event_that_says_what_to_write_and_is_refused_as_without()
     assert_eq!((&event["call"]["path"], &event["hook"]), (&json!("/run/docker.sock"), &json!("mounts")));
     assert_eq!((&event["rule"], &event["process"]["comm"]), (&json!("/process"), &json!("python3")));
     assert!(event["process"]["argv"].as_array().is_some_and(|argv| argv.len() > ways().len()), "{event}");
-    let schema: Value = serde_json::from_str(include_str!("../schema/log.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../../schema/log.schema.json")).unwrap();
     let errors: Vec<String> =
         jsonschema::validator_for(&schema).unwrap().iter_errors(&output.log).map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{errors:#?}");

@@ -73,7 +73,7 @@ fn hooks_are_named_with_the_programs_that_the_kernel_has_attached() {
     running.wait_for("ready");
     let [leaf] = &leaves_of(running.pid())[..] else { panic!("one leaf") };
     let mut attached = Command::new(PYTHON);
-    attached.args(["-c", include_str!("probes/attached.py")]).arg(leaf);
+    attached.args(["-c", include_str!("../probes/attached.py")]).arg(leaf);
     let attached = text_of(attached);
     drop(writer);
     let output = running.wait().success();

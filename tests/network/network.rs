@@ -81,7 +81,7 @@ fn a_denied_server_never_hears_of_the_attempts() {
     let words: Vec<&str> = attempts.iter().map(String::as_str).collect();
     let run = Run::python(
         cgroup_only(&deny(&["loopback"])),
-        concat!(include_str!("probes/uring.py"), include_str!("probes/network.py")),
+        concat!(include_str!("../probes/uring.py"), include_str!("../probes/network.py")),
         &words,
     );
     let output = run.output().success();

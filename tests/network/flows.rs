@@ -14,7 +14,7 @@ use support::{
 };
 use tempfile::NamedTempFile;
 
-const PROBE: &str = include_str!("probes/flow.py");
+const PROBE: &str = include_str!("../probes/flow.py");
 
 /// The hooks at which flows are counted, by their numbers in `enum bpf_attach_type`.
 const HOOKS: [(&str, u32); 4] = [("ingress", 0), ("egress", 1), ("sock_create", 2), ("sock_ops", 3)];

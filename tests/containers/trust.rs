@@ -185,7 +185,7 @@ fn what_is_wrong_in_roots_settings_is_refused() {
         let said = ask(&machine, &json!({"io.guard-run.policy": "/etc/guard-run/p.json"}));
         assert!(said.code == Some(125) && said.stderr.contains(expected), "{text}: {said:?}");
     }
-    let schema: Value = serde_json::from_str(include_str!("../schema/hook.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../../schema/hook.schema.json")).unwrap();
     let schema = jsonschema::draft202012::new(&schema).unwrap();
     for (text, valid) in [
         (r#"{"version": 1}"#, true),

@@ -92,7 +92,7 @@ fn what_a_policy_denies_is_denied_inside_and_in_the_log() {
         let hooks = log["enforced"]["hooks"].as_array().unwrap();
         let connect4 = hooks.iter().find(|hook| hook["hook"] == "connect4").unwrap();
         assert_eq!((&connect4["allowed"], &connect4["denied"]), (&json!(1), &json!(1)), "{log:#}");
-        let schema = serde_json::from_str(include_str!("../schema/log.schema.json")).unwrap();
+        let schema = serde_json::from_str(include_str!("../../schema/log.schema.json")).unwrap();
         jsonschema::draft202012::new(&schema).unwrap().validate(&log).expect("the log is what its schema says");
         assert_nothing_left(machine, id);
     });
@@ -171,7 +171,7 @@ fn one_policy_serves_commands_and_containers_and_the_log_says_what_was_left_to_t
         let log = machine.log("log.json");
         let left = ["/process/allow", "/process/families", "/process/isolation"];
         assert_eq!(log["enforced"]["left_to_engine"], json!(left), "{log:#}");
-        let schema = serde_json::from_str(include_str!("../schema/log.schema.json")).unwrap();
+        let schema = serde_json::from_str(include_str!("../../schema/log.schema.json")).unwrap();
         jsonschema::draft202012::new(&schema).unwrap().validate(&log).expect("the log is what its schema says");
     }
 }

@@ -33,7 +33,7 @@ impl Docker {
         fs::copy(guard_run().with_file_name("guard-runtime"), &runtime).unwrap();
         machine.write("policy.json", POLICY);
         machine.write("lax.json", r#"{"version": 1}"#);
-        let example = include_str!("../examples/containers/docker.json");
+        let example = include_str!("../../examples/containers/docker.json");
         let settings = machine.write("daemon.json", &example.replace("/usr/bin", &folder));
         let mut daemon = Command::new("setpriv");
         daemon.args(["--pdeathsig", "TERM", "nsenter", "--mount", "--root", "--wdns=/", "--target"]);

@@ -22,7 +22,7 @@ use support::{
     kernel::{Feature, is_declared, lacks, release},
 };
 
-const PROBE: &str = include_str!("probes/harden.py");
+const PROBE: &str = include_str!("../probes/harden.py");
 
 /// Someone outside: this process, with a socket, memory and a place in memory that the command must not reach.
 struct Outside {

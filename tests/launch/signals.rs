@@ -188,7 +188,7 @@ fn a_signal_that_is_ignored_ends_neither_the_command_nor_the_waiting() {
     assert_eq!((output.stdout.as_str(), &output.log["exit"]["killed"]), ("alone\ndone\n", &json!(0)));
 }
 
-const TRACED: &str = include_str!("probes/traced.py");
+const TRACED: &str = include_str!("../probes/traced.py");
 
 /// The kernel makes guard-run the tracer of what asks for that, and then waits for its word at each signal.
 #[test]

@@ -13,7 +13,7 @@ use support::{
 };
 
 /// The tests, and the program that runs them.
-const PROGRAM: &str = include_str!("probes/cpython.py");
+const PROGRAM: &str = include_str!("../probes/cpython.py");
 /// A module takes a minute at the most on an idle machine.
 const LIMIT: Duration = Duration::from_secs(600);
 /// How often tests are repeated that came out differently: some need a machine that isn't busy.

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 use support::{Output, PYTHON, Run, cgroup_only};
 
-const SHARED: &str = include_str!("probes/sandbox.py");
+const SHARED: &str = include_str!("../probes/sandbox.py");
 
 /// A policy by which the command may do anything with its own sockets, and nothing with others.
 fn policy() -> Value {
@@ -18,7 +18,7 @@ fn scenario(network: &[&str], servers: &[&str], program: &str) -> (String, Outpu
     let run = Run::python(cgroup_only(&policy()), &format!("{SHARED}\n{program}"), &[]);
     let heard = run.folder().join("heard");
     let outside = run.folder().join("outside.py");
-    fs::write(&outside, format!("{SHARED}\n{}", include_str!("probes/outside.py"))).unwrap();
+    fs::write(&outside, format!("{SHARED}\n{}", include_str!("../probes/outside.py"))).unwrap();
     let files = [outside.to_str().unwrap().to_owned(), heard.to_str().unwrap().to_owned()];
     let mut wrapper: Vec<&str> = network.to_vec();
     wrapper.extend([PYTHON, &files[0], &files[1]]);

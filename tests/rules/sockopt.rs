@@ -201,7 +201,7 @@ fn what_is_allowed_goes_on_as_without_the_guard() {
     // Audit mode changes nothing either, whatever it would have denied.
     let few: Vec<&str> = attempts.iter().map(String::as_str).step_by(7).collect();
     let audit = json!({"version": 1, "mode": "audit", "sockopts": {"default": "deny"}});
-    let output = Run::python(&audit, include_str!("probes/sockopt.py"), &few);
+    let output = Run::python(&audit, include_str!("../probes/sockopt.py"), &few);
     let (bare, guarded) = (output.bare().success(), output.output().success());
     assert_eq!(guarded.stdout, bare.stdout);
     assert!(guarded.sum("audited") > few.len() as u64 / 2 && guarded.sum("denied") == 0);
@@ -212,7 +212,7 @@ fn what_is_allowed_goes_on_as_without_the_guard() {
 #[test]
 fn the_kernel_checks_values_and_lengths_itself() {
     let attempts = ["get tcp4 9999 1 -1", "set tcp6 41 26 null:4"];
-    let run = Run::python(deny(&json!({"level": 9})), include_str!("probes/sockopt.py"), &attempts);
+    let run = Run::python(deny(&json!({"level": 9})), include_str!("../probes/sockopt.py"), &attempts);
     let errors = |output: &Output| -> Vec<String> {
         output
             .stdout
@@ -304,7 +304,7 @@ print(int80(GETSOCKOPT, sock.fileno(), 6, 1, start + 64, start + 68), low[64])";
 fn explain_and_the_line_at_the_end_say_that_it_is_advice() {
     let run = Run::python(
         deny(&json!({"option": "SO_REUSEADDR", "access": "set"})),
-        include_str!("probes/sockopt.py"),
+        include_str!("../probes/sockopt.py"),
         &["set tcp4 1 2 1"],
     );
     let output = run.output().success();

@@ -214,7 +214,7 @@ fn ping_and_udp_lite_that_are_allowed_by_name_are_judged() {
     // The kernel drops IPv6's pings without a word to the caller (`ping_v6_sendmsg` ignores what becomes of the packet).
     let policy = named(&json!([{"action": "deny", "hosts": ["fd00::1"]}]), &both);
     let attempts = ["ping6 fd00::1 0", "ping_connected6 fd00::1 0"];
-    let run = Run::python(cgroup_only(&policy), include_str!("probes/packet.py"), &attempts).through(ALONE);
+    let run = Run::python(cgroup_only(&policy), include_str!("../probes/packet.py"), &attempts).through(ALONE);
     assert_eq!(run.bare().success().stdout.matches(": ok reply 129").count(), 2);
     let output = run.output().success();
     assert_eq!(output.stdout.matches(": timed out").count(), 1, "{}", output.stdout);

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use support::{Output, PYTHON, Run};
 
-const SHARED: &str = include_str!("probes/sandbox.py");
+const SHARED: &str = include_str!("../probes/sandbox.py");
 
 fn receive(default: &str, rules: &Value) -> Value {
     let mut rules = rules.as_array().unwrap().clone();

@@ -189,7 +189,7 @@ fn a_denied_server_outside_never_hears_of_the_attempts() {
     dgram.set_nonblocking(true).unwrap();
     let attempts = ["stream path x", "stream relative x", "dgram path x", "dgram_sendmmsg long x"];
     let arguments = [&[folder.path().to_str().unwrap(), "-"], &attempts[..]].concat();
-    let run = Run::python(&deny, include_str!("probes/unix.py"), &arguments);
+    let run = Run::python(&deny, include_str!("../probes/unix.py"), &arguments);
     let output = run.output().success();
     assert!(output.stdout.lines().count() == 4 && output.stdout.lines().all(|line| line.ends_with(": EPERM")));
     assert_eq!(stream.accept().unwrap_err().kind(), ErrorKind::WouldBlock);

@@ -1,0 +1,7 @@
+//! What users type and read: subcommands, exit statuses, messages, which policy is chosen.
+
+mod chosen;
+mod policy_errors;
+mod run;
+mod said;
+mod usage;

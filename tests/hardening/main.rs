@@ -1,0 +1,7 @@
+//! What keeps a command inside beside the programs on its cgroup.
+
+mod covered;
+mod diagnose;
+mod harden;
+mod interlock;
+mod nested;

@@ -1,0 +1,7 @@
+//! What is logged, where, and how it is shown.
+
+mod file;
+mod log;
+mod output;
+mod place;
+mod shown;

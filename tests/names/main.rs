@@ -1,0 +1,3 @@
+//! Host names in rules.
+
+mod udp;

@@ -1,0 +1,13 @@
+//! Rules on the network: what is judged, by which hook, and what no rule can be evaded by.
+
+mod beside;
+mod bind;
+mod flows;
+mod network;
+mod race;
+mod receive;
+mod rules;
+mod sandbox;
+mod send;
+mod socket;
+mod straight;

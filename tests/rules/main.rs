@@ -1,0 +1,7 @@
+//! Sections other than the network's: Unix sockets, devices, tunables, socket options.
+
+mod device;
+mod sockopt;
+mod sysctl;
+mod unix;
+mod unix_paths;

@@ -1,0 +1,9 @@
+//! Programs that others wrote, under a guard as without it.
+
+mod clients;
+mod clients_unix;
+mod recipes;
+mod servers;
+mod servers_network;
+mod tools;
+mod tools_system;
