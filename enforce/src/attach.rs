@@ -1,6 +1,6 @@
 //! Programs on a leaf: from here on, whatever runs there is guarded.
 
-use std::io;
+use std::{io, os::fd::OwnedFd, path::Path};
 
 use crate::{
     cgroup::Leaf,
@@ -63,23 +63,23 @@ impl Attached {
     /// # Errors
     ///
     /// When the kernel refuses one.
-    pub fn new(loaded: Loaded, leaf: Leaf) -> Result<Self, AttachError> {
+    pub fn new(loaded: Loaded, mut leaf: Leaf) -> Result<Self, AttachError> {
         let Loaded { programs, records, spare } = loaded;
         for program in &programs {
-            let _raised = privilege::raise(Operation::Attach);
-            attach(program, &leaf)?;
+            let _raised = leaf.rights.raise(Operation::Attach);
+            attach(program, &leaf.cgroup.path, &leaf.cgroup.folder)?;
         }
         Ok(Self { leaf, programs, records, spare })
     }
 }
 
-fn attach(program: &LoadedProgram, leaf: &Leaf) -> Result<(), AttachError> {
-    let (hook, cgroup) = (program.hook.name(), || leaf.path().display().to_string());
+fn attach(program: &LoadedProgram, path: &Path, folder: &OwnedFd) -> Result<(), AttachError> {
+    let (hook, cgroup) = (program.hook.name(), || path.display().to_string());
     let refused = |source| AttachError::Refused { hook, cgroup: cgroup(), source };
     if privilege::is_root() {
-        return program.attach(leaf.folder()).map_err(refused);
+        return program.attach(folder).map_err(refused);
     }
-    let displaced = program.attach_displacing(leaf.folder()).map_err(refused)?;
+    let displaced = program.attach_displacing(folder).map_err(refused)?;
     if displaced.is_empty() {
         Ok(())
     } else {

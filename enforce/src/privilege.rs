@@ -4,8 +4,10 @@
 //! User and group ids stay the user's. The effective set is empty, so the kernel opens whatever the user names with the
 //! user's own rights; it is raised for one [`Operation`] at a time, and no operation reads or writes anything that the
 //! user has named. For root, nothing of this changes anything.
+//!
+//! [`Rights`] is what a thread has; an operation borrows it for as long as its part is in effect.
 
-use std::{collections::BTreeSet, env, fmt, fs, path::PathBuf, sync::LazyLock};
+use std::{cell::Cell, collections::BTreeSet, env, fmt, fs, marker::PhantomData, path::PathBuf, sync::LazyLock};
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use nix::{
@@ -92,27 +94,51 @@ pub fn is_root() -> bool {
     *STARTED_BY_ROOT
 }
 
+/// What this thread may do beyond its user's rights, none of it in effect. There is one for a thread, since capabilities are a
+/// thread's, so no two operations have their parts in effect at a time. Whoever lends it to a function lets that raise them, and what
+/// [`Rights::give_up`] has consumed raises nothing any more.
+#[derive(Debug)]
+pub struct Rights(PhantomData<*const ()>);
+
+thread_local! {
+    /// Whether this thread has its [`Rights`].
+    static TAKEN: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Drop for Rights {
+    fn drop(&mut self) {
+        TAKEN.set(false);
+    }
+}
+
 /// Begins a program that may have file capabilities, before it does anything else: none is in effect, nobody can look
 /// into the process, and nothing that it executes gains anything by that.
 ///
 /// # Errors
 ///
 /// When the program is set-user-ID or set-group-ID, or something can't be given up.
-pub fn begin() -> Result<(), PrivilegeError> {
+///
+/// # Panics
+///
+/// When this thread has its rights already.
+pub fn begin() -> Result<Rights, PrivilegeError> {
+    assert!(!TAKEN.replace(true), "the rights of a thread are there once");
+    let rights = Rights(PhantomData);
     if getuid() != geteuid() || getgid() != getegid() {
         return Err(PrivilegeError::SetId);
     }
     if is_root() || caps::read(None, CapSet::Permitted)?.is_empty() {
-        return Ok(());
+        return Ok(rights);
     }
     caps::clear(None, CapSet::Effective)?;
     caps::clear(None, CapSet::Ambient)?;
     caps::clear(None, CapSet::Inheritable)?;
-    keep(&Operation::ALL)?;
+    rights.keep(&Operation::ALL)?;
     // The kernel has done so already, unless fs.suid_dumpable says otherwise.
     prctl::set_dumpable(false)?;
     // Otherwise a set-user-ID program could be run under a policy that makes it fail where nobody has ever expected it to.
-    Ok(prctl::set_no_new_privs()?)
+    prctl::set_no_new_privs()?;
+    Ok(rights)
 }
 
 /// Makes sure that this process can have what a run needs.
@@ -160,26 +186,11 @@ fn ineffective() -> Option<&'static str> {
     ignored.then_some("its file system is mounted nosuid, so its capabilities don't count there")
 }
 
-/// Capabilities that are in effect for as long as this value lives. There must not be two at a time.
+/// Capabilities that are in effect for as long as this value lives.
 #[must_use]
-pub struct Raised(());
+pub struct Raised<'a>(PhantomData<&'a mut Rights>);
 
-/// Puts into effect what an operation takes. What this process may not have stays out of effect: then the operation
-/// fails, and says so.
-pub fn raise(operation: Operation) -> Raised {
-    if !is_root() {
-        let permitted = caps::read(None, CapSet::Permitted).unwrap_or_default();
-        let raised: CapsHashSet = capabilities(&[operation]).intersection(&permitted).copied().collect();
-        // As above: if it fails, the operation does.
-        let _ = caps::set(None, CapSet::Effective, &raised);
-    }
-    let raised = Raised(());
-    #[cfg(debug_assertions)]
-    provoked::panic_if_asked();
-    raised
-}
-
-impl Drop for Raised {
+impl Drop for Raised<'_> {
     fn drop(&mut self) {
         if !is_root() {
             caps::clear(None, CapSet::Effective).expect("every process may give up what it has in effect");
@@ -221,59 +232,76 @@ mod provoked {
     }
 }
 
-/// Gives up for good all that these operations don't take.
-///
-/// # Errors
-///
-/// When the kernel refuses.
-pub fn keep(operations: &[Operation]) -> Result<(), PrivilegeError> {
-    if is_root() {
-        return Ok(());
+impl Rights {
+    /// Puts into effect what an operation takes. What this process may not have stays out of effect: then the operation
+    /// fails, and says so.
+    pub fn raise(&mut self, operation: Operation) -> Raised<'_> {
+        if !is_root() {
+            let permitted = caps::read(None, CapSet::Permitted).unwrap_or_default();
+            let raised: CapsHashSet = capabilities(&[operation]).intersection(&permitted).copied().collect();
+            // As above: if it fails, the operation does.
+            let _ = caps::set(None, CapSet::Effective, &raised);
+        }
+        let raised = Raised(PhantomData);
+        #[cfg(debug_assertions)]
+        provoked::panic_if_asked();
+        raised
     }
-    let permitted = caps::read(None, CapSet::Permitted)?;
-    let kept = capabilities(operations).intersection(&permitted).copied().collect();
-    Ok(caps::set(None, CapSet::Permitted, &kept)?)
-}
 
-/// Gives up everything for good, also what could be gained: for an ordinary user's command, which must not have any more
-/// than its user. Whoever has no capabilities anyway can't take the latter from themselves, and doesn't gain it either:
-/// [`begin`] has set `no_new_privs`.
-///
-/// # Errors
-///
-/// When the kernel refuses.
-pub fn renounce() -> Result<(), PrivilegeError> {
-    if is_root() {
-        return Ok(());
+    /// Gives up for good all that these operations don't take.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn keep(&self, operations: &[Operation]) -> Result<(), PrivilegeError> {
+        if is_root() {
+            return Ok(());
+        }
+        let permitted = caps::read(None, CapSet::Permitted)?;
+        let kept = capabilities(operations).intersection(&permitted).copied().collect();
+        Ok(caps::set(None, CapSet::Permitted, &kept)?)
     }
-    {
-        let _raised = raise(Operation::Bound);
-        reduce_bounding_set(&BTreeSet::new())?;
-    }
-    caps::clear(None, CapSet::Ambient)?;
-    caps::clear(None, CapSet::Inheritable)?;
-    keep(&[])
-}
 
-/// Gives up all capabilities for good, before something is read that a user names and that no privilege is needed for. Root
-/// keeps one alone, by which it may read other users' files as it is used to.
-///
-/// # Errors
-///
-/// When the kernel refuses.
-pub fn give_up() -> Result<(), PrivilegeError> {
-    let permitted = caps::read(None, CapSet::Permitted)?;
-    if permitted.is_empty() {
-        return Ok(());
+    /// Gives up everything for good, also what could be gained: for an ordinary user's command, which must not have any more
+    /// than its user. Whoever has no capabilities anyway can't take the latter from themselves, and doesn't gain it either:
+    /// [`begin`] has set `no_new_privs`.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn renounce(&mut self) -> Result<(), PrivilegeError> {
+        if is_root() {
+            return Ok(());
+        }
+        {
+            let _raised = self.raise(Operation::Bound);
+            reduce_bounding_set(&BTreeSet::new())?;
+        }
+        caps::clear(None, CapSet::Ambient)?;
+        caps::clear(None, CapSet::Inheritable)?;
+        self.keep(&[])
     }
-    if !is_root() {
-        return renounce();
+
+    /// Gives up all capabilities for good, before something is read that a user names and that no privilege is needed for. Root
+    /// keeps one alone, by which it may read other users' files as it is used to.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn give_up(mut self) -> Result<(), PrivilegeError> {
+        let permitted = caps::read(None, CapSet::Permitted)?;
+        if permitted.is_empty() {
+            return Ok(());
+        }
+        if !is_root() {
+            return self.renounce();
+        }
+        let kept = [Capability::CAP_DAC_READ_SEARCH].into_iter().filter(|it| permitted.contains(it)).collect();
+        caps::clear(None, CapSet::Ambient)?;
+        caps::clear(None, CapSet::Inheritable)?;
+        caps::set(None, CapSet::Effective, &kept)?;
+        Ok(caps::set(None, CapSet::Permitted, &kept)?)
     }
-    let kept = [Capability::CAP_DAC_READ_SEARCH].into_iter().filter(|it| permitted.contains(it)).collect();
-    caps::clear(None, CapSet::Ambient)?;
-    caps::clear(None, CapSet::Inheritable)?;
-    caps::set(None, CapSet::Effective, &kept)?;
-    Ok(caps::set(None, CapSet::Permitted, &kept)?)
 }
 
 /// What guard-run's file needs for ordinary users, as setcap(8) takes it. Permitted, not effective.

@@ -10,7 +10,10 @@ mod oracle;
 use std::{env, net::Ipv6Addr};
 
 use common::{Decision, decision::DEFAULT, unix::Kind};
-use enforce::load::{LoadError, Loaded};
+use enforce::{
+    load::{LoadError, Loaded},
+    privilege::{self, Rights},
+};
 use generate::{Case, DecidedBy, case, parse, sysctl::names_of_so_many_states};
 use judge::{Judge, Judged};
 use oracle::{Device, Net, Socket, Sockopt, Sysctl, Unix};
@@ -37,15 +40,19 @@ fn runner() -> TestRunner {
 /// Loads the shipped programs of these tables. Those for Unix sockets by peer are `None` where the kernel has no BPF LSM;
 /// tests/rules/unix_paths.rs loads them on kernels that do.
 fn shipped(tables: &Tables) -> Result<Option<Loaded>, LoadError> {
-    match Loaded::new(tables) {
+    match Loaded::new(tables, &mut rights()) {
         Err(LoadError::NoLsm { .. }) if tables.unix.as_ref().is_some_and(|unix| unix.needs_peer) => Ok(None),
         loaded => loaded.map(Some),
     }
 }
 
+fn rights() -> Rights {
+    privilege::begin().unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Loads the shipped programs of these tables, and the judges.
 fn load(tables: &Tables) -> Judge {
-    let shipped = Loaded::new(tables).unwrap_or_else(|error| panic!("{error}"));
+    let shipped = Loaded::new(tables, &mut rights()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(shipped.programs.len(), tables.hooks().len());
     Judge::of(tables).unwrap_or_else(|error| panic!("{error}"))
 }

@@ -1,7 +1,7 @@
 //! createRuntime: a container is guarded before it runs. This is the security argument, to be read from top to bottom.
 
 use anyhow::{Context as _, ensure};
-use enforce::load::Fresh;
+use enforce::{load::Fresh, privilege};
 use jiff::Timestamp;
 use policy::compile::Tables;
 use report::Container;
@@ -29,6 +29,7 @@ use crate::{
 ///
 /// When anything fails: then the runtime aborts the container, and nothing is left behind.
 pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
+    let mut rights = privilege::begin()?;
     let pid = pid.context("the container's state has no process (pid) to guard")?;
     // Nothing has been made before all that others have said is known to be good: the annotations, the policy that they name, the
     // configuration, the process.
@@ -49,9 +50,9 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     let started = Timestamp::now();
     let log = LogFile::choose(&settings, wanted.log.as_deref(), started, &container.id)?;
     // The programs have passed the kernel's verifier before there is anything to guard.
-    let Fresh { programs, maps } = Fresh::new(&tables)?;
+    let Fresh { programs, maps } = Fresh::new(&tables, &mut rights)?;
     let unrestricted = tables.unrestricted().into_iter().map(str::to_owned).collect();
-    let ready = Ready::new(programs, tables)?;
+    let ready = Ready::new(programs, tables, &mut rights)?;
     // What is the container's own, and the container's alone.
     let mut own = Own::find(&container, pid, config.cgroup.as_deref())?;
     let earlier = earlier_run(&container, &mut own)?;

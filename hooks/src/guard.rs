@@ -13,6 +13,7 @@ use common::record::Hook;
 use enforce::{
     bpffs,
     load::{Fresh, Link, LoadedProgram},
+    privilege::Rights,
 };
 use nix::errno::Errno;
 use policy::compile::Tables;
@@ -34,8 +35,8 @@ impl Ready {
     /// # Errors
     ///
     /// When the kernel refuses the latter.
-    pub fn new(recording: Vec<LoadedProgram>, tables: Tables) -> anyhow::Result<Self> {
-        let devices = tables.devices_alone().map(|tables| Fresh::new(&tables)).transpose()?;
+    pub fn new(recording: Vec<LoadedProgram>, tables: Tables, rights: &mut Rights) -> anyhow::Result<Self> {
+        let devices = tables.devices_alone().map(|tables| Fresh::new(&tables, rights)).transpose()?;
         let devices = devices.into_iter().flat_map(|fresh| fresh.programs).find(|program| program.hook == Hook::Device);
         Ok(Self { recording, devices })
     }

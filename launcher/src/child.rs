@@ -29,7 +29,7 @@ use enforce::{
     cgroup::Leaf,
     crash::on_panic,
     outlet::{HURRY, Outlet, PIPE_BUF},
-    privilege::{self, Operation},
+    privilege::{Operation, Rights},
     signals::enough,
     sys::{
         process::{Side, exit_now, send_signal},
@@ -124,7 +124,7 @@ impl Held {
     /// # Errors
     ///
     /// When there is no process to be had.
-    pub fn new(leaf: &Leaf, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Self, ChildError> {
+    pub fn new(leaf: &mut Leaf, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Self, ChildError> {
         let (gate, go) = io::pipe().map_err(ChildError::Fork)?;
         let (said, writer) = io::pipe().map_err(ChildError::Fork)?;
         let (calls, its) = hardening.listening().map_err(ChildError::Fork)?.unzip();
@@ -237,7 +237,7 @@ fn say(mut writer: &PipeWriter, said: &Said) {
 
 /// Does all that keeps this process in the leaf. If something fails, it returns what, and why.
 fn prepare(
-    leaf: &Leaf,
+    leaf: &mut Leaf,
     command: &Command,
     hardening: &Hardening,
     calls: Option<UnixStream>,
@@ -245,23 +245,23 @@ fn prepare(
     launcher: Pid,
 ) -> Result<(), (Cow<'static, str>, Errno)> {
     // An ordinary user's command has no more than its user, and until then no more than it needs.
-    let keep = || privilege::keep(&[Operation::View, Operation::Bound]).map_err(|_| Errno::EPERM);
-    let mut steps = vec![Step::new("giving up guard-run's capabilities", keep)];
+    let keep = |rights: &mut Rights| rights.keep(&[Operation::View, Operation::Bound]).map_err(|_| Errno::EPERM);
+    let mut steps = vec![Step::with_rights("giving up guard-run's capabilities", keep)];
     steps.push(Step::new("signals and standard streams", start::restore));
     steps.extend(hardening.steps_at_once());
-    take(steps)?;
+    take(steps, leaf.rights())?;
     let view = told(gate).map_err(|_| ("learning what to be kept from".into(), Errno::EPIPE))?;
     let mut steps = hardening.steps_before_user(&view, leaf.path(), calls);
     steps.extend(command.user.as_ref().into_iter().flat_map(become_user));
     steps.extend(hardening.steps_after_user());
-    steps.push(Step::new("giving up capabilities", || privilege::renounce().map_err(|_| Errno::EPERM)));
+    steps.push(Step::with_rights("giving up capabilities", |rights| rights.renounce().map_err(|_| Errno::EPERM)));
     // After the change of user, which clears this.
     steps.push(end_with(launcher));
-    take(steps)
+    take(steps, leaf.rights())
 }
 
-fn take(steps: Vec<Step>) -> Result<(), (Cow<'static, str>, Errno)> {
-    steps.into_iter().try_for_each(|Step { what, run }| run().map_err(|error| (what, error)))
+fn take(steps: Vec<Step>, rights: &mut Rights) -> Result<(), (Cow<'static, str>, Errno)> {
+    steps.into_iter().try_for_each(|Step { what, run }| run(rights).map_err(|error| (what, error)))
 }
 
 /// What guard-run tells of what there is to be kept from.

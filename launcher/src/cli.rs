@@ -18,7 +18,7 @@ use enforce::{
     exit,
     load::PROGRAMS,
     outlet::{own_stderr, tell},
-    privilege,
+    privilege::{self, Rights},
 };
 
 use crate::{
@@ -171,10 +171,13 @@ enum Sub {
 #[must_use]
 pub fn main() -> ExitCode {
     // Before anything else, and the command line's own parser may ask getent(1) for a user.
-    if let Err(error) = privilege::begin() {
-        tell(&format!("{:#}", anyhow::Error::from(error)));
-        return ExitCode::from(exit::FAILURE);
-    }
+    let rights = match privilege::begin() {
+        Ok(rights) => rights,
+        Err(error) => {
+            tell(&format!("{:#}", anyhow::Error::from(error)));
+            return ExitCode::from(exit::FAILURE);
+        }
+    };
     own_stderr();
     // Whatever doesn't fit, the whole parser knows, or says what is wrong with it.
     let run_only = RunOnly::try_parse().map(|RunOnly { run }| Cli { subcommand: None, run: Some(run) });
@@ -183,8 +186,8 @@ pub fn main() -> ExitCode {
         Err(status) => return status,
     };
     let result = match (cli.subcommand, cli.run) {
-        (Some(sub), _) => act(sub),
-        (None, Some(run)) => run::run(&run.into()),
+        (Some(sub), _) => act(sub, rights),
+        (None, Some(run)) => run::run(&run.into(), rights),
         (None, None) => {
             let _ = printed(Cli::command().print_help());
             Ok(exit::FAILURE)
@@ -197,29 +200,29 @@ pub fn main() -> ExitCode {
 }
 
 /// Does what a subcommand says. Those that look at what a user names give up all capabilities first.
-fn act(sub: Sub) -> anyhow::Result<u8> {
+fn act(sub: Sub, mut rights: Rights) -> anyhow::Result<u8> {
     match sub {
-        Sub::Doctor => doctor::doctor(),
-        Sub::Gc { logs } => gc::gc(logs.as_ref()),
+        Sub::Doctor => doctor::doctor(rights),
+        Sub::Gc { logs } => gc::gc(logs.as_ref(), &mut rights),
         Sub::Selftest { arguments } => selftest::become_selftest(&arguments),
         Sub::Check { policy } => {
-            privilege::give_up()?;
+            rights.give_up()?;
             check::check(&policy)
         }
         Sub::Explain { policy, request } => {
-            privilege::give_up()?;
+            rights.give_up()?;
             explain::explain(&policy, &request)
         }
         Sub::Policies => {
-            privilege::give_up()?;
+            rights.give_up()?;
             chosen::policies()
         }
         Sub::Init { purpose, file } => {
-            privilege::renounce()?;
+            rights.renounce()?;
             init::init(purpose, file.as_deref())
         }
         Sub::Completion { shell } => {
-            privilege::give_up()?;
+            rights.give_up()?;
             Ok(completion(shell))
         }
     }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use enforce::privilege::{self, Operation};
+use enforce::privilege::{self, Operation, Rights};
 use nix::unistd::{AccessFlags, access};
 
 use crate::user::Identity;
@@ -60,14 +60,14 @@ impl Command {
     /// # Errors
     ///
     /// When there is no such file, or none that may be executed.
-    pub fn find(arguments: &[OsString], user: Option<Identity>) -> Result<Self, CommandError> {
+    pub fn find(arguments: &[OsString], user: Option<Identity>, rights: &mut Rights) -> Result<Self, CommandError> {
         let name = Path::new(arguments.first().map_or(OsStr::new(""), OsString::as_os_str));
         let program = if name.as_os_str().as_bytes().contains(&b'/') { executable(name)? } else { search(name)? };
         let arguments = arguments.iter().map(|argument| CString::new(argument.as_bytes())).collect::<Result<_, _>>()?;
         Ok(Self {
             program: CString::new(program.into_os_string().into_vec())?,
             arguments,
-            environment: environment(user.as_ref())?,
+            environment: environment(user.as_ref(), rights)?,
             // Anybody else's is the caller already.
             user: user.filter(|_| privilege::is_root()),
         })
@@ -106,12 +106,12 @@ fn executable(path: &Path) -> Result<PathBuf, CommandError> {
 }
 
 /// This process's environment; for another user with that user's HOME, USER and LOGNAME, as su(1) does.
-fn environment(user: Option<&Identity>) -> Result<Vec<CString>, CommandError> {
+fn environment(user: Option<&Identity>, rights: &mut Rights) -> Result<Vec<CString>, CommandError> {
     let account = user.and_then(|user| user.account.as_ref());
     let changed: Vec<(&str, &str)> = account.map_or_else(Vec::new, |account| {
         vec![("HOME", account.home.as_str()), ("USER", account.name.as_str()), ("LOGNAME", account.name.as_str())]
     });
-    let kept = variables()?.into_iter();
+    let kept = variables(rights)?.into_iter();
     let kept = kept.filter(|variable| !changed.iter().any(|(name, _)| name_of(variable) == name.as_bytes()));
     let changed = changed.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
     Ok(kept.chain(changed).map(CString::new).collect::<Result<_, _>>()?)
@@ -120,13 +120,13 @@ fn environment(user: Option<&Identity>) -> Result<Vec<CString>, CommandError> {
 /// The variables that this process was started with, as NAME=VALUE. Where it has capabilities from its file, the C library
 /// has taken out of the environment what could have influenced it, like LD_PRELOAD and TMPDIR. The command is to have
 /// these: it has no such capabilities.
-fn variables() -> Result<Vec<Vec<u8>>, CommandError> {
+fn variables(rights: &mut Rights) -> Result<Vec<Vec<u8>>, CommandError> {
     if privilege::is_root() {
         let variables = env::vars_os().map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
         return Ok(variables.collect());
     }
     let text = {
-        let _raised = privilege::raise(Operation::Environment);
+        let _raised = rights.raise(Operation::Environment);
         fs::read(ENVIRONMENT).map_err(CommandError::Environment)?
     };
     Ok(text.split(|byte| *byte == 0).filter(|variable| !variable.is_empty()).map(<[u8]>::to_vec).collect())

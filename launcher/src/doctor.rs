@@ -12,7 +12,7 @@ use enforce::{
     load::{Loaded, load_one, spares_are_there},
     machine::ThisMachine,
     mounts::Mount,
-    privilege,
+    privilege::{self, Rights},
     sys::process::{Side, exit_now},
 };
 use nix::sys::{
@@ -125,24 +125,24 @@ impl Findings {
 /// # Errors
 ///
 /// When not even that could be tried.
-pub fn doctor() -> anyhow::Result<u8> {
+pub fn doctor(mut rights: Rights) -> anyhow::Result<u8> {
     println!("guard-run {} on Linux {}", env!("CARGO_PKG_VERSION"), uname()?.release().to_string_lossy());
     let policy = parse(EVERYTHING)?;
     let tables = Tables::compile(&policy)?;
     let mut findings = Findings::default();
-    let rights = if privilege::is_root() {
+    let whose = if privilege::is_root() {
         "rights: run by root"
     } else {
         "rights: run by an ordinary user, with capabilities of guard-run's file"
     };
-    if findings.add(rights, privilege::require()).is_none() {
+    if findings.add(whose, privilege::require()).is_none() {
         // All that could be tried would fail for this reason.
         return Ok(findings.conclude());
     }
     let unix = tables.unix.iter().flat_map(UnixTables::hooks).collect::<Vec<_>>();
     let mut accepted = Vec::new();
     for hook in tables.hooks().into_iter().filter(|hook| !unix.contains(hook)) {
-        match load_one(&tables, hook) {
+        match load_one(&tables, hook, &mut rights) {
             Ok(()) => accepted.push(hook.name()),
             refused => drop(findings.add(format!("an eBPF program at the {} hook", hook.name()), refused)),
         }
@@ -151,25 +151,29 @@ pub fn doctor() -> anyhow::Result<u8> {
         findings.add(format!("eBPF programs at the hooks {}", accepted.join(", ")), anyhow::Ok(()));
     }
     let alike = parse(MORE[0].1)?;
-    findings.add("eBPF programs for rules on Unix sockets", Loaded::new(&Tables::compile(&alike)?).map(drop));
+    findings
+        .add("eBPF programs for rules on Unix sockets", Loaded::new(&Tables::compile(&alike)?, &mut rights).map(drop));
     for (what, policy) in MORE {
         let tables = Tables::compile(&parse(policy)?)?;
-        findings.add(what, tables.hooks().into_iter().try_for_each(|hook| load_one(&tables, hook)));
+        findings.add(what, tables.hooks().into_iter().try_for_each(|hook| load_one(&tables, hook, &mut rights)));
         findings.0.last_mut().expect("it has just been added").optional = true;
     }
     let hierarchy = findings.add("a cgroup v2 hierarchy", Hierarchy::find());
-    let leaf = hierarchy
-        .and_then(|hierarchy| findings.add("making a cgroup in it, as each run does", Leaf::create(&hierarchy)));
-    if let (Some(leaf), Ok(loaded)) = (leaf, Loaded::new(&tables)) {
+    let leaf = hierarchy.and_then(|hierarchy| {
+        findings.add("making a cgroup in it, as each run does", Leaf::create(&hierarchy, rights))
+    });
+    if let Some(mut leaf) = leaf
+        && let Ok(loaded) = Loaded::new(&tables, leaf.rights())
+    {
         let attached = findings.add("attaching programs to that cgroup", Attached::new(loaded, leaf));
-        if let Some(attached) = attached {
-            findings.add("starting a process in that cgroup (clone3, Linux 5.7)", born_in(&attached));
+        if let Some(mut attached) = attached {
+            findings.add("starting a process in that cgroup (clone3, Linux 5.7)", born_in(&mut attached));
             let inside = "keeping a command inside (namespaces, capabilities, seccomp, Landlock)";
-            if findings.add(inside, kept_inside(&attached, NOTHING)).is_none() {
+            if findings.add(inside, kept_inside(&mut attached, NOTHING)).is_none() {
                 findings.0.last_mut().expect("it has just been added").optional = true;
                 findings.add(
                     "the same for policies with \"process\": {\"allow\": [\"signals\", \"abstract-sockets\"]}",
-                    kept_inside(&attached, NO_SCOPES),
+                    kept_inside(&mut attached, NO_SCOPES),
                 );
             }
             findings.add("killing all that is in a cgroup (cgroup.kill, Linux 5.14)", attached.leaf.kill());
@@ -199,7 +203,7 @@ fn no_folder() -> Option<String> {
 }
 
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.
-fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
+fn kept_inside(attached: &mut Attached, policy: &str) -> anyhow::Result<()> {
     let hardening = Hardening::new(&*parse(policy)?, 0, Mount::all()?, false)?;
     let view = hardening.look(attached.leaf.path(), None)?;
     let mut steps = hardening.steps_at_once();
@@ -207,7 +211,7 @@ fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
     steps.extend(hardening.steps_after_user());
     match attached.leaf.fork()? {
         Side::Child => {
-            let failed = steps.iter().position(|step| (step.run)().is_err());
+            let failed = steps.iter().position(|step| (step.run)(attached.leaf.rights()).is_err());
             exit_now(failed.map_or(0, |step| i32::try_from(step + 1).unwrap_or(i32::MAX)));
         }
         Side::Parent { pid, .. } => match waitpid(pid, None)? {
@@ -222,7 +226,7 @@ fn kept_inside(attached: &Attached, policy: &str) -> anyhow::Result<()> {
 }
 
 /// Has a process born in the leaf, which does nothing.
-fn born_in(attached: &Attached) -> anyhow::Result<()> {
+fn born_in(attached: &mut Attached) -> anyhow::Result<()> {
     match attached.leaf.fork()? {
         Side::Child => exit_now(0),
         Side::Parent { pid, .. } => Ok(waitpid(pid, None).map(drop)?),

@@ -11,7 +11,7 @@ use enforce::{
     exit,
     load::{Removed, remove_spares},
     outlet::tell,
-    privilege,
+    privilege::{self, Rights},
     target::sweep,
 };
 use report::text::OneLine;
@@ -27,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// # Errors
 ///
 /// When there is no hierarchy, or the folder for logs can't be read although old logs are to be removed.
-pub fn gc(older: Option<&Age>) -> anyhow::Result<u8> {
-    let (removed, failed) = reap(&Hierarchy::find()?);
+pub fn gc(older: Option<&Age>, rights: &mut Rights) -> anyhow::Result<u8> {
+    let (removed, failed) = reap(&Hierarchy::find()?, rights);
     for path in &removed {
         println!("removed {}", OneLine(path.display()));
     }

@@ -18,7 +18,7 @@ use enforce::{
     load::{Flows, Loaded, Records},
     mounts::{MOUNTINFO, Mount},
     outlet::{Outlet, tell},
-    privilege::{self, Operation},
+    privilege::{self, Operation, Rights},
     signals::Signals,
     sys::process::Change,
     target::Found,
@@ -81,7 +81,7 @@ pub struct Options {
 /// # Errors
 ///
 /// When anything fails before the command runs, or its end can't be recorded. The command never runs unguarded.
-pub fn run(options: &Options) -> anyhow::Result<u8> {
+pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     let inherited = inherited();
     // Nobody of the same user may look into this process, or trace it.
     prctl::set_dumpable(false).context("prctl")?;
@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     }
     let Compiled { policy, tables, document, was_found } = chosen.compile()?;
     privilege::require()?;
-    let command = Command::find(&options.command, options.user.clone())?;
+    let command = Command::find(&options.command, options.user.clone(), &mut rights)?;
     anyhow::ensure!(
         privilege::is_root() || options.user.as_ref().is_none_or(Identity::is_own),
         "--user: only root can run a command as somebody else, or with other groups"
@@ -103,11 +103,12 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let hardening = Hardening::new(&policy, options.preserve_fds, mounts, options.diagnose)?;
     let handed = hardening.accepts(&inherited)?;
     let signals = Signals::hold().context("signals")?;
-    let leaf = Leaf::create(&hierarchy)?;
+    let mut leaf = Leaf::create(&hierarchy, rights)?;
     // The command's process is born in the leaf, and does what keeps it there while the kernel verifies the programs: both take
     // their time. It is not the command until it is let go.
-    let held = Held::new(&leaf, &command, &hardening, signals.before())?;
-    let loaded = if options.fresh { Loaded::new(&tables)? } else { Loaded::spare_or_new(&tables, &leaf)? };
+    let held = Held::new(&mut leaf, &command, &hardening, signals.before())?;
+    let loaded =
+        if options.fresh { Loaded::new(&tables, leaf.rights())? } else { Loaded::spare_or_new(&tables, &mut leaf)? };
     let started = Timestamp::now();
     let log = Destination::open(options.log.as_deref(), started);
     let mut log = log.with_context(|| match &options.log {
@@ -120,7 +121,7 @@ pub fn run(options: &Options) -> anyhow::Result<u8> {
     let child = held.release(&attached, &command)?;
     // From here on the leaf owns the guard: it holds whatever becomes of this process. All that is left to do is to remove
     // the leaf.
-    privilege::keep(&[Operation::Leaf])?;
+    attached.leaf.rights().keep(&[Operation::Leaf])?;
     let mut journal = Journal::new(clock()?, policy.mode.into(), live);
     // What takes time to find out is found out while the command runs.
     let mut report = Log {

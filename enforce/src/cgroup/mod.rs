@@ -26,7 +26,7 @@ use self::parent::Parent;
 use crate::{
     mounts::{MOUNTINFO, Mount},
     outlet::tell,
-    privilege::{self, Operation},
+    privilege::{self, Operation, Rights},
     sys::process::{Side, fork_into},
 };
 
@@ -154,12 +154,21 @@ fn mounts() -> Result<Vec<Mount>, CgroupError> {
 ///
 /// While its launcher is alive, the folder is locked with flock(2). The lock goes away with the launcher, however it
 /// ends, and is seen across pid namespaces: that is how abandoned leaves are told from those in use.
+///
+/// It keeps the launcher's rights, since it is what needs them last; what needs some before borrows them ([`Leaf::rights`]).
 #[derive(Debug)]
 pub struct Leaf {
-    path: PathBuf,
+    pub(crate) cgroup: Locked,
+    pub(crate) rights: Rights,
+}
+
+/// A cgroup that was made, and is locked.
+#[derive(Debug)]
+pub(crate) struct Locked {
+    pub(crate) path: PathBuf,
     name: OsString,
     parent: Parent,
-    folder: Flock<OwnedFd>,
+    pub(crate) folder: Flock<OwnedFd>,
     events: Events,
 }
 
@@ -192,9 +201,9 @@ impl Leaf {
     /// # Errors
     ///
     /// As [`fork_into`].
-    pub fn fork(&self) -> io::Result<Side> {
-        let _raised = privilege::raise(Operation::Leaf);
-        fork_into(self.folder())
+    pub fn fork(&mut self) -> io::Result<Side> {
+        let _raised = self.rights.raise(Operation::Leaf);
+        fork_into(&self.cgroup.folder)
     }
 
     /// Makes a fresh leaf below this process's own cgroup, or else below the root of the hierarchy. Before that, it
@@ -204,66 +213,48 @@ impl Leaf {
     /// # Errors
     ///
     /// When neither is possible.
-    pub fn create(hierarchy: &Hierarchy) -> Result<Self, CgroupError> {
-        reap_empty(&hierarchy.own);
-        Self::create_in(&hierarchy.own).or_else(|error| {
+    pub fn create(hierarchy: &Hierarchy, mut rights: Rights) -> Result<Self, CgroupError> {
+        reap_empty(&hierarchy.own, &mut rights);
+        let cgroup = Locked::make_in(&hierarchy.own, &mut rights).or_else(|error| {
             // Where descriptors are short, they are so elsewhere, too.
             let is_here = !matches!(&error, CgroupError::File { source, .. }
                 if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)));
             if hierarchy.own == hierarchy.mount || !privilege::is_root() || !is_here {
                 return Err(error);
             }
-            let leaf = Self::create_in(&hierarchy.mount)?;
+            let made = Locked::make_in(&hierarchy.mount, &mut rights)?;
             // What limits this process doesn't limit the command then.
             tell(&format!(
                 "the command runs in {}, without the limits of guard-run's own cgroup, in which there can be none for it: {error}{}",
-                leaf.path.display(),
+                made.path.display(),
                 error.source().map_or_else(String::new, |source| format!(": {source}")),
             ));
-            Ok(leaf)
-        })
-    }
-
-    fn create_in(path: &Path) -> Result<Self, CgroupError> {
-        let parent = Parent::open(path)?;
-        if !privilege::is_root() {
-            parent.check_for_user()?;
-        }
-        for attempt in 0..ATTEMPTS {
-            let name = OsString::from(format!("{PREFIX}{}.{attempt}", std::process::id()));
-            if !parent.make(&name)? {
-                continue;
-            }
-            // Between these two, somebody else may take the leaf for an abandoned one and remove it.
-            // What was made goes away again, where a descriptor for it is not to be had.
-            let remove = |_: &CgroupError| drop(parent.remove_one(&name));
-            if let Some(folder) = parent.try_lock(&name).inspect_err(remove)? {
-                let path = path.join(&name);
-                let events = Events::open(&path).inspect_err(remove)?;
-                return Ok(Self { path, name, parent, folder, events });
-            }
-            // If it is still there, nobody else has it.
-            let _ = parent.remove_one(&name);
-        }
-        Err(on(path)(io::Error::other("can't make a cgroup here: every name is taken")))
+            Ok(made)
+        })?;
+        Ok(Self { cgroup, rights })
     }
 
     /// The leaf's folder.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.cgroup.path
     }
 
     /// The leaf's folder as a descriptor, for attaching programs and being born there.
     #[must_use]
     pub fn folder(&self) -> &OwnedFd {
-        &self.folder
+        &self.cgroup.folder
+    }
+
+    /// The launcher's rights.
+    pub fn rights(&mut self) -> &mut Rights {
+        &mut self.rights
     }
 
     /// A file on which poll(2) reports `POLLPRI` when [`Leaf::is_populated`] may have changed since it was last asked.
     #[must_use]
     pub fn events(&self) -> &fs::File {
-        &self.events.file
+        &self.cgroup.events.file
     }
 
     /// Whether there is a process in the leaf, or in a cgroup below it.
@@ -272,13 +263,13 @@ impl Leaf {
     ///
     /// When the kernel doesn't say.
     pub fn is_populated(&self) -> Result<bool, CgroupError> {
-        self.events.is_populated()
+        self.cgroup.events.is_populated()
     }
 
     /// The processes in the leaf and below.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
-        processes(&self.path)
+        processes(self.path())
     }
 
     /// Kills every process in the leaf and below, at once and for good.
@@ -287,7 +278,7 @@ impl Leaf {
     ///
     /// When the kernel can't (before 5.14).
     pub fn kill(&self) -> Result<(), CgroupError> {
-        kill(&self.path)
+        kill(self.path())
     }
 
     /// Removes the leaf, which must be empty.
@@ -295,8 +286,34 @@ impl Leaf {
     /// # Errors
     ///
     /// When it isn't.
-    pub fn remove(self) -> Result<(), CgroupError> {
-        self.parent.remove(&self.name)
+    pub fn remove(mut self) -> Result<(), CgroupError> {
+        self.cgroup.parent.remove(&self.cgroup.name, &mut self.rights)
+    }
+}
+
+impl Locked {
+    fn make_in(path: &Path, rights: &mut Rights) -> Result<Self, CgroupError> {
+        let parent = Parent::open(path)?;
+        if !privilege::is_root() {
+            parent.check_for_user()?;
+        }
+        for attempt in 0..ATTEMPTS {
+            let name = OsString::from(format!("{PREFIX}{}.{attempt}", std::process::id()));
+            if !parent.make(&name, rights)? {
+                continue;
+            }
+            // Between these two, somebody else may take the leaf for an abandoned one and remove it.
+            // What was made goes away again, where a descriptor for it is not to be had.
+            let mut remove = |_: &CgroupError| drop(parent.remove_one(&name, rights));
+            if let Some(folder) = parent.try_lock(&name).inspect_err(&mut remove)? {
+                let path = path.join(&name);
+                let events = Events::open(&path).inspect_err(&mut remove)?;
+                return Ok(Self { path, name, parent, folder, events });
+            }
+            // If it is still there, nobody else has it.
+            let _ = parent.remove_one(&name, rights);
+        }
+        Err(on(path)(io::Error::other("can't make a cgroup here: every name is taken")))
     }
 }
 
@@ -304,8 +321,9 @@ impl Drop for Leaf {
     fn drop(&mut self) {
         // Only where something failed on the way is it still there. Nobody is left to tell about a second failure, and
         // the next run reaps what stays behind.
-        if self.path.exists() {
-            let _ = self.parent.kill_and_remove(&self.name, &self.events);
+        let Self { cgroup: Locked { path, name, parent, events, .. }, rights } = self;
+        if path.exists() {
+            let _ = parent.kill_and_remove(name, events, rights);
         }
     }
 }
@@ -332,14 +350,14 @@ pub fn is_populated(cgroup: &Path) -> Result<bool, CgroupError> {
 /// Reaps every leaf in the hierarchy whose launcher is gone: what still runs in it is killed. For an ordinary user, only
 /// the user's own. Returns those that were removed, and those that could not be.
 #[must_use]
-pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
+pub fn reap(hierarchy: &Hierarchy, rights: &mut Rights) -> (Vec<PathBuf>, Vec<CgroupError>) {
     let (mut removed, mut failed) = (Vec::new(), Vec::new());
     for path in descendants(&hierarchy.mount).into_iter().filter(|path| is_leaf(path)) {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
         // What is gone in the meantime needs no reaping.
         let Ok(parent) = Parent::open(parent) else { continue };
         if let Some(_lock) = parent.lock(name) {
-            match Events::open(&path).and_then(|events| parent.kill_and_remove(name, &events)) {
+            match Events::open(&path).and_then(|events| parent.kill_and_remove(name, &events, rights)) {
                 Ok(()) => removed.push(path),
                 Err(error) => failed.push(error),
             }
@@ -350,12 +368,12 @@ pub fn reap(hierarchy: &Hierarchy) -> (Vec<PathBuf>, Vec<CgroupError>) {
 
 /// Removes abandoned leaves without processes in one folder. Errors don't matter: a leaf that can't be removed is no
 /// obstacle to making another.
-fn reap_empty(path: &Path) {
+fn reap_empty(path: &Path, rights: &mut Rights) {
     let (Ok(entries), Ok(parent)) = (fs::read_dir(path), Parent::open(path)) else { return };
     for entry in entries.filter_map(Result::ok).filter(|entry| is_leaf(&entry.path())) {
         let name = entry.file_name();
         if let Some(_lock) = parent.lock(&name) {
-            let _ = parent.remove_one(&name);
+            let _ = parent.remove_one(&name, rights);
         }
     }
 }

@@ -19,7 +19,7 @@ use nix::{
 };
 
 use super::{CgroupError, Events, descendants, kill, on};
-use crate::privilege::{self, Operation};
+use crate::privilege::{self, Operation, Rights};
 
 /// The controllers by whose files a cgroup can only have less. By those of the others it can also have more than its
 /// siblings: processor time, protected memory, processors of its own.
@@ -79,12 +79,12 @@ impl Parent {
     }
 
     /// Makes a leaf, unless its name is taken; whether it did, and it is there.
-    pub(super) fn make(&self, name: &OsStr) -> Result<bool, CgroupError> {
+    pub(super) fn make(&self, name: &OsStr, rights: &mut Rights) -> Result<bool, CgroupError> {
         // Who may read the folder can lock it, and keep it from being reaped. An ordinary user's leaf is nobody else's business at all;
         // root's command may be another user, who finds its limits there.
         let mode = Mode::from_bits_truncate(if privilege::is_root() { 0o711 } else { 0o700 });
         let result = {
-            let _raised = privilege::raise(Operation::Leaf);
+            let _raised = rights.raise(Operation::Leaf);
             mkdirat(&self.folder, name, mode)
         };
         match result {
@@ -123,22 +123,27 @@ impl Parent {
     }
 
     /// Removes a leaf and the cgroups below it, which must all be without processes.
-    pub(super) fn remove(&self, name: &OsStr) -> Result<(), CgroupError> {
+    pub(super) fn remove(&self, name: &OsStr, rights: &mut Rights) -> Result<(), CgroupError> {
         // What is below belongs to whom the leaf belongs to.
         for cgroup in descendants(&self.path.join(name)).iter().skip(1).rev() {
             fs::remove_dir(cgroup).map_err(on(cgroup))?;
         }
-        self.remove_one(name)
+        self.remove_one(name, rights)
     }
 
     /// Removes a leaf without any below it.
-    pub(super) fn remove_one(&self, name: &OsStr) -> Result<(), CgroupError> {
-        let _raised = privilege::raise(Operation::Leaf);
+    pub(super) fn remove_one(&self, name: &OsStr, rights: &mut Rights) -> Result<(), CgroupError> {
+        let _raised = rights.raise(Operation::Leaf);
         unlinkat(&self.folder, name, UnlinkatFlags::RemoveDir).map_err(self.on(name))
     }
 
     /// Kills what is in a leaf, and removes it.
-    pub(super) fn kill_and_remove(&self, name: &OsStr, events: &Events) -> Result<(), CgroupError> {
+    pub(super) fn kill_and_remove(
+        &self,
+        name: &OsStr,
+        events: &Events,
+        rights: &mut Rights,
+    ) -> Result<(), CgroupError> {
         if events.is_populated()? {
             kill(&self.path.join(name))?;
             // The kernel says so when the last one is gone. A process can't be killed while it is in the kernel, so there
@@ -151,7 +156,7 @@ impl Parent {
                 let _ = poll(&mut files, PollTimeout::from(100_u8));
             }
         }
-        self.remove(name)
+        self.remove(name, rights)
     }
 
     /// Says on which leaf something failed.

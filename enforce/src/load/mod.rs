@@ -40,7 +40,7 @@ pub use spare::{Removed, Spare, remove_spares, spares_are_there};
 use self::unix::{Facts, inactive_lsm, lsm_function};
 use crate::{
     cgroup::Leaf,
-    privilege::{self, Operation},
+    privilege::{Operation, Rights},
     sys::bpf,
 };
 use policy::compile::Tables;
@@ -289,8 +289,10 @@ impl Loaded {
     /// # Errors
     ///
     /// When this process may not, or the kernel can't.
-    pub fn new(tables: &Tables) -> Result<Self, LoadError> {
-        in_one_way_or_another(tables, |hooks| Self::of(Fresh::at(tables, hooks, WORTH_A_THREAD_BESIDE_A_CHILD)?))
+    pub fn new(tables: &Tables, rights: &mut Rights) -> Result<Self, LoadError> {
+        in_one_way_or_another(tables, |hooks| {
+            Self::of(Fresh::at(tables, hooks, WORTH_A_THREAD_BESIDE_A_CHILD, rights)?)
+        })
     }
 
     /// The same for a leaf, with programs that an earlier run under the same policy has kept, or else with new ones that will
@@ -299,7 +301,7 @@ impl Loaded {
     /// # Errors
     ///
     /// As [`Loaded::new`].
-    pub fn spare_or_new(tables: &Tables, leaf: &Leaf) -> Result<Self, LoadError> {
+    pub fn spare_or_new(tables: &Tables, leaf: &mut Leaf) -> Result<Self, LoadError> {
         in_one_way_or_another(tables, |hooks| {
             let facts = Facts::of(tables, hooks)?;
             let mut image = begin(tables, &facts)?;
@@ -310,7 +312,7 @@ impl Loaded {
             {
                 return Ok(Self { spare, ..kept });
             }
-            let fresh = Fresh::load(image, hooks, &facts, WORTH_A_THREAD_BESIDE_A_CHILD)?;
+            let fresh = Fresh::load(image, hooks, &facts, WORTH_A_THREAD_BESIDE_A_CHILD, leaf.rights())?;
             let spare = spare.and_then(|spare| spare.expecting(&fresh.maps).ok());
             Ok(Self { spare, ..Self::of(fresh)? })
         })
@@ -338,7 +340,10 @@ fn name(image: &LoadedImage, hooks: &[Hook], facts: &Facts) -> String {
 }
 
 /// Loads the programs at the hooks that these tables need, or, if this kernel lacks one, at others that do as well.
-fn in_one_way_or_another<T>(tables: &Tables, load: impl Fn(&[Hook]) -> Result<T, LoadError>) -> Result<T, LoadError> {
+fn in_one_way_or_another<T>(
+    tables: &Tables,
+    mut load: impl FnMut(&[Hook]) -> Result<T, LoadError>,
+) -> Result<T, LoadError> {
     match (load(&tables.hooks()), tables.other_hooks()) {
         (Err(first), Some(hooks)) if first.is_missing_hook() => {
             load(&hooks).map_err(|second| LoadError::Neither { first: Box::new(first), second: Box::new(second) })
@@ -361,18 +366,24 @@ impl Fresh {
     /// # Errors
     ///
     /// When this process may not, or the kernel can't.
-    pub fn new(tables: &Tables) -> Result<Self, LoadError> {
-        in_one_way_or_another(tables, |hooks| Self::at(tables, hooks, WORTH_A_THREAD))
+    pub fn new(tables: &Tables, rights: &mut Rights) -> Result<Self, LoadError> {
+        in_one_way_or_another(tables, |hooks| Self::at(tables, hooks, WORTH_A_THREAD, rights))
     }
 
     /// Loads the programs for these hooks, with a second thread from this many programs on.
-    fn at(tables: &Tables, hooks: &[Hook], worth_a_thread: usize) -> Result<Self, LoadError> {
+    fn at(tables: &Tables, hooks: &[Hook], worth_a_thread: usize, rights: &mut Rights) -> Result<Self, LoadError> {
         let facts = Facts::of(tables, hooks)?;
-        Self::load(begin(tables, &facts)?, hooks, &facts, worth_a_thread)
+        Self::load(begin(tables, &facts)?, hooks, &facts, worth_a_thread, rights)
     }
 
-    fn load(mut image: LoadedImage, hooks: &[Hook], facts: &Facts, worth_a_thread: usize) -> Result<Self, LoadError> {
-        let _raised = privilege::raise(Operation::Load);
+    fn load(
+        mut image: LoadedImage,
+        hooks: &[Hook],
+        facts: &Facts,
+        worth_a_thread: usize,
+        rights: &mut Rights,
+    ) -> Result<Self, LoadError> {
+        let _raised = rights.raise(Operation::Load);
         let prepared = hooks.iter().map(|hook| Ok((*hook, image.prepare(facts.program(*hook))?)));
         let prepared = prepared.collect::<Result<Vec<_>, LoadError>>()?;
         let programs = load_all(&prepared, facts, worth_a_thread)?;
@@ -435,9 +446,9 @@ fn processors() -> usize {
 /// # Errors
 ///
 /// When this process may not, or the kernel can't.
-pub fn load_one(tables: &Tables, hook: Hook) -> Result<(), LoadError> {
+pub fn load_one(tables: &Tables, hook: Hook, rights: &mut Rights) -> Result<(), LoadError> {
     let facts = Facts::of(tables, &[hook])?;
-    let _raised = privilege::raise(Operation::Load);
+    let _raised = rights.raise(Operation::Load);
     let mut image = begin(tables, &facts)?;
     LoadedProgram::load(hook, &image.prepare(facts.program(hook))?, &facts).map(drop)
 }

@@ -15,7 +15,7 @@ use super::{
     view::{EMPTY, NO_FILE, memory},
     walk::{by_descriptor, if_there, is, open_without_links},
 };
-use enforce::privilege::{self, Operation};
+use enforce::privilege::{Operation, Rights};
 
 /// What is to be covered. Whether it is still what it is said to be is seen when it is covered.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ impl Cover {
     /// # Errors
     ///
     /// When this process can't look, or the kernel can't mount.
-    pub(super) fn apply(&self) -> nix::Result<()> {
+    pub(super) fn apply(&self, rights: &mut Rights) -> nix::Result<()> {
         let path = self.path();
         let fd = match self {
             Self::Socket(_) => {
@@ -71,7 +71,7 @@ impl Cover {
             return Ok(());
         }
         let target = by_descriptor(&fd);
-        let _raised = privilege::raise(Operation::View);
+        let _raised = rights.raise(Operation::View);
         let mounted = if self.is_folder() {
             memory(&target, MsFlags::MS_RDONLY, EMPTY)
         } else {

@@ -47,7 +47,7 @@ use crate::user::Identity;
 use delegation::{Covers, Doors};
 use enforce::{
     mounts::Mount,
-    privilege::{self, Operation},
+    privilege::{self, Operation, Rights},
     sys::confine::{close_on_exec_from, install_filter},
 };
 use filter::Filters;
@@ -107,20 +107,31 @@ pub struct Step {
     /// What it is, for people, if it fails.
     pub what: Cow<'static, str>,
     /// What is done.
-    pub run: Box<dyn Fn() -> nix::Result<()>>,
+    pub run: Box<dyn Fn(&mut Rights) -> nix::Result<()>>,
 }
 
 impl Step {
     /// A step.
     pub fn new(what: impl Into<Cow<'static, str>>, run: impl Fn() -> nix::Result<()> + 'static) -> Self {
+        Self::with_rights(what, move |_| run())
+    }
+
+    /// A step that raises some of the rights itself, or gives them up.
+    pub fn with_rights(
+        what: impl Into<Cow<'static, str>>,
+        run: impl Fn(&mut Rights) -> nix::Result<()> + 'static,
+    ) -> Self {
         Self { what: what.into(), run: Box::new(run) }
     }
 
-    /// The same with what an operation takes in effect meanwhile.
-    fn raised(self, operation: Operation) -> Self {
-        let Self { what, run } = self;
-        Self::new(what, move || {
-            let _raised = privilege::raise(operation);
+    /// A step for which what an operation takes is in effect.
+    fn raised(
+        what: impl Into<Cow<'static, str>>,
+        operation: Operation,
+        run: impl Fn() -> nix::Result<()> + 'static,
+    ) -> Self {
+        Self::with_rights(what, move |rights| {
+            let _raised = rights.raise(operation);
             run()
         })
     }
@@ -283,8 +294,8 @@ impl Hardening {
         if self.isolation != InForce::Full {
             return Vec::new();
         }
-        let mut steps: Vec<Step> = view::namespaces(&self.section).map(|step| step.raised(Operation::View)).into();
-        // An ordinary user's command has none anyway (privilege::renounce).
+        let mut steps: Vec<Step> = view::namespaces(&self.section).into();
+        // An ordinary user's command has none anyway (Rights::renounce).
         if privilege::is_root() {
             steps.push(capability::bounding_step(&self.section));
         }

@@ -249,10 +249,9 @@ impl View {
         steps.extend(self.read_only.iter().map(|point| on("making read-only", point, read_only(point))));
         steps.extend(self.writable.iter().map(|point| on("making writable", point, writable(point))));
         // These take CAP_SYS_ADMIN; what follows is opened with the user's own rights.
-        let mut steps: Vec<Step> = steps.into_iter().map(|step| step.raised(Operation::View)).collect();
         steps.extend(self.covered.iter().cloned().map(|cover| {
             let what = format!("covering {}", cover.name());
-            Step::new(what, move || cover.apply())
+            Step::with_rights(what, move |rights| cover.apply(rights))
         }));
         let own: Vec<Place> = self.cgroups.iter().chain(&self.hidden).cloned().collect();
         let own: Rc<[Place]> = own.into_iter().chain(limits.legacy.iter().map(|(_, point)| point.clone())).collect();
@@ -268,7 +267,7 @@ impl View {
         let own = std::env::current_dir().ok().filter(|own| mounted.any(|point| own.starts_with(point)));
         steps.extend(own.map(|own| {
             let to = own.clone();
-            on("returning to", &own, move || {
+            Step::new(format!("returning to {}", own.display()), move || {
                 let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
                 fchdir(open_without_links(AT_FDCWD, &to, flags, ResolveFlag::empty())?)
             })
@@ -283,9 +282,11 @@ pub(super) fn namespaces(section: &ProcessSection) -> [Step; 2] {
     // Then processes outside share no System V IPC with the command.
     flags.set(CloneFlags::CLONE_NEWIPC, !section.allows(Part::Ipc));
     [
-        Step::new("namespaces of its own", move || unshare(flags)),
+        Step::raised("namespaces of its own", Operation::View, move || unshare(flags)),
         // What is unmounted outside goes away inside, too, so that nothing is kept busy; but nothing gets out.
-        Step::new("a mount namespace of its own", || change(None, "/", MsFlags::MS_SLAVE | MsFlags::MS_REC)),
+        Step::raised("a mount namespace of its own", Operation::View, || {
+            change(None, "/", MsFlags::MS_SLAVE | MsFlags::MS_REC)
+        }),
     ]
 }
 
@@ -295,8 +296,9 @@ fn is_out_of_reach(point: &Path) -> bool {
         && point.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
+/// What is done to a place, which takes `CAP_SYS_ADMIN`.
 fn on(what: &str, path: &Path, run: impl Fn() -> nix::Result<()> + 'static) -> Step {
-    Step::new(format!("{what} {}", path.display()), run)
+    Step::raised(format!("{what} {}", path.display()), Operation::View, run)
 }
 
 fn change(source: Option<&Path>, target: impl AsRef<Path>, flags: MsFlags) -> nix::Result<()> {
