@@ -89,11 +89,13 @@ fn being_stopped_and_continued_while_it_starts_changes_nothing() {
     for _ in 0..20 {
         let (reader, writer) = std::io::pipe().unwrap();
         let mut running = Run::shell(EVERY_SECTION, "echo ran; ! read -r", &[]).stdin(reader).start();
+        let pause = std::cell::Cell::new(Duration::from_millis(10));
         running.wait_until("it runs", |running| {
             running.signal(libc::SIGSTOP);
             running.signal(libc::SIGCONT);
-            // Each makes the verifier begin a program anew, for which it needs some milliseconds on a busy machine.
-            std::thread::sleep(Duration::from_millis(10));
+            // Each makes the verifier begin a program anew, for which it needs the longer, the busier the machine is.
+            std::thread::sleep(pause.get());
+            pause.set(pause.get() + Duration::from_millis(1));
             running.stdout() == "ran\n"
         });
         drop(writer);
