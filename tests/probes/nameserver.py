@@ -28,6 +28,7 @@ ZONE = {
     b"near.example.org": [a("10.1.2.3"), aaaa("fd00::3"), a("127.0.0.1"), aaaa("::ffff:10.1.2.4")],
     b"meta.example.org": [a("169.254.169.254"), aaaa("fd00:ec2::254")],
     b"other.example.org": [a("203.0.113.9")],
+    b"example.org": [a("192.0.2.10")],
     b"many.example.org": [a("203.0.%d.%d" % (114 + n // 250, n % 250)) for n in range(LONG)],
 }
 

@@ -2,6 +2,7 @@
 
 mod clients;
 mod clients_unix;
+mod documents;
 mod recipes;
 mod servers;
 mod servers_network;
