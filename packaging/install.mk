@@ -53,6 +53,7 @@ install: $(if $(SUDO_USER),$(BUILT)/guard-run,build)
 	install -m 644 schema/*.json $(DESTDIR)$(DATADIR)/guard-run/schema
 	install -m 644 $(POLICIES) $(DESTDIR)$(DATADIR)/guard-run/policies
 	install -m 644 README.md SECURITY.md CHANGELOG.md LICENSE-* $(DESTDIR)$(DOCDIR)
+	find docs -type f -exec install -D -m 644 {} $(abspath $(DESTDIR)/)$(DOCDIR)/{} \;
 	cd examples && find . -type f ! -name '*.expected' ! -name '*.resolved.json' -exec install -D -m 644 {} $(abspath $(DESTDIR)/)$(DOCDIR)/examples/{} \;
 
 uninstall:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares ARCHITECTURE.md's table of crates with the manifests, and looks for files that the document names and nobody has.
+"""Compares ARCHITECTURE.md's table of crates with the manifests, and looks for files that it or docs/design names and nobody has.
 
 A row of the table is: the crate's folder, what it is, and the crates that it may use, each in backquotes; "pure" in the
 second column is a promise that it forbids unsafe code.
@@ -59,9 +59,10 @@ def main():
         root = ROOT / folder / "src/lib.rs"
         if "pure" in what and "#![forbid(unsafe_code)]" not in root.read_text():
             faults.append(f"{folder} is said to be pure, and doesn't forbid unsafe code")
-    for name in re.findall(r"`([\w./-]+/[\w./-]*)`", DOCUMENT.read_text()):
-        if not name.startswith("/") and name.split("/")[0] in used and not (ROOT / name).exists():
-            faults.append(f"there is no {name}")
+    for document in [DOCUMENT, *(ROOT / "docs/design").glob("*.md")]:
+        for name in re.findall(r"`([\w./-]+/[\w./-]*)`", document.read_text()):
+            if not name.startswith("/") and name.split("/")[0] in used and not (ROOT / name).exists():
+                faults.append(f"{document.name}: there is no {name}")
     for fault in faults:
         print(f"ARCHITECTURE.md: {fault}", file=sys.stderr)
     sys.exit(1 if faults else 0)

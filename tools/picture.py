@@ -35,7 +35,7 @@ def printed(guard_run, command):
     with tempfile.TemporaryDirectory() as folder:
         child, terminal = pty.fork()
         if child == 0:
-            words = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", str(stage), guard_run, folder]
+            words = ["unshare", "--mount", "--net", "--fork", "--kill-child", "sh", str(stage), guard_run, folder]
             os.execvp(words[0], [*words, "sh", "-c", command])
         text = b""
         try:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # stage.sh GUARD_RUN FOLDER COMMAND...: runs a command where the documents' commands work as typed and leave nothing behind. To be called
-# by `unshare --mount --net --pid --fork --kill-child`. What the place has:
+# by `unshare --mount --net --fork --kill-child`. What the place has:
 #   - guard-run in PATH, with the examples installed, and no configuration or logs of the machine's
 #   - a network of its own, in which example.org has a web server, and a nameserver that knows example.org alone
 #   - a working folder in FOLDER, which the caller has made and removes, with a Makefile, test.py, install.sh and agent that do what such things do
@@ -8,7 +8,6 @@ set -eu
 guard_run=$1 stage=$2
 shift 2
 root=$(cd "$(dirname "$0")/../.." && pwd)
-mount -t proc proc /proc
 
 # place FOLDER: an empty folder there, whether or not the machine has one.
 place() {
@@ -47,5 +46,5 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -su
     -keyout "$stage/key" -out "$stage/certificate" 2>"$stage/openssl" || { cat "$stage/openssl" >&2; exit 1; }
 export CURL_CA_BUNDLE="$stage/certificate" HOME=/root PATH="$stage/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 unset GUARD_RUN_POLICY XDG_CONFIG_HOME XDG_STATE_HOME
-python3 "$root/tests/documents/website.py" 192.0.2.10 "$stage/certificate" "$stage/key" \
+exec python3 "$root/tests/documents/website.py" 192.0.2.10 "$stage/certificate" "$stage/key" \
     python3 "$root/tests/probes/nameserver.py" 127.0.0.1 "$@"

