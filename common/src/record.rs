@@ -5,7 +5,7 @@
 //! launcher can look at the process while it is there. The first byte of a key, the hook's number, and its size tell its `S`. Per-hook counters ([`Counters`]) stay exact when a
 //! hash map is full.
 
-use crate::{device, name, net, socket, sysctl, unix};
+use crate::{RuleSet, device, name, net, socket, sysctl, unix};
 
 /// The hooks of the kernel that guard-run attaches programs to. The numbers index the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -181,9 +181,44 @@ pub struct Counters {
     /// Of those denied and unrecorded, the ones that could not be judged, since the program lacked a table or the kernel did not tell
     /// enough.
     pub unjudged: u64,
+    /// Of those denied, the ones that the policy does not want to hear of ([`Unreported`]). No [`Tally`] counts them.
+    pub unreported: u64,
 }
 
-const _: () = assert!(size_of::<Counters>() == 40);
+const _: () = assert!(size_of::<Counters>() == 48);
+
+/// The rules whose denials are counted, and not recorded (`"report": false`), in the programs' read-only data.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreported {
+    /// 1: there are some. The verifier drops the rest of this where there are none.
+    any: u32,
+    /// Always 0.
+    padding: u32,
+    /// Those of the section that denials of a kind are about, indexed by [`Kind`].
+    rules: [RuleSet; Kind::COUNT as usize],
+}
+
+const _: () = assert!(size_of::<Unreported>() == 8 + 32 * Kind::COUNT as usize);
+
+impl Unreported {
+    /// Every denial is recorded.
+    pub const NONE: Self = Self { any: 0, padding: 0, rules: [RuleSet::NONE; Kind::COUNT as usize] };
+
+    /// Adds rules of the section that denials of a kind are about.
+    pub fn add(&mut self, kind: Kind, rules: &RuleSet) {
+        let all = &mut self.rules[kind as usize];
+        *all = all.or(rules);
+        self.any |= u32::from(*rules != RuleSet::NONE);
+    }
+
+    /// Whether denials of a kind by this rule ([`crate::Decision::rule`]) are not recorded. What no rule decided always is.
+    #[inline(always)]
+    #[must_use]
+    pub fn has(&self, kind: Kind, rule: u16) -> bool {
+        self.any != 0 && self.rules.get(kind as usize).is_some_and(|rules| rules.contains(rule as usize))
+    }
+}
 
 /// Identity of a denial.
 #[repr(C)]

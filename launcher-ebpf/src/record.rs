@@ -13,17 +13,21 @@ use aya_ebpf::{
 };
 use common::{
     Decision,
-    record::{Counters, Hook, Key, Kind, Owner, SEVERAL, SHORT, Subject, Tally},
+    record::{Counters, Hook, Key, Kind, Owner, SEVERAL, SHORT, Subject, Tally, Unreported},
 };
 
 use crate::{
-    rodata,
+    rodata::{self, filled},
     verifier::{opaque, opaque_pointer},
 };
 
 /// What each hook has done, indexed by [`Hook`].
 #[map]
 static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(Hook::ALL.len() as u32, 0);
+
+/// The rules whose denials are not recorded.
+#[unsafe(no_mangle)]
+pub static UNREPORTED: Unreported = Unreported::NONE;
 
 /// How many identities each map of denials has, indexed by [`Kind`].
 #[map]
@@ -119,7 +123,7 @@ impl Ledger {
         Some(Self { counters })
     }
 
-    /// Counts what was decided, and records a denial under its key, of which the rule and the process are filled in.
+    /// Counts what was decided, and records a denial that the policy wants to hear of under its key, of which the rule and the process are filled in.
     /// Process and subject are asked for only then. Returns what the hook has to return: 1 to let the request go on, 0 to
     /// refuse it.
     #[inline(always)]
@@ -135,6 +139,10 @@ impl Ledger {
             return 1;
         }
         increment(&self.counters.denied);
+        if filled(&UNREPORTED).has(S::KIND, decision.rule) {
+            increment(&self.counters.unreported);
+            return rodata::audit();
+        }
         let process = process(&mut key.subject);
         key.rule = decision.rule;
         key.pid = process.pid();

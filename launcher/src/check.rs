@@ -2,7 +2,10 @@
 
 use std::{ffi::OsStr, net::IpAddr};
 
-use common::net::{Address, Op, Protocol, Request};
+use common::{
+    MAX_RULES,
+    net::{Address, Op, Protocol, Request},
+};
 use enforce::{exit, load::missing_here, outlet::tell};
 use policy::{self, Action, Policy, compile::Tables};
 use report::text::pretty_json;
@@ -48,7 +51,8 @@ struct Names {
 pub fn check(word: &OsStr) -> anyhow::Result<u8> {
     let Compiled { policy, tables, .. } = choose(Some(word))?.compile()?;
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
-    let notes = broadcast(&policy, &tables).into_iter().chain(unmet(&policy)).chain(tunnel(&tables)).collect();
+    let notes = broadcast(&policy, &tables).into_iter().chain(unmet(&policy)).chain(tunnel(&tables));
+    let notes = notes.chain(unreported(&policy)).collect();
     let names = tables.names().map(|names| Names {
         nameservers: names.nameservers().collect(),
         search: policy.surroundings().search.clone(),
@@ -69,6 +73,20 @@ const EVERYBODY: [(&str, u128); 3] = [
     ("224.0.0.1", 0xffff_e000_0001),
     ("ff02::1", 0xff02_0000_0000_0000_0000_0000_0000_0001),
 ];
+
+/// Says which rules deny without a word.
+fn unreported(policy: &Policy) -> Option<String> {
+    let rules: Vec<String> = policy
+        .unreported()
+        .iter()
+        .flat_map(|(section, rules)| {
+            let unreported = (0..MAX_RULES).filter(|rule| rules.contains(*rule));
+            unreported.map(move |rule| format!("/{section}/rules/{rule}"))
+        })
+        .collect();
+    let rules = (!rules.is_empty()).then(|| rules.join(", "))?;
+    Some(format!("what {rules} denies is counted, but is no event, and nothing for --fail-on-deny"))
+}
 
 /// Says so if names can carry anything.
 fn tunnel(tables: &Tables) -> Option<String> {

@@ -166,7 +166,10 @@ pub fn explain(word: &OsStr, request: &Request) -> anyhow::Result<u8> {
         Some(Decision { allow, rule }) => {
             let verdict = if allow { "allowed" } else { "denied" };
             let audit = if policy.mode == Mode::Audit && !allow { " (audit mode: only recorded)" } else { "" };
-            format!("{verdict} by {}{audit}", Cause::new(section, rule).rule)
+            let unreported =
+                policy.unreported().iter().any(|(name, rules)| *name == section && rules.contains(rule.into()));
+            let silent = if unreported { " (counted, but not reported)" } else { "" };
+            format!("{verdict} by {}{audit}{silent}", Cause::new(section, rule).rule)
         }
     };
     let allowed = decision.is_none_or(|decision| decision.allow);

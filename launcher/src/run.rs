@@ -280,18 +280,26 @@ fn conclude(options: &Options, log: &mut Destination, report: &Log<CommandRun>, 
     }
     match report.summary() {
         Some(summary) if options.verbosity >= 0 => tell(&format!("{summary}{policy}; log: {log}")),
-        None if options.verbosity > 0 => tell(&format!("nothing was denied{policy}; log: {log}")),
+        None if options.verbosity > 0 => {
+            let but = match report.unreported() {
+                0 => String::new(),
+                count => format!(" but {count} that the policy doesn't report"),
+            };
+            tell(&format!("nothing was denied{but}{policy}; log: {log}"));
+        }
         None if options.verbosity == 0 && may_have_been_refused(report) => {
-            tell("the command failed, and no rule denied anything; whether what keeps it inside did, --diagnose tells");
+            let that = if report.unreported() == 0 { "" } else { " that the policy reports" };
+            tell(&format!(
+                "the command failed, and no rule denied anything{that}; whether what keeps it inside did, --diagnose tells"
+            ));
         }
         _ => {}
     }
     if let Some(lost) = report.flows_lost.filter(|lost| *lost > 0 && options.verbosity >= 0) {
         tell(&format!("{lost} connections and datagrams are in no flow: there were too many kinds"));
     }
-    let refused = report.enforced.hooks.iter().any(|hook| hook.denied + hook.audited > 0);
     Ok(match (&report.guarded.exit, options.fail_on_deny) {
-        (Exit { code: Some(exit::OK), .. }, Some(status)) if refused => status,
+        (Exit { code: Some(exit::OK), .. }, Some(status)) if report.reported() > 0 => status,
         (Exit { code: Some(code), .. }, _) => *code,
         (Exit { signal: Some(signal), .. }, _) => exit::SIGNALED + u8::try_from(*signal).unwrap_or(0),
         _ => exit::FAILURE,

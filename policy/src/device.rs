@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     Action, Rule,
-    section::{number, present, words},
+    section::{is_reported, number, present, reported, words},
 };
 
 /// A rule on device nodes, in the form of the OCI runtime specification. What is `None` holds for all.
@@ -14,6 +14,9 @@ use super::{
 pub struct DeviceRule {
     /// What happens to the requests that match.
     pub action: Action,
+    /// Whether what it denies is reported.
+    #[serde(skip_serializing_if = "is_reported")]
+    pub report: bool,
     /// The node that stands for the type and the numbers, until the policy is resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) path: Option<NodePath>,
@@ -35,6 +38,8 @@ pub struct DeviceRule {
 #[serde(deny_unknown_fields)]
 struct Keys {
     action: Action,
+    #[serde(default = "reported")]
+    report: bool,
     #[serde(default, deserialize_with = "present")]
     path: Option<NodePath>,
     #[serde(rename = "type", default, deserialize_with = "present")]
@@ -51,13 +56,13 @@ impl TryFrom<Keys> for DeviceRule {
     type Error = &'static str;
 
     fn try_from(keys: Keys) -> Result<Self, &'static str> {
-        let Keys { action, path, kind, major, minor, access } = keys;
+        let Keys { action, report, path, kind, major, minor, access } = keys;
         if path.is_some() && (kind.is_some() || major.is_some() || minor.is_some()) {
             return Err(
                 "\"path\" says which device is meant; leave out either \"path\" or \"type\", \"major\" and \"minor\"",
             );
         }
-        Ok(Self { action, path, kind: kind.unwrap_or_default(), major, minor, access })
+        Ok(Self { action, report, path, kind: kind.unwrap_or_default(), major, minor, access })
     }
 }
 
@@ -107,6 +112,10 @@ pub struct Node {
 impl Rule for DeviceRule {
     fn action(&self) -> Action {
         self.action
+    }
+
+    fn reports(&self) -> bool {
+        self.report
     }
 }
 

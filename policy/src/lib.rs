@@ -26,6 +26,7 @@ mod sysctl;
 pub mod text;
 mod unix;
 
+use common::RuleSet;
 use serde::{Deserialize, Serialize};
 
 pub use device::{Access as DeviceAccess, DeviceRule, Node as DeviceNode, letters as access_letters};
@@ -85,6 +86,24 @@ pub struct Policy {
     /// What keeps the command inside beside these rules.
     #[serde(default, deserialize_with = "process::section")]
     pub process: ProcessSection,
+}
+
+impl Policy {
+    /// The name of each section with rules, and those of its rules whose denials are counted, and not reported.
+    #[must_use]
+    pub fn unreported(&self) -> [(&'static str, RuleSet); 6] {
+        fn of<R: Rule>(section: Option<&Section<R>>) -> RuleSet {
+            section.map_or(RuleSet::NONE, Section::unreported)
+        }
+        [
+            ("network", of(self.network.as_deref())),
+            ("unix", of(self.unix.as_ref())),
+            ("devices", of(self.devices.as_ref())),
+            ("sysctls", of(self.sysctls.as_ref())),
+            ("sockets", of(self.sockets.as_ref())),
+            ("sockopts", of(self.sockopts.as_ref())),
+        ]
+    }
 }
 
 section::words! {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Action, Host, HostName, PortRange, Rule, Section,
     host::serialize_hosts,
-    section::{non_empty, words},
+    section::{is_reported, non_empty, reported, words},
 };
 
 /// The most nameservers that a policy can have.
@@ -118,6 +118,9 @@ impl TryFrom<SectionKeys> for NetSection {
 pub struct NetRule {
     /// What happens to the requests that match.
     pub action: Action,
+    /// Whether what it denies is reported.
+    #[serde(skip_serializing_if = "is_reported")]
+    pub report: bool,
     /// Operations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ops: Option<Vec<Op>>,
@@ -143,6 +146,8 @@ pub struct NetRule {
 #[serde(deny_unknown_fields)]
 struct RuleKeys {
     action: Action,
+    #[serde(default = "reported")]
+    report: bool,
     #[serde(default, deserialize_with = "non_empty")]
     ops: Option<Vec<Op>>,
     #[serde(default, deserialize_with = "non_empty")]
@@ -161,7 +166,7 @@ impl TryFrom<RuleKeys> for NetRule {
     type Error = String;
 
     fn try_from(keys: RuleKeys) -> Result<Self, String> {
-        let RuleKeys { action, ops, protocols, hosts, ports, local_ports, private } = keys;
+        let RuleKeys { action, report, ops, protocols, hosts, ports, local_ports, private } = keys;
         if let Some(local) = &local_ports {
             if !ops.iter().flatten().all(|op| *op == Op::Receive) || ops.is_none() {
                 return Err("\"local_ports\" is only for what is received; write \"ops\": [\"receive\"]".to_owned());
@@ -170,7 +175,7 @@ impl TryFrom<RuleKeys> for NetRule {
                 return Err("nothing is received at port 0 (\"ephemeral\"); leave it out of \"local_ports\"".to_owned());
             }
         }
-        let rule = Self { action, ops, protocols, hosts, ports, local_ports, private };
+        let rule = Self { action, report, ops, protocols, hosts, ports, local_ports, private };
         let passive = |op: &Op| matches!(op, Op::Bind | Op::Receive);
         if rule.has_names() && rule.ops.iter().flatten().any(passive) {
             return Err("host names say whom the command connects or sends to; for \"bind\" and \"receive\", write \
@@ -216,6 +221,10 @@ impl NetRule {
 impl Rule for NetRule {
     fn action(&self) -> Action {
         self.action
+    }
+
+    fn reports(&self) -> bool {
+        self.report
     }
 }
 

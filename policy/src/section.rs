@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData};
 
-use common::{MAX_RULES, decision::Verdicts};
+use common::{MAX_RULES, RuleSet, decision::Verdicts};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, SeqAccess, Visitor},
@@ -12,7 +12,7 @@ use super::error::did_you_mean;
 
 /// A section of the policy: the first rule that matches decides, else the default.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, bound(deserialize = "R: Deserialize<'de>"))]
+#[serde(deny_unknown_fields, bound(deserialize = "R: Deserialize<'de> + Rule"))]
 pub struct Section<R> {
     /// What happens to a request that no rule matches.
     pub default: Action,
@@ -25,6 +25,9 @@ pub struct Section<R> {
 pub trait Rule {
     /// What happens to a request that the rule matches.
     fn action(&self) -> Action;
+    /// Whether what it denies is reported: an event, a part of the last line, a reason for `--fail-on-deny`. It is counted in any
+    /// case.
+    fn reports(&self) -> bool;
 }
 
 impl<R: Rule> Section<R> {
@@ -34,6 +37,22 @@ impl<R: Rule> Section<R> {
         let allows = |action| action == Action::Allow;
         Verdicts::new(allows(self.default), self.rules.iter().map(|rule| allows(rule.action())))
     }
+
+    /// The rules whose denials are counted, and not reported.
+    #[must_use]
+    pub fn unreported(&self) -> RuleSet {
+        self.rules.iter().enumerate().filter(|(_, rule)| !rule.reports()).map(|(index, _)| index).collect()
+    }
+}
+
+/// What `"report"` is where a rule leaves it out.
+pub(super) const fn reported() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks
+pub(super) const fn is_reported(report: &bool) -> bool {
+    *report
 }
 
 /// Defines an enum that is one of a few words in JSON, and nothing else: serde's own enums would also take
@@ -101,8 +120,22 @@ pub(super) fn non_empty<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D)
     Ok(Some(list))
 }
 
-pub(super) fn rules<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Vec<T>, D::Error> {
-    list(json, MAX_RULES, "rules in a section")
+pub(super) fn rules<'de, R: Deserialize<'de> + Rule, D: Deserializer<'de>>(json: D) -> Result<Vec<R>, D::Error> {
+    let rules = list(json, MAX_RULES, "rules in a section")?;
+    Ok(rules.into_iter().map(|Sensible(rule)| rule).collect())
+}
+
+/// A rule none of whose keys is without a meaning.
+struct Sensible<R>(R);
+
+impl<'de, R: Deserialize<'de> + Rule> Deserialize<'de> for Sensible<R> {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        let rule = R::deserialize(json)?;
+        if rule.action() == Action::Allow && !rule.reports() {
+            return Err(de::Error::custom("\"report\" is for rules that deny: what is allowed is no event anyway"));
+        }
+        Ok(Self(rule))
+    }
 }
 
 /// A list of at most `limit` elements, `what` they are.

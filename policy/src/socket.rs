@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::{
     Action, Rule,
     error::did_you_mean,
-    section::{present, words},
+    section::{is_reported, present, reported, words},
 };
 
 /// A rule on making sockets. What is `None` holds for all.
@@ -17,6 +17,9 @@ use super::{
 pub struct SocketRule {
     /// What happens to the requests that match.
     pub action: Action,
+    /// Whether what it denies is reported.
+    #[serde(default = "reported", skip_serializing_if = "is_reported")]
+    pub report: bool,
     /// Address family.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub family: Option<Family>,
@@ -39,6 +42,10 @@ impl SocketRule {
 impl Rule for SocketRule {
     fn action(&self) -> Action {
         self.action
+    }
+
+    fn reports(&self) -> bool {
+        self.report
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
     Action, Rule,
     error::did_you_mean,
     option::{level_name, level_names, level_number, levels_of, option_name, option_names},
-    section::{present, words},
+    section::{is_reported, present, reported, words},
 };
 
 /// A rule on socket options. What is `None` holds for all.
@@ -21,6 +21,9 @@ use super::{
 pub struct SockoptRule {
     /// What happens to the requests that match.
     pub action: Action,
+    /// Whether what it denies is reported.
+    #[serde(skip_serializing_if = "is_reported")]
+    pub report: bool,
     /// The level.
     #[serde(skip_serializing_if = "Option::is_none")]
     level: Option<Level>,
@@ -60,6 +63,10 @@ impl Rule for SockoptRule {
     fn action(&self) -> Action {
         self.action
     }
+
+    fn reports(&self) -> bool {
+        self.report
+    }
 }
 
 words! {
@@ -77,6 +84,8 @@ words! {
 #[serde(deny_unknown_fields)]
 struct Keys {
     action: Action,
+    #[serde(default = "reported")]
+    report: bool,
     #[serde(default, deserialize_with = "present")]
     level: Option<Level>,
     #[serde(default, deserialize_with = "present")]
@@ -89,11 +98,11 @@ impl TryFrom<Keys> for SockoptRule {
     type Error = String;
 
     fn try_from(keys: Keys) -> Result<Self, String> {
-        let Keys { action, level, option, access } = keys;
+        let Keys { action, report, level, option, access } = keys;
         let option = option.map(|option| LevelOption::new(level, option)).transpose()?;
         // An option that has a name tells its level, too.
         let level = option.map_or(level, |option| Some(Level(option.level)));
-        Ok(Self { action, level, option, access })
+        Ok(Self { action, report, level, option, access })
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Action, Rule,
     glob::Glob,
-    section::{non_empty, words},
+    section::{is_reported, non_empty, reported, words},
 };
 
 /// A rule on kernel tunables. What is `None` holds for all.
@@ -15,6 +15,9 @@ use super::{
 pub struct SysctlRule {
     /// What happens to the requests that match.
     pub action: Action,
+    /// Whether what it denies is reported.
+    #[serde(default = "reported", skip_serializing_if = "is_reported")]
+    pub report: bool,
     /// The tunables.
     #[serde(default, deserialize_with = "non_empty", skip_serializing_if = "Option::is_none")]
     pub names: Option<Vec<Pattern>>,
@@ -26,6 +29,10 @@ pub struct SysctlRule {
 impl Rule for SysctlRule {
     fn action(&self) -> Action {
         self.action
+    }
+
+    fn reports(&self) -> bool {
+        self.report
     }
 }
 

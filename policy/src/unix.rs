@@ -3,7 +3,12 @@
 use common::unix::NAME_LEN;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Rule, error::did_you_mean, glob::Glob, section::non_empty};
+use super::{
+    Action, Rule,
+    error::did_you_mean,
+    glob::Glob,
+    section::{is_reported, non_empty, reported},
+};
 
 /// The longest abstract name: an address has 108 bytes (`UNIX_PATH_MAX`, include/uapi/linux/un.h), the first a NUL.
 const MAX_ABSTRACT: usize = 107;
@@ -17,6 +22,9 @@ const UNNAMED: &str = "unnamed";
 pub struct UnixRule {
     /// What happens to the requests that match.
     pub action: Action,
+    /// Whether what it denies is reported.
+    #[serde(default = "reported", skip_serializing_if = "is_reported")]
+    pub report: bool,
     /// The peers; `None` are all that have a name.
     #[serde(default, deserialize_with = "non_empty", skip_serializing_if = "Option::is_none")]
     pub paths: Option<Vec<SocketPattern>>,
@@ -25,6 +33,10 @@ pub struct UnixRule {
 impl Rule for UnixRule {
     fn action(&self) -> Action {
         self.action
+    }
+
+    fn reports(&self) -> bool {
+        self.report
     }
 }
 

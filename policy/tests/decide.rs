@@ -44,8 +44,11 @@ proptest! {
             let (section, tables) = (policy.unix.as_ref().unwrap(), tables.unix.as_ref().unwrap());
             let (decision, expected) = (request.decided_by(tables), oracle::unix(section, &request));
             prop_assert_eq!(decision.allow, expected.allow, "{:?}", request);
-            // Where no verdict depends on a path, which of the rules on some paths would have matched isn't found out.
-            if tables.needs_peer {
+            let unreported = section.unreported();
+            let is_told = |decision: Decision| decision.allow || !unreported.contains(decision.rule.into());
+            prop_assert_eq!(is_told(decision), is_told(expected), "{:?}", request);
+            // Where nothing that comes of it depends on a path, which of the rules on some paths would have matched isn't found out.
+            if tables.asks_for_peer {
                 prop_assert_eq!(decision, expected, "{:?}", request);
             }
         }
@@ -531,6 +534,25 @@ fn only_verdicts_that_depend_on_a_path_need_the_peer() {
         let tables = unix_section(default, &rules);
         assert_eq!(tables.needs_peer, needs_peer, "{default} {rules}");
         assert_eq!(tables.hooks()[0].name() == "unix_stream_connect", needs_peer);
+    }
+}
+
+/// Whom a rule without a report is about is best told by the peer, but no verdict depends on it.
+#[test]
+fn rules_that_report_nothing_ask_for_the_peer_and_do_without() {
+    let quiet = |paths: &[&str]| json!({"action": "deny", "paths": paths, "report": false});
+    let table = [
+        (json!([quiet(&["/run/x"])]), true),
+        (json!([quiet(&["*"])]), false),
+        (json!([quiet(&["/run/x"]), quiet(&["/*"])]), false),
+        (json!([quiet(&["@x"])]), false),
+    ];
+    for (rules, asks_for_peer) in table {
+        let tables = unix_section("deny", &rules);
+        assert_eq!((tables.needs_peer, tables.asks_for_peer), (false, asks_for_peer), "{rules}");
+        let [first, other] = [tables.hooks(), tables.other_hooks().unwrap()].map(|hooks| hooks[0].name());
+        let (peer, spelled) = ("unix_stream_connect", "connect_unix");
+        assert_eq!((first, other), if asks_for_peer { (peer, spelled) } else { (spelled, peer) }, "{rules}");
     }
 }
 

@@ -167,6 +167,9 @@ pub struct HookCounts {
     /// Of those unrecorded, the ones that could not be judged and were denied for that.
     #[serde(default)]
     pub unjudged: u64,
+    /// Of those denied or audited, the ones by rules that say `"report": false`, which are in no event.
+    #[serde(default)]
+    pub unreported: u64,
 }
 
 /// What the kernel knows a program by.
@@ -197,24 +200,30 @@ impl HookCounts {
             unrecorded: counters.unrecorded,
             late: counters.late,
             unjudged: counters.unjudged,
+            unreported: counters.unreported,
         }
     }
 }
 
 impl<G: Guarded> Log<G> {
-    /// How many requests were refused by the rules.
+    /// How many requests were refused by the rules, or would have been, but for those that the policy does not want to hear of.
     #[must_use]
-    pub fn denied(&self) -> u64 {
-        self.enforced.hooks.iter().map(|hook| hook.denied).sum()
+    pub fn reported(&self) -> u64 {
+        let reported = |hook: &HookCounts| hook.denied.saturating_add(hook.audited).saturating_sub(hook.unreported);
+        self.enforced.hooks.iter().map(reported).sum()
+    }
+
+    /// How many the policy does not want to hear of.
+    #[must_use]
+    pub fn unreported(&self) -> u64 {
+        self.enforced.hooks.iter().map(|hook| hook.unreported).sum()
     }
 
     /// The line for people: what was denied or lost, if anything was.
     #[must_use]
     pub fn summary(&self) -> Option<String> {
-        let audited: u64 = self.enforced.hooks.iter().map(|hook| hook.audited).sum();
-        let audits = self.policy.mode == Mode::Audit;
-        let (count, what) = if audits { (audited, "would have denied") } else { (self.denied(), "denied") };
-        let count = count + G::refused(&self.enforced.measures);
+        let what = if self.policy.mode == Mode::Audit { "would have denied" } else { "denied" };
+        let count = self.reported() + G::refused(&self.enforced.measures);
         if count == 0 {
             return None;
         }

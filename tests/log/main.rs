@@ -5,3 +5,4 @@ mod log;
 mod output;
 mod place;
 mod shown;
+mod unreported;

@@ -133,7 +133,10 @@ pub fn unused(tables: &Tables) -> Vec<&'static str> {
 /// The values of the programs' global variables for these tables.
 #[must_use]
 pub fn globals(tables: &Tables) -> Vec<(&'static str, &[u8])> {
-    let mut globals = vec![("CONFIG", bytes_of(std::slice::from_ref(&tables.config)))];
+    let mut globals = vec![
+        ("CONFIG", bytes_of(std::slice::from_ref(&tables.config))),
+        ("UNREPORTED", bytes_of(std::slice::from_ref(&tables.unreported))),
+    ];
     let flag = |set: bool| bytes_of::<u32>(if set { &[1] } else { &[0] });
     if !tables.asks_only_who_made_a_socket() {
         globals.push(("COUNT_FLOWS", flag(tables.flows)));
@@ -236,6 +239,7 @@ impl Records {
             sum.unrecorded += counters.unrecorded;
             sum.late += counters.late;
             sum.unjudged += counters.unjudged;
+            sum.unreported += counters.unreported;
         }
         Ok(sum)
     }

@@ -181,7 +181,7 @@ impl LoadError {
 
     /// Whether it is about a hook that this kernel lacks.
     fn is_missing_hook(&self) -> bool {
-        matches!(self, Self::NoHook { .. })
+        matches!(self, Self::NoHook { .. } | Self::NoLsm { .. } | Self::NoTypes(BtfError::Missing(_)))
     }
 
     fn map(name: &str, error: MapError) -> Self {

@@ -7,6 +7,7 @@ use common::{
     device, flow, glob, name, net,
     record::{
         Counters, DeviceSubject, Key, NameSubject, NetSubject, SockoptSubject, SysctlSubject, Tally, UnixSubject,
+        Unreported,
     },
     socket, sockopt, sysctl, unix,
 };
@@ -25,7 +26,7 @@ macro_rules! plain {
     };
 }
 
-plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally);
+plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally, Unreported);
 plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, glob::Node);
 plain!(socket::Request, socket::Rule, socket::Table, sockopt::Rule, sockopt::Table);
 plain!(name::Table, NameSubject, NetSubject, DeviceSubject, SysctlSubject, SockoptSubject);

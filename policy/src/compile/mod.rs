@@ -9,7 +9,11 @@ mod sockopt;
 mod sysctl;
 mod unix;
 
-use common::{ABI_VERSION, Config, net::Op, record::Hook};
+use common::{
+    ABI_VERSION, Config,
+    net::Op,
+    record::{Hook, Kind, Unreported},
+};
 
 pub use automaton::MAX_STATES;
 pub use device::DeviceTables;
@@ -39,6 +43,8 @@ pub struct Tables {
     pub sockets: Option<SocketTables>,
     /// The sockopts section, if there is one or the network section asks for one.
     pub sockopts: Option<SockoptTables>,
+    /// The rules whose denials are counted, and not recorded.
+    pub unreported: Unreported,
     /// Whether what is reached is recorded, too.
     pub flows: bool,
 }
@@ -86,6 +92,7 @@ impl Tables {
             sysctls: SysctlTables::compile(policy.sysctls.as_ref(), !policy.process.allows(Part::Sysctls))?,
             sockets,
             sockopts,
+            unreported: unreported(policy),
             flows,
         })
     }
@@ -94,9 +101,9 @@ impl Tables {
     #[must_use]
     pub fn devices_alone(self) -> Option<Self> {
         let denies = self.config.audit == 0 && self.hooks().contains(&Hook::Device);
-        let Self { config, devices, .. } = self;
+        let Self { config, devices, unreported, .. } = self;
         let (network, unix, sysctls, sockets, sockopts) = (None, None, None, None, None);
-        denies.then_some(Self { config, network, unix, devices, sysctls, sockets, sockopts, flows: false })
+        denies.then_some(Self { config, network, unix, devices, sysctls, sockets, sockopts, unreported, flows: false })
     }
 
     /// The hooks at which this policy is enforced, on a kernel that has all of them, and flows counted if they are
@@ -199,4 +206,22 @@ impl Tables {
         ];
         sections.iter().filter(|(_, restricts)| !restricts).map(|(name, _)| *name).collect()
     }
+}
+
+/// The rules of all sections whose denials are not recorded.
+fn unreported(policy: &Resolved) -> Unreported {
+    let [network, unix, devices, sysctls, sockets, sockopts] = policy.unreported().map(|(_, rules)| rules);
+    let mut unreported = Unreported::NONE;
+    for (kind, rules) in [
+        (Kind::Net, network),
+        (Kind::Name, network),
+        (Kind::Unix, unix),
+        (Kind::Device, devices),
+        (Kind::Sysctl, sysctls),
+        (Kind::Socket, sockets),
+        (Kind::Sockopt, sockopts),
+    ] {
+        unreported.add(kind, &rules);
+    }
+    unreported
 }

@@ -29,6 +29,8 @@ pub struct UnixTables {
     /// Whether a verdict depends on which peer it is, and not on how its address is spelled alone: a path has many
     /// spellings, and a peer without a name none.
     pub needs_peer: bool,
+    /// Whether a verdict does, or at least whether a denial is reported.
+    pub asks_for_peer: bool,
 }
 
 impl UnixTables {
@@ -39,9 +41,14 @@ impl UnixTables {
     /// When its paths need more states than the automaton can have.
     pub fn compile(section: &Section<UnixRule>) -> Result<Self, CompileError> {
         let unnamed = section.rules.iter().find(|rule| rule.is_about_unnamed());
-        let needs_peer = !is_settled(section, Kind::PATH) || unnamed.is_some_and(|rule| rule.action == Action::Deny);
-        // Whoever sees the peer can say which rule it was, too; whoever doesn't has no use for more than the verdict.
-        let named = [Kind::PATH, Kind::ABSTRACT].map(|kind| (kind, !needs_peer && is_settled(section, kind)));
+        let verdict = |rule: Option<&UnixRule>| rule.map_or(section.default, |rule| rule.action);
+        let outcome = |rule: Option<&UnixRule>| (verdict(rule), rule.is_none_or(|rule| rule.report));
+        let needs_peer =
+            !is_settled(section, Kind::PATH, verdict) || unnamed.is_some_and(|rule| rule.action == Action::Deny);
+        let asks_for_peer = needs_peer || !is_settled(section, Kind::PATH, outcome);
+        // Whoever sees the peer can say which rule it was, too; whoever doesn't has no use for more than what comes of it.
+        let named =
+            [Kind::PATH, Kind::ABSTRACT].map(|kind| (kind, !asks_for_peer && is_settled(section, kind, outcome)));
         let mut whole = [RuleSet::NONE; KINDS];
         let mut globs = Globs::default();
         for (index, rule) in section.rules.iter().enumerate() {
@@ -75,7 +82,7 @@ impl UnixTables {
             by_name,
             whole,
         };
-        Ok(Self { table, states: automaton.states, needs_peer })
+        Ok(Self { table, states: automaton.states, needs_peer, asks_for_peer })
     }
 
     /// Whether anything can be denied.
@@ -87,13 +94,13 @@ impl UnixTables {
     /// The hooks at which it is best enforced.
     #[must_use]
     pub fn hooks(&self) -> [Hook; 2] {
-        if self.needs_peer { PEER } else { SPELLED }
+        if self.asks_for_peer { PEER } else { SPELLED }
     }
 
     /// The hooks at which it can be enforced on kernels that don't have those, if there are others.
     #[must_use]
     pub fn other_hooks(&self) -> Option<[Hook; 2]> {
-        (!self.needs_peer).then_some(PEER)
+        (!self.needs_peer).then_some(if self.asks_for_peer { SPELLED } else { PEER })
     }
 
     /// Judges a request, as the kernel would.
@@ -141,13 +148,13 @@ fn reach_of(glob: &Glob, kind: Kind) -> Reach {
     if anything { Reach::All } else { Reach::Some }
 }
 
-/// Whether all peers of a kind have one verdict, by whichever rule: that of the first rule that is about all of them, or
-/// the default, and no rule before it says otherwise about some.
-fn is_settled(section: &Section<UnixRule>, kind: Kind) -> bool {
+/// Whether something is the same for all peers of a kind, whichever rule says it: as the first rule that is about all of them
+/// says, or the default, and no rule before it says otherwise about some.
+fn is_settled<T: PartialEq>(section: &Section<UnixRule>, kind: Kind, says: impl Fn(Option<&UnixRule>) -> T) -> bool {
     let all = section.rules.iter().position(|rule| reach(rule, kind) == Reach::All);
-    let verdict = all.map_or(section.default, |rule| section.rules[rule].action);
+    let of_all = says(all.map(|rule| &section.rules[rule]));
     let before = &section.rules[..all.unwrap_or(section.rules.len())];
-    before.iter().all(|rule| reach(rule, kind) == Reach::None || rule.action == verdict)
+    before.iter().all(|rule| reach(rule, kind) == Reach::None || says(Some(rule)) == of_all)
 }
 
 impl UnixRule {

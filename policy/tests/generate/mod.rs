@@ -152,6 +152,12 @@ fn section(
     few: usize,
     rule_of_many: impl Strategy<Value = Value> + 'static,
 ) -> impl Strategy<Value = Value> {
+    let rule = (rule, option::weighted(0.3, any::<bool>())).prop_map(|(mut rule, report)| {
+        if let Some(report) = report.filter(|report| *report || rule["action"] == "deny") {
+            rule["report"] = report.into();
+        }
+        rule
+    });
     let rules = prop_oneof![
         30 => vec(rule, 0..=few).prop_map(Value::Array),
         1 => vec(rule_of_many, 256).prop_map(Value::Array),
