@@ -1,0 +1,279 @@
+//! Reading logs, of any size: a log is read from its beginning to its end, and of its events one at a time is in memory.
+//!
+//! What is read is a log (one JSON document), events as `--events` writes them (one document for each), or several of these
+//! one after the other.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io::{self, BufReader},
+    marker::PhantomData,
+};
+
+use report::{Event, Flow, Hardening, PolicySource, SCHEMA};
+use serde::{
+    Deserialize, Deserializer as _,
+    de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{
+    Deserializer, Map, Value,
+    de::{IoRead, Read},
+    error::Category,
+};
+
+/// One record of a log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// Something was denied, or would have been.
+    Event(Event),
+    /// Something was reached.
+    Flow(Flow),
+}
+
+/// What a log says beside its records.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Head {
+    /// The command with its arguments, where it is known.
+    pub command: Option<Vec<String>>,
+    /// The policy.
+    pub policy: Option<PolicySource>,
+    /// What kept a command inside beside the programs. `None` for a container.
+    pub hardening: Option<Hardening>,
+    /// Denials that are in no event.
+    pub lost: u64,
+    /// Connections and datagrams that are in no flow.
+    pub flows_lost: u64,
+}
+
+/// Why a log can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// There is nothing.
+    #[error("nothing is in it; a log of guard-run is a JSON document, and events are one for each line")]
+    Empty,
+    /// It is not all there.
+    #[error("line {line}: it ends in the middle; it was cut, or somebody still writes it")]
+    Cut {
+        /// The line, from 1, at which it ends.
+        line: usize,
+    },
+    /// It is no JSON.
+    #[error("line {line}, column {column}: not JSON, and so no log of guard-run")]
+    Syntax {
+        /// The line, from 1.
+        line: usize,
+        /// The column, from 1.
+        column: usize,
+    },
+    /// It is JSON, but no log.
+    #[error("line {line}: {message}")]
+    Foreign {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// Reading failed.
+    #[error(transparent)]
+    Input(#[from] io::Error),
+}
+
+impl From<serde_json::Error> for ReadError {
+    fn from(error: serde_json::Error) -> Self {
+        let (line, column) = (error.line(), error.column());
+        match error.classify() {
+            Category::Io => Self::Input(error.into()),
+            Category::Eof => Self::Cut { line },
+            Category::Syntax => Self::Syntax { line, column },
+            Category::Data => {
+                let message = error.to_string();
+                let end = message.rfind(" at line ").unwrap_or(message.len());
+                Self::Foreign { line, message: message[..end].to_owned() }
+            }
+        }
+    }
+}
+
+/// Reads logs from a file, a pipe or the like, and hands `each` record over. Returns what each log says beside its records: nothing
+/// for events alone.
+///
+/// # Errors
+///
+/// When the input can't be read, is no log, or one of a version that is not known. Some records may have been handed over by then.
+pub fn read_from(input: impl io::Read, each: &mut dyn FnMut(Record)) -> Result<Vec<Head>, ReadError> {
+    read(IoRead::new(BufReader::with_capacity(1 << 16, input)), each)
+}
+
+/// Reads logs as [`read_from`] does, from what JSON can be read from: [`serde_json::de::SliceRead`] is faster than a file.
+///
+/// # Errors
+///
+/// Those of [`read_from`].
+pub fn read<'de>(input: impl Read<'de>, each: &mut dyn FnMut(Record)) -> Result<Vec<Head>, ReadError> {
+    let mut json = Deserializer::new(input);
+    let (mut heads, mut told) = (Vec::new(), HashMap::new());
+    let mut any = false;
+    loop {
+        match json.end() {
+            Ok(()) => break,
+            // What comes next, reading it says.
+            Err(error) if error.classify() == Category::Io => return Err(error.into()),
+            Err(_) => {}
+        }
+        heads.extend(json.deserialize_map(Document { each, told: &mut told })?);
+        any = true;
+    }
+    if any { Ok(heads) } else { Err(ReadError::Empty) }
+}
+
+/// One document: a log, or an event.
+struct Document<'a> {
+    each: &'a mut dyn FnMut(Record),
+    /// How often each event was denied when it was told last, by a hash of what it is about.
+    told: &'a mut HashMap<u64, u64>,
+}
+
+/// The keys of an event. One with a further key is an event all the same.
+const OF_EVENT: [&str; 18] = [
+    "time", "op", "hook", "verdict", "process", "network", "name", "unix", "device", "sysctl", "socket", "sockopt",
+    "call", "rule", "reason", "count", "first", "last",
+];
+
+/// The keys of a log that say that it is one.
+const OF_LOG: [&str; 13] = [
+    "schema",
+    "command",
+    "container",
+    "user",
+    "exit",
+    "started",
+    "ended",
+    "policy",
+    "enforced",
+    "lost",
+    "events",
+    "flows",
+    "flows_lost",
+];
+
+impl<'de> Visitor<'de> for Document<'_> {
+    type Value = Option<Head>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a log of guard-run, or one of its events")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Option<Head>, A::Error> {
+        let Self { each, told } = self;
+        let (mut head, mut schema, mut event) = (Head::default(), None, Map::new());
+        let mut is_log = None;
+        while let Some(key) = entries.next_key::<String>()? {
+            let log = *is_log.get_or_insert(OF_LOG.contains(&&*key));
+            if !log {
+                if !event.is_empty() || OF_EVENT.contains(&&*key) {
+                    if OF_EVENT.contains(&&*key) {
+                        event.insert(key, entries.next_value()?);
+                    } else {
+                        entries.next_value::<IgnoredAny>()?;
+                    }
+                    continue;
+                }
+                return Err(A::Error::custom("this is JSON, but neither a log of guard-run nor one of its events"));
+            }
+            match &*key {
+                "schema" => schema = Some(known(&entries.next_value()?).map_err(A::Error::custom)?),
+                "command" => head.command = entries.next_value()?,
+                "policy" => head.policy = entries.next_value()?,
+                "enforced" => head.hardening = entries.next_value::<Enforced>()?.hardening(),
+                "lost" => head.lost = entries.next_value()?,
+                "flows_lost" => head.flows_lost = entries.next_value::<Option<_>>()?.unwrap_or_default(),
+                "events" => entries.next_value_seed(Each::new(|event| each(Record::Event(event))))?,
+                "flows" => entries.next_value_seed(Each::new(|flow| each(Record::Flow(flow))))?,
+                _ => drop(entries.next_value::<IgnoredAny>()?),
+            }
+        }
+        if is_log == Some(true) {
+            return schema.map(|()| Some(head)).ok_or_else(|| {
+                A::Error::custom("this is no log of guard-run, which says the version of its format as \"schema\"")
+            });
+        }
+        let mut event: Event = serde_json::from_value(Value::Object(event))
+            .map_err(|error| A::Error::custom(format!("this is no event of guard-run: {error}")))?;
+        if let Some(more) = further(told, &event) {
+            event.count = more;
+            each(Record::Event(event));
+        }
+        Ok(None)
+    }
+}
+
+/// Whether this version of a log's format can be read.
+fn known(schema: &Value) -> Result<(), String> {
+    if *schema == SCHEMA {
+        return Ok(());
+    }
+    let shown = schema.to_string();
+    let shown = if schema.is_number() { &shown } else { "that is no number" };
+    Err(format!(
+        "a log of schema {shown}: this guard-run reads schema {SCHEMA}; read it with the guard-run that wrote it"
+    ))
+}
+
+/// How often an event that is told by itself was denied since it was told last. `None` where that is never.
+fn further(told: &mut HashMap<u64, u64>, event: &Event) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    (&event.hook, event.process.pid, event.first, &event.cause.rule, event.subject.to_string()).hash(&mut hasher);
+    let before = told.insert(hasher.finish(), event.count);
+    event.count.checked_sub(before.unwrap_or(0)).filter(|more| *more > 0)
+}
+
+/// What is enforced, but for what nobody here asks about. A container's hardening is a word.
+#[derive(Deserialize)]
+struct Enforced {
+    #[serde(default)]
+    hardening: Value,
+}
+
+impl Enforced {
+    fn hardening(self) -> Option<Hardening> {
+        serde_json::from_value(self.hardening).ok()
+    }
+}
+
+/// A list of which each element is handed over.
+struct Each<T, F>(F, PhantomData<T>);
+
+impl<T, F: FnMut(T)> Each<T, F> {
+    fn new(each: F) -> Self {
+        Self(each, PhantomData)
+    }
+}
+
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> DeserializeSeed<'de> for Each<T, F> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Each<T, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(element) = elements.next_element()? {
+            (self.0)(element);
+        }
+        Ok(())
+    }
+
+    /// There are no flows where they were not to be recorded.
+    fn visit_unit<E: serde::de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
