@@ -5,10 +5,11 @@ use std::{collections::HashMap, fs, io, mem, sync::Arc};
 use aya::maps::MapError;
 use common::{
     flow::{self, News, TCP},
-    record::{Hook, Key, SEVERAL},
+    record::{Hook, Key, SEVERAL, Tally},
 };
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
+use policy::Reasons;
 use report::{Clock, Details, Event, Flow, Names, Observed, Recorded, Refusal, Verdict};
 
 use crate::{
@@ -67,6 +68,7 @@ struct Seen {
 pub struct Journal {
     clock: Clock,
     verdict: Verdict,
+    reasons: Reasons,
     /// Whether the pids that the kernel side records are those of our /proc.
     pids_are_ours: bool,
     /// What was found out about each denial while the command ran, by its key.
@@ -82,11 +84,12 @@ pub struct Journal {
 impl Journal {
     /// A journal that also writes events as JSON lines to `live` as they come.
     #[must_use]
-    pub fn new(clock: Clock, verdict: Verdict, live: Option<Live>) -> Self {
+    pub fn new(clock: Clock, verdict: Verdict, reasons: Reasons, live: Option<Live>) -> Self {
         let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
         Self {
             clock,
             verdict,
+            reasons,
             pids_are_ours: namespace.as_os_str() == INITIAL_PID_NAMESPACE,
             seen: HashMap::new(),
             processes: HashMap::new(),
@@ -113,6 +116,10 @@ impl Journal {
                 }
             }
         }
+    }
+
+    fn event<S: Recorded>(&self, key: &Key<S>, tally: &Tally, details: Arc<Details>) -> Event {
+        Event::new(key, tally, details, &self.clock, (self.verdict, &self.reasons), &KernelNames)
     }
 
     /// What can be found out about a process that has done something at that time.
@@ -231,7 +238,7 @@ impl Visitor for Noting<'_> {
         let Some(key) = from_bytes::<Key<S>>(record) else { return Ok(()) };
         let tally = denials.of(key)?;
         let details = journal.look_at(key.pid, tally.first);
-        let event = Event::new(&key, &tally, Arc::clone(&details), &journal.clock, journal.verdict, &KernelNames);
+        let event = journal.event(&key, &tally, Arc::clone(&details));
         journal.write_live(&event);
         journal.seen.insert((*record).into(), Seen { details, count: event.count });
         Ok(())
@@ -253,7 +260,7 @@ impl Visitor for Concluding<'_> {
                 Some(Seen { details, count }) => (Arc::clone(details), *count),
                 None => (journal.processes.get(&key.pid).cloned().unwrap_or_default(), 0),
             };
-            let event = Event::new(&key, &tally, details, &journal.clock, journal.verdict, &KernelNames);
+            let event = journal.event(&key, &tally, details);
             events.push((event, announced));
         }
         Ok(())

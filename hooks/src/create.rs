@@ -65,6 +65,7 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
         policy: wanted.policy,
         sha256: document.sha256(),
         mode: policy.mode,
+        reasons: policy.reasons(),
         unrestricted,
         place: own.place.clone(),
         programs: Vec::new(),

@@ -9,7 +9,7 @@ use std::{
 use common::ABI_VERSION;
 use enforce::load::{pin_note, read_note};
 use jiff::Timestamp;
-use policy::Mode;
+use policy::{Mode, Reasons};
 use serde::{Deserialize, Serialize};
 
 use report::Container;
@@ -66,6 +66,9 @@ pub struct Note {
     pub sha256: String,
     /// Whether it is enforced or only recorded.
     pub mode: Mode,
+    /// What the policy says of its rules.
+    #[serde(default)]
+    pub reasons: Reasons,
     /// The sections of the policy that restrict nothing.
     pub unrestricted: Vec<String>,
     /// The cgroup that it is guarded on.

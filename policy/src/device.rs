@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     Action, Rule,
-    section::{is_reported, number, present, reported, words},
+    section::{is_reported, number, present, reason, reported, words},
 };
 
 /// A rule on device nodes, in the form of the OCI runtime specification. What is `None` holds for all.
@@ -31,6 +31,9 @@ pub struct DeviceRule {
     pub minor: Option<u32>,
     /// What is done to the device.
     pub access: Access,
+    /// Why it is there, for whoever meets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A rule as it is written.
@@ -50,19 +53,21 @@ struct Keys {
     minor: Option<u32>,
     #[serde(default)]
     access: Access,
+    #[serde(default, deserialize_with = "reason")]
+    reason: Option<String>,
 }
 
 impl TryFrom<Keys> for DeviceRule {
     type Error = &'static str;
 
     fn try_from(keys: Keys) -> Result<Self, &'static str> {
-        let Keys { action, report, path, kind, major, minor, access } = keys;
+        let Keys { action, report, path, kind, major, minor, access, reason } = keys;
         if path.is_some() && (kind.is_some() || major.is_some() || minor.is_some()) {
             return Err(
                 "\"path\" says which device is meant; leave out either \"path\" or \"type\", \"major\" and \"minor\"",
             );
         }
-        Ok(Self { action, report, path, kind: kind.unwrap_or_default(), major, minor, access })
+        Ok(Self { action, report, path, kind: kind.unwrap_or_default(), major, minor, access, reason })
     }
 }
 
@@ -116,6 +121,10 @@ impl Rule for DeviceRule {
 
     fn reports(&self) -> bool {
         self.report
+    }
+
+    fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 }
 

@@ -16,6 +16,7 @@ mod net;
 mod option;
 mod port;
 mod process;
+mod reasons;
 mod resolve;
 mod section;
 mod socket;
@@ -39,6 +40,7 @@ pub use net::{MAX_NAMESERVERS, NetRule, NetSection, Op, Protocol, Queries};
 pub use option::{level_names, option_names};
 pub use port::PortRange;
 pub use process::{Architecture, Isolation, KeptCapability, Part, ProcessSection, SocketFamily};
+pub use reasons::Reasons;
 pub use resolve::{Machine, Resolved};
 pub use section::{Action, Rule, Section};
 pub use socket::{Family, SocketProtocol, SocketRule, SocketType, protocol_name};
@@ -59,6 +61,9 @@ pub struct Policy {
     /// What it is for, in a few words, for people.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+    /// Why it is as it is, for whoever meets a rule or a default without a reason of its own.
+    #[serde(default, deserialize_with = "section::reason", skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Whether denials are enforced or only recorded.
     #[serde(default)]
     pub mode: Mode,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Action, Host, HostName, PortRange, Rule, Section,
     host::serialize_hosts,
-    section::{is_reported, non_empty, reported, words},
+    section::{is_reported, non_empty, reason, reported, words},
 };
 
 /// The most nameservers that a policy can have.
@@ -40,6 +40,8 @@ struct SectionKeys {
     nameservers: Option<Vec<IpAddr>>,
     #[serde(default)]
     queries: Queries,
+    #[serde(default, deserialize_with = "reason")]
+    reason: Option<String>,
 }
 
 words! {
@@ -106,8 +108,8 @@ impl TryFrom<SectionKeys> for NetSection {
     type Error = String;
 
     fn try_from(keys: SectionKeys) -> Result<Self, String> {
-        let SectionKeys { default, rules, nameservers, queries } = keys;
-        let section = Self { section: Section { default, rules }, nameservers, queries };
+        let SectionKeys { default, rules, nameservers, queries, reason } = keys;
+        let section = Self { section: Section { default, rules, reason }, nameservers, queries };
         section.nonsense().map_or(Ok(section), Err)
     }
 }
@@ -139,6 +141,9 @@ pub struct NetRule {
     /// Whether its names may lead to this host, to private networks and the like.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub private: bool,
+    /// Why it is there, for whoever meets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A rule as it is written.
@@ -160,13 +165,15 @@ struct RuleKeys {
     local_ports: Option<Vec<PortRange>>,
     #[serde(default)]
     private: bool,
+    #[serde(default, deserialize_with = "reason")]
+    reason: Option<String>,
 }
 
 impl TryFrom<RuleKeys> for NetRule {
     type Error = String;
 
     fn try_from(keys: RuleKeys) -> Result<Self, String> {
-        let RuleKeys { action, report, ops, protocols, hosts, ports, local_ports, private } = keys;
+        let RuleKeys { action, report, ops, protocols, hosts, ports, local_ports, private, reason } = keys;
         if let Some(local) = &local_ports {
             if !ops.iter().flatten().all(|op| *op == Op::Receive) || ops.is_none() {
                 return Err("\"local_ports\" is only for what is received; write \"ops\": [\"receive\"]".to_owned());
@@ -175,7 +182,7 @@ impl TryFrom<RuleKeys> for NetRule {
                 return Err("nothing is received at port 0 (\"ephemeral\"); leave it out of \"local_ports\"".to_owned());
             }
         }
-        let rule = Self { action, report, ops, protocols, hosts, ports, local_ports, private };
+        let rule = Self { action, report, ops, protocols, hosts, ports, local_ports, private, reason };
         let passive = |op: &Op| matches!(op, Op::Bind | Op::Receive);
         if rule.has_names() && rule.ops.iter().flatten().any(passive) {
             return Err("host names say whom the command connects or sends to; for \"bind\" and \"receive\", write \
@@ -225,6 +232,10 @@ impl Rule for NetRule {
 
     fn reports(&self) -> bool {
         self.report
+    }
+
+    fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 }
 

@@ -19,6 +19,9 @@ pub struct Section<R> {
     /// The rules, in the order in which they are tried. At most [`MAX_RULES`].
     #[serde(default = "Vec::new", deserialize_with = "rules")]
     pub rules: Vec<R>,
+    /// Why the section is as it is, for whoever meets its default, or a rule without a reason of its own.
+    #[serde(default, deserialize_with = "reason", skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// What all kinds of rules have in common.
@@ -28,6 +31,8 @@ pub trait Rule {
     /// Whether what it denies is reported: an event, a part of the last line, a reason for `--fail-on-deny`. It is counted in any
     /// case.
     fn reports(&self) -> bool;
+    /// Why the rule is there.
+    fn reason(&self) -> Option<&str>;
 }
 
 impl<R: Rule> Section<R> {
@@ -108,6 +113,22 @@ words! {
 /// A key that may be left out, but not be `null`: `"network": null` would look like a restriction and be none.
 pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(json: D) -> Result<Option<T>, D::Error> {
     T::deserialize(json).map(Some)
+}
+
+/// The most characters of a reason: a sentence or two, which fit into the last line.
+const LONGEST_REASON: usize = 300;
+
+/// Why something is there, in a sentence. It may be left out.
+pub(super) fn reason<'de, D: Deserializer<'de>>(json: D) -> Result<Option<String>, D::Error> {
+    let reason = String::deserialize(json)?;
+    let length = reason.chars().count();
+    if reason.trim().is_empty() {
+        return Err(de::Error::custom("an empty reason tells nobody anything; leave the key out"));
+    }
+    if length > LONGEST_REASON {
+        return Err(de::Error::custom(format!("a reason of {length} characters; at most {LONGEST_REASON}")));
+    }
+    Ok(Some(reason))
 }
 
 /// A list of a rule that may be left out (which means "all") but not be empty, which would mean "none" and make a rule

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::{
     Action, Rule,
     error::did_you_mean,
-    section::{is_reported, present, reported, words},
+    section::{is_reported, present, reason, reported, words},
 };
 
 /// A rule on making sockets. What is `None` holds for all.
@@ -29,6 +29,9 @@ pub struct SocketRule {
     /// Protocol.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub protocol: Option<SocketProtocol>,
+    /// Why it is there, for whoever meets it.
+    #[serde(default, deserialize_with = "reason", skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl SocketRule {
@@ -46,6 +49,10 @@ impl Rule for SocketRule {
 
     fn reports(&self) -> bool {
         self.report
+    }
+
+    fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 }
 

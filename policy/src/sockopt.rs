@@ -12,7 +12,7 @@ use super::{
     Action, Rule,
     error::did_you_mean,
     option::{level_name, level_names, level_number, levels_of, option_name, option_names},
-    section::{is_reported, present, reported, words},
+    section::{is_reported, present, reason, reported, words},
 };
 
 /// A rule on socket options. What is `None` holds for all.
@@ -33,6 +33,9 @@ pub struct SockoptRule {
     /// Whether it is read or set.
     #[serde(skip_serializing_if = "Option::is_none")]
     access: Option<Access>,
+    /// Why it is there, for whoever meets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl SockoptRule {
@@ -67,6 +70,10 @@ impl Rule for SockoptRule {
     fn reports(&self) -> bool {
         self.report
     }
+
+    fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
 }
 
 words! {
@@ -92,17 +99,19 @@ struct Keys {
     option: Option<WrittenOption>,
     #[serde(default, deserialize_with = "present")]
     access: Option<Access>,
+    #[serde(default, deserialize_with = "reason")]
+    reason: Option<String>,
 }
 
 impl TryFrom<Keys> for SockoptRule {
     type Error = String;
 
     fn try_from(keys: Keys) -> Result<Self, String> {
-        let Keys { action, report, level, option, access } = keys;
+        let Keys { action, report, level, option, access, reason } = keys;
         let option = option.map(|option| LevelOption::new(level, option)).transpose()?;
         // An option that has a name tells its level, too.
         let level = option.map_or(level, |option| Some(Level(option.level)));
-        Ok(Self { action, report, level, option, access })
+        Ok(Self { action, report, level, option, access, reason })
     }
 }
 

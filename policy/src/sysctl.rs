@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Action, Rule,
     glob::Glob,
-    section::{is_reported, non_empty, reported, words},
+    section::{is_reported, non_empty, reason, reported, words},
 };
 
 /// A rule on kernel tunables. What is `None` holds for all.
@@ -24,6 +24,9 @@ pub struct SysctlRule {
     /// Whether they are read or written.
     #[serde(default)]
     pub access: Access,
+    /// Why it is there, for whoever meets it.
+    #[serde(default, deserialize_with = "reason", skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl Rule for SysctlRule {
@@ -33,6 +36,10 @@ impl Rule for SysctlRule {
 
     fn reports(&self) -> bool {
         self.report
+    }
+
+    fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     Action, Rule,
     error::did_you_mean,
     glob::Glob,
-    section::{is_reported, non_empty, reported},
+    section::{is_reported, non_empty, reason, reported},
 };
 
 /// The longest abstract name: an address has 108 bytes (`UNIX_PATH_MAX`, include/uapi/linux/un.h), the first a NUL.
@@ -28,6 +28,9 @@ pub struct UnixRule {
     /// The peers; `None` are all that have a name.
     #[serde(default, deserialize_with = "non_empty", skip_serializing_if = "Option::is_none")]
     pub paths: Option<Vec<SocketPattern>>,
+    /// Why it is there, for whoever meets it.
+    #[serde(default, deserialize_with = "reason", skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl Rule for UnixRule {
@@ -37,6 +40,10 @@ impl Rule for UnixRule {
 
     fn reports(&self) -> bool {
         self.report
+    }
+
+    fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 }
 

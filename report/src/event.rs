@@ -11,7 +11,7 @@ use common::{
     record::{Hook, Key, SEVERAL, Tally},
 };
 use jiff::Timestamp;
-use policy::Mode;
+use policy::{Mode, Reasons};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{Call, Clock, Details, Device, Name, Network, Socket, Sockopt, Sysctl, Unix, Word};
@@ -143,12 +143,27 @@ impl fmt::Display for Subject {
 pub struct Cause {
     /// JSON pointer into the policy (`/process` also where it has no such section), `default`, or `fail-closed` for what could not be judged.
     pub rule: String,
-    /// Why it could not be judged.
+    /// Why it could not be judged, what to write to allow it, or what the policy says of the rule or the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Word>,
 }
 
 impl Cause {
+    /// The cause with what the policy says of it. What could not be judged has a reason already.
+    #[must_use]
+    pub fn with(mut self, given: Option<&str>) -> Self {
+        self.reason = self.reason.or_else(|| given.map(|reason| Word::Owned(reason.to_owned())));
+        self
+    }
+
+    /// What the policy says of the rule or the default that decided. What could not be judged, or is refused beside the rules, has
+    /// reasons of guard-run's.
+    #[must_use]
+    pub fn given(&self) -> Option<&str> {
+        let by_rules = !matches!(&*self.rule, "fail-closed" | "/process");
+        self.reason.as_deref().filter(|_| by_rules)
+    }
+
     /// What decided in a section, by the number that `decide()` gives.
     #[must_use]
     pub fn new(section: &str, rule: u16) -> Self {
@@ -239,9 +254,10 @@ impl Event {
         tally: &Tally,
         details: Arc<Details>,
         clock: &Clock,
-        verdict: Verdict,
+        guard: (Verdict, &Reasons),
         names: &impl Names,
     ) -> Self {
+        let (verdict, reasons) = guard;
         let time = clock.time(tally.first);
         Self {
             time,
@@ -250,7 +266,7 @@ impl Event {
             verdict,
             process: Process { pid: process_id(key.pid), uid: tally.uid, comm: comm(tally.comm), details },
             subject: key.subject.describe(names),
-            cause: Cause::new(S::SECTION, key.rule),
+            cause: Cause::new(S::SECTION, key.rule).with(reasons.of(S::SECTION, key.rule)),
             count: tally.count,
             first: time,
             last: clock.time(tally.last),

@@ -257,6 +257,8 @@ struct Kind<'a> {
     /// These, of things that can be used in several ways.
     accesses: BTreeSet<char>,
     rule: &'a str,
+    /// What the policy says of that.
+    reason: Option<&'a str>,
     count: u64,
 }
 
@@ -269,7 +271,8 @@ impl<'a> Kind<'a> {
         for event in events {
             let (name, access) = event.subject.name_and_access();
             let place = *places.entry((&*event.op, name.clone(), &*event.cause.rule)).or_insert_with(|| {
-                kinds.push(Self { op: &event.op, name, accesses: BTreeSet::new(), rule: &event.cause.rule, count: 0 });
+                let (rule, reason) = (&*event.cause.rule, event.cause.given());
+                kinds.push(Self { op: &event.op, name, accesses: BTreeSet::new(), rule, reason, count: 0 });
                 kinds.len() - 1
             });
             kinds[place].count += event.count;
@@ -282,7 +285,7 @@ impl<'a> Kind<'a> {
 
 impl fmt::Display for Kind<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { op, name, accesses, rule, count } = self;
+        let Self { op, name, accesses, rule, reason, count } = self;
         write!(f, "{op} {name}")?;
         if !accesses.is_empty() {
             // As they are written in policies.
@@ -292,6 +295,10 @@ impl fmt::Display for Kind<'_> {
         if *count > 1 {
             write!(f, " ×{count}")?;
         }
-        write!(f, " [{rule}]")
+        write!(f, " [{rule}")?;
+        if let Some(reason) = reason {
+            write!(f, ": {reason}")?;
+        }
+        f.write_str("]")
     }
 }

@@ -15,7 +15,7 @@ pub(super) struct Allowed<'a> {
 impl<'a> Allowed<'a> {
     /// What a policy's section allows.
     pub(super) fn new(unix: Option<&'a Section<UnixRule>>) -> Self {
-        let rules = unix.map(|section| Section { default: Action::Deny, rules: section.rules.clone() });
+        let rules = unix.map(|section| Section { default: Action::Deny, ..section.clone() });
         let rules = rules.and_then(|rules| UnixTables::compile(&rules).ok());
         Self { rules, section: unix.map_or(&[], |section| &section.rules) }
     }

@@ -31,7 +31,7 @@ impl SysctlTables {
         section: Option<&Section<SysctlRule>>,
         rules_write: bool,
     ) -> Result<Option<Self>, CompileError> {
-        static UNRESTRICTED: Section<SysctlRule> = Section { default: Action::Allow, rules: Vec::new() };
+        static UNRESTRICTED: Section<SysctlRule> = Section { default: Action::Allow, rules: Vec::new(), reason: None };
         if section.is_none() && !rules_write {
             return Ok(None);
         }

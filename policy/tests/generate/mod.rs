@@ -162,7 +162,12 @@ fn section(
         30 => vec(rule, 0..=few).prop_map(Value::Array),
         1 => vec(rule_of_many, 256).prop_map(Value::Array),
     ];
-    (action(), optional("rules", rules)).prop_map(|(default, rules)| object([Some(("default", default)), rules]))
+    (action(), optional("rules", rules), optional("reason", reason()))
+        .prop_map(|(default, rules, reason)| object([Some(("default", default)), rules, reason]))
+}
+
+fn reason() -> impl Strategy<Value = String> {
+    select(&["ask ops", "\u{1b}[2J", "ö"][..]).prop_map(str::to_owned)
 }
 
 fn action() -> impl Strategy<Value = Value> {

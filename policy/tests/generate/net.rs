@@ -9,7 +9,7 @@ use policy::{Host, NetRule, Section};
 use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
 
-use super::{action, object, optional};
+use super::{action, object, optional, reason};
 use crate::oracle::Net;
 
 const NAMED_SETS: [&str; 6] = ["any", "loopback", "private", "link-local", "multicast", "metadata"];
@@ -47,9 +47,10 @@ pub(super) fn rule() -> impl Strategy<Value = Value> {
         optional("protocols", vec(select(&["tcp", "udp", "icmp", "any"][..]), 1..=2)),
         optional("hosts", vec(host(), 1..=5)),
         optional("ports", vec(port(), 1..=4)),
+        optional("reason", reason()),
     );
-    keys.prop_map(|(action, ops, protocols, hosts, ports)| {
-        object([Some(("action", action)), ops, protocols, hosts, ports])
+    keys.prop_map(|(action, ops, protocols, hosts, ports, reason)| {
+        object([Some(("action", action)), ops, protocols, hosts, ports, reason])
     })
 }
 
