@@ -1,6 +1,6 @@
 //! Collecting events while the command runs, and all of them once it has ended.
 
-use std::{collections::HashMap, fs, io, mem, sync::Arc};
+use std::{collections::HashMap, fs, io, mem, net::IpAddr, sync::Arc};
 
 use aya::maps::MapError;
 use common::{
@@ -9,13 +9,16 @@ use common::{
 };
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
-use policy::Reasons;
+use policy::{
+    Reasons,
+    compile::{FoundBy, Hosts},
+};
 use report::{Clock, Details, Event, Flow, Names, Observed, Recorded, Refusal, Verdict};
 
 use crate::{
     call::Calls,
     live::{Awaited, Live},
-    load::{Flows, Records, Tallies, Visitor},
+    load::{Flows, Learned, Records, Tallies, Visitor},
     process::{Status, read_details},
     sys::plain::{Plain, bytes_of, from_bytes},
 };
@@ -34,10 +37,19 @@ pub fn clock() -> nix::Result<Clock> {
     Ok(Clock::new(Timestamp::now(), SignedDuration::new(since_boot.tv_sec(), nanoseconds)))
 }
 
-/// The names that the kernel has for devices.
-struct KernelNames;
+/// The names that the kernel has for devices, and the hosts that the command has found.
+#[derive(Clone, Copy)]
+struct KernelNames<'a> {
+    hosts: Option<&'a Hosts>,
+    learned: Option<&'a Learned>,
+}
 
-impl Names for KernelNames {
+impl Names for KernelNames<'_> {
+    fn host(&self, address: IpAddr) -> Option<FoundBy> {
+        let learned = self.learned.and_then(|learned| learned.of_address(address));
+        self.hosts?.of(address, learned.as_ref())
+    }
+
     fn device(&self, class: &str, major: u32, minor: u32) -> Option<String> {
         // Documentation/admin-guide/sysfs-rules.rst
         let properties = fs::read_to_string(format!("/sys/dev/{class}/{major}:{minor}/uevent")).ok()?;
@@ -69,6 +81,8 @@ pub struct Journal {
     clock: Clock,
     verdict: Verdict,
     reasons: Reasons,
+    /// The names of the policy's rules.
+    hosts: Option<Hosts>,
     /// Whether the pids that the kernel side records are those of our /proc.
     pids_are_ours: bool,
     /// What was found out about each denial while the command ran, by its key.
@@ -82,14 +96,15 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal that also writes events as JSON lines to `live` as they come.
+    /// A journal of a policy that has these names, which also writes events as JSON lines to `live` as they come.
     #[must_use]
-    pub fn new(clock: Clock, verdict: Verdict, reasons: Reasons, live: Option<Live>) -> Self {
+    pub fn new(clock: Clock, verdict: Verdict, reasons: Reasons, hosts: Option<Hosts>, live: Option<Live>) -> Self {
         let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
         Self {
             clock,
             verdict,
             reasons,
+            hosts,
             pids_are_ours: namespace.as_os_str() == INITIAL_PID_NAMESPACE,
             seen: HashMap::new(),
             processes: HashMap::new(),
@@ -110,16 +125,27 @@ impl Journal {
                 }
                 // A map that can't be read now is read in the end, too, and then it is an error.
                 _ => {
+                    let learned = records.learned.as_ref();
                     for kind in hook.kinds() {
-                        drop(records.denials.visit(*kind, &mut Noting { journal: self, record: &record }));
+                        drop(records.denials.visit(*kind, &mut Noting { journal: self, learned, record: &record }));
                     }
                 }
             }
         }
     }
 
-    fn event<S: Recorded>(&self, key: &Key<S>, tally: &Tally, details: Arc<Details>) -> Event {
-        Event::new(key, tally, details, &self.clock, (self.verdict, &self.reasons), &KernelNames)
+    fn event<S: Recorded>(
+        &self,
+        key: &Key<S>,
+        tally: &Tally,
+        details: Arc<Details>,
+        learned: Option<&Learned>,
+    ) -> Event {
+        Event::new(key, tally, details, &self.clock, (self.verdict, &self.reasons), &self.names(learned))
+    }
+
+    const fn names<'a>(&'a self, learned: Option<&'a Learned>) -> KernelNames<'a> {
+        KernelNames { hosts: self.hosts.as_ref(), learned }
     }
 
     /// What can be found out about a process that has done something at that time.
@@ -196,7 +222,9 @@ impl Journal {
         let mut flows = flows.all().collect::<Result<Vec<_>, _>>()?;
         flows.sort_by_key(|(_, tally)| tally.first);
         let details = |pid| self.processes.get(&pid).cloned().unwrap_or_default();
-        let flow = |(key, tally): &(_, flow::Tally)| Flow::new(key, tally, details(tally.owner.pid), &self.clock);
+        let names = self.names(records.learned.as_ref());
+        let flow =
+            |(key, tally): &(_, flow::Tally)| Flow::new(key, tally, details(tally.owner.pid), &self.clock, &names);
         Ok(Some(flows.iter().map(flow).collect()))
     }
 
@@ -211,7 +239,8 @@ impl Journal {
         let mut events: Vec<_> = self.calls.events(&self.clock, self.verdict).collect();
         if let Some(records) = records {
             self.drain(records);
-            records.denials.visit_all(&mut Concluding { journal: &self, events: &mut events })?;
+            let learned = records.learned.as_ref();
+            records.denials.visit_all(&mut Concluding { journal: &self, learned, events: &mut events })?;
         }
         events.sort_by_key(|(event, _)| event.first);
         for (event, announced) in &events {
@@ -229,16 +258,17 @@ impl Journal {
 /// Takes a new denial, of which this is the key.
 struct Noting<'a> {
     journal: &'a mut Journal,
+    learned: Option<&'a Learned>,
     record: &'a [u8],
 }
 
 impl Visitor for Noting<'_> {
     fn visit<S: Recorded + Plain>(&mut self, denials: &Tallies<S>) -> Result<(), MapError> {
-        let Self { journal, record } = self;
+        let Self { journal, learned, record } = self;
         let Some(key) = from_bytes::<Key<S>>(record) else { return Ok(()) };
         let tally = denials.of(key)?;
         let details = journal.look_at(key.pid, tally.first);
-        let event = journal.event(&key, &tally, Arc::clone(&details));
+        let event = journal.event(&key, &tally, Arc::clone(&details), *learned);
         journal.write_live(&event);
         journal.seen.insert((*record).into(), Seen { details, count: event.count });
         Ok(())
@@ -248,19 +278,20 @@ impl Visitor for Noting<'_> {
 /// Adds the events of a map, each with the count that it has been announced with.
 struct Concluding<'a> {
     journal: &'a Journal,
+    learned: Option<&'a Learned>,
     events: &'a mut Vec<(Event, u64)>,
 }
 
 impl Visitor for Concluding<'_> {
     fn visit<S: Recorded + Plain>(&mut self, denials: &Tallies<S>) -> Result<(), MapError> {
-        let Self { journal, events } = self;
+        let Self { journal, learned, events } = self;
         for entry in denials.all() {
             let (key, tally) = entry?;
             let (details, announced) = match journal.seen.get(bytes_of(&[key])) {
                 Some(Seen { details, count }) => (Arc::clone(details), *count),
                 None => (journal.processes.get(&key.pid).cloned().unwrap_or_default(), 0),
             };
-            let event = journal.event(&key, &tally, details);
+            let event = journal.event(&key, &tally, details, *learned);
             events.push((event, announced));
         }
         Ok(())

@@ -52,6 +52,7 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     // The programs have passed the kernel's verifier before there is anything to guard.
     let Fresh { programs, maps } = Fresh::new(&tables, &mut rights)?;
     let unrestricted = tables.unrestricted().into_iter().map(str::to_owned).collect();
+    let hosts = tables.names().map(|names| names.hosts.clone());
     let ready = Ready::new(programs, tables, &mut rights)?;
     // What is the container's own, and the container's alone.
     let mut own = Own::find(&container, pid, config.cgroup.as_deref())?;
@@ -71,6 +72,7 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
         programs: Vec::new(),
         left_to_engine: container_policy::left_to_engine(&document),
         accepted: evading.into_iter().map(str::to_owned).collect(),
+        hosts,
         log,
     };
     maps.pin(draft.folder()).context("pinning maps")?;

@@ -9,7 +9,7 @@ use std::{
 use common::ABI_VERSION;
 use enforce::load::{pin_note, read_note};
 use jiff::Timestamp;
-use policy::{Mode, Reasons};
+use policy::{Mode, Reasons, compile::Hosts};
 use serde::{Deserialize, Serialize};
 
 use report::Container;
@@ -79,6 +79,8 @@ pub struct Note {
     pub accepted: BTreeSet<String>,
     /// What the policy says that is the engine's business, as JSON pointers.
     pub left_to_engine: Vec<String>,
+    /// The names of the policy's rules.
+    pub hosts: Option<Hosts>,
     /// Where the log goes.
     pub log: LogFile,
 }

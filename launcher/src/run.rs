@@ -122,7 +122,8 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     // From here on the leaf owns the guard: it holds whatever becomes of this process. All that is left to do is to remove
     // the leaf.
     attached.leaf.rights().keep(&[Operation::Leaf])?;
-    let mut journal = Journal::new(clock()?, policy.mode.into(), policy.reasons(), live);
+    let hosts = tables.names().map(|names| names.hosts.clone());
+    let mut journal = Journal::new(clock()?, policy.mode.into(), policy.reasons(), hosts, live);
     // What takes time to find out is found out while the command runs.
     let mut report = Log {
         schema: SCHEMA,

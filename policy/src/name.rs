@@ -1,6 +1,6 @@
 //! Host names in network rules: `api.example.org`, and `*.example.org` for all names below it.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use common::name::LONGEST;
 
@@ -116,6 +116,14 @@ fn reason(name: &str) -> Option<String> {
     }
     let strange = name.chars().find(|c| c.is_ascii() && !c.is_ascii_alphanumeric() && !['-', '.'].contains(c))?;
     Some(format!("names of hosts don't have the character {strange:?}"))
+}
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if Self::is_meant(text) { Self::parse(text) } else { Err(format!("\"{text}\" is no name of a host")) }
+    }
 }
 
 impl fmt::Display for HostName {

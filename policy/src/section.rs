@@ -72,6 +72,13 @@ macro_rules! words {
             /// All there are.
             #[allow(dead_code)] // not everybody asks
             pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The word in JSON.
+            #[allow(dead_code)] // not everybody asks
+            #[must_use]
+            pub const fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
         }
 
         impl<'de> serde::Deserialize<'de> for $name {
@@ -82,7 +89,7 @@ macro_rules! words {
 
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, json: S) -> Result<S::Ok, S::Error> {
-                json.serialize_str(match self { $(Self::$variant => $word,)+ })
+                json.serialize_str(self.word())
             }
         }
     };

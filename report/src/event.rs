@@ -1,6 +1,6 @@
 //! Events: what was denied, to whom, why, and by which rule, from what the kernel side records.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use common::{
     decision::{
@@ -11,7 +11,7 @@ use common::{
     record::{Hook, Key, SEVERAL, Tally},
 };
 use jiff::Timestamp;
-use policy::{Mode, Reasons};
+use policy::{Mode, Reasons, compile::FoundBy};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{Call, Clock, Details, Device, Name, Network, Socket, Sockopt, Sysctl, Unix, Word};
@@ -143,7 +143,8 @@ impl fmt::Display for Subject {
 pub struct Cause {
     /// JSON pointer into the policy (`/process` also where it has no such section), `default`, or `fail-closed` for what could not be judged.
     pub rule: String,
-    /// Why it could not be judged, what to write to allow it, or what the policy says of the rule or the default.
+    /// Why it could not be judged, what to write to allow it, or what the policy says of the rule or the default. Of an address that
+    /// was found by a name, first what that name is allowed instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Word>,
 }
@@ -227,12 +228,18 @@ pub trait Recorded {
     fn op(&self) -> &'static str;
     /// For people and programs.
     fn describe(&self, names: &impl Names) -> Subject;
+    /// Why no rule is about it, if that can be told.
+    fn reason(&self, _names: &impl Names) -> Option<String> {
+        None
+    }
 }
 
 /// Names that the machine on which something was denied has for what the kernel side records as numbers.
 pub trait Names {
     /// The node of a device below /dev, such as `null`, by its type (`block` or `char`) and numbers.
     fn device(&self, class: &str, major: u32, minor: u32) -> Option<String>;
+    /// The host that the command found by this address, if a nameserver or /etc/hosts said so.
+    fn host(&self, address: IpAddr) -> Option<FoundBy>;
 }
 
 /// The name of a thread, as the kernel side records it.
@@ -259,6 +266,9 @@ impl Event {
     ) -> Self {
         let (verdict, reasons) = guard;
         let time = clock.time(tally.first);
+        let hint = if key.rule == DEFAULT { key.subject.reason(names) } else { None };
+        let given = [hint.as_deref(), reasons.of(S::SECTION, key.rule)].into_iter().flatten().collect::<Vec<_>>();
+        let given = Some(given.join("; ")).filter(|given| !given.is_empty());
         Self {
             time,
             op: key.subject.op().into(),
@@ -266,7 +276,7 @@ impl Event {
             verdict,
             process: Process { pid: process_id(key.pid), uid: tally.uid, comm: comm(tally.comm), details },
             subject: key.subject.describe(names),
-            cause: Cause::new(S::SECTION, key.rule).with(reasons.of(S::SECTION, key.rule)),
+            cause: Cause::new(S::SECTION, key.rule).with(given.as_deref()),
             count: tally.count,
             first: time,
             last: clock.time(tally.last),

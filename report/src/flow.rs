@@ -6,7 +6,7 @@ use common::flow::{INCOMING, Key, TCP, Tally};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Clock, Details, Network, Process, Word, event::comm, nanoseconds};
+use crate::{Clock, Details, Names, Network, Process, Word, event::comm, nanoseconds};
 
 /// All that one process and one peer had to do with each other by one protocol, port and direction.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -62,7 +62,7 @@ pub struct Transfer {
 impl Flow {
     /// A flow, from what the kernel side has counted.
     #[must_use]
-    pub fn new(key: &Key, tally: &Tally, details: Arc<Details>, clock: &Clock) -> Self {
+    pub fn new(key: &Key, tally: &Tally, details: Arc<Details>, clock: &Clock, names: &impl Names) -> Self {
         let Tally { owner, begun, ended, .. } = *tally;
         let process = Process { pid: Some(owner.pid), uid: owner.uid, comm: comm(owner.comm), details };
         let extent = if key.protocol == TCP {
@@ -73,7 +73,7 @@ impl Flow {
         };
         Self {
             direction: if key.direction == INCOMING { "incoming" } else { "outgoing" }.into(),
-            network: Network::new(key.address, key.port, key.protocol.into()),
+            network: Network::new(key.address, key.port, key.protocol.into(), names),
             process: (owner.pid != 0).then_some(process),
             extent,
             bytes: Transfer { sent: tally.bytes_sent, received: tally.bytes_received },
@@ -85,18 +85,35 @@ impl Flow {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use common::{
         flow::{OUTGOING, UDP},
         net::Address,
         record::Owner,
     };
+    use policy::compile::FoundBy;
     use serde_json::{Value, json};
 
     use super::*;
 
+    /// A machine on which 127.0.0.1 was found by a name.
+    struct Local;
+
+    impl Names for Local {
+        fn device(&self, _: &str, _: u32, _: u32) -> Option<String> {
+            None
+        }
+
+        fn host(&self, address: IpAddr) -> Option<FoundBy> {
+            let name = "api.example.org".to_owned();
+            (address == IpAddr::from([127, 0, 0, 1])).then_some(FoundBy { name, reason: None })
+        }
+    }
+
     fn shown(key: Key, tally: Tally) -> Value {
         let clock = Clock::new(Timestamp::UNIX_EPOCH, jiff::SignedDuration::ZERO);
-        serde_json::to_value(Flow::new(&key, &tally, Arc::default(), &clock)).unwrap()
+        serde_json::to_value(Flow::new(&key, &tally, Arc::default(), &clock, &Local)).unwrap()
     }
 
     const TALLY: Tally = Tally {
@@ -115,6 +132,7 @@ mod tests {
         let key = Key { address: Address::LOOPBACK4, pid: 77, port: 80, direction: OUTGOING, protocol: TCP };
         let flow = shown(key, TALLY);
         assert_eq!((&flow["direction"], &flow["network"]["address"]), (&json!("outgoing"), &json!("127.0.0.1")));
+        assert_eq!(flow["network"]["host"], "api.example.org");
         assert_eq!((&flow["connections"], &flow["open"], &flow["duration"]), (&json!(5), &json!(2), &json!(1.5)));
         assert_eq!((&flow["process"]["pid"], &flow["process"]["comm"]), (&json!(77), &json!("a name")));
         assert_eq!((&flow["bytes"], flow.get("datagrams")), (&json!({"sent": 7, "received": 9}), None));
@@ -127,6 +145,6 @@ mod tests {
     fn a_socket_of_the_kernel_has_no_process() {
         let key = Key { address: Address::LOOPBACK6, pid: 0, port: 80, direction: OUTGOING, protocol: TCP };
         let flow = shown(key, Tally { owner: Owner::default(), ..TALLY });
-        assert_eq!(flow["process"], Value::Null);
+        assert_eq!((&flow["process"], &flow["network"]["host"]), (&Value::Null, &Value::Null));
     }
 }

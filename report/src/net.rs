@@ -23,25 +23,29 @@ pub struct Network {
     pub local_port: Option<u16>,
     /// `tcp`, `udp`, `icmp` and the like, or the protocol's number.
     pub protocol: String,
-    /// The name that the address was found by. Not known yet in this version.
+    /// The name of a rule that the address was found by, or the wildcard that has it; several with commas between them.
     pub host: Option<String>,
 }
 
 impl Network {
     /// A peer, by the numbers that the kernel side records.
     #[must_use]
-    pub fn new(address: Address, port: u16, protocol: u32) -> Self {
+    pub fn new(address: Address, port: u16, protocol: u32, names: &impl Names) -> Self {
         let protocol = protocol_name(protocol);
-        Self { address: display_address(address), port, local_port: None, protocol, host: None }
+        let address = display_address(address);
+        Self { address, port, local_port: None, protocol, host: names.host(address).map(|host| host.name) }
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, port, local_port, protocol, .. } = self;
+        let Self { address, port, local_port, protocol, host } = self;
         match address {
             IpAddr::V4(address) => write!(f, "{protocol} {address}:{port}")?,
             IpAddr::V6(address) => write!(f, "{protocol} [{address}]:{port}")?,
+        }
+        if let Some(host) = host {
+            write!(f, " ({host})")?;
         }
         local_port.map_or(Ok(()), |local_port| write!(f, " at port {local_port}"))
     }
@@ -54,8 +58,13 @@ impl Recorded for NetSubject {
         Op::ALL.get(usize::from(self.op)).map_or("unknown", |op| op.name())
     }
 
-    fn describe(&self, _: &impl Names) -> Subject {
+    fn describe(&self, names: &impl Names) -> Subject {
         let local_port = (self.op() == Op::RECEIVE.name() && self.local_port != 0).then_some(self.local_port);
-        Subject::Network(Network { local_port, ..Network::new(self.address, self.port, self.protocol.into()) })
+        Subject::Network(Network { local_port, ..Network::new(self.address, self.port, self.protocol.into(), names) })
+    }
+
+    fn reason(&self, names: &impl Names) -> Option<String> {
+        let asks = [Op::CONNECT, Op::SEND].iter().any(|op| op.name() == self.op());
+        if asks { names.host(display_address(self.address))?.reason } else { None }
     }
 }

@@ -1,6 +1,6 @@
 //! What goes into the maps before the programs run, and what comes out afterwards.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use aya::{
     Pod,
@@ -12,7 +12,10 @@ use common::{
     net::{self, Address},
     record::{Counters, Hook, Kind},
 };
-use policy::compile::{NameTables, Tables};
+use policy::{
+    compile::{NameTables, Tables},
+    shared_space,
+};
 
 use super::{Denials, Flows, LoadError, RecordMaps};
 use crate::sys::plain::{Plain, Wire, bytes_of};
@@ -179,7 +182,7 @@ pub struct Records {
     /// The denials.
     pub denials: Denials,
     /// What was learnt of names, if there are names.
-    learned: Option<HashMap<MapData, Wire<Address>, Wire<RuleSet>>>,
+    pub learned: Option<Learned>,
     /// What was reached, if that is recorded.
     pub flows: Option<Flows>,
 }
@@ -202,11 +205,7 @@ impl Records {
             in_room: Array::try_from(Map::Array(in_room)).map_err(unusable("IN_ROOM"))?,
             news: RingBuf::try_from(Map::RingBuf(news)).map_err(unusable("NEWS"))?,
             denials: Denials::of(maps)?,
-            learned: maps
-                .take("NAME_LEARNED")
-                .map(|map| HashMap::try_from(Map::HashMap(map)))
-                .transpose()
-                .map_err(unusable("NAME_LEARNED"))?,
+            learned: Learned::of(maps)?,
             flows: Flows::of(maps)?,
         })
     }
@@ -222,7 +221,7 @@ impl Records {
         while self.news.next().is_some() {}
         self.denials.empty()?;
         // What another run has learnt is nothing to this one.
-        self.learned.iter_mut().try_for_each(empty)?;
+        self.learned.iter_mut().try_for_each(|learned| empty(&mut learned.0))?;
         self.flows.iter_mut().try_for_each(Flows::empty)
     }
 
@@ -242,6 +241,23 @@ impl Records {
             sum.unreported += counters.unreported;
         }
         Ok(sum)
+    }
+}
+
+/// The addresses that answers of nameservers had, and the rules that have the names which were asked for.
+pub struct Learned(HashMap<MapData, Wire<Address>, Wire<RuleSet>>);
+
+impl Learned {
+    /// `None` where there are no names.
+    fn of(maps: &mut RecordMaps) -> Result<Option<Self>, LoadError> {
+        let map = maps.take("NAME_LEARNED").map(|map| HashMap::try_from(Map::HashMap(map)).map(Self));
+        map.transpose().map_err(|error| LoadError::map("NAME_LEARNED", error))
+    }
+
+    /// What was learnt of an address: its rules, and the names' bits of [`policy::compile::Hosts`].
+    #[must_use]
+    pub fn of_address(&self, address: IpAddr) -> Option<RuleSet> {
+        self.0.get(&Wire(shared_space(address)), 0).map(|Wire(set)| set).ok()
     }
 }
 

@@ -33,7 +33,7 @@ pub use denials::{Denials, Tallies, Visitor};
 pub use flow::Flows;
 pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, PreparedProgram, ProgramImage, Variable};
-pub use maps::{MapContent, Records, contents, globals, unused};
+pub use maps::{Learned, MapContent, Records, contents, globals, unused};
 pub use pin::{Link, RecordMaps, pin_note, read_note};
 pub use spare::{Removed, Spare, remove_spares, spares_are_there};
 

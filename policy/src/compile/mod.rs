@@ -2,6 +2,7 @@
 
 mod automaton;
 mod device;
+mod host;
 mod name;
 mod net;
 mod socket;
@@ -17,8 +18,9 @@ use common::{
 
 pub use automaton::MAX_STATES;
 pub use device::DeviceTables;
+pub use host::{FoundBy, Hosts};
 pub use name::{NamePrefix, NameTables};
-pub use net::NetTables;
+pub use net::{ByName, NetTables};
 pub use socket::SocketTables;
 pub use sockopt::SockoptTables;
 pub use sysctl::SysctlTables;

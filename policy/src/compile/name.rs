@@ -1,6 +1,10 @@
 //! Compiling the host names of the network section: a table that is looked up by the longest prefix of a name, back to front.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
 
 use common::{
     Decision, MAX_RULES, RuleSet,
@@ -9,7 +13,7 @@ use common::{
     net::{self, Request, ones_if_equal},
 };
 
-use super::CompileError;
+use super::{CompileError, FoundBy, Hosts};
 use crate::{
     Action, Host, HostName, NetRule, NetSection, Prefix, Queries, Surroundings, display_address, shared_space,
 };
@@ -23,6 +27,8 @@ pub struct NameTables {
     pub names: Vec<(NamePrefix, RuleSet)>,
     /// Addresses that are known of names without asking.
     pub known: Vec<(Prefix, RuleSet)>,
+    /// Which names addresses are found by. The sets of `names` have its bits, too.
+    pub hosts: Hosts,
 }
 
 /// The beginning of a name that is written back to front ([`common::name::text`]).
@@ -50,6 +56,14 @@ impl NamePrefix {
     }
 }
 
+impl fmt::Display for NamePrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (end, name) = self.0.split_last().expect("it has an end");
+        let name: String = name.iter().rev().map(|byte| char::from(*byte)).collect();
+        write!(f, "{}{name}", if *end == b'.' { "*." } else { "" })
+    }
+}
+
 impl NameTables {
     pub(super) fn compile(section: &NetSection, surroundings: &Surroundings) -> Result<Self, CompileError> {
         let rules = &section.rules;
@@ -61,9 +75,12 @@ impl NameTables {
         for (to, address) in nameservers.iter_mut().zip(addresses) {
             *to = shared_space(*address);
         }
-        let names = resolve(rules, &surroundings.search);
+        let mut hosts = Hosts::new(rules.len());
+        let names = resolve(rules, &surroundings.search, &mut hosts);
         let longest = names.iter().map(|(name, _)| name.bytes().len()).max().unwrap_or(0);
-        let private = rules.iter().enumerate().filter(|(_, rule)| rule.private).map(|(index, _)| index).collect();
+        let private = rules.iter().enumerate().filter(|(_, rule)| rule.private).map(|(index, _)| index);
+        // An address that is left out is noted with its name all the same, so that people can be told.
+        let private = private.chain(hosts.bits()).collect();
         let open = addresses.iter().any(|address| is_open(rules, Prefix::host(*address)));
         let table = Table {
             nameservers,
@@ -71,14 +88,18 @@ impl NameTables {
             any_query: (open || section.queries == Queries::Any || section.default == Action::Allow).into(),
             private,
         };
-        let mut tables = Self { table, names, known: Vec::new() };
+        let mut tables = Self { table, names, known: Vec::new(), hosts };
         // Whoever writes /etc/hosts says what is near; but metadata stay where they are.
         let known =
             surroundings.hosts.iter().filter(|(_, address)| nearness(shared_space(*address), ones_if_equal).never == 0);
-        tables.known = known
-            .map(|(name, address)| (Prefix::host(*address), tables.rules(name)))
-            .filter(|(_, rules)| *rules != RuleSet::NONE)
-            .collect();
+        for (name, address) in known {
+            let set = tables.set(name);
+            let rules = tables.hosts.only_rules(&set);
+            if rules != RuleSet::NONE {
+                tables.known.push((Prefix::host(*address), rules));
+                tables.hosts.know(&set, *address);
+            }
+        }
         Ok(tables)
     }
 
@@ -114,6 +135,17 @@ impl NameTables {
     /// The rules that have a name: none if it is not resolved.
     #[must_use]
     pub fn rules(&self, name: &str) -> RuleSet {
+        self.hosts.only_rules(&self.set(name))
+    }
+
+    /// What people are told of an address that was found by a name.
+    #[must_use]
+    pub fn found_by(&self, name: &str) -> Option<FoundBy> {
+        self.hosts.of(Ipv6Addr::UNSPECIFIED.into(), Some(&self.set(name)))
+    }
+
+    /// The rules that have a name, and the bit of it in [`Hosts`].
+    pub(super) fn set(&self, name: &str) -> RuleSet {
         let name = NamePrefix::new(&name.to_ascii_lowercase(), false);
         let covering = self.names.iter().filter(|(prefix, _)| prefix.covers(&name));
         covering.max_by_key(|(prefix, _)| prefix.bytes().len()).map_or(RuleSet::NONE, |(_, rules)| *rules)
@@ -139,33 +171,56 @@ fn is_open(rules: &[NetRule], nameserver: Prefix) -> bool {
     })
 }
 
+/// What the rules say of a name or wildcard by itself.
+#[derive(Default)]
+struct Own {
+    rules: RuleSet,
+    /// The name that people are told.
+    host: Option<HostName>,
+}
+
 /// All names of the rules, each with the rules of those above it, too.
-fn resolve(rules: &[NetRule], search: &[String]) -> Vec<(NamePrefix, RuleSet)> {
-    let mut names: BTreeMap<NamePrefix, RuleSet> = BTreeMap::new();
+fn resolve(rules: &[NetRule], search: &[String], hosts: &mut Hosts) -> Vec<(NamePrefix, RuleSet)> {
+    let mut names: BTreeMap<NamePrefix, Own> = BTreeMap::new();
     for (index, rule) in rules.iter().enumerate() {
         for name in rule.names() {
-            names.entry(NamePrefix::of(name)).or_default().insert(index);
+            let own = names.entry(NamePrefix::of(name)).or_default();
+            own.rules.insert(index);
+            own.host = Some(name.clone());
             // Resolvers ask for a name with what is searched behind it, before or after the name itself, and give up where that is
             // refused. These are names of their own, not all below: by those, anything could be said to whoever serves them.
             let longer =
                 search.iter().filter(|_| !name.is_wildcard()).map(|domain| format!("{}.{domain}", name.name()));
             for longer in longer.filter(|longer| longer.len() <= LONGEST) {
-                names.entry(NamePrefix::new(&longer, false)).or_default().insert(index);
+                let own = names.entry(NamePrefix::new(&longer, false)).or_default();
+                own.rules.insert(index);
+                own.host.get_or_insert_with(|| name.clone());
             }
         }
     }
     // In ascending order, a name comes after those above it; `above` holds these, the nearest last.
-    let mut resolved: Vec<(NamePrefix, RuleSet)> = Vec::with_capacity(names.len());
+    let mut resolved: Vec<(NamePrefix, RuleSet, Option<HostName>)> = Vec::with_capacity(names.len());
     let mut above: Vec<(NamePrefix, RuleSet)> = Vec::new();
     for (name, own) in names {
         while above.last().is_some_and(|(other, _)| !other.covers(&name)) {
             above.pop();
         }
         let inherited = above.last().map_or(RuleSet::NONE, |(_, rules)| *rules);
-        above.push((name.clone(), own.or(&inherited)));
-        resolved.push((name, own.or(&inherited)));
+        let set = own.rules.or(&inherited);
+        above.push((name.clone(), set));
+        resolved.push((name, until_denied(rules, &set), own.host));
     }
-    resolved.into_iter().map(|(name, set)| (name, until_denied(rules, &set))).collect()
+    let mut places: BTreeMap<HostName, Option<usize>> = BTreeMap::new();
+    let with_bit = |(name, mut set, host): (NamePrefix, RuleSet, Option<HostName>)| {
+        // What isn't resolved is in no set.
+        if let Some(host) = host.filter(|_| set != RuleSet::NONE)
+            && let Some(place) = *places.entry(host).or_insert_with_key(|host| hosts.place(host, rules, &set))
+        {
+            set.insert(Hosts::bit(place));
+        }
+        (name, set)
+    };
+    resolved.into_iter().map(with_bit).collect()
 }
 
 /// The rules of a name before the first that denies it, which keeps it from being resolved for those behind.

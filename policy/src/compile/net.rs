@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use common::{
-    Decision, RuleSet,
+    Decision, MAX_RULES, RuleSet,
     decision::Verdicts,
     net::{self, Address, Lookup, OPS, PROTOCOLS, PortInterval, Request, Table},
     socket::unjudged,
@@ -151,6 +151,62 @@ impl NetTables {
             return decision;
         }
         net::decide(&self.table, self, request).expect("tables are complete")
+    }
+}
+
+/// What is decided on a request to whatever address a name has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByName {
+    /// The decision where no rule is about the address itself.
+    pub decision: Decision,
+    /// A rule that decides otherwise for some addresses, if there is one.
+    pub otherwise: Option<u16>,
+}
+
+/// The tables, for an address of which the rules are known.
+struct Known<'a> {
+    tables: &'a NetTables,
+    hosts: RuleSet,
+    names: RuleSet,
+}
+
+impl Lookup for Known<'_> {
+    fn by_host(&self, _: &Address) -> Option<&RuleSet> {
+        Some(&self.hosts)
+    }
+
+    fn by_name(&self, _: net::Op, _: &Address) -> Option<&RuleSet> {
+        Some(&self.names)
+    }
+
+    fn by_port(&self, table: &Table, port: u16) -> Option<&RuleSet> {
+        self.tables.by_port(table, port)
+    }
+
+    fn by_local_port(&self, table: &Table, port: u16) -> Option<&RuleSet> {
+        self.tables.by_local_port(table, port)
+    }
+
+    fn by_chosen_port(&self) -> Option<&RuleSet> {
+        self.tables.by_chosen_port()
+    }
+}
+
+impl NetTables {
+    /// Judges a request to the address that is found by a name. The request's own address has no meaning.
+    #[must_use]
+    pub fn decide_by_name(&self, request: &Request, name: &str) -> ByName {
+        let names = self.names.as_ref().map_or(RuleSet::NONE, |names| names.rules(name));
+        let decide = |hosts| {
+            let known = Known { tables: self, hosts, names };
+            net::decide(&self.table, &known, request).expect("tables are complete")
+        };
+        let of =
+            |family| self.hosts.iter().find(|(network, _)| *network == family).map_or(RuleSet::ALL, |(_, set)| *set);
+        let everywhere = [of(Prefix::ALL_V4), of(Prefix::ALL_V6)];
+        let decision = decide((0..MAX_RULES).filter(|rule| everywhere.iter().all(|set| set.contains(*rule))).collect());
+        let anywhere = decide(self.hosts.iter().fold(RuleSet::NONE, |all, (_, set)| all.or(set)));
+        ByName { decision, otherwise: (anywhere.allow != decision.allow).then_some(anywhere.rule) }
     }
 }
 

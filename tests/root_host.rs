@@ -1,0 +1,91 @@
+//! Which host an address was found by, where it is shown: in events, in flows, and in the last line. In a network namespace of its own, with
+//! a nameserver in it.
+
+use serde_json::{Value, json};
+use support::{Probe, Run};
+
+const NAMESERVER: &str = "10.0.0.53";
+
+fn policy(hosts: &Value, more: &Value) -> Value {
+    let rule = json!({"action": "allow", "hosts": hosts, "protocols": ["tcp", "udp"], "ports": [8080]});
+    let mut policy =
+        json!({"version": 1, "network": {"default": "deny", "nameservers": [NAMESERVER], "rules": [rule]}});
+    policy["network"]["rules"].as_array_mut().unwrap().extend(more.as_array().unwrap().iter().cloned());
+    policy
+}
+
+/// The event on an address, which must be the only one.
+fn event<'a>(events: &'a [Value], address: &str) -> &'a Value {
+    let mut found = events.iter().filter(|event| event["network"]["address"] == address);
+    let event = found.next().unwrap_or_else(|| panic!("{address}: {events:#?}"));
+    assert!(found.next().is_none(), "{address}: {events:#?}");
+    event
+}
+
+#[test]
+fn addresses_are_shown_with_the_name_that_they_were_found_by() {
+    let mut policy = policy(&json!(["api.example.org", "www.example.org", "*.other.test"]), &json!([]));
+    policy["record"] = json!("flows");
+    let output = Probe::name(NAMESERVER)
+        .allowed(["datagram api.example.org 203.0.113.7 8080", "learn www.example.org 203.0.113.8 8080"])
+        .denied(["reach 203.0.113.7 443", "reach 203.0.113.8 8081", "reach 203.0.113.9 8080"])
+        .check(&policy);
+    let api = event(output.events(), "203.0.113.7");
+    assert_eq!(api["network"]["host"], "api.example.org", "{api:#}");
+    assert_eq!(
+        (&api["rule"], &api["reason"]),
+        (&json!("default"), &json!("api.example.org is allowed by tcp, udp on port 8080"))
+    );
+    // By the name that was asked for, and not the one that it leads to.
+    assert_eq!(event(output.events(), "203.0.113.8")["network"]["host"], "www.example.org");
+    let unknown = event(output.events(), "203.0.113.9");
+    assert_eq!((&unknown["network"]["host"], unknown.get("reason")), (&Value::Null, None));
+    assert!(output.stderr.contains("connect tcp 203.0.113.7:443 (api.example.org) [default]"), "{}", output.stderr);
+    let flows = output.log["flows"].as_array().unwrap();
+    let host = |address: &str| {
+        flows.iter().find(|flow| flow["network"]["address"] == address).map(|flow| &flow["network"]["host"])
+    };
+    assert_eq!((host("203.0.113.7"), host(NAMESERVER)), (Some(&json!("api.example.org")), Some(&Value::Null)));
+}
+
+#[test]
+fn an_answer_that_is_not_believed_is_told_with_what_to_write() {
+    let output = Probe::name(NAMESERVER)
+        .denied(["learn near.example.org 10.1.2.3 8080", "learn meta.example.org 169.254.169.254 8080"])
+        .check(&policy(&json!(["near.example.org", "meta.example.org"]), &json!([])));
+    let near = event(output.events(), "10.1.2.3");
+    assert_eq!(near["network"]["host"], "near.example.org");
+    assert!(near["reason"].as_str().unwrap().contains("\"private\": true"), "{near:#}");
+    // No rule could allow this one.
+    assert_eq!(event(output.events(), "169.254.169.254")["network"]["host"], Value::Null);
+}
+
+#[test]
+fn a_wildcard_is_told_as_it_is_written() {
+    let output = Probe::name(NAMESERVER)
+        .allowed(["learn api.example.org 203.0.113.7 8080"])
+        .denied(["reach 203.0.113.7 8081"])
+        .check(&policy(&json!(["*.example.org"]), &json!([])));
+    assert_eq!(event(output.events(), "203.0.113.7")["network"]["host"], "*.example.org");
+}
+
+/// An address in /etc/hosts is shown by its name, too, whoever was asked.
+#[test]
+fn names_of_etc_hosts_are_shown() {
+    const HOSTS: &str = r#"ip link set lo up; mount --make-rprivate /; folder=$(mktemp -d)
+        printf '203.0.113.7 db.example.org\n' >"$folder/hosts"; mount --bind "$folder/hosts" /etc/hosts; rm -r "$folder"; exec "$@""#;
+    const CLIENT: &str = r#"
+import errno, socket
+try:
+    socket.create_connection(("db.example.org", 443), 10)
+except OSError as error:
+    print(errno.errorcode.get(error.errno, error))
+"#;
+    let run = Run::python(policy(&json!(["db.example.org"]), &json!([])), CLIENT, &[])
+        .through(["unshare", "--net", "--mount", "sh", "-c", HOSTS, "sh"]);
+    assert_eq!(run.bare().success().stdout, "ENETUNREACH\n");
+    let output = run.output().success();
+    assert_eq!(output.stdout, "EPERM\n");
+    let found = event(output.events(), "203.0.113.7");
+    assert_eq!((&found["network"]["host"], &found["count"]), (&json!("db.example.org"), &json!(1)), "{found:#}");
+}
