@@ -3,11 +3,15 @@
 use std::{ffi::OsStr, net::IpAddr};
 
 use common::{
-    MAX_RULES,
+    MAX_RULES, RuleSet,
+    decision::DEFAULT,
     net::{Address, Op, Protocol, Request},
 };
 use enforce::{exit, load::missing_here, outlet::tell};
-use policy::{self, Action, Policy, compile::Tables};
+use policy::{
+    self, Action, Policy, Surroundings,
+    compile::{NameTables, Tables},
+};
 use report::text::pretty_json;
 use serde::Serialize;
 
@@ -39,8 +43,36 @@ struct Names {
     nameservers: Vec<IpAddr>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     search: Vec<String>,
-    /// How many names can be asked for, those behind which something is searched included; all below one count as one.
+    /// How many names can be asked for: entries in the kernel's table. All below one count as one.
     count: usize,
+    /// These, with what is searched behind them.
+    asked: Vec<String>,
+    /// Addresses that are in /etc/hosts, which nobody is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    known: Vec<Known>,
+}
+
+/// A name and its address.
+#[derive(Serialize)]
+struct Known {
+    name: String,
+    address: IpAddr,
+}
+
+impl Names {
+    fn new(names: &NameTables, surroundings: &Surroundings) -> Self {
+        let hosts = surroundings.hosts.iter().filter(|(name, _)| names.decide(name).rule != DEFAULT);
+        let mut asked: Vec<String> =
+            names.names.iter().filter(|(_, rules)| *rules != RuleSet::NONE).map(|(name, _)| name.to_string()).collect();
+        asked.sort();
+        Self {
+            nameservers: names.nameservers().collect(),
+            search: surroundings.search.clone(),
+            count: asked.len(),
+            asked,
+            known: hosts.map(|(name, address)| Known { name: name.clone(), address: *address }).collect(),
+        }
+    }
 }
 
 /// Validates a policy and prints it, resolved, on standard output.
@@ -53,11 +85,7 @@ pub fn check(word: &OsStr) -> anyhow::Result<u8> {
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
     let notes = broadcast(&policy, &tables).into_iter().chain(unmet(&policy)).chain(tunnel(&tables));
     let notes = notes.chain(unreported(&policy)).collect();
-    let names = tables.names().map(|names| Names {
-        nameservers: names.nameservers().collect(),
-        search: policy.surroundings().search.clone(),
-        count: names.names.len(),
-    });
+    let names = tables.names().map(|names| Names::new(names, policy.surroundings()));
     let meaning = Meaning { policy: &policy, hooks, unrestricted: tables.unrestricted(), names, notes };
     println!("{}", String::from_utf8(pretty_json(&meaning)?)?);
     // Beside the policy's meaning, which is the same on all machines.

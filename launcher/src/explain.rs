@@ -10,7 +10,9 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use common::{
-    Decision, device,
+    Decision,
+    decision::DEFAULT,
+    device,
     net::{self, Address},
     socket, sockopt,
     sysctl::{self, NAME_LEN},
@@ -18,8 +20,8 @@ use common::{
 };
 use enforce::{exit, machine::ThisMachine};
 use policy::{
-    DeviceAccess, DeviceNode, Family, Machine as _, Mode, SocketProtocol, SocketType, canonical_name, compile::Tables,
-    parse_sockopt, shared_space,
+    DeviceAccess, DeviceNode, Family, HostName, Machine as _, Mode, SocketProtocol, SocketType, canonical_name,
+    compile::Tables, parse_sockopt, shared_space,
 };
 use report::{Cause, text::OneLine};
 use serde::de::DeserializeOwned;
@@ -33,7 +35,7 @@ use crate::{
 /// A request to be judged.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Request {
-    /// Connect to a peer, e.g. "connect tcp 10.0.0.1:443" or "connect udp [::1]:53"
+    /// Connect to a peer, e.g. "connect tcp 10.0.0.1:443", "connect tcp api.example.org:443" or "connect udp [::1]:53"
     Connect(Peer),
     /// Take an address and port of this host's, e.g. "bind tcp 0.0.0.0:8080"; port 0 lets the kernel choose
     Bind(Peer),
@@ -94,12 +96,21 @@ pub enum Request {
 pub struct Peer {
     /// By which protocol
     protocol: Protocol,
-    /// The peer's address and port; for bind, the socket's own
-    #[arg(value_name = "ADDRESS:PORT", value_parser = address_and_port)]
-    address: SocketAddr,
+    /// The peer's address, or a host name of the policy, and its port; for bind, the socket's own
+    #[arg(value_name = "ADDRESS:PORT", value_parser = end)]
+    end: End,
     /// The peer is a socket that a process of the same sandbox has made
     #[arg(long)]
     sandbox: bool,
+}
+
+/// Where something goes, or comes from.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// An address and a port.
+    Address(SocketAddr),
+    /// Whatever address a name has, and a port.
+    Name(HostName, u16),
 }
 
 /// What is received.
@@ -121,6 +132,24 @@ pub enum Protocol {
     Udp,
     /// ICMP and `ICMPv6`
     Icmp,
+}
+
+impl Protocol {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+        }
+    }
+
+    const fn meant(self) -> net::Protocol {
+        match self {
+            Self::Tcp => net::Protocol::TCP,
+            Self::Udp => net::Protocol::UDP,
+            Self::Icmp => net::Protocol::ICMP,
+        }
+    }
 }
 
 /// What is done to Unix sockets.
@@ -169,7 +198,9 @@ pub fn explain(word: &OsStr, request: &Request) -> anyhow::Result<u8> {
             let unreported =
                 policy.unreported().iter().any(|(name, rules)| *name == section && rules.contains(rule.into()));
             let silent = if unreported { " (counted, but not reported)" } else { "" };
-            format!("{verdict} by {}{audit}{silent}", Cause::new(section, rule).rule)
+            let remark = remark(&tables, &request, Decision { allow, rule });
+            let remark = remark.map(|remark| format!(" ({remark})")).unwrap_or_default();
+            format!("{verdict} by {}{remark}{audit}{silent}", Cause::new(section, rule).rule)
         }
     };
     let allowed = decision.is_none_or(|decision| decision.allow);
@@ -200,10 +231,10 @@ impl Request {
     }
 }
 
-/// Parses an address with a port.
-fn address_and_port(text: &str) -> Result<SocketAddr, String> {
+/// Parses an address or a name with a port.
+fn end(text: &str) -> Result<End, String> {
     if let Ok(address) = text.parse() {
-        return Ok(address);
+        return Ok(End::Address(address));
     }
     let Some((host, port)) = text.rsplit_once(':') else {
         let example = if text.parse::<IpAddr>().is_ok() { text } else { "10.0.0.1" };
@@ -223,9 +254,12 @@ fn address_and_port(text: &str) -> Result<SocketAddr, String> {
     if host.eq_ignore_ascii_case("localhost") {
         return Err(format!("rules are on addresses; write 127.0.0.1:{port} or [::1]:{port}"));
     }
-    Err(format!(
-        "\"{bare}\" is no address; rules are on addresses, so write the one that is meant (getent ahosts {bare})"
-    ))
+    let port = port.parse().map_err(|_| format!("\"{port}\" is no port; write a number from 0 to 65535"))?;
+    let name: HostName = host.parse()?;
+    if name.is_wildcard() {
+        return Err(format!("\"{name}\" stands for many names; write one of them"));
+    }
+    Ok(End::Name(name, port))
 }
 
 /// Judges a request: by which section, what it is in a few words, and the decision if there is that section.
@@ -235,16 +269,17 @@ fn address_and_port(text: &str) -> Result<SocketAddr, String> {
 /// When the request names nothing that could be asked for.
 pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str, String, Option<Decision>)> {
     match request {
-        Request::Connect(peer) => Ok(judge_peer(tables, net::Op::CONNECT, peer, None)),
-        Request::Bind(peer) => Ok(judge_peer(tables, net::Op::BIND, peer, None)),
-        Request::Send(peer) => Ok(judge_peer(tables, net::Op::SEND, peer, None)),
+        Request::Connect(peer) => judge_peer(tables, net::Op::CONNECT, peer, None),
+        Request::Bind(peer) => judge_peer(tables, net::Op::BIND, peer, None),
+        Request::Send(peer) => judge_peer(tables, net::Op::SEND, peer, None),
         Request::Receive(received) => judge_received(tables, received),
         Request::Resolve { name } => {
             let Some(network) = &tables.network else { return Ok(("network", format!("resolve {name}"), None)) };
             let names = network.names.as_ref().context(
                 "the policy has no host names, so a nameserver is a peer like any other: ask for \"send udp ADDRESS:53\"",
             )?;
-            Ok(("network", format!("resolve {name}"), Some(names.decide(name))))
+            let host = name.parse::<HostName>().map_err(anyhow::Error::msg)?;
+            Ok(("network", format!("resolve {name}"), Some(names.decide(host.name()))))
         }
         Request::Socket { family, kind, protocol } => {
             let request = socket::Request {
@@ -307,7 +342,7 @@ fn judge_received(tables: &Tables, received: &Received) -> anyhow::Result<(&'sta
             "rules of this policy tell ports of this host's apart; say at which it arrives, with --local-port"
         );
     }
-    Ok(judge_peer(tables, net::Op::RECEIVE, peer, *local_port))
+    judge_peer(tables, net::Op::RECEIVE, peer, *local_port)
 }
 
 fn judge_peer(
@@ -315,25 +350,77 @@ fn judge_peer(
     op: net::Op,
     peer: &Peer,
     local_port: Option<u16>,
-) -> (&'static str, String, Option<Decision>) {
-    let (name, protocol) = match peer.protocol {
-        Protocol::Tcp => ("tcp", net::Protocol::TCP),
-        Protocol::Udp => ("udp", net::Protocol::UDP),
-        Protocol::Icmp => ("icmp", net::Protocol::ICMP),
+) -> anyhow::Result<(&'static str, String, Option<Decision>)> {
+    let (name, protocol) = (peer.protocol.name(), peer.protocol.meant());
+    let peers = match &peer.end {
+        End::Address(address) => *address,
+        End::Name(host, port) => {
+            let what = format!("{} {name} {host}:{port}", op.name());
+            return Ok(("network", what, judge_host(tables, op, protocol, host, *port)?));
+        }
     };
-    let named = shared_space(peer.address.ip());
+    let named = shared_space(peers.ip());
     let address = match op {
         net::Op::BIND | net::Op::RECEIVE => named,
         _ => net::effective_destination(named, Address::UNSPECIFIED6, net::ones_if_equal),
     };
     let own = peer.sandbox || op == net::Op::BIND;
-    let request = net::Request { op, protocol, address, port: peer.address.port(), own: u32::from(own) };
+    let request = net::Request { op, protocol, address, port: peers.port(), own: u32::from(own) };
     let decision = tables.network.as_ref().map(|network| match local_port {
         Some(port) => network.decide_received(&request, port),
         None => network.decide(&request),
     });
     let at = local_port.map_or_else(String::new, |port| format!(" at port {port}"));
-    ("network", format!("{} {name} {}{at}", op.name(), peer.address), decision)
+    Ok(("network", format!("{} {name} {peers}{at}", op.name()), decision))
+}
+
+/// Judges a request to whatever address a name has.
+fn judge_host(
+    tables: &Tables,
+    op: net::Op,
+    protocol: net::Protocol,
+    host: &HostName,
+    port: u16,
+) -> anyhow::Result<Option<Decision>> {
+    anyhow::ensure!(
+        [net::Op::CONNECT, net::Op::SEND].contains(&op),
+        "rules on {} are on addresses; write the one that is meant",
+        op.name()
+    );
+    let Some(network) = &tables.network else { return Ok(None) };
+    let names = network.names.as_ref().with_context(|| {
+        format!(
+            "\"{host}\" is no address; rules are on addresses, so write the one that is meant (getent ahosts {host})"
+        )
+    })?;
+    // Without an address, there is nothing to connect to.
+    let resolved = names.decide(host.name());
+    if !resolved.allow {
+        return Ok(Some(resolved));
+    }
+    let request = net::Request { op, protocol, address: Address::UNSPECIFIED6, port, own: 0 };
+    Ok(Some(network.decide_by_name(&request, host.name()).decision))
+}
+
+/// What is to be said of a decision on a request to a host by its name.
+fn remark(tables: &Tables, request: &Request, decision: Decision) -> Option<String> {
+    let (Request::Connect(Peer { end: End::Name(host, port), protocol, .. })
+    | Request::Send(Peer { end: End::Name(host, port), protocol, .. })) = request
+    else {
+        return None;
+    };
+    let network = tables.network.as_ref()?;
+    let names = network.names.as_ref()?;
+    if !names.decide(host.name()).allow {
+        return Some("nameservers can't be asked for that name".to_owned());
+    }
+    let op = if matches!(request, Request::Connect(_)) { net::Op::CONNECT } else { net::Op::SEND };
+    let protocol = protocol.meant();
+    let request = net::Request { op, protocol, address: Address::UNSPECIFIED6, port: *port, own: 0 };
+    if let Some(rule) = network.decide_by_name(&request, host.name()).otherwise {
+        return Some(format!("but {} is about some addresses that it may have", Cause::new("network", rule).rule));
+    }
+    (!decision.allow && decision.rule == DEFAULT).then(|| names.found_by(host.name())?.reason)?
 }
 
 /// A word of the policy language.

@@ -132,6 +132,59 @@ fn explain_answers_on_every_network_operation_and_on_sockets() {
 }
 
 #[test]
+fn explain_answers_on_hosts_by_their_names() {
+    let policy = json!({"version": 1, "network": {"default": "deny", "nameservers": ["10.0.0.53"], "rules": [
+        {"action": "deny", "hosts": ["no.example.org"]},
+        {"action": "deny", "hosts": ["192.0.2.0/24"]},
+        {"action": "deny", "ports": [25]},
+        {"action": "allow", "hosts": ["api.example.org"], "protocols": ["tcp"], "ports": [443]},
+        {"action": "allow", "hosts": ["*.example.org", "bücher.example"], "protocols": ["udp"], "ports": [53, 25]}
+    ]}});
+    let table: [(&[&str], i32, &str); 13] = [
+        (
+            &["connect", "tcp", "api.example.org:443"],
+            0,
+            "connect tcp api.example.org:443: allowed by /network/rules/3 (but /network/rules/1 is about some addresses that it may have)",
+        ),
+        (
+            &["connect", "tcp", "API.example.org.:80"],
+            1,
+            "denied by default (api.example.org is allowed by tcp on port 443, or by udp on ports 53, 25)",
+        ),
+        (&["send", "udp", "x.y.example.org:53"], 0, "allowed by /network/rules/4"),
+        (&["connect", "udp", "xn--bcher-kva.example:53"], 0, "allowed by /network/rules/4"),
+        (&["connect", "udp", "bücher.example:53"], 0, "allowed by /network/rules/4"),
+        (&["send", "udp", "x.example.org:25"], 1, "denied by /network/rules/2"),
+        (
+            &["connect", "tcp", "x.example.org:443"],
+            1,
+            "denied by default (*.example.org is allowed by udp on ports 53, 25)",
+        ),
+        (&["connect", "udp", "no.example.org:53"], 1, "denied by default (nameservers can't be asked for that name)"),
+        (&["connect", "udp", "example.org:53"], 1, "denied by default (nameservers can't be asked for that name)"),
+        (&["resolve", "api.example.org."], 0, "allowed by /network/rules/3"),
+        (&["resolve", "API.example.ORG"], 0, "allowed by /network/rules/3"),
+        (&["resolve", "bücher.example"], 0, "allowed by /network/rules/4"),
+        (&["resolve", "no.example.org"], 1, "denied by default"),
+    ];
+    let run = Run::new(policy, ["true"]);
+    for (request, status, answer) in table {
+        let output = run.subcommand("explain", request).exits(status);
+        assert!(output.stdout.contains(answer) && output.stdout.lines().count() == 1, "{request:?}: {output:?}");
+    }
+    for (request, why) in [
+        (&["bind", "tcp", "api.example.org:443"][..], "on addresses"),
+        (&["connect", "tcp", "*.example.org:443"], "many names"),
+        (&["connect", "tcp", "api.example.org:https"], "\"https\" is no port"),
+        (&["connect", "tcp", "a_b.example.org:443"], "underscores"),
+        (&["resolve", "10.0.0.1"], "no name"),
+    ] {
+        let output = run.subcommand("explain", request).exits(125);
+        assert!(output.stderr.contains(why), "{request:?}: {output:?}");
+    }
+}
+
+#[test]
 fn explain_says_so_where_nothing_is_enforced() {
     let run = Run::new(json!({"version": 1}), ["true"]);
     let output = run.subcommand("explain", &["connect", "tcp", "10.0.0.1:80"]).success();
@@ -231,6 +284,26 @@ fn check_prints_what_names_mean() {
     assert_eq!((&printed["version"], &printed["mode"]), (&json!(1), &json!("enforce")));
     assert_eq!(printed["hooks"], json!(["connect4", "connect6", "egress", "sock_create", "sysctl"]));
     assert_eq!(printed["unrestricted"], json!(["unix", "devices", "sysctls", "sockopts"]));
+}
+
+#[test]
+fn check_lists_whom_names_are_asked_of_and_which() {
+    let policy = json!({"version": 1, "network": {"default": "deny", "nameservers": ["10.0.0.53", "fd00::53"], "rules": [
+        {"action": "deny", "hosts": ["no.example.org"]},
+        {"action": "allow", "hosts": ["api.example.org", "*.example.org", "localhost.test"], "ports": [443]}
+    ]}});
+    let printed = |policy: &Value| -> Value {
+        serde_json::from_str(&Run::new(policy, ["true"]).subcommand("check", &[]).success().stdout).unwrap()
+    };
+    let names = &printed(&policy)["names"];
+    assert_eq!(names["nameservers"], json!(["10.0.0.53", "fd00::53"]));
+    let asked: Vec<&str> = names["asked"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    assert_eq!(names["count"], json!(asked.len()));
+    assert!(
+        ["*.example.org", "api.example.org", "localhost.test"].iter().all(|name| asked.contains(name)),
+        "{asked:?}"
+    );
+    assert!(!asked.contains(&"no.example.org"), "{asked:?}");
 }
 
 #[test]

@@ -1,3 +1,4 @@
 //! Host names in rules.
 
+mod host;
 mod udp;
