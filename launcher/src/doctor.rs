@@ -1,6 +1,7 @@
 //! `guard-run doctor`: can guard-run work here, and if not, what is missing? Found out by doing, not by version numbers.
 
 mod containers;
+mod names;
 
 use std::{fmt, path::Path};
 
@@ -159,9 +160,9 @@ pub fn doctor(mut rights: Rights) -> anyhow::Result<u8> {
         findings.0.last_mut().expect("it has just been added").optional = true;
     }
     let hierarchy = findings.add("a cgroup v2 hierarchy", Hierarchy::find());
-    let leaf = hierarchy.and_then(|hierarchy| {
-        findings.add("making a cgroup in it, as each run does", Leaf::create(&hierarchy, rights))
-    });
+    let leaf = hierarchy
+        .as_ref()
+        .and_then(|hierarchy| findings.add("making a cgroup in it, as each run does", Leaf::create(hierarchy, rights)));
     if let Some(mut leaf) = leaf
         && let Ok(loaded) = Loaded::new(&tables, leaf.rights())
     {
@@ -185,6 +186,9 @@ pub fn doctor(mut rights: Rights) -> anyhow::Result<u8> {
         format!("a bpf file system at {MOUNT}: containers need it, and root's runs start in half the time with it"),
         no_folder(),
     );
+    if let Some(hierarchy) = &hierarchy {
+        names::look(&mut findings, hierarchy);
+    }
     containers::look(&mut findings);
     Ok(findings.conclude())
 }

@@ -304,6 +304,9 @@ fn check_lists_whom_names_are_asked_of_and_which() {
         "{asked:?}"
     );
     assert!(!asked.contains(&"no.example.org"), "{asked:?}");
+    let mut delegating = policy;
+    delegating["process"] = json!({"allow": ["delegation"]});
+    assert!(printed(&delegating)["notes"].to_string().contains("systemd-resolved, nscd and avahi"));
 }
 
 #[test]

@@ -89,3 +89,98 @@ except OSError as error:
     let found = event(output.events(), "203.0.113.7");
     assert_eq!((&found["network"]["host"], &found["count"]), (&json!("db.example.org"), &json!(1)), "{found:#}");
 }
+
+/// Listens where services that resolve names do, in folders of another user's, in a mount namespace with a /run of its own; then becomes a
+/// command.
+const RESOLVERS: &str = r#"
+import ctypes, os, signal, socket, subprocess, sys
+subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "none", "/run"], check=True)
+PATHS = ["/run/systemd/resolve/io.systemd.Resolve", "/run/nscd/socket", "/run/avahi-daemon/socket"]
+listeners = []
+for path in PATHS:
+    os.makedirs(os.path.dirname(path))
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+    listeners.append(listener)
+    os.chmod(path, 0o666)
+    os.chown(os.path.dirname(path), 65534, 65534)
+with open("/run/systemd/resolve/stub-resolv.conf", "w") as file:
+    file.write("nameserver 127.0.0.53\n")
+if os.fork():
+    os.execvp(sys.argv[1], sys.argv[1:])
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+signal.pause()
+"#;
+
+#[test]
+fn services_that_resolve_names_are_covered_under_rules_on_names_alone() {
+    const CLIENT: &str = r#"
+import errno, socket, sys
+for path in sys.argv[1:]:
+    try:
+        socket.socket(socket.AF_UNIX).connect(path)
+        print("ok")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+print(open("/run/systemd/resolve/stub-resolv.conf").read(), end="")
+"#;
+    const PATHS: [&str; 3] =
+        ["/run/systemd/resolve/io.systemd.Resolve", "/run/nscd/socket", "/run/avahi-daemon/socket"];
+    let run = |policy: Value| {
+        Run::python(policy, CLIENT, &PATHS).through(["unshare", "--mount", support::PYTHON, "-c", RESOLVERS])
+    };
+    let addresses =
+        json!({"version": 1, "network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["203.0.113.7"]}]}});
+    let open = "ok\nok\nok\nnameserver 127.0.0.53\n";
+    let names = policy(&json!(["api.example.org"]), &json!([]));
+    assert_eq!(run(names.clone()).bare().success().stdout, open, "the control");
+    assert_eq!(run(addresses).output().success().stdout, open);
+    let output = run(names.clone()).output().success();
+    assert_eq!(output.stdout, "ECONNREFUSED\nECONNREFUSED\nECONNREFUSED\nnameserver 127.0.0.53\n");
+    let covered = output.log["enforced"]["hardening"]["covered"].to_string();
+    assert!(PATHS.iter().all(|path| covered.contains(path)), "{covered}");
+    // Whom a rule allows.
+    let mut allowed = names.clone();
+    allowed["unix"] = json!({"default": "allow", "rules": [{"action": "allow", "paths": ["/run/nscd/socket"]}]});
+    assert_eq!(
+        run(allowed).output().success().stdout.lines().collect::<Vec<_>>()[..3],
+        ["ECONNREFUSED", "ok", "ECONNREFUSED"]
+    );
+    let mut delegating = names;
+    delegating["process"] = json!({"allow": ["delegation"]});
+    assert_eq!(run(delegating).output().success().stdout, open);
+}
+
+#[test]
+fn doctor_tries_names_and_tells_which_services_are_covered() {
+    let doctor = |wrapper: &[&str]| {
+        let (first, rest) = wrapper.split_first().unwrap();
+        std::process::Command::new(first).args(rest).arg(support::guard_run()).arg("doctor").output().unwrap()
+    };
+    let with = doctor(&[
+        "unshare",
+        "--net",
+        "--mount",
+        "sh",
+        "-c",
+        "ip link set lo up; exec \"$@\"",
+        "sh",
+        support::PYTHON,
+        "-c",
+        RESOLVERS,
+    ]);
+    let said = String::from_utf8(with.stdout).unwrap();
+    for line in [
+        "ok       rules on host names",
+        "ok       systemd-resolved at /run/systemd/resolve/io.systemd.Resolve: covered",
+        "ok       nscd at /run/nscd/socket: covered",
+        "ok       avahi at /run/avahi-daemon/socket: covered",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    // Where there is no loopback, nobody can ask.
+    let without = doctor(&["unshare", "--net"]);
+    let said = String::from_utf8(without.stdout).unwrap();
+    assert!(said.contains("no       rules on host names"), "{said}");
+}

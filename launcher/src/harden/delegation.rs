@@ -28,7 +28,7 @@ use nix::{
 use super::{
     allowed::Allowed,
     cover::Cover,
-    services::{By, FIRST, FOLDERS, GPG_AGENT, HOME, RUNTIME, SHARED, SYSTEM, USER, VARIABLES},
+    services::{By, FIRST, FOLDERS, GPG_AGENT, HOME, RESOLVERS, RUNTIME, SHARED, SYSTEM, USER, VARIABLES},
     walk::{Found, Trust, Walk, What, if_there, is, open_without_links},
 };
 use crate::user::{Identity, local_ids, local_name};
@@ -101,18 +101,22 @@ pub(super) struct Covers {
     pub(super) crowded: BTreeSet<PathBuf>,
 }
 
-/// Finds the sockets that are there, but for those that a rule of the policy's unix section allows.
+/// Finds the sockets that are there, but for those that a rule of the policy's unix section allows. Those of services that resolve host names
+/// are among them if the policy has rules on such names.
 ///
 /// # Errors
 ///
 /// When this process can't look.
-pub(super) fn find(doors: &Doors, unix: Option<&Section<UnixRule>>) -> nix::Result<Covers> {
+pub(super) fn find(doors: &Doors, unix: Option<&Section<UnixRule>>, has_names: bool) -> nix::Result<Covers> {
     let owners = doors.owners();
     let numbers: Vec<u32> = owners.iter().map(|(number, _)| *number).collect();
     let walk = &Walk::new(&doors.root, &numbers, doors.mounts)?;
     let mut finder = Finder { allowed: Allowed::new(unix), covers: Covers::default() };
     for (folder, patterns) in SYSTEM {
         finder.below(walk, folder, patterns)?;
+    }
+    for (_, folder, pattern) in RESOLVERS.iter().filter(|_| has_names) {
+        finder.resolver(walk, folder, pattern)?;
     }
     for folder in BTreeSet::from(SHARED.map(|(folder, ..)| folder)) {
         finder.in_shared(walk, folder, &owners, doors.user == ROOT.0)?;
@@ -195,6 +199,15 @@ impl Finder<'_> {
             self.socket(found.path);
         }
         Ok(())
+    }
+
+    /// Covers the sockets of a service that resolves names, whosever its folder is, one by one: in that of systemd-resolved is the file that
+    /// /etc/resolv.conf leads to.
+    fn resolver(&mut self, walk: &Walk, folder: &str, pattern: &str) -> nix::Result<()> {
+        let Some(folder) = walk.find(folder)? else { return Ok(()) };
+        let walk = walk.trusting(folder.owner);
+        let folder = walk.again(&folder)?.shared();
+        self.like(&walk, &folder, pattern, OTHERS)
     }
 
     /// Covers a folder. If a rule allows anything in it, that could not be reached then, so it is looked into instead.
@@ -395,7 +408,7 @@ mod tests {
                 let text = format!(r#"{{"version": 1, "unix": {unix}}}"#);
                 Document::new(Path::new("test"), text.into()).parse().expect("a policy")
             });
-            find(&doors, policy.as_ref().and_then(|policy| policy.unix.as_ref())).expect("this process can look")
+            find(&doors, policy.as_ref().and_then(|policy| policy.unix.as_ref()), false).expect("this process can look")
         }
 
         fn found(&self, policy: Option<&str>) -> Vec<String> {

@@ -41,6 +41,7 @@ pub(crate) use capability::is_kept;
 pub use listen::{Attendant, Calls};
 pub use look::Refused;
 pub use needs::unmet;
+pub(crate) use services::RESOLVERS;
 pub use view::View;
 
 use crate::user::Identity;
@@ -54,7 +55,7 @@ use filter::Filters;
 use handed::Handed;
 use limits::Limits;
 use packets::Hidden;
-use policy::{Isolation, Mode, Part, Policy, ProcessSection, Section, UnixRule};
+use policy::{Isolation, Mode, NetSection, Part, Policy, ProcessSection, Section, UnixRule};
 use report::Inherited;
 use scope::Scope;
 
@@ -147,6 +148,8 @@ pub struct Hardening {
     isolation: InForce,
     /// By whose rules services may be asked to act.
     unix: Option<Section<UnixRule>>,
+    /// Whether nobody but nameservers may be asked for host names.
+    has_names: bool,
     /// Whether packets may leave only as rules on the network allow.
     judges_packets: bool,
     mounts: Vec<Mount>,
@@ -171,8 +174,14 @@ pub fn covered(policy: &Policy) -> anyhow::Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let mounts = Mount::all()?;
-    let covers = delegation::find(&Doors::host(None, &mounts), policy.unix.as_ref()).map_err(HardenError::Look)?;
+    let doors = Doors::host(None, &mounts);
+    let covers = delegation::find(&doors, policy.unix.as_ref(), has_names(policy)).map_err(HardenError::Look)?;
     Ok(covers.found.iter().map(cover::Cover::name).collect())
+}
+
+/// Whether a policy has rules on host names.
+fn has_names(policy: &Policy) -> bool {
+    policy.network.as_ref().is_some_and(NetSection::has_names)
 }
 
 impl Hardening {
@@ -212,6 +221,7 @@ impl Hardening {
             // While there are none of this program's own.
             folders: first_closed.map_or_else(Vec::new, Handed::all),
             unix: policy.unix.clone(),
+            has_names: has_names(policy),
             judges_packets: policy.network.is_some() && !section.configures_network(),
             mounts,
             section,
@@ -253,7 +263,8 @@ impl Hardening {
         let covers = if self.section.allows(Part::Delegation) {
             Ok(Covers::default())
         } else {
-            delegation::find(&Doors::host(user, &self.mounts), self.unix.as_ref()).map_err(HardenError::Look)
+            let doors = Doors::host(user, &self.mounts);
+            delegation::find(&doors, self.unix.as_ref(), self.has_names).map_err(HardenError::Look)
         };
         if self.isolation == InForce::Audit {
             // Nothing is covered, so that it is no obstacle if nobody can look for it.

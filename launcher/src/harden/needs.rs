@@ -40,5 +40,12 @@ pub fn unmet(policy: &Policy) -> Vec<String> {
         let raw = rule.action == Action::Allow && rule.kind == Some(SocketType::Raw);
         needs(raw, format!("/sockets/rules/{index}"), "make raw sockets", Capability::CAP_NET_RAW);
     }
+    if section.allows(Part::Delegation) && super::has_names(policy) {
+        notes.push(
+            "/process/allow lets systemd-resolved, nscd and avahi be asked for any name; of what they answer, nothing is learnt for the rules on \
+             host names"
+                .to_owned(),
+        );
+    }
     notes
 }

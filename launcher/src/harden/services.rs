@@ -44,6 +44,14 @@ pub(super) const SYSTEM: [(&str, &[&str]); 4] = [
     ("/nix/var/nix", &["daemon-socket/socket"]),
 ];
 
+/// Services that are asked for host names in place of a nameserver: their names, folders, and their sockets there. What they answer is
+/// learnt by nobody, and they ask nameservers for anything.
+pub(crate) const RESOLVERS: [(&str, &str, &str); 3] = [
+    ("systemd-resolved", "/run/systemd/resolve", "io.systemd.*"),
+    ("nscd", "/run/nscd", "socket"),
+    ("avahi", "/run/avahi-daemon", "socket"),
+];
+
 /// Where those of a user do, below /run/user/UID or what XDG_RUNTIME_DIR names.
 pub(super) const USER: [&str; 17] = [
     "bus",
