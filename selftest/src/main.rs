@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::Parser;
-use nix::unistd::{alarm, geteuid};
+use nix::unistd::{Uid, alarm, geteuid, setresuid};
 use policy::Part;
 use serde::{Deserialize, Serialize};
 
@@ -37,11 +37,13 @@ use runner::Tried;
 
 mod address;
 mod attempt;
+mod beside;
 mod bpf;
 mod cgroup;
 mod delegation;
 mod descriptor;
 mod device;
+mod error;
 mod foreign;
 mod guard;
 mod handed;
@@ -62,6 +64,7 @@ mod sysctl;
 mod trace;
 mod unix;
 mod uring;
+mod wire;
 
 use handed::Handed;
 
@@ -71,6 +74,7 @@ pub const FAMILIES: &[(&str, &[Vector])] = &[
     ("port", port::VECTORS),
     ("receive", receive::VECTORS),
     ("protocol", protocol::VECTORS),
+    ("beside", beside::VECTORS),
     ("uring", uring::VECTORS),
     ("foreign", foreign::VECTORS),
     ("unix", unix::VECTORS),
@@ -105,6 +109,20 @@ const NOTHING_RECEIVED: &str =
 /// One port may not be served.
 const PORT_SERVED: &str =
     r#""network": {"default": "allow", "rules": [{"action": "deny", "ops": ["bind"], "ports": [SERVED]}]}"#;
+/// One port may be served at an address that this host does not have, and nowhere else.
+const PORT_SERVED_NOWHERE: &str = r#""network": {"default": "allow", "rules": [{"action": "allow", "ops": ["bind"], "hosts": ["192.0.2.1"], "ports": [SERVED]}, {"action": "deny", "ops": ["bind"], "ports": [SERVED]}]}"#;
+/// Nothing may go elsewhere than to this host, and so nobody may be told which groups are joined.
+const NO_GROUPS: &str = r#""network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["loopback"]}]}"#;
+/// Nothing may go elsewhere but datagrams to two groups.
+const GROUP_ALLOWED: &str = r#""network": {"default": "deny", "rules": [{"action": "allow", "protocols": ["udp"], "hosts": ["loopback", "239.1.2.3", "ff15::3"]}]}"#;
+/// Nothing may come from this host but what TCP and UDP bring.
+const NO_ERRORS: &str = r#""network": {"default": "allow", "rules": [{"action": "allow", "ops": ["receive"], "protocols": ["tcp", "udp"]}, {"action": "deny", "ops": ["receive"], "hosts": ["loopback"]}]}"#;
+/// Nothing may go to one host at the other end of a network device.
+const DENIED_HOST: &str =
+    r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["10.9.0.3", "fd09::3"]}]}"#;
+/// Nothing may go to a network device's own address.
+const OWN_DEVICE: &str =
+    r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["10.9.0.1"], "ports": [PORT]}]}"#;
 /// Nothing is allowed on the network.
 const NETWORK: &str = r#""network": {"default": "deny"}"#;
 /// No Unix socket is allowed.
@@ -135,14 +153,31 @@ pub struct Vector {
     handed: Option<Handed>,
     outsider: bool,
     restarts: bool,
-    knocked: bool,
+    comes: Comes,
+    caller: Caller,
+    place: Place,
+    raw: bool,
 }
 
 impl Vector {
     const fn new(name: &'static str, shows: &'static str, policy: &'static str, attempt: Attempt) -> Self {
-        let (control, evidence, layer) = (Control::Bare, Evidence::Heard, Layer::Hook);
-        let (part, handed, outsider, restarts, knocked) = (None, None, false, false, false);
-        Self { name, shows, policy, attempt, control, evidence, layer, part, handed, outsider, restarts, knocked }
+        Self {
+            name,
+            shows,
+            policy,
+            attempt,
+            control: Control::Bare,
+            evidence: Evidence::Heard,
+            layer: Layer::Hook,
+            part: None,
+            handed: None,
+            outsider: false,
+            restarts: false,
+            comes: Comes::Nothing,
+            caller: Caller::Root,
+            place: Place::Here,
+            raw: false,
+        }
     }
 
     const fn under(mut self, policy: &'static str) -> Self {
@@ -184,7 +219,31 @@ impl Vector {
 
     /// Somebody outside knocks all the time, at the port that the scene calls served.
     const fn knocked_at(mut self) -> Self {
-        self.knocked = true;
+        self.comes = Comes::Knocks;
+        self
+    }
+
+    /// The attempt is an ordinary user's.
+    const fn by_user(mut self) -> Self {
+        self.caller = Caller::User;
+        self
+    }
+
+    /// Somebody outside says the secret all the time, in ICMP errors for the port that the scene calls served.
+    const fn told_by_errors(mut self) -> Self {
+        self.comes = Comes::Errors;
+        self
+    }
+
+    /// It is made in the network namespace of a [`wire::Wire`].
+    const fn on_the_wire(mut self) -> Self {
+        self.place = Place::Wire;
+        self
+    }
+
+    /// The command keeps the capability for raw sockets, and the policy allows these.
+    const fn with_raw_sockets(mut self) -> Self {
+        self.raw = true;
         self
     }
 
@@ -203,6 +262,35 @@ enum Control {
     Guard,
     /// One whose parent stands in for the launcher.
     StandIn,
+}
+
+/// What comes to the port that the scene calls served, all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comes {
+    /// Nothing.
+    Nothing,
+    /// Somebody knocks, by UDP and TCP.
+    Knocks,
+    /// The secret, in ICMP errors.
+    Errors,
+}
+
+/// Who makes an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    /// Root.
+    Root,
+    /// An ordinary user.
+    User,
+}
+
+/// Where an attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In the self-test's own network namespace.
+    Here,
+    /// In that of a [`wire::Wire`].
+    Wire,
 }
 
 /// How it is seen that an attempt got out.
@@ -329,6 +417,8 @@ impl FromStr for Role {
     }
 }
 
+/// The ordinary user by whom attempts are made.
+const NOBODY: Uid = Uid::from_raw(65534);
 /// How long an attempt may take at all, in seconds.
 const ATTEMPT_LIMIT: u32 = 8;
 
@@ -445,6 +535,9 @@ fn try_one(name: &str) -> anyhow::Result<u8> {
     if let Some(cgroup) = &scene.control {
         std::fs::write(cgroup.join("cgroup.procs"), "0").context("entering the control's cgroup")?;
     }
+    if vector.caller == Caller::User {
+        setresuid(NOBODY, NOBODY, NOBODY).context("becoming an ordinary user")?;
+    }
     let report = match (vector.attempt)(&scene) {
         Ok(told) => Report { told, stop: None },
         Err(stop) => Report { told: Vec::new(), stop: Some(stop) },
@@ -500,7 +593,7 @@ mod tests {
     #[test]
     fn policies_are_valid() {
         for (family, vector) in chosen(&[]).unwrap() {
-            let text = runner::policy(vector.policy, &Process::default(), 1, 2);
+            let text = runner::policy(vector, &Process::default(), 1, 2);
             let policy = Document::new(family.as_ref(), text.into()).resolve(&NoDevices).unwrap();
             Tables::compile(&policy).unwrap();
         }

@@ -1,6 +1,9 @@
 //! Ways to serve a port that may not be served. Somebody outside knocks there all the time.
 
-use std::{os::fd::AsFd, time::Duration};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
 
 use nix::{
     errno::Errno,
@@ -13,7 +16,7 @@ use crate::sys::{
 };
 
 use super::{
-    Evidence, Layer, NOTHING_SERVED, PORT_SERVED, Vector,
+    Evidence, Layer, NOTHING_SERVED, PORT_SERVED, PORT_SERVED_NOWHERE, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, MAPPED, Outcome, Scene, Stop, of_family, patient, tcp, udp, v4, v6},
 };
 
@@ -64,6 +67,17 @@ pub const VECTORS: &[Vector] = &[
         .under(NOTHING_SERVED)
         .seen_by(Evidence::Word),
     vector("udp4", "a UDP server", |s| serve_datagrams(s, INET, &v4(LOOPBACK, s.served))),
+    vector("udp4-range", "a UDP server that was never bound (IP_LOCAL_PORT_RANGE)", |s| serve_unbound(s, &udp(INET)?)),
+    vector("udp4-range-user", "the same by an ordinary user", |s| serve_unbound(s, &udp(INET)?)).by_user(),
+    vector("udp4-failed", "a UDP server after a bind(2) that failed, to a port that it may have there", |s| {
+        let socket = udp(INET)?;
+        match bind(&socket, &v4(NOWHERE, s.served)) {
+            Err(error) if error.raw_os_error() == Some(libc::EADDRNOTAVAIL) => serve_unbound(s, &socket),
+            Err(error) => Err(error).at("bind"),
+            Ok(()) => Err(Stop::because("this host has an address of a documentation network")),
+        }
+    })
+    .under(PORT_SERVED_NOWHERE),
     vector("udp6-dual", "a UDP server on ::, for IPv4, too", |s| serve_datagrams(s, INET6, &v6([0; 16], s.served))),
 ];
 
@@ -117,14 +131,26 @@ fn fail_and_listen(_: &Scene, domain: i32) -> Outcome {
 }
 
 fn serve_datagrams(scene: &Scene, domain: i32, address: &[u8]) -> Outcome {
-    let socket = patient(udp(domain)?)?;
+    let socket = udp(domain)?;
     bind(&socket, address).at("bind")?;
+    answer_datagram(scene, &patient(socket)?, domain)
+}
+
+/// By a socket that gets the port by sending, which is the only one that it may get.
+fn serve_unbound(scene: &Scene, socket: &OwnedFd) -> Outcome {
+    set_option(socket, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &range(scene)).at("setsockopt")?;
+    send_to(socket, b"x", 0, &v4(LOOPBACK, DISCARD)).at("sendto")?;
+    answer_datagram(scene, &patient(socket.try_clone().at("dup")?)?, INET)
+}
+
+/// Waits for the knock, and says the token to the one who knocks.
+fn answer_datagram(scene: &Scene, socket: &OwnedFd, domain: i32) -> Outcome {
     let mut buffer = [0; 64];
-    receive(&socket, &mut buffer).at("recv")?;
+    receive(socket, &mut buffer).at("recv")?;
     // The knock is answered by a socket that may send: what counts is that it was heard at this port.
     let knock = String::from_utf8_lossy(&buffer).trim_end_matches('\0').to_owned();
     let back: u16 = knock.parse().map_err(|_| Stop::because("not the knock"))?;
     let to = if domain == INET6 { v6(MAPPED, back) } else { v4(LOOPBACK, back) };
-    send_to(&socket, scene.token.as_bytes(), 0, &to).at("sendto")?;
+    send_to(socket, scene.token.as_bytes(), 0, &to).at("sendto")?;
     Ok(Vec::new())
 }

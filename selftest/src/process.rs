@@ -12,7 +12,7 @@ use serde::{
 };
 use serde_json::json;
 
-use super::{Role, guard::Programs};
+use super::{Role, Vector, guard::Programs};
 
 /// What the policies do without.
 #[derive(Args, Clone, Debug, Default)]
@@ -25,20 +25,26 @@ pub struct Process {
     allow: Vec<Part>,
 }
 
+/// What nothing is denied for.
+const NOTHING_DENIED: Vector = Vector::new("", "", "", |_| Ok(Vec::new()));
+
 impl Process {
     /// Whether the policies allow what this part of the guard prevents.
     pub fn allows(&self, part: Part) -> bool {
         self.allow.contains(&part)
     }
 
-    /// The section; nothing where it is left out.
-    pub fn section(&self) -> Option<String> {
-        let section = match (&self.isolation, &*self.allow) {
+    /// The section, by which a command keeps these capabilities, too; nothing where it is left out.
+    pub fn section(&self, capabilities: &[&str]) -> Option<String> {
+        let mut section = match (&self.isolation, &*self.allow) {
             (Some(isolation), _) => json!({"isolation": isolation}),
-            (None, []) => return None,
+            (None, []) => json!({}),
             (None, allow) => json!({"allow": allow}),
         };
-        Some(format!("\"process\": {section}"))
+        if !capabilities.is_empty() {
+            section["capabilities"] = json!(capabilities);
+        }
+        (section != json!({})).then(|| format!("\"process\": {section}"))
     }
 
     /// Only the programs on the cgroup.
@@ -54,7 +60,7 @@ impl Process {
     pub fn require(&self, programs: &Programs) -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let policy = folder.path().join("policy.json");
-        fs::write(&policy, super::runner::policy("", self, 0, 0))?;
+        fs::write(&policy, super::runner::policy(&NOTHING_DENIED, self, 0, 0))?;
         let mut command = Command::new(&programs.guard_run);
         command.arg("--policy").arg(&policy).arg("--log").arg(folder.path().join("log.json"));
         command.args(["--quiet", "--"]).arg(&programs.own).args(Role::Nothing.arguments());

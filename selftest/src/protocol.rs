@@ -1,6 +1,6 @@
 //! Sockets that no address hook sees, or sees otherwise than TCP and UDP.
 
-use std::{fs::OpenOptions, os::fd::OwnedFd};
+use std::{fs::OpenOptions, io, os::fd::OwnedFd};
 
 use nix::unistd::{Uid, setresuid};
 
@@ -23,7 +23,7 @@ const PACKET: i32 = libc::AF_PACKET;
 /// The kind of socket that was there for packets before Linux 2.2.
 const SOCK_PACKET: i32 = 10;
 /// The loopback interface's number, in every network namespace.
-const LO: i32 = 1;
+pub(super) const LO: i32 = 1;
 const ETH_IPV6: u16 = 0x86dd;
 const ETH_ALL: u16 = 3;
 
@@ -128,7 +128,7 @@ pub const VECTORS: &[Vector] = &[
     .stopped_by(Layer::Seccomp)
     .seen_by(Evidence::Word),
     vector("line-discipline", "what a terminal's bytes are (the kernel may take them for packets)", |_| {
-        keep_line_discipline(&std::io::stdin()).at("TIOCSETD").map(|()| Vec::new())
+        keep_line_discipline(&io::stdin()).at("TIOCSETD").map(|()| Vec::new())
     })
     .handed(Handed::Terminal)
     .stopped_by(Layer::Seccomp)
@@ -189,7 +189,7 @@ pub const VECTORS: &[Vector] = &[
 
 /// Attaches to the network interface that is there.
 fn attach(upper_half: u32) -> Outcome {
-    attach_tun(&std::io::stdin(), TUN, upper_half).at("TUNSETIFF").map(|()| Vec::new())
+    attach_tun(&io::stdin(), TUN, upper_half).at("TUNSETIFF").map(|()| Vec::new())
 }
 
 fn send(socket: &OwnedFd, data: &[u8], address: &[u8]) -> Outcome {
@@ -268,7 +268,7 @@ fn link_address(protocol: u16) -> Vec<u8> {
 }
 
 /// RFC 1071.
-fn checksum(bytes: &[u8]) -> u16 {
+pub(super) fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 =
         bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
     while sum > 0xffff {
@@ -322,19 +322,27 @@ fn overhear(scene: &Scene, socket: &OwnedFd) -> Outcome {
 
 /// Asks the kernel to put the loopback interface up, which it is.
 fn interface_up() -> Outcome {
-    let socket = patient(socket(libc::AF_NETLINK, RAW, libc::NETLINK_ROUTE).at("socket")?)?;
     let up = 1_u32.to_ne_bytes();
-    // struct nlmsghdr (RTM_NEWLINK, NLM_F_REQUEST | NLM_F_ACK), then struct ifinfomsg.
-    let body = [&[0; 4][..], &LO.to_ne_bytes(), &up, &up].concat();
+    // struct ifinfomsg (RTM_NEWLINK)
+    request(16, &[&[0; 4][..], &LO.to_ne_bytes(), &up, &up].concat()).at("RTM_NEWLINK").map(|()| Vec::new())
+}
+
+/// Asks the kernel to change something of its network (NETLINK_ROUTE), and waits for its answer. `kind`: `RTM_*`.
+///
+/// # Errors
+///
+/// What the kernel answers, or as socket(2).
+pub(super) fn request(kind: u16, body: &[u8]) -> io::Result<()> {
+    /// NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE, of which the last is none for what can't be made.
+    const FLAGS: u16 = 0x0405;
+    let socket = socket(libc::AF_NETLINK, RAW, libc::NETLINK_ROUTE)?;
     let length = u32::try_from(16 + body.len()).expect("short");
-    let header =
-        [&length.to_ne_bytes()[..], &16_u16.to_ne_bytes(), &5_u16.to_ne_bytes(), &1_u32.to_ne_bytes(), &[0; 4]];
-    send_to(&socket, &[header.concat(), body].concat(), 0, &[]).at("send")?;
+    let header = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &FLAGS.to_ne_bytes(), &1_u32.to_ne_bytes(), &[0; 4]];
+    send_to(&socket, &[&header.concat(), body].concat(), 0, &[])?;
     let mut buffer = [0; 256];
-    let got = receive(&socket, &mut buffer).at("recv")?;
-    let error = got.get(16..20).map_or(-libc::EIO, |bytes| i32::from_ne_bytes(bytes.try_into().expect("4 bytes")));
-    if error == 0 {
-        return Ok(Vec::new());
+    let got = receive(&socket, &mut buffer)?;
+    match got.get(16..20).map_or(-libc::EIO, |bytes| i32::from_ne_bytes(bytes.try_into().expect("4 bytes"))) {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(-error)),
     }
-    Err(std::io::Error::from_raw_os_error(-error)).at("RTM_NEWLINK")
 }

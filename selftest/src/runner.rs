@@ -29,9 +29,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    Control, Evidence, Report, Role, Vector,
+    Comes, Control, Evidence, Place, Report, Role, Vector,
     attempt::{SCENE, Scene, Stop},
     contains,
+    error::Errors,
     guard::{Guard, Programs},
     handed::Handed,
     object::{Disk, Queues, Shared, make_node, mount_formats},
@@ -48,6 +49,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 const STARTED: Duration = Duration::from_millis(300);
 /// How often its standard output is looked at, in milliseconds.
 const TICK: u8 = 5;
+
+/// The section that allows raw sockets beside the usual ones.
+const RAW_SOCKETS: &str = r#""sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw"}]}"#;
 
 /// What became of an attempt.
 #[derive(Clone, Debug)]
@@ -84,10 +88,13 @@ pub struct Runner {
     folder: TempDir,
 }
 
-/// The text of a policy with these sections.
-pub fn policy(sections: &str, process: &Process, port: u16, served: u16) -> String {
-    let sections = sections.replace("PORT", &port.to_string()).replace("SERVED", &served.to_string());
-    let parts = [Some(r#""version": 1"#.to_owned()), Some(sections).filter(|it| !it.is_empty()), process.section()];
+/// The text of a vector's policy.
+pub fn policy(vector: &Vector, process: &Process, port: u16, served: u16) -> String {
+    let sections = vector.policy.replace("PORT", &port.to_string()).replace("SERVED", &served.to_string());
+    let sections = Some(sections).filter(|it| !it.is_empty());
+    let capabilities: &[&str] = if vector.raw { &["CAP_NET_RAW"] } else { &[] };
+    let sockets = vector.raw.then(|| RAW_SOCKETS.to_owned());
+    let parts = [Some(r#""version": 1"#.to_owned()), sections, sockets, process.section(capabilities)];
     format!("{{{}}}", parts.into_iter().flatten().collect::<Vec<_>>().join(", "))
 }
 
@@ -179,13 +186,13 @@ impl Runner {
     }
 
     fn policy(&self, vector: &Vector) -> String {
-        policy(vector.policy, &self.process, self.ear.port, self.served)
+        policy(vector, &self.process, self.ear.port, self.served)
     }
 
     /// A cgroup with the policy's programs on it, and no other measure.
     fn control(&self, vector: &Vector) -> anyhow::Result<Guard> {
         let (path, log) = (self.folder.path().join("control.json"), self.folder.path().join("control-log.json"));
-        fs::write(&path, policy(vector.policy, &Process::cgroup_only(), self.ear.port, self.served))?;
+        fs::write(&path, policy(vector, &Process::cgroup_only(), self.ear.port, self.served))?;
         let mut command = Command::new(&self.programs.guard_run);
         command.arg("--policy").arg(&path).arg("--log").arg(&log);
         command.args(["--quiet", "--wait", "child", "--"]).arg(&self.programs.own).args(Role::Holder.arguments());
@@ -239,7 +246,12 @@ impl Runner {
         }
         let errors = tempfile::tempfile()?;
         command.stdout(Stdio::piped()).stderr(errors.try_clone()?);
-        let child = command.spawn().context("starting an attempt")?;
+        let spawned = match (vector.place, &self.ear.wire) {
+            (Place::Here, _) => command.spawn(),
+            (Place::Wire, Ok(wire)) => wire.spawn(&mut command),
+            (Place::Wire, Err(why)) => return Ok(Tried::CouldNot(why.clone())),
+        };
+        let child = spawned.context("starting an attempt")?;
         let output = self.watch(child, vector)?;
         if let Some(open) = &handed {
             self.ear.add(&open.typed());
@@ -293,7 +305,8 @@ impl Runner {
     /// What it says, and whether it has ended in time.
     fn read(&self, output: &mut ChildStdout, vector: &Vector) -> anyhow::Result<(String, bool)> {
         let (mut text, end) = (Vec::new(), Instant::now() + LIMIT);
-        let knocking = if vector.knocked { Some(Knocking::new()?) } else { None };
+        let knocking = if vector.comes == Comes::Knocks { Some(Knocking::new()?) } else { None };
+        let errors = if vector.comes == Comes::Errors { Some(Errors::new()?) } else { None };
         let (begin, mut restarted) = (Instant::now(), None);
         while Instant::now() < end {
             if vector.restarts && restarted.is_none() && begin.elapsed() > STARTED {
@@ -315,6 +328,9 @@ impl Runner {
             }
             if let Some(knocking) = &knocking {
                 knocking.knock(self.served, &self.ear);
+            }
+            if let Some(errors) = &errors {
+                errors.tell(self.served, &self.secret);
             }
             if vector.evidence == Evidence::Told && vector.handed.is_none() {
                 self.ear.mutter(&self.secret);

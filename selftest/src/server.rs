@@ -28,6 +28,7 @@ use crate::sys::{socket, take_descriptor};
 use super::{
     attempt::{LOOPBACK, LOOPBACK6, abstract_address, path_address, v4, v6},
     protocol::{UDEV, netlink_address},
+    wire::{self, Hearing, Wire},
 };
 
 /// Names in the folder of the self-test.
@@ -86,12 +87,14 @@ enum Listener {
     Gives(OwnedFd),
     /// Reads what arrives.
     Reads(OwnedFd),
+    /// Reads the frames of a network device.
+    Frames(OwnedFd),
 }
 
 impl Listener {
     fn fd(&self) -> &OwnedFd {
         match self {
-            Self::Hears(fd) | Self::Gives(fd) | Self::Reads(fd) => fd,
+            Self::Hears(fd) | Self::Gives(fd) | Self::Reads(fd) | Self::Frames(fd) => fd,
         }
     }
 }
@@ -105,6 +108,8 @@ pub struct Ear {
     pub port: u16,
     /// The netlink port, of NETLINK_USERSOCK.
     pub netlink: u32,
+    /// The network of its own in which it listens, too; or why there is none.
+    pub wire: Result<Wire, String>,
     /// A socket to make sure that all that was sent before has been heard.
     marker: UdpSocket,
 }
@@ -152,12 +157,17 @@ impl Ear {
         let devices = socket::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_KOBJECT_UEVENT)?;
         socket::bind(&devices, &netlink_address(0, UDEV))?;
         listeners.push(Listener::Reads(devices));
+        let wire = Wire::new(port).map(|(wire, Hearing { own: (tcp, udp), frames })| {
+            listeners.extend([Listener::Hears(tcp), Listener::Reads(udp), Listener::Frames(frames)]);
+            wire
+        });
+        let wire = wire.map_err(|error| format!("{error:#}"));
         let (heard, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (heard_there, over_there) = (Arc::clone(&heard), Arc::clone(&over));
         let thread = thread::spawn(move || serve(&listeners, &heard_there, &over_there));
         let marker = UdpSocket::bind("127.0.0.1:0")?;
         marker.connect(("127.0.0.1", port))?;
-        Ok(Self { heard, over, thread: Some(thread), port, netlink, marker })
+        Ok(Self { heard, over, thread: Some(thread), port, netlink, wire, marker })
     }
 
     /// Adds what was heard elsewhere.
@@ -290,6 +300,11 @@ fn serve(listeners: &[Listener], heard: &Mutex<Vec<u8>>, over: &AtomicBool) {
                 Listener::Reads(fd) => {
                     if let Ok(bytes) = socket::receive(fd, &mut buffer) {
                         note(bytes);
+                    }
+                }
+                Listener::Frames(fd) => {
+                    if let Ok(Some(frame)) = wire::heard(fd, &mut buffer) {
+                        note(frame);
                     }
                 }
                 Listener::Hears(fd) => guests.extend(accept(fd)),

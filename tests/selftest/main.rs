@@ -19,7 +19,7 @@ use support::{
 type Need = (&'static str, &'static str, fn() -> bool);
 
 /// All of these. Any other that can't be tried fails the test.
-const NEEDS: [Need; 19] = [
+const NEEDS: [Need; 20] = [
     ("protocol/ping4-datagram", "a net/ipv4/ping_group_range with root's group in it", || {
         !fs::read_to_string("/proc/sys/net/ipv4/ping_group_range").is_ok_and(|range| range.starts_with("0\t"))
     }),
@@ -36,6 +36,7 @@ const NEEDS: [Need; 19] = [
     ("foreign/x32-connect", "CONFIG_X86_X32_ABI, which few kernels have", || {
         !fs::read_to_string("/proc/cmdline").is_ok_and(|words| words.contains("syscall.x32=y"))
     }),
+    ("beside/route6-message", "CONFIG_IPV6_MIP6", || !is_declared()),
     ("sysctl/modprobe", "CONFIG_MODULES", || !Path::new("/proc/sys/kernel/modprobe").exists()),
     ("sysctl/module-loader", "CONFIG_MODULES and kmod", || {
         !["/proc/sys/kernel/modprobe", "/sbin/modprobe"].iter().all(|path| Path::new(path).exists())

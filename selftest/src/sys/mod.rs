@@ -282,7 +282,7 @@ pub fn push_input(terminal: &impl AsFd, byte: u8, upper_half: u32) -> io::Result
     result(unsafe { libc::syscall(libc::SYS_ioctl, terminal.as_fd().as_raw_fd(), request, &raw const byte) }).map(drop)
 }
 
-/// Attaches to the network device of that name, or to a new one, which goes away with the descriptor (`TUNSETIFF`). The kernel ignores the
+/// Attaches to the TUN device of that name, or to a new one, which goes away with the descriptor (`TUNSETIFF`). The kernel ignores the
 /// upper half of the request's number.
 ///
 /// # Errors
@@ -290,12 +290,27 @@ pub fn push_input(terminal: &impl AsFd, byte: u8, upper_half: u32) -> io::Result
 /// As ioctl(2).
 pub fn attach_tun(device: &impl AsFd, name: &CStr, upper_half: u32) -> io::Result<()> {
     const IFF_TUN: u16 = 1;
+    attach(device, name, IFF_TUN, upper_half)
+}
+
+/// Like [`attach_tun`], for a TAP device: what is read from the descriptor are frames and nothing else.
+///
+/// # Errors
+///
+/// As ioctl(2).
+pub fn attach_tap(device: &impl AsFd, name: &CStr) -> io::Result<()> {
+    const IFF_TAP: u16 = 2;
+    const IFF_NO_PI: u16 = 0x1000;
+    attach(device, name, IFF_TAP | IFF_NO_PI, 0)
+}
+
+fn attach(device: &impl AsFd, name: &CStr, kind: u16, upper_half: u32) -> io::Result<()> {
     let mut request = [0_u8; 40];
     let name = name.to_bytes();
     // At most 15 bytes, then a NUL.
     let length = name.len().min(15);
     request[..length].copy_from_slice(&name[..length]);
-    request[16..18].copy_from_slice(&IFF_TUN.to_ne_bytes());
+    request[16..18].copy_from_slice(&kind.to_ne_bytes());
     let number = u64::from(upper_half) << 32 | libc::TUNSETIFF;
     // SAFETY: the buffer is a `struct ifreq`.
     result(unsafe { libc::syscall(libc::SYS_ioctl, device.as_fd().as_raw_fd(), number, request.as_mut_ptr()) })
