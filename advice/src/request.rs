@@ -168,7 +168,8 @@ impl Request {
                 room.copy_from_slice(name);
                 let kind = unix::Kind::from_number(u32::try_from(*kind).unwrap_or(u32::MAX));
                 let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
-                Some(tables.unix.as_ref()?.decide(&unix::Peer { kind, length, name: &padded }))
+                // No log says whose socket it was; that it was another one's is the narrower reading.
+                Some(tables.unix.as_ref()?.decide(&unix::Peer { kind, length, name: &padded, own: 0 }))
             }
             Self::Device(request) => Some(tables.devices.as_ref()?.decide(request)),
             Self::Sysctl { name, write } => {

@@ -62,6 +62,8 @@ pub struct Peer<'a> {
     pub length: u32,
     /// The name.
     pub name: &'a Name,
+    /// 1: it is a socket that the same sandbox has made; else 0.
+    pub own: u32,
 }
 
 /// The part of the compiled unix section that has a fixed size.
@@ -77,15 +79,17 @@ pub struct Table {
     pub state_mask: u32,
     /// 1: a peer's kind matters to some verdict, if not its name.
     pub by_kind: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// 1: some rule is about the sandbox's own sockets.
+    pub by_own: u32,
+    /// Those rules.
+    pub own: RuleSet,
     /// 1 for the kinds of peers whose names the automaton has to read: `by_name[kind]`.
     pub by_name: [u32; KINDS],
     /// The rules that hold for all peers of a kind: `whole[kind]`.
     pub whole: [RuleSet; KINDS],
 }
 
-const _: () = assert!(size_of::<Table>() == 72 + 32 * KINDS);
+const _: () = assert!(size_of::<Table>() == 104 + 32 * KINDS);
 
 impl Table {
     /// No rules, everything denied: what the programs are compiled with.
@@ -94,7 +98,8 @@ impl Table {
         steps: 0,
         state_mask: 0,
         by_kind: 0,
-        padding: 0,
+        by_own: 0,
+        own: RuleSet::NONE,
         by_name: [0; KINDS],
         whole: [RuleSet::NONE; KINDS],
     };
@@ -151,9 +156,17 @@ pub struct PeerLayout {
     pub mount_point: u32,
     /// The same, `mnt_ns`: the mount namespace that it is in, if it is in any.
     pub mount_namespace: u32,
+    /// `struct sock`, `sk_cgrp_data.cgroup`: the cgroup of the process that made it, at that time.
+    pub sock_cgroup: u32,
+    /// `struct cgroup`, `self.parent`: the cgroup around it, or null. (`self` is the first member of that.)
+    pub cgroup_parent: u32,
+    /// `struct cgroup`, `kn`: its folder.
+    pub cgroup_folder: u32,
+    /// `struct kernfs_node`, `id`: the folder's inode number.
+    pub folder_id: u32,
 }
 
-const _: () = assert!(size_of::<PeerLayout>() == 56);
+const _: () = assert!(size_of::<PeerLayout>() == 72);
 
 impl PeerLayout {
     /// What the programs are compiled with.
@@ -172,6 +185,10 @@ impl PeerLayout {
         mount_parent: 0,
         mount_point: 0,
         mount_namespace: 0,
+        sock_cgroup: 0,
+        cgroup_parent: 0,
+        cgroup_folder: 0,
+        folder_id: 0,
     };
 }
 
@@ -212,8 +229,11 @@ pub fn decide(table: &Table, lookup: &impl Lookup, peer: &Peer) -> Decision {
         }
         accepted = Some(&lookup.node(state).accepted);
     }
-    let by_name = |index| whole.word(index) | accepted.map_or(0, |rules| rules.word(index));
-    let decision = table.verdicts.of_first(by_name);
+    // All ones or 0.
+    let own = u64::from(peer.own & table.by_own & 1).wrapping_neg();
+    let matching =
+        |index| whole.word(index) | table.own.word(index) & own | accepted.map_or(0, |rules| rules.word(index));
+    let decision = table.verdicts.of_first(matching);
     if kind == Kind::UNNAMED.index() && decision.rule == DEFAULT {
         return Decision { allow: true, rule: DEFAULT };
     }

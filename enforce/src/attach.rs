@@ -28,6 +28,14 @@ pub enum AttachError {
         /// The kernel's reason.
         source: io::Error,
     },
+    /// The programs can't be told where the sandbox is.
+    #[error("can't tell the programs which cgroup {cgroup} is")]
+    Untold {
+        /// The leaf.
+        cgroup: String,
+        /// The kernel's reason.
+        source: io::Error,
+    },
     /// Programs of cgroups further up, by which somebody may have restricted the user, would not be asked any more.
     #[error(
         "the {hook} program on {cgroup} would put out of force {} on a cgroup further up (bpftool prog show id {}), \
@@ -64,7 +72,9 @@ impl Attached {
     ///
     /// When the kernel refuses one.
     pub fn new(loaded: Loaded, mut leaf: Leaf) -> Result<Self, AttachError> {
-        let Loaded { programs, records, spare } = loaded;
+        let Loaded { programs, mut records, spare } = loaded;
+        let told = records.iter_mut().try_for_each(|records| records.tell_cgroup(leaf.folder()));
+        told.map_err(|source| AttachError::Untold { cgroup: leaf.path().display().to_string(), source })?;
         for program in &programs {
             let _raised = leaf.rights.raise(Operation::Attach);
             attach(program, &leaf.cgroup.path, &leaf.cgroup.folder)?;

@@ -118,7 +118,7 @@ fn programs_without_tables_deny() {
     assert_eq!(Sysctl { name: b"kernel/hostname".into(), write: false }.judged_by(&judge), denied);
     assert_eq!(Socket { family: 2, kind: 1, protocol: 6 }.judged_by(&judge), denied);
     assert_eq!(Sockopt { level: 6, option: 1, set: false }.judged_by(&judge), denied);
-    assert_eq!(Unix { kind: Kind::PATH, name: b"/run/x".into() }.judged_by(&judge), denied);
+    assert_eq!(Unix { kind: Kind::PATH, name: b"/run/x".into(), own: false }.judged_by(&judge), denied);
 }
 
 /// Each rule is the first to match one request of each kind.
@@ -275,7 +275,7 @@ fn as_many_unix_rules_and_states_as_there_can_be() {
     let judge = Judge::of(&tables).unwrap();
     for rule in 0..256_u16 {
         let expected = Some(Decision { allow: rule % 2 == 0, rule });
-        let request = |kind, name: String| Unix { kind, name: name.into() };
+        let request = |kind, name: String| Unix { kind, name: name.into(), own: false };
         assert_eq!(request(Kind::PATH, format!("/run/{rule}/x")).judged_by(&judge), expected, "{rule}");
         assert_eq!(request(Kind::ABSTRACT, format!("@{rule}")).judged_by(&judge), expected, "{rule}");
         let none = Some(Decision { allow: false, rule: DEFAULT });
@@ -287,6 +287,7 @@ fn as_many_unix_rules_and_states_as_there_can_be() {
         compile(&json!({"version": 1, "unix": {"default": "deny", "rules": [{"action": "allow", "paths": [long]}]}}));
     let _ = shipped(&tables).unwrap_or_else(|error| panic!("{error}"));
     let judge = Judge::of(&tables).unwrap();
-    let decided = |name: &str| Unix { kind: Kind::PATH, name: name.into() }.judged_by(&judge).unwrap().allow;
+    let decided =
+        |name: &str| Unix { kind: Kind::PATH, name: name.into(), own: false }.judged_by(&judge).unwrap().allow;
     assert!(decided(&long) && !decided(&long[..254]));
 }

@@ -60,7 +60,7 @@ fuzz_target!(|text: &[u8]| {
     if let Some(tables) = tables.unix {
         for kind in [unix::Kind::UNNAMED, unix::Kind::PATH, unix::Kind::ABSTRACT] {
             let name = [b'k'; unix::NAME_LEN];
-            black_box(tables.decide(&unix::Peer { kind, length: unix::NAME_LEN as u32, name: &name }));
+            black_box(tables.decide(&unix::Peer { kind, length: unix::NAME_LEN as u32, name: &name, own: 0 }));
         }
     }
 });

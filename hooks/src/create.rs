@@ -1,7 +1,10 @@
 //! createRuntime: a container is guarded before it runs. This is the security argument, to be read from top to bottom.
 
 use anyhow::{Context as _, ensure};
-use enforce::{load::Fresh, privilege};
+use enforce::{
+    load::{Fresh, Records},
+    privilege,
+};
 use jiff::Timestamp;
 use policy::compile::Tables;
 use report::Container;
@@ -51,6 +54,7 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     let log = LogFile::choose(&settings, wanted.log.as_deref(), started, &container.id)?;
     // The programs have passed the kernel's verifier before there is anything to guard.
     let Fresh { programs, maps } = Fresh::new(&tables, &mut rights)?;
+    let are_there = !programs.is_empty();
     let unrestricted = tables.unrestricted().into_iter().map(str::to_owned).collect();
     let hosts = tables.names().map(|names| names.hosts.clone());
     let ready = Ready::new(programs, tables, &mut rights)?;
@@ -76,6 +80,9 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
         log,
     };
     maps.pin(draft.folder()).context("pinning maps")?;
+    if are_there {
+        Records::of(maps)?.tell_cgroup(&own.folder).context("telling the programs which cgroup is the container's")?;
+    }
     let guard = ready
         .attach(&own.folder, draft.folder(), &mut note.programs)
         .with_context(|| own.place.path.display().to_string())?;

@@ -87,17 +87,20 @@ pub fn judge_sockopt(ctx: TcContext) -> i32 {
     encode(Some(launcher_ebpf::sockopt::decide(&SockoptRequest { level, option, access })))
 }
 
-/// Packet: 14 bytes unused, kind (1), length (2, host order), then the name, filled up with NULs.
+/// Packet: 14 bytes unused, kind (1), length (2, host order), own (1), then the name, filled up with NULs.
 #[classifier]
 pub fn judge_unix(ctx: TcContext) -> i32 {
-    let (Ok(kind), Ok(length)) = (ctx.load::<u8>(14), ctx.load::<u16>(15)) else { return NO_REQUEST };
+    let (Ok(kind), Ok(length), Ok(own)) = (ctx.load::<u8>(14), ctx.load::<u16>(15), ctx.load::<u8>(17)) else {
+        return NO_REQUEST;
+    };
     let mut name: common::unix::Name = [0; common::unix::NAME_LEN];
     // SAFETY: as above.
-    let failed = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), 17, name.as_mut_ptr().cast(), name.len() as u32) };
+    let failed = unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), 18, name.as_mut_ptr().cast(), name.len() as u32) };
     if failed != 0 {
         return NO_REQUEST;
     }
-    let peer = Peer { kind: Kind::from_number(u32::from(kind)), length: u32::from(length), name: &name };
+    let peer =
+        Peer { kind: Kind::from_number(u32::from(kind)), length: u32::from(length), name: &name, own: own.into() };
     encode(launcher_ebpf::unix::decide(&peer))
 }
 

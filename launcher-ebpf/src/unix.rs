@@ -84,8 +84,8 @@ pub(crate) fn blank(hook: Hook, op: Op) -> Draft<UnixSubject> {
 
 /// Judges a peer, unless launcher and programs don't belong together.
 #[inline(always)]
-pub(crate) fn decide_on(kind: Kind, length: u32, name: &Name) -> Option<Decision> {
-    judged(|| decide(&Peer { kind, length, name }))
+pub(crate) fn decide_on(kind: Kind, length: u32, name: &Name, own: u32) -> Option<Decision> {
+    judged(|| decide(&Peer { kind, length, name, own }))
 }
 
 /// connect(2) to an address.
@@ -108,10 +108,10 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op) -> i32 {
     // What has one verdict whatever it is need not be looked at unless it is denied.
     let by_kind = filled(&UNIX_TABLE).by_kind != 0;
     let decision = if !by_kind {
-        decide_on(Kind::PATH, 0, &key.subject.name)
+        decide_on(Kind::PATH, 0, &key.subject.name, 0)
     } else if read_address(ctx, &mut key.subject) {
         let UnixSubject { kind, length, name, .. } = &key.subject;
-        decide_on(Kind::from_number(u32::from(*kind)), u32::from(*length), name)
+        decide_on(Kind::from_number(u32::from(*kind)), u32::from(*length), name, 0)
     } else {
         Some(Decision::fail_closed(NAME_UNKNOWN))
     };

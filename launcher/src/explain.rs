@@ -64,6 +64,9 @@ pub enum Request {
         operation: UnixOperation,
         /// The socket's path, @ and an abstract name, or "unnamed"
         peer: String,
+        /// The socket is one that a process of the same sandbox has made
+        #[arg(long)]
+        sandbox: bool,
     },
     /// Use a device, e.g. "device /dev/null r" or "device c 1:3 rw"
     #[command(override_usage = "guard-run explain POLICY device PATH ACCESS\n       \
@@ -220,12 +223,12 @@ impl Request {
     /// The request that the kernel would make of it on this machine, and what to say about that: a Unix socket is known by the path that
     /// links lead to.
     fn really(&self) -> (Self, String) {
-        if let Self::Unix { operation, peer } = self
+        if let Self::Unix { operation, peer, sandbox } = self
             && peer.starts_with('/')
             && let Some(real) = linked::real(Path::new(peer)).to_str().filter(|real| real != peer)
         {
-            let operation = *operation;
-            return (Self::Unix { operation, peer: real.to_owned() }, format!(" (by {peer})"));
+            let (operation, sandbox) = (*operation, *sandbox);
+            return (Self::Unix { operation, peer: real.to_owned(), sandbox }, format!(" (by {peer})"));
         }
         (self.clone(), String::new())
     }
@@ -294,14 +297,14 @@ pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str
             let decision = tables.sockets.as_ref().map(|sockets| sockets.decide(&request));
             Ok(("sockets", format!("socket {family} {kind} {protocol}"), decision))
         }
-        Request::Unix { operation, peer } => {
+        Request::Unix { operation, peer, sandbox } => {
             let operation = match operation {
                 UnixOperation::Connect => "connect",
                 UnixOperation::Send => "send",
             };
             let (kind, name) = parse_socket(peer)?;
             let length = u32::try_from(peer.len()).expect("a name that fits");
-            let peer_of = unix::Peer { kind, length, name: &name };
+            let peer_of = unix::Peer { kind, length, name: &name, own: (*sandbox).into() };
             let decision = tables.unix.as_ref().map(|unix| unix.decide(&peer_of));
             Ok(("unix", format!("unix {operation} {peer}"), decision))
         }

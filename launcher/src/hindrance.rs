@@ -52,7 +52,9 @@ pub fn hindrance(policy: &Policy, request: &Request) -> anyhow::Result<Option<Hi
                 ))
             }))
         }
-        Request::Unix { peer, .. } if peer.starts_with('@') && !policy.process.allows(Part::AbstractSockets) => {
+        Request::Unix { peer, sandbox: false, .. }
+            if peer.starts_with('@') && !policy.process.allows(Part::AbstractSockets) =>
+        {
             Ok(Some(Hindrance::Partly(
                 "only if the socket is of the command's own processes, or with \"process\": {\"allow\": [\"abstract-sockets\"]}",
             )))

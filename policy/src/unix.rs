@@ -16,6 +16,9 @@ const MAX_ABSTRACT: usize = 107;
 /// What a rule calls sockets that have no name.
 const UNNAMED: &str = "unnamed";
 
+/// What a rule calls sockets that the same sandbox has made.
+const SANDBOX: &str = "sandbox";
+
 /// A rule on Unix sockets.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -53,6 +56,8 @@ impl Rule for UnixRule {
 pub enum SocketPattern {
     /// Those without a name.
     Unnamed,
+    /// Those that the same sandbox has made, whatever name they have.
+    Sandbox,
     /// Those with such a name: a path, or `@` and an abstract name.
     Named(Glob),
 }
@@ -63,6 +68,9 @@ impl TryFrom<String> for SocketPattern {
     fn try_from(text: String) -> Result<Self, String> {
         if text == UNNAMED {
             return Ok(Self::Unnamed);
+        }
+        if text == SANDBOX {
+            return Ok(Self::Sandbox);
         }
         if text.is_empty() {
             return Err("a socket's path can't be empty; write \"*\" to mean all".to_owned());
@@ -87,7 +95,7 @@ impl TryFrom<String> for SocketPattern {
                 text.split_once('/').map_or("…", |(_, rest)| rest)
             ));
         } else if !text.starts_with(['*', '?']) {
-            let hint = did_you_mean(&text, &[UNNAMED]);
+            let hint = did_you_mean(&text, &[UNNAMED, SANDBOX]);
             return Err(format!(
                 "socket path \"{text}\" is relative{hint}; write \"/{text}\", or \"@{text}\" for an abstract name"
             ));
@@ -100,6 +108,7 @@ impl From<SocketPattern> for String {
     fn from(pattern: SocketPattern) -> Self {
         match pattern {
             SocketPattern::Unnamed => UNNAMED.to_owned(),
+            SocketPattern::Sandbox => SANDBOX.to_owned(),
             SocketPattern::Named(glob) => glob.into(),
         }
     }

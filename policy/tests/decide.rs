@@ -571,7 +571,7 @@ fn a_nul_in_an_abstract_name_is_a_byte_of_it() {
         (b"@", ALLOWED),
     ];
     for (name, expected) in table {
-        let request = Unix { kind: common::unix::Kind::ABSTRACT, name: name.into() };
+        let request = Unix { kind: common::unix::Kind::ABSTRACT, name: name.into(), own: false };
         assert_eq!(request.decided_by(&tables), expected, "{name:?}");
     }
 }

@@ -4,4 +4,5 @@ mod device;
 mod sockopt;
 mod sysctl;
 mod unix;
+mod unix_own;
 mod unix_paths;

@@ -1,6 +1,6 @@
 //! What goes into the maps before the programs run, and what comes out afterwards.
 
-use std::{net::IpAddr, path::Path};
+use std::{io, net::IpAddr, os::fd::OwnedFd, path::Path};
 
 use aya::{
     Pod,
@@ -12,6 +12,7 @@ use common::{
     net::{self, Address},
     record::{Counters, Hook, Kind},
 };
+use nix::sys::stat::fstat;
 use policy::{
     compile::{NameTables, Tables},
     shared_space,
@@ -181,6 +182,8 @@ pub struct Records {
     pub news: RingBuf<MapData>,
     /// The denials.
     pub denials: Denials,
+    /// In which cgroup the sandbox is, where programs ask.
+    own_cgroup: Option<Array<MapData, u64>>,
     /// What was learnt of names, if there are names.
     pub learned: Option<Learned>,
     /// What was reached, if that is recorded.
@@ -205,6 +208,11 @@ impl Records {
             in_room: Array::try_from(Map::Array(in_room)).map_err(unusable("IN_ROOM"))?,
             news: RingBuf::try_from(Map::RingBuf(news)).map_err(unusable("NEWS"))?,
             denials: Denials::of(maps)?,
+            own_cgroup: maps
+                .take("OWN_CGROUP")
+                .map(|map| Array::try_from(Map::Array(map)))
+                .transpose()
+                .map_err(unusable("OWN_CGROUP"))?,
             learned: Learned::of(maps)?,
             flows: Flows::of(maps)?,
         })
@@ -223,6 +231,18 @@ impl Records {
         // What another run has learnt is nothing to this one.
         self.learned.iter_mut().try_for_each(|learned| empty(&mut learned.0))?;
         self.flows.iter_mut().try_for_each(Flows::empty)
+    }
+
+    /// Tells the programs in which cgroup the sandbox is, if they ask. To be done before anything runs there: until then, no socket
+    /// is one of the sandbox's own.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses.
+    pub fn tell_cgroup(&mut self, cgroup: &OwnedFd) -> io::Result<()> {
+        let Some(map) = &mut self.own_cgroup else { return Ok(()) };
+        // The number of a cgroup's folder is its id (`kernfs_id_ino`, include/linux/kernfs.h).
+        map.set(0, fstat(cgroup)?.st_ino, 0).map_err(io::Error::other)
     }
 
     /// What a hook has done so far, on all CPUs together.

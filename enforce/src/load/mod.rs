@@ -114,7 +114,7 @@ pub enum LoadError {
          the smallest kernel known to have it is {}, with CONFIG_BPF_LSM and \"bpf\" in its lsm= list. {}",
         .hook.name(),
         spec(*.hook).since,
-        "Without it, all paths of Unix sockets can only be allowed or denied alike"
+        "Without it, all paths of Unix sockets can only be allowed or denied alike, whoever has made them"
     )]
     NoLsm {
         /// The hook.

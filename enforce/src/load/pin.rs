@@ -19,8 +19,9 @@ use common::record::Hook;
 use super::{Denials, LoadError, LoadedImage, LoadedProgram, spare::sentinel, spec};
 use crate::sys::bpf::{self, LinkEnds};
 
-/// The maps in which programs leave their records, but for those of [`Denials`].
-const OTHERS: [&str; 6] = ["COUNTERS", "IN_ROOM", "NEWS", "NAME_LEARNED", "FLOWS", "FLOWS_LOST"];
+/// The maps in which programs leave their records, but for those of [`Denials`], and the one that says where the sandbox is, which is another
+/// one's with each run.
+const OTHERS: [&str; 7] = ["COUNTERS", "IN_ROOM", "NEWS", "NAME_LEARNED", "FLOWS", "FLOWS_LOST", "OWN_CGROUP"];
 
 /// The maps in which programs leave their records: all that there may be.
 pub(super) fn record_maps() -> impl Iterator<Item = &'static str> {

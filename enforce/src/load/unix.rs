@@ -106,7 +106,7 @@ fn address_layout() -> Result<AddressLayout, BtfError> {
     Ok(AddressLayout { address: btf.offset(CONTEXT, "uaddr")?, length: btf.offset(CONTEXT, "uaddrlen")? })
 }
 
-const PEER_TYPES: [&str; 10] = [
+const PEER_TYPES: [&str; 15] = [
     "socket",
     "unix_sock",
     "path",
@@ -115,6 +115,11 @@ const PEER_TYPES: [&str; 10] = [
     "qstr",
     "vfsmount",
     "mount",
+    "sock",
+    "sock_cgroup_data",
+    "cgroup",
+    "cgroup_subsys_state",
+    "kernfs_node",
     "bpf_lsm_unix_stream_connect",
     "bpf_lsm_unix_may_send",
 ];
@@ -136,5 +141,9 @@ fn peer_layout(btf: &Btf) -> Result<PeerLayout, BtfError> {
         mount_parent: btf.offset("mount", "mnt_parent")?,
         mount_point: btf.offset("mount", "mnt_mountpoint")?,
         mount_namespace: btf.offset("mount", "mnt_ns")?,
+        sock_cgroup: btf.offset("sock", "sk_cgrp_data")? + btf.offset("sock_cgroup_data", "cgroup")?,
+        cgroup_parent: btf.offset("cgroup", "self")? + btf.offset("cgroup_subsys_state", "parent")?,
+        cgroup_folder: btf.offset("cgroup", "kn")?,
+        folder_id: btf.offset("kernfs_node", "id")?,
     })
 }

@@ -96,7 +96,7 @@ impl Judged for Unix {
     fn judged_by(&self, judge: &Judge) -> Option<Decision> {
         let kind = u8::try_from(self.kind.index()).unwrap();
         let (length, name) = self.padded();
-        run(&judge.unix, &[&HEADER, &[kind], &length.to_ne_bytes(), &name])
+        run(&judge.unix, &[&HEADER, &[kind], &length.to_ne_bytes(), &[self.own.into()], &name])
     }
 }
 

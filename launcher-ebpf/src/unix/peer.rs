@@ -3,7 +3,12 @@
 //! What a socket is known by is in structures of the kernel: its abstract name, or the path of its file. Where their
 //! fields are, the launcher knows of the running kernel ([`UNIX_PEER`]).
 
-use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::map, maps::PerCpuArray, programs::LsmContext};
+use aya_ebpf::{
+    helpers::generated::bpf_probe_read_kernel,
+    macros::map,
+    maps::{Array, PerCpuArray},
+    programs::LsmContext,
+};
 use common::{
     Decision,
     decision::{NAME_TOO_LONG, NAME_UNKNOWN},
@@ -11,10 +16,11 @@ use common::{
     unix::{Kind, NAME_LEN, Op, PeerLayout},
 };
 
-use super::{SUN_PATH, UNIX_TALLIES, blank, decide_on, name_length};
+use super::{SUN_PATH, UNIX_TABLE, UNIX_TALLIES, blank, decide_on, name_length};
 use crate::{
     record::{Current, Draft, Ledger},
     rodata::filled,
+    verifier::opaque,
 };
 
 /// Where the kernel keeps what a peer is known by.
@@ -41,6 +47,14 @@ pub struct Scratch {
 #[map]
 static UNIX_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
+/// The cgroup of the sandbox: the id of its folder, which whoever attaches the programs says. 0: it is not said, so that no socket is
+/// one of the sandbox's own.
+#[map]
+static OWN_CGROUP: Array<u64> = Array::with_max_entries(1, 0);
+
+/// The most cgroups that a socket's may be below, the sandbox's among them.
+const CGROUP_DEPTH: usize = 32;
+
 /// `unix_stream_connect(struct sock *sock, struct sock *other, struct sock *newsk)`: connect(2) of a stream or seqpacket
 /// socket.
 #[inline(always)]
@@ -66,11 +80,12 @@ fn judge(hook: Hook, op: Op, other: u64) -> i32 {
         }
         &mut *scratch
     };
+    let own = if filled(&UNIX_TABLE).by_own != 0 { is_own(other) } else { 0 };
     scratch.draft = blank(hook, op);
     let decision = match find(other, scratch) {
         0 => {
             let UnixSubject { kind, length, name, .. } = &scratch.draft.key().subject;
-            decide_on(Kind::from_number(u32::from(*kind)), u32::from(*length), name)
+            decide_on(Kind::from_number(u32::from(*kind)), u32::from(*length), name, own)
         }
         reason => Some(Decision::fail_closed(reason)),
     };
@@ -80,6 +95,27 @@ fn judge(hook: Hook, op: Op, other: u64) -> i32 {
     };
     exchange(&raw mut scratch.taken, 0);
     verdict
+}
+
+/// 1 if a socket was made in the sandbox's cgroup or in one below it, else 0. Every socket keeps the cgroup that its maker was in then,
+/// whoever has it since.
+#[inline(always)]
+fn is_own(sock: u64) -> u32 {
+    let layout = filled(&UNIX_PEER);
+    // SAFETY: the map lives as long as the program. The number is written before anything runs in the sandbox.
+    let sandbox = OWN_CGROUP.get_ptr(0).map_or(0, |id| unsafe { id.read_volatile() });
+    if sandbox == 0 {
+        return 0;
+    }
+    let (mut cgroup, mut differs) = (read(sock, layout.sock_cgroup), 1_u64);
+    for _ in 0..CGROUP_DEPTH {
+        let id = read(read(cgroup, layout.cgroup_folder), layout.folder_id);
+        let difference = id ^ sandbox;
+        // 0 if and only if one of them is it.
+        differs &= (difference | difference.wrapping_neg()) >> 63;
+        cgroup = read(cgroup, layout.cgroup_parent);
+    }
+    opaque(differs ^ 1) as u32 & 1
 }
 
 /// Finds out what a socket is known by. Returns the reason if that can't be, or 0.

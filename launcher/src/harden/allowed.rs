@@ -27,7 +27,7 @@ impl<'a> Allowed<'a> {
         let mut name = [0; unix::NAME_LEN];
         let (Some(room), Ok(length)) = (name.get_mut(..bytes.len()), u32::try_from(bytes.len())) else { return false };
         room.copy_from_slice(bytes);
-        rules.decide(&unix::Peer { kind: unix::Kind::PATH, length, name: &name }).allow
+        rules.decide(&unix::Peer { kind: unix::Kind::PATH, length, name: &name, own: 0 }).allow
     }
 
     /// Whether a rule may allow something in a folder: by what comes before its first wildcard.

@@ -43,8 +43,11 @@ impl UnixTables {
         let unnamed = section.rules.iter().find(|rule| rule.is_about_unnamed());
         let verdict = |rule: Option<&UnixRule>| rule.map_or(section.default, |rule| rule.action);
         let outcome = |rule: Option<&UnixRule>| (verdict(rule), rule.is_none_or(|rule| rule.report));
-        let needs_peer =
-            !is_settled(section, Kind::PATH, verdict) || unnamed.is_some_and(|rule| rule.action == Action::Deny);
+        let own = section.rules.iter().enumerate().filter(|(_, rule)| rule.is_about_own());
+        let own: RuleSet = own.map(|(index, _)| index).collect();
+        let needs_peer = !is_settled(section, Kind::PATH, verdict)
+            || unnamed.is_some_and(|rule| rule.action == Action::Deny)
+            || own != RuleSet::NONE;
         let asks_for_peer = needs_peer || !is_settled(section, Kind::PATH, outcome);
         // Whoever sees the peer can say which rule it was, too; whoever doesn't has no use for more than what comes of it.
         let named =
@@ -78,7 +81,8 @@ impl UnixTables {
             steps: automaton.steps,
             state_mask: automaton.state_mask(),
             by_kind: u32::from(!same || automaton.steps != 0),
-            padding: 0,
+            by_own: (own != RuleSet::NONE).into(),
+            own,
             by_name,
             whole,
         };
@@ -131,7 +135,10 @@ enum Reach {
 fn reach(rule: &UnixRule, kind: Kind) -> Reach {
     match rule.paths {
         None => Reach::All,
-        Some(_) => rule.globs().map(|glob| reach_of(glob, kind)).max().unwrap_or(Reach::None),
+        Some(_) => {
+            let own = if rule.is_about_own() { Reach::Some } else { Reach::None };
+            rule.globs().map(|glob| reach_of(glob, kind)).fold(own, Reach::max)
+        }
     }
 }
 
@@ -159,14 +166,22 @@ fn is_settled<T: PartialEq>(section: &Section<UnixRule>, kind: Kind, says: impl 
 
 impl UnixRule {
     fn is_about_unnamed(&self) -> bool {
-        self.paths.iter().flatten().any(|pattern| *pattern == SocketPattern::Unnamed)
+        self.has(&SocketPattern::Unnamed)
+    }
+
+    fn is_about_own(&self) -> bool {
+        self.has(&SocketPattern::Sandbox)
+    }
+
+    fn has(&self, pattern: &SocketPattern) -> bool {
+        self.paths.iter().flatten().any(|other| other == pattern)
     }
 
     /// The names in this rule.
     fn globs(&self) -> impl Iterator<Item = &Glob> {
         self.paths.iter().flatten().filter_map(|pattern| match pattern {
             SocketPattern::Named(glob) => Some(glob),
-            SocketPattern::Unnamed => None,
+            SocketPattern::Unnamed | SocketPattern::Sandbox => None,
         })
     }
 }

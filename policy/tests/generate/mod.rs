@@ -233,6 +233,6 @@ impl DecidedBy<SockoptTables> for Sockopt {
 impl DecidedBy<UnixTables> for Unix {
     fn decided_by(&self, tables: &UnixTables) -> Decision {
         let (length, name) = self.padded();
-        tables.decide(&Peer { kind: self.kind, length: length.into(), name: &name })
+        tables.decide(&Peer { kind: self.kind, length: length.into(), name: &name, own: self.own.into() })
     }
 }

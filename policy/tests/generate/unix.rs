@@ -22,7 +22,7 @@ const NAMES: [&str; 9] = [
 ];
 
 /// Those and patterns whose automaton stays small whatever else there is.
-const PLAIN: [&str; 11] = [
+const PLAIN: [&str; 12] = [
     "*",
     "/*",
     "@*",
@@ -33,6 +33,7 @@ const PLAIN: [&str; 11] = [
     "@?",
     "/run/docker.soc?",
     "unnamed",
+    "sandbox",
     "/run/user/????/bus",
 ];
 
@@ -87,7 +88,8 @@ pub(super) fn request(section: &Section<UnixRule>) -> impl Strategy<Value = Unix
             name.retain(|byte| *byte != 0);
         }
         name.truncate(NAME_LEN - 1);
-        Unix { kind, name }
+        (kind, name)
     });
-    prop_oneof![12 => named, 1 => Just(Unix { kind: Kind::UNNAMED, name: Vec::new() })]
+    let named = prop_oneof![12 => named, 1 => Just((Kind::UNNAMED, Vec::new()))];
+    (named, any::<bool>()).prop_map(|((kind, name), own)| Unix { kind, name, own })
 }

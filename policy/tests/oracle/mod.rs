@@ -75,6 +75,8 @@ pub struct Unix {
     pub kind: Kind,
     /// With its `/` or `@`.
     pub name: Vec<u8>,
+    /// It is a socket of the same sandbox.
+    pub own: bool,
 }
 
 impl Unix {
@@ -183,9 +185,10 @@ pub fn unix(section: &Section<UnixRule>, request: &Unix) -> Decision {
         None => !unnamed,
         Some(patterns) => {
             let mut patterns = patterns.iter().map(|pattern| String::from(pattern.clone()));
-            patterns.any(|pattern| match (pattern == "unnamed", unnamed) {
-                (false, false) => glob(pattern.as_bytes(), &request.name),
-                (one, other) => one && other,
+            patterns.any(|pattern| match pattern.as_str() {
+                "sandbox" => request.own,
+                "unnamed" => unnamed,
+                pattern => !unnamed && glob(pattern.as_bytes(), &request.name),
             })
         }
     });
