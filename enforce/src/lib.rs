@@ -14,6 +14,7 @@ mod call;
 pub mod cgroup;
 pub mod crash;
 pub mod exit;
+pub mod include;
 pub mod journal;
 pub mod live;
 pub mod load;

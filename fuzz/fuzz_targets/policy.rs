@@ -3,11 +3,14 @@
 //! `make fuzz-parser` begins with the examples.
 #![no_main]
 
-use std::{hint::black_box, path::Path};
+use std::{
+    hint::black_box,
+    path::{Path, PathBuf},
+};
 
 use common::{device, net, sockopt, sysctl, unix};
 use libfuzzer_sys::fuzz_target;
-use policy::{DeviceNode, Document, Machine, Surroundings, compile::Tables};
+use policy::{DeviceNode, Document, Files, Machine, Surroundings, compile::Tables};
 
 /// A machine on which each path is a device's.
 struct Devices;
@@ -22,8 +25,25 @@ impl Machine for Devices {
     }
 }
 
+/// A folder in which every file has this text.
+struct Folder;
+
+const INCLUDED: &str = r#"{"version": 1, "sets": {"set": ["*.example.org", "10.0.0.0/8"]},
+    "network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["@set"]}]}}"#;
+
+impl Files for Folder {
+    fn real(&self, path: &Path) -> Result<PathBuf, String> {
+        Ok(path.to_owned())
+    }
+
+    fn read(&self, path: &Path, _: &Path) -> Result<Document, String> {
+        Ok(Document::new(path, INCLUDED.into()))
+    }
+}
+
 fuzz_target!(|text: &[u8]| {
-    let policy = match Document::new(Path::new("policy.json"), text.to_vec()).resolve(&Devices) {
+    let document = Document::new(Path::new("policy.json"), text.to_vec());
+    let policy = match document.parse_with(&Folder).and_then(|policy| policy.resolve(&document, &Devices)) {
         Ok(policy) => policy,
         Err(error) => {
             let message = error.to_string();

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use enforce::machine::ThisMachine;
+use enforce::{include::Included, machine::ThisMachine};
 use policy::{Document, Part, ProcessSection, Resolved};
 
 use crate::{annotations::POLICY, trusted::open_roots_file};
@@ -20,7 +20,8 @@ const ACCEPTED: &str = "capabilities";
 pub fn read(path: &Path) -> anyhow::Result<(Document, Resolved)> {
     let file = open_roots_file(path).context(POLICY)?;
     let document = Document::of_file(path, file)?;
-    let mut policy = document.parse()?;
+    let open = |path: &Path| open_roots_file(path).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+    let mut policy = document.parse_with(&Included(open))?;
     // Who may write tunables that no rule is about is the engine's business, too: runtimes write some in the container's
     // process, podman has one by default.
     let allow = vec![Part::Sysctls];

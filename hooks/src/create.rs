@@ -7,7 +7,7 @@ use enforce::{
 };
 use jiff::Timestamp;
 use policy::compile::Tables;
-use report::Container;
+use report::{Container, IncludedFile};
 
 use crate::{
     annotations::AnnotationError,
@@ -69,6 +69,7 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
         started,
         policy: wanted.policy,
         sha256: document.sha256(),
+        included: IncludedFile::all_of(&policy),
         mode: policy.mode,
         reasons: policy.reasons(),
         unrestricted,

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use policy::{Mode, Reasons, compile::Hosts};
 use serde::{Deserialize, Serialize};
 
-use report::Container;
+use report::{Container, IncludedFile};
 
 use crate::{cgroup::Place, log::LogFile};
 
@@ -64,6 +64,8 @@ pub struct Note {
     pub policy: PathBuf,
     /// SHA-256 of its text, as it was then.
     pub sha256: String,
+    /// The files that it includes.
+    pub included: Vec<IncludedFile>,
     /// Whether it is enforced or only recorded.
     pub mode: Mode,
     /// What the policy says of its rules.

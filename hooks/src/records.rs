@@ -41,7 +41,7 @@ pub fn log_of(note: Note, maps: RecordMaps) -> anyhow::Result<Log<ContainerRun>>
         guarded: ContainerRun { command: note.command, container: note.container },
         started: note.started,
         ended: Timestamp::now(),
-        policy: PolicySource { path: note.policy, sha256: note.sha256, mode: note.mode },
+        policy: PolicySource { path: note.policy, sha256: note.sha256, included: note.included, mode: note.mode },
         enforced: Enforced {
             kernel: uname()?.release().to_string_lossy().into_owned(),
             cgroup: note.place.path,

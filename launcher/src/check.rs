@@ -1,6 +1,6 @@
 //! `guard-run check`: validates a policy and prints what it means.
 
-use std::{ffi::OsStr, net::IpAddr};
+use std::{collections::BTreeMap, ffi::OsStr, net::IpAddr};
 
 use common::{
     MAX_RULES, RuleSet,
@@ -9,7 +9,7 @@ use common::{
 };
 use enforce::{exit, load::missing_here, outlet::tell};
 use policy::{
-    self, Action, Policy, Surroundings,
+    self, Action, Origin, Policy, Surroundings,
     compile::{NameTables, Tables},
 };
 use report::text::pretty_json;
@@ -32,6 +32,9 @@ struct Meaning<'a> {
     /// Whom host names are asked of, and what is searched behind them.
     #[serde(skip_serializing_if = "Option::is_none")]
     names: Option<Names>,
+    /// Which rules are of which file, if there are several.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    rules_from: BTreeMap<String, String>,
     /// What it allows that its writer may not expect.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
@@ -86,13 +89,21 @@ pub fn check(word: &OsStr) -> anyhow::Result<u8> {
     let notes = broadcast(&policy, &tables).into_iter().chain(unmet(&policy)).chain(tunnel(&tables));
     let notes = notes.chain(unreported(&policy)).collect();
     let names = tables.names().map(|names| Names::new(names, policy.surroundings()));
-    let meaning = Meaning { policy: &policy, hooks, unrestricted: tables.unrestricted(), names, notes };
+    let rules_from = policy.origins.iter().map(|origin| (origin.whole(), place(origin))).collect();
+    let meaning = Meaning { policy: &policy, rules_from, hooks, unrestricted: tables.unrestricted(), names, notes };
     println!("{}", String::from_utf8(pretty_json(&meaning)?)?);
     // Beside the policy's meaning, which is the same on all machines.
     if let Some(missing) = missing_here(&tables) {
         tell(&format!("note: this machine can't enforce it: {missing}"));
     }
     Ok(exit::OK)
+}
+
+/// Where a rule stands, for people.
+fn place(origin: &Origin) -> String {
+    let (document, pointer) = (&origin.document, origin.pointer());
+    let line = document.line_of(&pointer).map(|line| format!(" (line {line})")).unwrap_or_default();
+    format!("{}: {pointer}{line}", document.path().display())
 }
 
 /// Addresses that every host on a link hears: 255.255.255.255, 224.0.0.1 and ff02::1.

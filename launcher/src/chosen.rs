@@ -16,6 +16,7 @@ use std::{
 use anyhow::Context as _;
 use enforce::{
     exit,
+    include::{self, Included},
     machine::ThisMachine,
     privilege,
     trusted::{self, TrustError},
@@ -125,13 +126,20 @@ pub fn choose(word: Option<&OsStr>) -> Result<Chosen, ChoiceError> {
     let path = match word.map(|word| (word, name_in(word))) {
         Some((path, None)) => {
             let document = Document::read(Path::new(path))?;
-            return Ok(Chosen { policy: document.parse()?, document, was_found: false });
+            return Ok(Chosen { policy: document.parse_with(&Included(include::open))?, document, was_found: false });
         }
         Some((_, Some(name))) => by_name(name)?,
         None => default()?,
     };
-    let document = Document::of_file(&path, trusted::open(&path)?)?;
-    Ok(Chosen { policy: document.parse()?, document, was_found: true })
+    let (document, policy) = trusted_policy(&path)?;
+    Ok(Chosen { policy, document, was_found: true })
+}
+
+/// The policy in a file that nobody has named, which nobody else may have written; nor what it includes.
+fn trusted_policy(path: &Path) -> Result<(Document, Policy), ChoiceError> {
+    let document = Document::of_file(path, trusted::open(path)?)?;
+    let open = |path: &Path| trusted::open(path).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
+    Ok((document.clone(), document.parse_with(&Included(open))?))
 }
 
 /// The name that a word is, if it is none of a file: it has neither a slash nor a dot.
@@ -224,9 +232,8 @@ pub fn policies() -> anyhow::Result<u8> {
     let known = known();
     let width = known.keys().map(|name| name.chars().count()).max().unwrap_or(0).max(4);
     for (name, path) in &known {
-        let read = || -> Result<Policy, ChoiceError> { Ok(Document::of_file(path, trusted::open(path)?)?.parse()?) };
-        let (what, whence) = match read() {
-            Ok(policy) => {
+        let (what, whence) = match trusted_policy(path) {
+            Ok((_, policy)) => {
                 (policy.description.unwrap_or_else(|| "no description".to_owned()), format!(" ({})", path.display()))
             }
             Err(error) => (format!("can't be used: {:#}", anyhow::Error::from(error)), String::new()),

@@ -30,7 +30,8 @@ use nix::{
 };
 use policy::{Mode, Record};
 use report::{
-    CommandMeasures, CommandRun, Enforced, Event, Exit, HookCounts, InForce, Log, PolicySource, SCHEMA, User,
+    CommandMeasures, CommandRun, Enforced, Event, Exit, HookCounts, InForce, IncludedFile, Log, PolicySource, SCHEMA,
+    User,
 };
 
 use crate::{
@@ -134,7 +135,12 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
         },
         started,
         ended: started,
-        policy: PolicySource { path: document.path().to_owned(), sha256: document.sha256(), mode: policy.mode },
+        policy: PolicySource {
+            path: document.path().to_owned(),
+            sha256: document.sha256(),
+            included: IncludedFile::all_of(&policy),
+            mode: policy.mode,
+        },
         enforced: Enforced {
             kernel: uname()?.release().to_string_lossy().into_owned(),
             cgroup: attached.leaf.path().to_owned(),

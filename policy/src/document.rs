@@ -12,13 +12,13 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
 
-use super::{Machine, Policy, PolicyError, Resolved, strict::Strict};
+use super::{Files, Machine, NoFiles, Policy, PolicyError, Resolved, include::Reader, strict::Strict};
 
 /// More than any policy needs (100,000 networks are 2 MiB), and little enough to read `/dev/zero` to its end.
 const MAX_LEN: u64 = 64 << 20;
 
 /// A policy file's content, and where it came from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Document {
     path: PathBuf,
     text: Vec<u8>,
@@ -56,12 +56,26 @@ impl Document {
         Self { path: path.to_owned(), text }
     }
 
-    /// Parses the text.
+    /// Parses the text of a policy that includes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Document::parse_with`]; including something is one.
+    pub fn parse(&self) -> Result<Policy, PolicyError> {
+        self.parse_with(&NoFiles)
+    }
+
+    /// Parses the text, and that of what it includes.
     ///
     /// # Errors
     ///
     /// When it isn't a valid policy; the error names the file, the JSON path and, where it helps, what to write.
-    pub fn parse(&self) -> Result<Policy, PolicyError> {
+    pub fn parse_with(&self, files: &impl Files) -> Result<Policy, PolicyError> {
+        Reader::new(files).policy(self)
+    }
+
+    /// Parses the text, with what it includes and its sets still to be put in place.
+    pub(super) fn parse_alone(&self) -> Result<Policy, PolicyError> {
         let mut json = serde_json::Deserializer::from_slice(&self.text);
         let policy = serde_path_to_error::deserialize(Strict(&mut json))
             .map_err(|error| PolicyError::invalid(&self.path, error.path(), error.inner()))?;
@@ -76,6 +90,11 @@ impl Document {
     /// Those of [`Document::parse`] and [`Policy::resolve`].
     pub fn resolve(&self, machine: &impl Machine) -> Result<Resolved, PolicyError> {
         self.parse()?.resolve(self, machine)
+    }
+
+    /// The keys of the policy, as they are written.
+    pub(super) fn keys(&self) -> Vec<String> {
+        serde_json::from_slice::<HashMap<String, &RawValue>>(&self.text).unwrap_or_default().into_keys().collect()
     }
 
     /// The members of the policy's process section, as they are written.

@@ -197,6 +197,23 @@ impl Set {
 /// The word for the sandbox's own sockets.
 const SANDBOX: &str = "sandbox";
 
+/// What the names of the policy's own sets have before them in rules.
+pub(super) const SET: char = '@';
+
+/// The name of a set, if it is one.
+pub(super) fn set_name(name: &str) -> Result<&str, String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if name.is_empty() || name.len() > LONGEST_SET || !name.chars().all(is_plain) {
+        return Err(format!(
+            "\"{name}\" is no name of a set: that is up to {LONGEST_SET} letters of a to z, digits, hyphens and underscores"
+        ));
+    }
+    Ok(name)
+}
+
+/// The longest name of a set.
+const LONGEST_SET: usize = 64;
+
 /// A host of a network rule.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "String")]
@@ -207,6 +224,8 @@ pub enum Host {
     Sandbox,
     /// Whatever addresses a nameserver says that this name has, or one below it.
     Name(HostName),
+    /// What the policy's set of this name has. There is none in a policy that has been parsed.
+    Set(String),
 }
 
 impl Host {
@@ -230,7 +249,7 @@ impl Host {
     pub fn networks(&self) -> &[Prefix] {
         match self {
             Self::Networks(networks) => networks,
-            Self::Sandbox | Self::Name(_) => &[],
+            Self::Sandbox | Self::Name(_) | Self::Set(_) => &[],
         }
     }
 }
@@ -241,6 +260,9 @@ impl TryFrom<String> for Host {
     fn try_from(text: String) -> Result<Self, String> {
         if text == SANDBOX {
             return Ok(Self::Sandbox);
+        }
+        if let Some(name) = text.strip_prefix(SET) {
+            return set_name(name).map(|name| Self::Set(name.to_owned()));
         }
         if let Some(set) = Set::ALL.iter().find(|set| set.name() == text) {
             return Ok(Self::Networks(set.networks().iter().map(|network| network.parse()).collect::<Result<_, _>>()?));
@@ -266,6 +288,7 @@ pub(super) fn serialize_hosts<S: Serializer>(hosts: &Option<Vec<Host>>, json: S)
         Host::Networks(networks) => networks.iter().map(ToString::to_string).collect(),
         Host::Sandbox => vec![SANDBOX.to_owned()],
         Host::Name(name) => vec![name.to_string()],
+        Host::Set(name) => vec![format!("{SET}{name}")],
     }))
 }
 

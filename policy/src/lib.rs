@@ -11,6 +11,7 @@ mod document;
 mod error;
 mod glob;
 mod host;
+mod include;
 mod name;
 mod net;
 mod option;
@@ -19,6 +20,7 @@ mod process;
 mod reasons;
 mod resolve;
 mod section;
+mod set;
 mod socket;
 mod sockopt;
 mod strict;
@@ -26,6 +28,8 @@ mod surroundings;
 mod sysctl;
 pub mod text;
 mod unix;
+
+use std::sync::Arc;
 
 use common::RuleSet;
 use serde::{Deserialize, Serialize};
@@ -35,6 +39,7 @@ pub use document::Document;
 pub use error::{PolicyError, did_you_mean};
 pub use glob::{Glob, Token};
 pub use host::{Host, Prefix, display_address, shared_space};
+pub use include::{Files, NoFiles, Origin};
 pub use name::HostName;
 pub use net::{MAX_NAMESERVERS, NetRule, NetSection, Op, Protocol, Queries};
 pub use option::{level_names, option_names};
@@ -48,6 +53,8 @@ pub use sockopt::{Level, LevelOption, SockoptRule, parse_sockopt};
 pub use surroundings::Surroundings;
 pub use sysctl::{Pattern, SysctlRule, canonical_name};
 pub use unix::{SocketPattern, UnixRule};
+
+use set::Sets;
 
 /// A whole policy.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -70,6 +77,18 @@ pub struct Policy {
     /// What is recorded.
     #[serde(default, skip_serializing_if = "Record::is_default")]
     pub record: Record,
+    /// Files whose rules come before those of this one.
+    #[serde(default, deserialize_with = "section::non_empty", skip_serializing)]
+    include: Option<Vec<String>>,
+    /// Hosts by names for rules.
+    #[serde(default, deserialize_with = "set::sets", skip_serializing)]
+    sets: Sets,
+    /// Which rules are of which file, if there are several.
+    #[serde(skip)]
+    pub origins: Vec<Origin>,
+    /// The files that it includes, directly or not.
+    #[serde(skip)]
+    pub included: Vec<Arc<Document>>,
     /// Rules on the network.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub network: Option<NetSection>,

@@ -16,7 +16,7 @@ pub const MAX_NAMESERVERS: usize = common::name::NAMESERVERS;
 
 /// The network section: rules, and how names in them come by their addresses.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(try_from = "SectionKeys")]
+#[serde(from = "SectionKeys")]
 pub struct NetSection {
     /// Default and rules.
     #[serde(flatten)]
@@ -72,14 +72,29 @@ impl Deref for NetSection {
 }
 
 impl NetSection {
+    /// Adds the rules of another section behind those that are there, and what else that says.
+    pub(super) fn append(&mut self, other: Self) -> Result<(), String> {
+        let Self { section, nameservers, queries } = other;
+        self.nameservers = nameservers.or_else(|| self.nameservers.take());
+        if queries != Queries::default() {
+            self.queries = queries;
+        }
+        self.section.append(section)
+    }
+
+    /// The rules, to be changed.
+    pub(super) fn rules_mut(&mut self) -> &mut [NetRule] {
+        &mut self.section.rules
+    }
+
     /// Whether any rule has a name of a host.
     #[must_use]
     pub fn has_names(&self) -> bool {
         self.rules.iter().any(NetRule::has_names)
     }
 
-    /// Why this doesn't mean what it seems to, if it doesn't.
-    fn nonsense(&self) -> Option<String> {
+    /// Why this doesn't mean what it seems to, if it doesn't. Which hosts a rule has must be known.
+    pub(super) fn nonsense(&self) -> Option<String> {
         let written = self.nameservers.as_ref();
         if let Some(nameservers) = written.filter(|nameservers| nameservers.len() > MAX_NAMESERVERS) {
             return Some(format!("{} nameservers, of which there can be {MAX_NAMESERVERS}", nameservers.len()));
@@ -104,13 +119,10 @@ impl NetSection {
     }
 }
 
-impl TryFrom<SectionKeys> for NetSection {
-    type Error = String;
-
-    fn try_from(keys: SectionKeys) -> Result<Self, String> {
+impl From<SectionKeys> for NetSection {
+    fn from(keys: SectionKeys) -> Self {
         let SectionKeys { default, rules, nameservers, queries, reason } = keys;
-        let section = Self { section: Section { default, rules, reason }, nameservers, queries };
-        section.nonsense().map_or(Ok(section), Err)
+        Self { section: Section { default, rules, reason }, nameservers, queries }
     }
 }
 
@@ -182,21 +194,24 @@ impl TryFrom<RuleKeys> for NetRule {
                 return Err("nothing is received at port 0 (\"ephemeral\"); leave it out of \"local_ports\"".to_owned());
             }
         }
-        let rule = Self { action, report, ops, protocols, hosts, ports, local_ports, private, reason };
-        let passive = |op: &Op| matches!(op, Op::Bind | Op::Receive);
-        if rule.has_names() && rule.ops.iter().flatten().any(passive) {
-            return Err("host names say whom the command connects or sends to; for \"bind\" and \"receive\", write \
-                        a rule of its own with addresses"
-                .to_owned());
-        }
-        if private && (!rule.has_names() || action == Action::Deny) {
-            return Err("\"private\" is for rules that allow host names".to_owned());
-        }
-        Ok(rule)
+        Ok(Self { action, report, ops, protocols, hosts, ports, local_ports, private, reason })
     }
 }
 
 impl NetRule {
+    /// Why this doesn't mean what it seems to, if it doesn't. Which hosts it has must be known.
+    pub(super) fn nonsense(&self) -> Option<&'static str> {
+        let passive = |op: &Op| matches!(op, Op::Bind | Op::Receive);
+        if self.has_names() && self.ops.iter().flatten().any(passive) {
+            return Some(
+                "host names say whom the command connects or sends to; for \"bind\" and \"receive\", write a rule of its own with \
+                 addresses",
+            );
+        }
+        (self.private && (!self.has_names() || self.action == Action::Deny))
+            .then_some("\"private\" is for rules that allow host names")
+    }
+
     /// The names in this rule.
     pub fn names(&self) -> impl Iterator<Item = &HostName> {
         self.hosts.iter().flatten().filter_map(|host| match host {

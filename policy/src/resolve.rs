@@ -54,11 +54,17 @@ impl Policy {
     ///
     /// When the machine doesn't have what a rule names; the error names the place in the document.
     pub fn resolve(mut self, document: &Document, machine: &impl Machine) -> Result<Resolved, PolicyError> {
+        let origins = std::mem::take(&mut self.origins);
         let rules = self.devices.iter_mut().flat_map(|section| &mut section.rules);
         for (number, rule) in rules.enumerate() {
             let Some(NodePath(path)) = rule.path.take() else { continue };
             let node = machine.device(Path::new(&path)).map_err(|reason| {
-                let pointer = format!("/devices/rules/{number}/path");
+                let origin = origins.iter().find(|origin| origin.rule == ("devices", number));
+                let (document, rule) = origin.map_or_else(
+                    || (document, format!("/devices/rules/{number}")),
+                    |origin| (&*origin.document, origin.pointer()),
+                );
+                let pointer = rule + "/path";
                 let message = format!(
                     "device path \"{path}\": {reason}; write the path of a device node that is there, or \"type\", \
                      \"major\" and \"minor\""
@@ -67,6 +73,7 @@ impl Policy {
             })?;
             rule.set(node);
         }
+        self.origins = origins;
         let surroundings = if self.network.as_ref().is_some_and(NetSection::has_names) {
             let surroundings = machine.surroundings();
             surroundings.map_err(|reason| {

@@ -35,6 +35,24 @@ pub trait Rule {
     fn reason(&self) -> Option<&str>;
 }
 
+impl<R> Section<R> {
+    /// Adds the rules of another section behind those that are there.
+    pub(super) fn append(&mut self, other: Self) -> Result<(), String> {
+        if self.default != other.default {
+            let (one, other) = (self.default.word(), other.default.word());
+            return Err(format!(
+                "\"default\" is \"{one}\" in one file and \"{other}\" in another; it must be the same in all"
+            ));
+        }
+        self.reason = other.reason.or_else(|| self.reason.take());
+        self.rules.extend(other.rules);
+        if self.rules.len() > MAX_RULES {
+            return Err(format!("{} rules in all files together, of which there can be {MAX_RULES}", self.rules.len()));
+        }
+        Ok(())
+    }
+}
+
 impl<R: Rule> Section<R> {
     /// What the rules say, for `decide()`.
     #[must_use]

@@ -56,6 +56,27 @@ proptest! {
 }
 
 #[test]
+fn sets_and_included_files_are_valid() {
+    let schema = schema("policy");
+    let policy = json!({"version": 1, "include": ["team.json", "../base.json"], "sets": {"registry": ["packages.example.org", "10.1.0.0/16"]},
+        "network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["@registry", "10.0.0.1"]}]}});
+    assert_valid(&schema, &policy, "sets");
+    for (pointer, value) in [
+        ("/include", json!([])),
+        ("/include/0", json!(1)),
+        ("/sets/registry", json!([])),
+        ("/sets/registry/0", json!("@other")),
+        ("/sets", json!({"a b": ["10.0.0.1"]})),
+        ("/network/rules/0/hosts/0", json!("@")),
+        ("/network/rules/0/hosts/0", json!("@a.b")),
+    ] {
+        let mut copy = policy.clone();
+        *copy.pointer_mut(pointer).unwrap() = value.clone();
+        assert!(!schema.is_valid(&copy), "{pointer} = {value}");
+    }
+}
+
+#[test]
 fn the_sample_log_is_valid() {
     let log: Value = serde_json::from_str(&read("report/tests/logs/golden.json")).unwrap();
     assert_valid(&schema("log"), &log, "log.json");

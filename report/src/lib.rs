@@ -35,8 +35,8 @@ pub use flow::{Extent, Flow, Transfer};
 pub use hardening::{Hardening, InForce, Observed};
 pub use inherited::{Inherited, Object};
 pub use log::{
-    CommandMeasures, CommandRun, Enforced, Exit, Guarded, HookCounts, LOG_FOLDER, Log, PolicySource, ProgramIdentity,
-    SCHEMA, User,
+    CommandMeasures, CommandRun, Enforced, Exit, Guarded, HookCounts, IncludedFile, LOG_FOLDER, Log, PolicySource,
+    ProgramIdentity, SCHEMA, User,
 };
 pub use name::Name;
 pub use net::Network;

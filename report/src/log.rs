@@ -8,7 +8,7 @@ use std::{
 
 use common::record::{Counters, Hook};
 use jiff::Timestamp;
-use policy::Mode;
+use policy::{Mode, Policy};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Event, Flow, Hardening, Inherited, Word, nanoseconds};
@@ -120,8 +120,29 @@ pub struct PolicySource {
     pub path: PathBuf,
     /// SHA-256 of its text.
     pub sha256: String,
+    /// The files that it includes, directly or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub included: Vec<IncludedFile>,
     /// Enforced, or only recorded.
     pub mode: Mode,
+}
+
+/// A file that a policy includes.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct IncludedFile {
+    /// The file.
+    pub path: PathBuf,
+    /// SHA-256 of its text.
+    pub sha256: String,
+}
+
+impl IncludedFile {
+    /// Those of a policy.
+    #[must_use]
+    pub fn all_of(policy: &Policy) -> Vec<Self> {
+        let included = policy.included.iter();
+        included.map(|document| Self { path: document.path().to_owned(), sha256: document.sha256() }).collect()
+    }
 }
 
 /// What was enforced, so that "no denials" can't be confused with "not enforcing".

@@ -310,6 +310,48 @@ fn check_lists_whom_names_are_asked_of_and_which() {
 }
 
 #[test]
+fn check_says_which_file_each_rule_is_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let policy = write(
+        "p.json",
+        r#"{"version": 1, "include": ["team.json"], "network": {"default": "deny", "rules": [
+            {"action": "allow", "hosts": ["@registry"], "ports": [443]}]}}"#,
+    );
+    let team = "{\"version\": 1,\n\"sets\": {\"registry\": [\"10.0.0.1\"]},\n\"network\": {\"default\": \"deny\", \"rules\": [\n\
+                {\"action\": \"deny\", \"ports\": [25]}]}}";
+    let team = write("team.json", team);
+    let (code, stdout, stderr) = guard(&["check", &policy]);
+    assert_eq!((code, &*stderr), (Some(0), ""));
+    let printed: Value = serde_json::from_str(&stdout).unwrap();
+    let from = json!({
+        "/network/rules/0": format!("{team}: /network/rules/0 (line 4)"),
+        "/network/rules/1": format!("{policy}: /network/rules/0 (line 2)"),
+    });
+    assert_eq!(printed["rules_from"], from);
+    assert_eq!(printed["network"]["rules"][1]["hosts"], json!(["10.0.0.1"]));
+    let (_, stdout, _) = guard(&["explain", &policy, "connect", "tcp", "10.0.0.1:443"]);
+    assert!(stdout.contains("allowed by /network/rules/1"), "{stdout}");
+    // What is wrong in it is said with its own name.
+    let _ = write(
+        "team.json",
+        r#"{"version": 1, "network": {"default": "deny", "rules": [{"action": "allow", "port": [1]}]}}"#,
+    );
+    let (code, _, stderr) = guard(&["check", &policy]);
+    assert!(code == Some(125) && stderr.contains(&format!("{team}: /network/rules/0/port (line 1)")), "{stderr}");
+    fs::set_permissions(&team, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let (code, _, stderr) = guard(&["check", &policy]);
+    assert!(
+        code == Some(125) && stderr.contains("/include/0 (line 1)") && stderr.contains("others could write"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn what_can_not_be_written_to_standard_output_is_said_in_one_line() {
     let run = Run::new(policy(), ["true"]);
     let policy = run.policy();

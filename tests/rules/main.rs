@@ -1,6 +1,7 @@
 //! Sections other than the network's: Unix sockets, devices, tunables, socket options.
 
 mod device;
+mod include;
 mod sockopt;
 mod sysctl;
 mod unix;

@@ -107,6 +107,7 @@ pub fn net(section: &Section<NetRule>, request: Net) -> Decision {
             Host::Sandbox => request.own,
             // Nothing has been learnt.
             Host::Name(_) => false,
+            Host::Set(name) => panic!("a set is left: {name}"),
             Host::Networks(networks) => networks.iter().any(|network| {
                 // No address is every address of its family, :: of both; to deny one of them is to deny that.
                 let every = match request.address.to_bits() {
