@@ -87,6 +87,9 @@ proptest! {
             for (file, part) in files.iter_mut().zip(parts(rules, cuts)) {
                 file.insert((*section).to_owned(), json!({"default": whole[section]["default"], "rules": part}));
             }
+            if let Some(reason) = whole[section].get("reason") {
+                files[3][*section]["reason"] = reason.clone();
+            }
         }
         for (file, prefix) in files.iter_mut().zip(["b-", "a-", "c-", "p-"]) {
             with_sets(file, prefix, &chosen);
