@@ -168,8 +168,10 @@ impl View {
             let own = launcher.to_string();
             let files = MACHINE.into_iter().chain([own.as_str()]);
             let machine = of(&["proc"]).into_iter().flat_map(|proc| files.clone().map(move |file| proc.join(file)));
-            // In a user namespace, the kernel mounts procfs only for who sees all of one (`mount_too_revealing`, fs/namespace.c). Who is
-            // not root can't write these files anyway, being root in a namespace of one's own, either.
+            // In a user namespace, the kernel mounts procfs only for who sees all of one (`mount_too_revealing`, fs/namespace.c). Who is not root
+            // has no right to write these files anyway. They are root's, guard-run's own among them, since it can't be dumped; nothing makes the
+            // command root; and being root in a namespace gives a capability only over files whose owner has a number there
+            // (`privileged_wrt_inode_uidgid`, kernel/capability.c), which root outside has not for a user's namespace (tests/root_proc.rs).
             if may_be_root || !section.allows(Part::Namespaces) {
                 view.pinned = machine.filter(|path| path.exists()).map(Place::from).collect();
             }
