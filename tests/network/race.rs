@@ -367,3 +367,81 @@ while_another(toggle, lambda: LIBC.send(sock.fileno(), b'x', 1, DONTWAIT | 0x400
     });
     assert!(misled, "nobody was misled");
 }
+
+/// Connects with data in the first packet, without asking for leave before (TCP_FASTOPEN_NO_COOKIE).
+const FAST: &str = "
+with open('/proc/sys/net/ipv4/tcp_fastopen', 'w') as file:
+    file.write('1539')
+def fast(address, port, text, wait=0.05):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(6, 34, 1)
+    sock.settimeout(wait)
+    try:
+        sock.bind((address, port))
+        sock.sendto(text, socket.MSG_FASTOPEN, ('127.0.0.1', 7001))
+        sock.recv(1)
+    except OSError:
+        pass
+    sock.close()
+";
+
+#[test]
+fn data_in_the_first_packet_comes_only_from_who_may_connect() {
+    let outside = format!(
+        "{FAST}
+while True:
+    fast('127.0.0.2', 666, b'evil'); fast('127.0.0.3', 53, b'good', 5)"
+    );
+    // TCPI_OPT_SYN_DATA (include/uapi/linux/tcp.h), in the options that TCP_INFO tells.
+    let inside = "
+sock = socket.socket()
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+sock.setsockopt(6, socket.TCP_FASTOPEN, 5)
+sock.bind(('127.0.0.1', 7001))
+sock.listen()
+sock.settimeout(30)
+heard = []
+while heard.count('good in the first packet') < 3:
+    other, peer = sock.accept()
+    other.settimeout(5)
+    try:
+        text = other.recv(10).decode()
+        heard.append(text + (' in the first packet' if other.getsockopt(6, socket.TCP_INFO, 8)[5] & 32 else ' later'))
+    except OSError: pass
+    other.close()
+print(sorted(set(heard)))";
+    let policy = network("allow", &json!([{"action": "deny", "ops": ["receive"], "hosts": ["127.0.0.2"]}]));
+    let (bare, guarded) = both(&policy, &outside, inside);
+    assert!(bare.contains("'evil in the first packet'") && bare.contains("'good in the first packet'"), "{bare}");
+    assert!(!guarded.stdout.contains("evil"), "{}", guarded.stdout);
+    assert!(guarded.events().iter().all(|event| event["network"]["address"] == "127.0.0.2"), "{:#}", guarded.log);
+}
+
+#[test]
+fn what_asks_for_a_connection_is_no_part_of_one_that_is_being_made() {
+    let outside = format!("{FAST}\nwhile True: fast('127.0.0.2', 666, b'evil')");
+    let inside = "
+sock = socket.socket()
+sock.setsockopt(6, socket.TCP_FASTOPEN, 5)
+sock.bind(('127.0.0.1', 7001))
+sock.setblocking(False)
+fd, peer = sock.fileno(), address('127.0.0.2', 666)
+def change():
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        LIBC.listen(fd, 5)
+        LIBC.connect(fd, UNSPEC, 16)
+        LIBC.connect(fd, peer, 16)
+        LIBC.connect(fd, UNSPEC, 16)
+        LIBC.listen(fd, 5)
+        time.sleep(0.0005)
+def look():
+    try: return sock.accept()[0].recv(10) == b'evil'
+    except OSError: return False
+print('accepted' if while_another(change, look) else 'nothing')";
+    let policy = network("allow", &json!([{"action": "deny", "ops": ["receive"], "hosts": ["127.0.0.2"]}]));
+    let (bare, guarded) = both(&policy, &outside, inside);
+    assert_eq!(bare, "accepted\n");
+    assert_eq!(guarded.stdout, "nothing\n", "{:#}", guarded.log);
+}
