@@ -22,6 +22,7 @@ pub mod machine;
 pub mod mounts;
 pub mod outlet;
 pub mod ownership;
+pub mod patience;
 pub mod privilege;
 pub mod process;
 pub mod signals;

@@ -11,6 +11,10 @@ use std::{
 /// The mounts of this process's namespace.
 pub const MOUNTINFO: &str = "/proc/self/mountinfo";
 
+/// What the types begin with of file systems that another process or machine answers for.
+const ANSWERED_FOR: [&str; 12] =
+    ["9p", "afs", "autofs", "ceph", "cifs", "coda", "fuse", "gfs2", "lustre", "nfs", "ocfs2", "smb"];
+
 /// More bytes than most machines' lists of mounts have.
 const ENOUGH: usize = 16 << 10;
 
@@ -55,6 +59,12 @@ impl Mount {
         // Between the two is what is mounted.
         let options = String::from_utf8_lossy(fields.get(end + 3).unwrap_or(&&b""[..])).into_owned();
         Some(Self { root: unescape(fields[3]), point: unescape(fields[4]), kind, options })
+    }
+
+    /// Whether it may never answer: somebody else, who may hang, answers for it.
+    #[must_use]
+    pub fn may_be_silent(&self) -> bool {
+        self.kind == "virtiofs" || ANSWERED_FOR.iter().any(|start| self.kind.starts_with(start))
     }
 
     /// Whether it is at a path or below.

@@ -115,7 +115,8 @@ impl Status {
     }
 }
 
-/// A command line: its arguments, each with a NUL after it.
+/// A command line: its arguments, each with a NUL after it. The kernel reads them from the process's memory, but waits for nobody who is
+/// to fill it: neither for files (`FOLL_ANON`), nor for userfaultfd(2), without `FAULT_FLAG_ALLOW_RETRY` (`__access_remote_vm`, mm/memory.c).
 fn read_argv(path: &Path) -> io::Result<Vec<String>> {
     let mut text = Vec::new();
     fs::File::open(path)?.take(MAX_ARGV).read_to_end(&mut text)?;

@@ -64,6 +64,9 @@ pub enum ChildError {
         /// Why.
         source: Errno,
     },
+    /// The process can't be killed.
+    #[error("the command's process waits for a file system that doesn't answer, and can't be ended")]
+    Stuck,
     /// The process has panicked.
     #[error("{0}")]
     Panicked(String),
@@ -175,6 +178,9 @@ impl Held {
         tell(&mut gate, &[0], &pidfd);
         if !has_said(&said).map_err(|error| ChildError::Fork(error.into()))? {
             let _ = send_signal(&pidfd, Signal::SIGKILL);
+            if !is_ready(&said).map_err(|error| ChildError::Fork(error.into()))? {
+                return Err(ChildError::Stuck);
+            }
         }
         // It says all in one piece. Its end need not come yet, since it may be stopped.
         let mut text = vec![0; PIPE_BUF];
@@ -211,10 +217,14 @@ fn tell(gate: &mut Outlet, bytes: &[u8], pidfd: &OwnedFd) {
 /// is left for the command.
 fn has_said(said: &PipeReader) -> nix::Result<bool> {
     let asked = enough()?;
-    let said = PollFd::new(said.as_fd(), PollFlags::POLLIN);
-    let mut files = [said.clone(), PollFd::new(asked.as_fd(), PollFlags::POLLIN)];
+    let mut files = [PollFd::new(said.as_fd(), PollFlags::POLLIN), PollFd::new(asked.as_fd(), PollFlags::POLLIN)];
     poll_again(&mut files, PollTimeout::NONE)?;
-    let mut files = [said];
+    is_ready(said)
+}
+
+/// Whether there is something to be read, or nobody any more to write it. Waits for it, but not for long.
+fn is_ready(said: &PipeReader) -> nix::Result<bool> {
+    let mut files = [PollFd::new(said.as_fd(), PollFlags::POLLIN)];
     poll_again(&mut files, PollTimeout::from(HURRY))?;
     Ok(files[0].any().unwrap_or(false))
 }

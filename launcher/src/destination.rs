@@ -4,10 +4,12 @@ use std::{
     env, fmt, io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use enforce::{
     outlet::{Outlet, write_stderr},
+    patience::Patience,
     privilege,
     target::{Found, Target},
 };
@@ -22,7 +24,7 @@ pub enum Destination {
     /// To standard error.
     Stderr,
     /// To a file that appears, or replaces another, when it is whole. The path is for people.
-    File(PathBuf, Target),
+    File(PathBuf, Arc<Target>),
     /// To something that must not be replaced: a device, a FIFO, what somebody has open.
     Stream(PathBuf, Outlet),
 }
@@ -69,35 +71,40 @@ impl Destination {
         match target.kind()? {
             None | Some(SFlag::S_IFREG | SFlag::S_IFDIR) => {
                 target.probe()?;
-                Ok(Self::File(path.to_owned(), target))
+                Ok(Self::File(path.to_owned(), Arc::new(target)))
             }
             Some(_) => Ok(Self::Stream(path.to_owned(), Outlet::at(&target)?)),
         }
     }
 
-    /// Writes the log: to a file whole, or not at all. Waits for the reader of anything else, but not after a signal that asks
-    /// guard-run to end.
+    /// Writes the log: to a file whole, or not at all. Waits for its file system, or for the reader of anything else, but not after a signal
+    /// that asks guard-run to end.
     ///
     /// # Errors
     ///
     /// When it can't be.
-    pub fn write(&mut self, report: &impl Serialize) -> io::Result<()> {
+    pub fn write(&mut self, report: &impl Serialize, patience: Patience) -> io::Result<()> {
         let mut text = pretty_json(report)?;
         text.push(b'\n');
         match self {
             Self::Stderr => write_stderr(&text, None),
             Self::Stream(_, outlet) => outlet.write_all(&text, None),
             Self::File(path, target) => {
-                // A folder that has been removed, and perhaps made anew, is looked for again, with the same care.
-                if target.is_removed()?
-                    && let Found::Name(again) = Found::at(path)?
-                {
-                    *target = again;
-                }
-                target.put(&text)
+                let (path, target) = (path.clone(), Arc::clone(target));
+                patience.ask(None, move || put(&path, &target, &text))?
             }
         }
     }
+}
+
+/// Puts the log where it goes. A folder that has been removed, and perhaps made anew, is looked for again, with the same care.
+fn put(path: &Path, target: &Target, text: &[u8]) -> io::Result<()> {
+    if target.is_removed()?
+        && let Found::Name(again) = Found::at(path)?
+    {
+        return again.put(text);
+    }
+    target.put(text)
 }
 
 impl fmt::Display for Destination {

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use enforce::{
     load::{Flows, Loaded, Records},
     mounts::{MOUNTINFO, Mount},
     outlet::{Outlet, tell},
+    patience::Patience,
     privilege::{self, Operation, Rights},
     signals::Signals,
     sys::process::Change,
@@ -99,6 +101,7 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
         "--user: only root can run a command as somebody else, or with other groups"
     );
     let mounts = Mount::all().context(MOUNTINFO)?;
+    let patience = Patience::with(&mounts);
     let hierarchy = Hierarchy::find_among(&mounts)?;
     nested::check(&mounts, &hierarchy.mount)?;
     let hardening = Hardening::new(&policy, options.preserve_fds, mounts, options.diagnose)?;
@@ -111,12 +114,14 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     let loaded =
         if options.fresh { Loaded::new(&tables, leaf.rights())? } else { Loaded::spare_or_new(&tables, &mut leaf)? };
     let started = Timestamp::now();
-    let log = Destination::open(options.log.as_deref(), started);
+    let given = options.log.clone();
+    // Nothing here is waited for once a signal asks guard-run to end.
+    let log = patience.ask(None, move || Destination::open(given.as_deref(), started)).flatten();
     let mut log = log.with_context(|| match &options.log {
         Some(path) => format!("can't write the log {}", path.display()),
         None => "can't write a log in a folder for logs; say where: --log FILE".to_owned(),
     })?;
-    let live = options.events.as_deref().map(|path| open_events(path, &log)).transpose()?;
+    let live = options.events.as_deref().map(|path| open_events(path, &log, patience)).transpose()?;
     let mut attached = Attached::new(loaded, leaf)?;
     // All programs are attached before there is a command.
     let child = held.release(&attached, &command)?;
@@ -180,7 +185,7 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     if let Some(refused) = handed.filter(|_| options.verbosity >= 0) {
         tell(&format!("enforced, this would not have run: {refused}"));
     }
-    let status = conclude(options, &mut log, &report, was_found)?;
+    let status = conclude(options, (&mut log, patience), &report, was_found)?;
     // Last, since the kernel has more to do after it than before.
     if let Err(error) = attached.leaf.remove() {
         tell(&format!("can't remove the cgroup: {:#}; `guard-run gc` will try again", anyhow::Error::from(error)));
@@ -189,23 +194,24 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
 }
 
 /// Opens what the JSON lines go to: a file is emptied; `-` is standard error.
-fn open_events(path: &Path, log: &Destination) -> anyhow::Result<Live> {
-    let outlet = if path == Path::new("-") {
-        Outlet::stderr()
-    } else {
-        let failed = || format!("can't write events to {}", path.display());
-        match Found::at(path).with_context(failed)? {
-            Found::Name(target) => {
-                let replaced = match log {
-                    Destination::File(_, log) => log.is_same(&target).with_context(failed)?,
-                    _ => false,
-                };
-                anyhow::ensure!(!replaced, "--events and --log name the same file, {}", path.display());
-                Outlet::emptied(&target).with_context(failed)?
-            }
-            Found::Open(file) => Outlet::of(file).with_context(failed)?,
-        }
+fn open_events(path: &Path, log: &Destination, patience: Patience) -> anyhow::Result<Live> {
+    if path == Path::new("-") {
+        return Ok(Live::new(Outlet::stderr()));
+    }
+    let log = match log {
+        Destination::File(_, log) => Some(Arc::clone(log)),
+        _ => None,
     };
+    let given = path.to_owned();
+    let opened = patience.ask(None, move || match Found::at(&given)? {
+        Found::Name(target) => {
+            let replaced = log.map(|log| log.is_same(&target)).transpose()?.unwrap_or(false);
+            if replaced { Ok(None) } else { Outlet::emptied(&target).map(Some) }
+        }
+        Found::Open(file) => Outlet::of(file).map(Some),
+    });
+    let opened = opened.flatten().with_context(|| format!("can't write events to {}", path.display()))?;
+    let outlet = opened.with_context(|| format!("--events and --log name the same file, {}", path.display()))?;
     Ok(Live::new(outlet))
 }
 
@@ -255,11 +261,16 @@ fn settle(flows: &Flows) -> anyhow::Result<()> {
 }
 
 /// Writes the log, says what is to be said, and finds the exit status.
-fn conclude(options: &Options, log: &mut Destination, report: &Log<CommandRun>, was_found: bool) -> anyhow::Result<u8> {
-    let written = log.write(report);
+fn conclude(
+    options: &Options,
+    (log, patience): (&mut Destination, Patience),
+    report: &Log<CommandRun>,
+    was_found: bool,
+) -> anyhow::Result<u8> {
+    let written = log.write(report, patience);
     let policy = if was_found { format!("; policy: {}", report.policy.path.display()) } else { String::new() };
     if let Err(error) = written {
-        write_elsewhere(log, &error, report)?;
+        write_elsewhere((log, patience), &error, report)?;
         if let Some(summary) = report.summary().filter(|_| options.verbosity >= 0) {
             tell(&format!("{summary}{policy}"));
         }
@@ -322,16 +333,20 @@ fn may_have_been_refused(report: &Log<CommandRun>) -> bool {
 }
 
 /// Writes a log that can't be where it should to where the user can see it, or else to the folder for logs.
-fn write_elsewhere(log: &Destination, error: &io::Error, report: &Log<CommandRun>) -> anyhow::Result<()> {
+fn write_elsewhere(
+    (log, patience): (&Destination, Patience),
+    error: &io::Error,
+    report: &Log<CommandRun>,
+) -> anyhow::Result<()> {
     if !matches!(log, Destination::Stderr) {
         tell(&format!("can't write the log {log}: {error}; here it is instead"));
-        if Destination::Stderr.write(report).is_ok() {
+        if Destination::Stderr.write(report, patience).is_ok() {
             return Ok(());
         }
     }
     let mut folder =
         Destination::open(None, report.started).context("can't write a log in the folder for logs either")?;
-    folder.write(report).with_context(|| format!("can't write the log {folder} either"))?;
+    folder.write(report, patience).with_context(|| format!("can't write the log {folder} either"))?;
     tell(&format!("can't write the log to standard error; it is in {folder} instead"));
     Ok(())
 }

@@ -7,10 +7,11 @@ use std::{
     io::IoSliceMut,
     os::unix::ffi::OsStrExt as _,
     path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use caps::Capability;
-use enforce::{privilege, process::Status, sys::notify::Call};
+use enforce::{patience::ask_process, privilege, process::Status, sys::notify::Call};
 use nix::{
     errno::Errno,
     sys::uio::{RemoteIoVec, process_vm_readv},
@@ -244,16 +245,21 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// What is in the caller's memory at the address that an argument is.
+/// How long reading the caller's memory may take.
+const READ: Duration = Duration::from_millis(200);
+
+/// What is in the caller's memory at the address that an argument is. Who keeps this process waiting for it gets no answer that is worth
+/// anything: the kernel makes the call anyway.
 fn read(call: &Call, argument: usize, length: usize) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; length];
     let base = usize::try_from(call.arguments[argument]).ok()?;
-    let read = process_vm_readv(
-        Pid::from_raw(call.thread.cast_signed()),
-        &mut [IoSliceMut::new(&mut bytes)],
-        &[RemoteIoVec { base, len: length }],
-    );
-    (read == Ok(length)).then_some(bytes)
+    let thread = Pid::from_raw(call.thread.cast_signed());
+    let read = ask_process(READ, move || {
+        let mut bytes = vec![0; length];
+        let there = [RemoteIoVec { base, len: length }];
+        let read = process_vm_readv(thread, &mut [IoSliceMut::new(&mut bytes)], &there);
+        (read == Ok(length)).then_some(bytes)
+    });
+    read.ok().flatten()
 }
 
 /// How nice a thread is (proc_pid_stat(5)).

@@ -30,7 +30,8 @@ use std::{
     borrow::Cow,
     io,
     os::{fd::RawFd, unix::net::UnixStream},
-    path::Path,
+    path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::{errno::Errno, sys::prctl, unistd::Pid};
@@ -48,6 +49,7 @@ use crate::user::Identity;
 use delegation::{Covers, Doors};
 use enforce::{
     mounts::Mount,
+    patience::Patience,
     privilege::{self, Operation, Rights},
     sys::confine::{close_on_exec_from, install_filter},
 };
@@ -82,6 +84,18 @@ pub enum HardenError {
     /// The sockets of services can't be looked for.
     #[error("can't look for sockets of services that run commands for others")]
     Look(#[source] Errno),
+    /// A file system in which they may be doesn't answer.
+    #[error(
+        "can't look for sockets of services that run commands for others: one of these file systems doesn't answer: {}. \
+         Unmount it, or unset what names a file on it (DBUS_SESSION_BUS_ADDRESS, TMUX, DOCKER_HOST, XDG_RUNTIME_DIR …)",
+        points.iter().map(|point| point.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    Silent {
+        /// Where those are mounted that may not.
+        points: Vec<PathBuf>,
+        /// `TimedOut`; or there was no room for a thread.
+        source: io::Error,
+    },
     /// The device nodes can't be listed.
     #[error("can't look for device nodes by which packets leave without a socket")]
     Nodes(#[source] io::Error),
@@ -174,14 +188,34 @@ pub fn covered(policy: &Policy) -> anyhow::Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let mounts = Mount::all()?;
-    let doors = Doors::host(None, &mounts);
-    let covers = delegation::find(&doors, policy.unix.as_ref(), has_names(policy)).map_err(HardenError::Look)?;
+    let covers = services(None, &mounts, policy.unix.as_ref(), has_names(policy))?;
     Ok(covers.found.iter().map(cover::Cover::name).collect())
 }
 
 /// Whether a policy has rules on host names.
 fn has_names(policy: &Policy) -> bool {
     policy.network.as_ref().is_some_and(NetSection::has_names)
+}
+
+/// How long to look for sockets of services, where file systems may not answer. A network file system that slept takes some seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Finds the sockets of services, and the folders with such, that a command of this user's is kept from where this is mounted. Under
+/// rules on host names, these are also the services that are asked for them.
+fn services(
+    user: Option<&Identity>,
+    mounts: &[Mount],
+    unix: Option<&Section<UnixRule>>,
+    has_names: bool,
+) -> Result<Covers, HardenError> {
+    let (user, unix, known) = (user.cloned(), unix.cloned(), mounts.to_vec());
+    let found = Patience::with(mounts)
+        .ask(Some(PATIENCE), move || delegation::find(&Doors::host(user.as_ref(), &known), unix.as_ref(), has_names));
+    let silent = |source| {
+        let silent = mounts.iter().filter(|mount| mount.may_be_silent());
+        HardenError::Silent { points: silent.map(|mount| mount.point.clone()).collect(), source }
+    };
+    found.map_err(silent)?.map_err(HardenError::Look)
 }
 
 impl Hardening {
@@ -263,8 +297,7 @@ impl Hardening {
         let covers = if self.section.allows(Part::Delegation) {
             Ok(Covers::default())
         } else {
-            let doors = Doors::host(user, &self.mounts);
-            delegation::find(&doors, self.unix.as_ref(), self.has_names).map_err(HardenError::Look)
+            services(user, &self.mounts, self.unix.as_ref(), self.has_names)
         };
         if self.isolation == InForce::Audit {
             // Nothing is covered, so that it is no obstacle if nobody can look for it.

@@ -1,0 +1,112 @@
+//! What never answers keeps nobody from ending: a file system whose server hangs, and memory that nobody fills.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use libc::SIGTERM;
+use serde_json::{Value, json};
+use support::{Run, eventually};
+
+/// Mounts a FUSE file system that nobody serves on a folder, for the rest of its arguments alone, and executes them. It is gone with
+/// the last who has its descriptor.
+const SILENT: &str = "
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def call(result):
+    if result < 0: raise OSError(ctypes.get_errno(), '')
+call(libc.unshare(0x20000))
+call(libc.mount(None, b'/', None, 0x44000, None))
+fuse = os.open('/dev/fuse', os.O_RDWR)
+os.set_inheritable(fuse, True)
+os.makedirs(sys.argv[1], exist_ok=True)
+call(libc.mount(b'silent', sys.argv[1].encode(), b'fuse', 0, f'fd={fuse},rootmode=40000,user_id=0,group_id=0'.encode()))
+os.execvp(sys.argv[2], sys.argv[2:])";
+
+fn nothing() -> Value {
+    json!({"version": 1, "network": {"default": "deny"}})
+}
+
+/// A run beside a silent file system, which is mounted on a folder of this path.
+fn beside_silence(run: Run) -> (Run, String) {
+    let place = run.folder().join("silent").display().to_string();
+    (run.through(["python3", "-c", SILENT, &place]), place)
+}
+
+#[test]
+fn a_service_on_a_file_system_that_does_not_answer_is_an_error() {
+    for variable in ["DBUS_SESSION_BUS_ADDRESS", "DOCKER_HOST", "TMUX", "XDG_RUNTIME_DIR"] {
+        let (run, place) = beside_silence(Run::new(nothing(), ["touch", "/tmp/guard-run-never-made"]));
+        let prefix = match variable {
+            "DBUS_SESSION_BUS_ADDRESS" => "unix:path=",
+            "DOCKER_HOST" => "unix://",
+            _ => "",
+        };
+        let run = run.environment(variable, format!("{prefix}{place}/socket")).start();
+        let begun = Instant::now();
+        if variable != "DOCKER_HOST" {
+            // Who doesn't want to wait need not.
+            eventually("somebody asks", || tasks(run.pid()) > 1);
+            run.signal(SIGTERM);
+        }
+        let output = run.wait().exits(125);
+        assert!(output.stderr.contains("doesn't answer") && output.stderr.contains(&place), "{}", output.stderr);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        assert!(!fs::exists("/tmp/guard-run-never-made").unwrap());
+    }
+}
+
+#[test]
+fn a_log_on_a_file_system_that_does_not_answer_keeps_nobody_from_ending() {
+    for option in ["--log", "--events"] {
+        let run = Run::new(nothing(), ["true"]);
+        let run = if option == "--log" { run.without_log() } else { run };
+        let (run, place) = beside_silence(run);
+        let run = run.flags([option, &format!("{place}/file.json")]).start();
+        eventually("somebody asks", || tasks(run.pid()) > 1);
+        run.signal(SIGTERM);
+        let output = run.wait().exits(125);
+        assert!(output.stderr.contains(&place), "{}", output.stderr);
+    }
+}
+
+/// How many threads a process has, once it is guard-run: the program that mounts is another one.
+fn tasks(process: u32) -> usize {
+    let is_guard_run = fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|comm| comm == "guard-run\n");
+    if is_guard_run { fs::read_dir(format!("/proc/{process}/task")).map_or(0, Iterator::count) } else { 0 }
+}
+
+#[test]
+fn memory_that_nobody_fills_keeps_nobody_from_ending() {
+    // Of a call with such memory for an argument, nothing is noted; of those before and after it, everything.
+    let inside = "
+import ctypes, fcntl, os, socket, struct, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+ioctl = lambda fd, number, *words: fcntl.ioctl(fd, number, bytearray(struct.pack(f'{len(words)}Q', *words)))
+def refused():
+    libc.unshare(0x10000000); print(errno())
+def errno(): return ctypes.get_errno()
+refused()
+faults = fcntl.ioctl(os.open('/dev/userfaultfd', os.O_RDWR), 0xAA00, os.O_CLOEXEC)
+ioctl(faults, 0xc018aa3f, 0xAA, 0, 0)
+for _ in range(5):
+    page = libc.mmap(None, 4096, 3, 0x22, -1, 0)
+    ioctl(faults, 0xc020aa00, page, 4096, 1, 0)
+    stream = socket.socket(socket.AF_UNIX)
+    number = stream.fileno()
+    threading.Thread(target=lambda: libc.connect(number, ctypes.c_void_p(page), 110), daemon=True).start()
+    # Until the thread waits in the call: for its memory, or for guard-run.
+    task = max(map(int, os.listdir('/proc/self/task')))
+    while open(f'/proc/self/task/{task}/syscall').read().split()[0] != '42': time.sleep(0.01)
+    stream.detach()
+refused()
+print('over', flush=True)
+os._exit(0)";
+    let output = Run::python(nothing(), inside, &[]).flags(["--diagnose"]).output().success();
+    assert_eq!(output.stdout, "1\n1\nover\n", "{}", output.stderr);
+    let unshare = |event: &&Value| event["call"]["name"] == "unshare";
+    let counts: Vec<_> = output.events().iter().filter(unshare).map(|event| &event["count"]).collect();
+    assert_eq!(counts, [&json!(2)], "{:#}", output.log);
+}
