@@ -18,7 +18,7 @@ SEED ?=
 AS ?= root
 TEST_SEED = 20261129
 
-.PHONY: all setup build demo programs test test-kernels fuzz-parser fuzz-escape fuzz-escape-kernels fuzz-privileged bench lint audit install uninstall deb clean
+.PHONY: all setup build demo programs test test-kernels fuzz-parser fuzz-escape fuzz-escape-kernels fuzz-privileged bench lint msrv advisories audit install uninstall deb clean
 
 all: build
 
@@ -57,15 +57,18 @@ test:
 	$(MAKE) fuzz-escape MINUTES=2 SEED=$(TEST_SEED) AS=root,kept,user,container
 	$(MAKE) fuzz-privileged MINUTES=2 SEED=$(TEST_SEED)
 
-# Coverage-guided fuzzing of the policies' parser, for SECONDS seconds. What it needs of the compiler is not stable, but there.
+# Coverage-guided fuzzing of what reads files, SECONDS seconds for each of fuzz/fuzz_targets. What it needs of the compiler is not stable, but there.
 SECONDS ?= 600
 FUZZ_FLAGS = --cfg fuzzing -Cpasses=sancov-module -Cdebug-assertions \
 	$(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
 fuzz-parser:
 	tools/setup.sh
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS='$(FUZZ_FLAGS)' $(CARGO) build --release --locked --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
-	mkdir -p fuzz/corpus
-	target/fuzz/$(HOST)/release/policy -max_total_time=$(SECONDS) -verbosity=0 -print_final_stats=1 fuzz/corpus examples
+	for target in $(notdir $(basename $(wildcard fuzz/fuzz_targets/*.rs))); do \
+		mkdir -p fuzz/corpus/$$target && \
+		target/fuzz/$(HOST)/release/$$target -max_total_time=$(SECONDS) -verbosity=0 -print_final_stats=1 \
+			fuzz/corpus/$$target examples || exit 1; \
+	done
 
 # Generated programs of system calls against generated policies, judged by what is seen outside. Needs root.
 fuzz-escape: setup
@@ -107,6 +110,18 @@ lint:
 	RUSTC_BOOTSTRAP=1 $(CARGO) clippy --locked --package launcher-ebpf --lib --features names --target-dir target/lint -- --deny warnings
 	$(CARGO) deny --locked check bans licenses sources
 	tools/crates.py
+	tools/links.py
+	git ls-files -z | xargs -0 grep -lIE '^#!.*\b(ba)?sh\b' | xargs shellcheck
+	target/tools/bin/typos
+
+# What is shipped compiles with the oldest Rust that Cargo.toml allows.
+msrv: setup
+	tools/msrv.sh
+
+# Known vulnerabilities of what is used. Needs a database that is fetched from the Internet.
+advisories:
+	tools/setup.sh lint
+	$(CARGO) deny --locked check advisories
 
 # What has to be read to trust guard-run with root's rights.
 audit:

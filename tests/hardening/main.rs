@@ -5,3 +5,5 @@ mod diagnose;
 mod harden;
 mod interlock;
 mod nested;
+mod proc;
+mod silent;
