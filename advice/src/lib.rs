@@ -3,8 +3,32 @@
 //! Nothing here opens a file or needs a right: whoever calls hands over readers and documents.
 #![forbid(unsafe_code)]
 
+mod extent;
+mod guard;
+mod hardening;
+mod layout;
+mod merge;
+mod nearest;
+mod patch;
+mod property;
 mod read;
 mod request;
+mod rule;
+mod suggest;
+mod why;
 
+pub use guard::{Guard, GuardError};
+pub use patch::PatchError;
 pub use read::{Head, ReadError, Record, read, read_from};
 pub use request::{Peer, Request};
+pub use suggest::{Seen, SuggestError, Suggestion, Widen, policy_of, suggest};
+pub use why::{Denials, Report, Way, of_request};
+
+#[cfg(test)]
+#[path = "../../policy/tests/generate/mod.rs"]
+mod generate;
+#[cfg(test)]
+#[path = "../../policy/tests/oracle/mod.rs"]
+mod oracle;
+#[cfg(test)]
+mod tests;

@@ -108,9 +108,23 @@ impl Document {
         process.into_iter().flatten().map(|(name, _)| name).collect()
     }
 
+    /// The text.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
     /// The line, from 1, in which the value at a JSON pointer (RFC 6901) begins. `None` where there is no such value.
     #[must_use]
     pub fn line_of(&self, pointer: &str) -> Option<usize> {
+        let text = str::from_utf8(&self.text).ok()?;
+        let offset = self.written_at(pointer)?.as_ptr().addr() - text.as_ptr().addr();
+        Some(1 + text[..offset].matches('\n').count())
+    }
+
+    /// The value at a JSON pointer (RFC 6901), as it is written. `None` where there is no such value.
+    #[must_use]
+    pub fn written_at(&self, pointer: &str) -> Option<&str> {
         let text = str::from_utf8(&self.text).ok()?;
         let mut value: &RawValue = serde_json::from_str(text).ok()?;
         for step in pointer.split('/').skip(1) {
@@ -122,8 +136,7 @@ impl Document {
                 _ => serde_json::from_str::<HashMap<Cow<str>, &RawValue>>(value.get()).ok()?.remove(&*step)?,
             };
         }
-        let offset = value.get().as_ptr().addr() - text.as_ptr().addr();
-        Some(1 + text[..offset].matches('\n').count())
+        Some(value.get())
     }
 
     /// Where the document came from.

@@ -43,6 +43,30 @@ impl Glob {
         (!wild).then_some(&self.0)
     }
 
+    /// Whether a name is one of those that are meant.
+    #[must_use]
+    pub fn matches(&self, name: &[u8]) -> bool {
+        let glob = self.0.as_bytes();
+        let (mut at, mut read) = (0, 0);
+        // Where the last `*` was, and how much of the name it has been tried with.
+        let mut run: Option<(usize, usize)> = None;
+        loop {
+            match (glob.get(at), name.get(read)) {
+                (Some(b'*'), _) => {
+                    run = Some((at, read));
+                    at += 1;
+                }
+                (Some(token), Some(byte)) if *token == b'?' || token == byte => (at, read) = (at + 1, read + 1),
+                (None, None) => return true,
+                _ => {
+                    let Some((star, tried)) = run.filter(|(_, tried)| *tried < name.len()) else { return false };
+                    run = Some((star, tried + 1));
+                    (at, read) = (star + 1, tried + 1);
+                }
+            }
+        }
+    }
+
     /// The glob, element by element.
     pub fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
         self.0.bytes().map(|byte| match byte {

@@ -1,0 +1,111 @@
+//! The rule that allows one request and as little else as rules can say.
+
+use common::{device, net, unix};
+use policy::{Level, LevelOption, access_letters, display_address};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    property::{FAMILIES, TYPES},
+    request::{Peer, Request},
+};
+
+/// A rule in the making, by its keys.
+pub(crate) type Keys = Map<String, Value>;
+
+/// The rule that allows a request: what the request is, in the words of policies.
+///
+/// The peer's port of what is received is not in it, since a client's kernel chose that by chance; and no port is of protocols that
+/// have none.
+///
+/// # Errors
+///
+/// When no rule can say it: why, for people.
+pub(crate) fn exact(request: &Request) -> Result<Keys, &'static str> {
+    let mut rule = match request {
+        Request::Peer(peer) => of_peer(peer)?,
+        Request::Name(name) => keys(json!({"hosts": [name], "protocols": ["tcp"], "ports": [443]})),
+        Request::Unix { kind, name } => keys(json!({"paths": [socket(*kind, name)?]})),
+        Request::Device(request) => {
+            let letter = if request.kind == device::Type::Block as u32 { "b" } else { "c" };
+            let access = access_letters(request.access);
+            keys(json!({"type": letter, "major": request.major, "minor": request.minor, "access": access}))
+        }
+        Request::Sysctl { name, write } => {
+            if name.is_empty() || name.contains(['*', '?', '[', ']', '{', '}', '\\']) {
+                return Err("no rule can name this tunable");
+            }
+            keys(json!({"names": [name], "access": if *write { "w" } else { "r" }}))
+        }
+        Request::Socket { family, kind, protocol } => {
+            let word = |number: u32, words: &[(u32, &'static str)]| {
+                words.iter().find(|(known, _)| *known == number).map(|(_, word)| *word)
+            };
+            let kind = word(*kind, &TYPES).ok_or("no rule can name sockets of this type")?;
+            let protocol = policy::protocol_name(*protocol);
+            let protocol = protocol.parse().map_or_else(|_| Value::from(&*protocol), |number: u32| Value::from(number));
+            let mut rule = keys(json!({"type": kind, "protocol": protocol}));
+            rule.extend(word(*family, &FAMILIES).map(|family| ("family".to_owned(), Value::from(family))));
+            rule
+        }
+        Request::Sockopt { level, option, set } => {
+            let numbered =
+                |text: String| text.parse().map_or_else(|_| Value::from(&*text), |number: i32| Value::from(number));
+            let level_name = numbered(Level(*level).to_string());
+            let option = numbered(LevelOption { level: *level, number: *option }.to_string());
+            keys(json!({"level": level_name, "option": option, "access": if *set { "set" } else { "get" }}))
+        }
+    };
+    rule.insert("action".to_owned(), "allow".into());
+    Ok(rule)
+}
+
+fn keys(value: Value) -> Keys {
+    match value {
+        Value::Object(keys) => keys,
+        _ => Keys::new(),
+    }
+}
+
+fn of_peer(peer: &Peer) -> Result<Keys, &'static str> {
+    let request = peer.request();
+    let protocol = match request.protocol {
+        net::Protocol::TCP => "tcp",
+        net::Protocol::UDP => "udp",
+        net::Protocol::ICMP => "icmp",
+        _ => return Err("no rule tells this protocol from others: \"protocols\": [\"any\"] would allow all of them"),
+    };
+    let host = if peer.own && request.op != net::Op::BIND {
+        "sandbox".to_owned()
+    } else {
+        display_address(request.address).to_string()
+    };
+    let mut rule = keys(json!({"ops": [request.op.name()], "protocols": [protocol], "hosts": [host]}));
+    if request.op == net::Op::RECEIVE {
+        rule.extend(peer.local_port.map(|port| ("local_ports".to_owned(), json!([port]))));
+    } else if request.protocol != net::Protocol::ICMP {
+        rule.insert("ports".to_owned(), json!([port(peer.port)]));
+    }
+    Ok(rule)
+}
+
+/// A port as rules write it.
+pub(crate) fn port(port: u16) -> Value {
+    if port == net::EPHEMERAL { "ephemeral".into() } else { port.into() }
+}
+
+/// A socket's name as rules write it.
+fn socket(kind: usize, name: &[u8]) -> Result<String, &'static str> {
+    if kind == unix::Kind::UNNAMED.index() {
+        return Ok("unnamed".to_owned());
+    }
+    let text = str::from_utf8(name).map_err(|_| "its name is no text, so no rule can have it")?;
+    if text.contains(['*', '?', '[', ']', '{', '}', '\\', '\0']) {
+        return Err(
+            "no rule can have exactly this name, since a character in it is a wildcard or none that rules have",
+        );
+    }
+    if !text.starts_with(['/', '@']) {
+        return Err("the log has the path as it was spelled, and rules need the real one, from / on");
+    }
+    Ok(text.to_owned())
+}

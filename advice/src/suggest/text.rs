@@ -1,0 +1,58 @@
+//! Suggestions for people.
+
+use std::fmt;
+
+use report::text::OneLine;
+
+use super::{Denied, Suggestion};
+use crate::{extent::grouped, guard::written, patch};
+
+impl fmt::Display for Suggestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policy, patch, allows, denials, apart, allowed_already, further, .. } = self;
+        if self.is_empty() {
+            writeln!(f, "{}: nothing to change", OneLine(policy))?;
+        } else {
+            writeln!(f, "{}:", OneLine(policy))?;
+            for line in patch::lines(patch) {
+                writeln!(f, "  {}", OneLine(line))?;
+            }
+            writeln!(f, "allows, and nothing else:")?;
+            for rule in allows {
+                writeln!(
+                    f,
+                    "  {}: {}",
+                    OneLine(&rule["section"].as_str().unwrap_or_default()),
+                    OneLine(written(&rule["rule"]))
+                )?;
+            }
+            writeln!(f, "which is for:")?;
+            for denied in denials {
+                writeln!(f, "  {denied}")?;
+            }
+        }
+        if !apart.is_empty() {
+            writeln!(f, "not suggested, but for you to decide (`guard-run why` has the patches):")?;
+            for apart in apart {
+                writeln!(f, "  {}: {}", apart.denied, OneLine(&apart.why))?;
+            }
+        }
+        for (count, what) in [
+            (*allowed_already as u64, "kinds of denials are allowed by the policy already"),
+            (*further, "denials of further kinds were not looked at: change the policy, and run it again"),
+        ] {
+            if count > 0 {
+                writeln!(f, "{} {what}", grouped(count))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, count, who } = self;
+        let times = if *count > 1 { format!(" ×{}", grouped(*count)) } else { String::new() };
+        write!(f, "{}{times} ({})", OneLine(what), OneLine(who))
+    }
+}

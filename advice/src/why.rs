@@ -1,0 +1,310 @@
+//! Why something was denied, and what would allow it.
+
+mod text;
+mod ways;
+
+use std::collections::HashMap;
+
+use common::Decision;
+use jiff::Timestamp;
+use policy::Machine;
+use report::{Event, Process, Subject, Verdict};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    Guard, Head, Record, Request, hardening,
+    nearest::{PLACE, nearest},
+    suggest::apart,
+};
+
+pub use ways::Way;
+
+/// How many kinds of denials are told apart. What comes after that is counted.
+const KINDS: usize = 1 << 14;
+
+/// How many processes of one kind of denial are told.
+const PROCESSES: usize = 3;
+
+/// Denials, while they are read from logs. Memory is for kinds of them, however many there are.
+#[derive(Debug, Default)]
+pub struct Denials {
+    kinds: Vec<Kind>,
+    places: HashMap<(String, String, String), usize>,
+    /// Denials of further kinds.
+    further: u64,
+}
+
+/// Denials of one thing by one rule.
+#[derive(Debug)]
+struct Kind {
+    event: Event,
+    processes: Vec<Process>,
+    /// How many more processes there were, at the most.
+    more: u64,
+}
+
+impl Denials {
+    /// Takes a record of a log.
+    pub fn add(&mut self, record: Record) {
+        let Record::Event(event) = record else { return };
+        let key = (event.op.to_string(), event.subject.to_string(), event.cause.rule.clone());
+        if let Some(place) = self.places.get(&key) {
+            self.kinds[*place].add(event);
+        } else if self.kinds.len() < KINDS {
+            self.places.insert(key, self.kinds.len());
+            self.kinds.push(Kind { processes: vec![event.process.clone()], event, more: 0 });
+        } else {
+            self.further += event.count;
+        }
+    }
+
+    /// Whether nothing was denied.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kinds.is_empty()
+    }
+
+    /// What there is to say about each kind of denial, by a policy: the rarest first, as in the last line of a run.
+    #[must_use]
+    pub fn explain(self, guard: &Guard, heads: &[Head], machine: &impl Machine) -> Report {
+        let Self { mut kinds, further, .. } = self;
+        kinds.sort_by_key(|kind| (kind.event.count, kind.event.first));
+        let sha256 = guard.document.sha256();
+        let logged = heads.iter().filter_map(|head| head.policy.as_ref());
+        let changed = logged.clone().any(|policy| policy.sha256 != sha256);
+        let denials = kinds.into_iter().map(|kind| kind.explain(guard, (heads, changed), machine)).collect();
+        Report {
+            schema: SCHEMA,
+            policy: guard.document.path().display().to_string(),
+            sha256,
+            changed,
+            denials,
+            further,
+            lost: heads.iter().map(|head| head.lost).sum(),
+        }
+    }
+}
+
+/// Version of the format of what `why --json` and `suggest --json` print.
+pub(crate) const SCHEMA: u32 = 1;
+
+/// What there is to say about denials.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Version of this format.
+    schema: u32,
+    /// The policy's file.
+    policy: String,
+    /// SHA-256 of its text.
+    sha256: String,
+    /// Whether the logs are of another text.
+    changed: bool,
+    /// The kinds of denials.
+    denials: Vec<Denial>,
+    /// Denials of kinds for which there was no room.
+    further: u64,
+    /// Denials that are in no event of the logs.
+    lost: u64,
+}
+
+/// What there is to say about one kind of denial.
+#[derive(Clone, Debug, Serialize)]
+pub struct Denial {
+    op: String,
+    #[serde(flatten)]
+    subject: Subject,
+    verdict: Verdict,
+    /// How often.
+    count: u64,
+    #[serde(serialize_with = "report::nanoseconds")]
+    first: Timestamp,
+    #[serde(serialize_with = "report::nanoseconds")]
+    last: Timestamp,
+    /// Some who asked.
+    processes: Vec<Process>,
+    /// How many others, at the most.
+    more_processes: u64,
+    /// What decided, as the log has it.
+    rule: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// That rule or section's default, as it is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decides: Option<Written>,
+    /// What of the hardening refuses it, and why that is there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    hardening: Vec<Hardening>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nearest: Option<NearestRule>,
+    /// What would allow it, the narrowest first.
+    ways: Vec<Way>,
+    /// What stands against any of these.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
+}
+
+/// Something of a policy.
+#[derive(Clone, Debug, Serialize)]
+struct Written {
+    /// JSON pointer.
+    pointer: String,
+    /// Its line in the file, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    value: Value,
+}
+
+impl Written {
+    fn at(guard: &Guard, pointer: String) -> Option<Self> {
+        let value = guard.json.pointer(&pointer)?.clone();
+        Some(Self { line: guard.document.line_of(&pointer), pointer, value })
+    }
+}
+
+/// A part of the hardening, or a right that it takes.
+#[derive(Clone, Debug, Serialize)]
+struct Hardening {
+    part: String,
+    why: &'static str,
+}
+
+/// The nearest rule.
+#[derive(Clone, Debug, Serialize)]
+struct NearestRule {
+    #[serde(flatten)]
+    rule: Written,
+    /// What it lacks.
+    missed: Vec<MissedProperty>,
+}
+
+/// A property that a request misses.
+#[derive(Clone, Debug, Serialize)]
+struct MissedProperty {
+    property: &'static str,
+    /// The request's.
+    value: String,
+    /// The rule's.
+    known: Value,
+}
+
+impl Kind {
+    fn add(&mut self, event: Event) {
+        let Self { event: known, processes, more } = self;
+        known.count = known.count.saturating_add(event.count);
+        known.first = known.first.min(event.first);
+        known.last = known.last.max(event.last);
+        if processes.iter().any(|process| process.pid == event.process.pid && process.details == event.process.details)
+        {
+            return;
+        }
+        if processes.len() < PROCESSES {
+            processes.push(event.process);
+        } else {
+            *more += 1;
+        }
+    }
+
+    fn explain(self, guard: &Guard, (heads, changed): (&[Head], bool), machine: &impl Machine) -> Denial {
+        let Self { event, processes, more } = self;
+        let request = Request::of_event(&event);
+        let mut denial = Denial {
+            op: event.op.to_string(),
+            subject: event.subject.clone(),
+            verdict: event.verdict,
+            count: event.count,
+            first: event.first,
+            last: event.last,
+            processes,
+            more_processes: more,
+            rule: event.cause.rule.clone(),
+            reason: event.cause.reason.as_ref().map(ToString::to_string),
+            decides: None,
+            hardening: hardening::explanation(&event).into_iter().map(|(part, why)| Hardening { part, why }).collect(),
+            nearest: None,
+            ways: Vec::new(),
+            notes: Vec::new(),
+        };
+        match request {
+            Some(request) => denial.judge(guard, &request, &event, (heads, changed), machine),
+            None => denial.ways = ways::past_hardening(guard, &event, machine),
+        }
+        denial
+    }
+}
+
+impl Denial {
+    /// Says what the policy says, as it is now.
+    fn judge(
+        &mut self,
+        guard: &Guard,
+        request: &Request,
+        event: &Event,
+        (heads, changed): (&[Head], bool),
+        machine: &impl Machine,
+    ) {
+        let request = as_logged(guard, request, &event.cause.rule);
+        let section = request.section();
+        let Some(decision) = request.judge(&guard.tables).filter(|decision| !decision.allow) else {
+            self.notes.push(if changed {
+                "the policy has changed since, and allows it now".to_owned()
+            } else {
+                "the policy's rules allow such a request; that this one was denied is due to what guard-run knew then, such as \
+                 addresses of names"
+                    .to_owned()
+            });
+            return;
+        };
+        let number = usize::from(decision.rule);
+        let is_rule = number < guard.rules(section);
+        let pointer = if is_rule { format!("/{section}/rules/{number}") } else { format!("/{section}/default") };
+        if is_rule || self.rule == "default" {
+            self.decides = Written::at(guard, pointer);
+        }
+        self.nearest = nearest_rule(guard, &request, &decision);
+        match ways::all(guard, &request, &decision, machine) {
+            Ok(ways) => self.ways = ways,
+            Err(why) => return self.notes.push(why.to_owned()),
+        }
+        if let Err(why) = apart::wanted(Some(&request), event, heads) {
+            self.notes.push(format!("think twice, and `suggest` leaves it to you: {why}"));
+        }
+    }
+}
+
+/// The nearest rule to a request, and what it lacks.
+fn nearest_rule(guard: &Guard, request: &Request, denied: &Decision) -> Option<NearestRule> {
+    let near = nearest(guard, request, denied).filter(|near| !near.missed.is_empty())?;
+    let rule = Written::at(guard, format!("/{}/rules/{}", request.section(), near.rule))?;
+    let of_rule = |key: &str| rule.value.get(key).cloned().unwrap_or_default();
+    let missed = near.missed.into_iter().map(|missed| MissedProperty {
+        property: missed.key,
+        value: missed.value,
+        known: if missed.key == PLACE { Value::Null } else { of_rule(missed.key) },
+    });
+    Some(NearestRule { missed: missed.collect(), rule })
+}
+
+/// The request of an event by which the policy decides as it did then, if there is one: logs don't say whether a peer was a socket of
+/// the command's own.
+pub(crate) fn as_logged(guard: &Guard, request: &Request, rule: &str) -> Request {
+    let decides = |request: &Request| {
+        let decision = request.judge(&guard.tables)?;
+        Some(report::Cause::new(request.section(), decision.rule).rule)
+    };
+    if let Request::Peer(peer) = request
+        && decides(request).as_deref() != Some(rule)
+    {
+        let own = Request::Peer(crate::Peer { own: true, ..*peer });
+        if decides(&own).as_deref() == Some(rule) {
+            return own;
+        }
+    }
+    request.clone()
+}
+
+/// What there is to say about one request that a policy denies, in lines for people. Nothing where it allows it.
+#[must_use]
+pub fn of_request(guard: &Guard, request: &Request, machine: &impl Machine) -> String {
+    text::of_request(guard, request, machine)
+}

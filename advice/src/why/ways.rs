@@ -1,0 +1,161 @@
+//! What would allow a request: patches of the policy, the narrowest first.
+
+use common::{Decision, net};
+use json_patch::Patch;
+use policy::Machine;
+use report::Event;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    Guard, Request, extent, hardening,
+    nearest::{Nearest, nearest},
+    patch,
+    request::Peer,
+    rule::{self, Keys},
+};
+
+/// A way to have something allowed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Way {
+    /// The change to the policy (RFC 6902).
+    pub patch: Patch,
+    /// Under which condition it helps, for people. `None`: under any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<&'static str>,
+    /// What it grants beyond this request, for people.
+    pub beyond: String,
+    /// How many other requests it grants, as far as they can be counted: 2^64 - 1 for more than that.
+    pub further: Option<u64>,
+}
+
+/// The ways to have a request allowed that a policy denies. Each was tried: the tables of the policy with the patch allow it.
+///
+/// # Errors
+///
+/// When no rule can: why, for people.
+pub(crate) fn all(
+    guard: &Guard,
+    request: &Request,
+    denied: &Decision,
+    machine: &impl Machine,
+) -> Result<Vec<Way>, &'static str> {
+    let exact = rule::exact(request)?;
+    let section = request.section();
+    let before = Some(usize::from(denied.rule)).filter(|rule| *rule < guard.rules(section));
+    let mut ways = Vec::new();
+    if let Some(nearest) = nearest(guard, request, denied) {
+        ways.extend(widened(guard, request, &nearest, &exact));
+    }
+    let inserted = |rule: Keys| patch::of(patch::insert(guard, section, before, vec![rule]));
+    let way = |rule: &Keys, beyond: &str, further| Way {
+        patch: inserted(rule.clone()),
+        when: None,
+        beyond: beyond.to_owned(),
+        further,
+    };
+    ways.push(match request {
+        Request::Peer(peer) if peer.request().op == net::Op::RECEIVE && peer.protocol != ICMP => {
+            way(&exact, "whatever port the peer has, which is one by chance", Some(u16::MAX.into()))
+        }
+        Request::Name(_) => way(&exact, "and to connect to its addresses, at port 443 by TCP: correct the port", None),
+        Request::Unix { .. } => way(&exact, "nothing; connecting and sending are one", Some(0)),
+        _ => way(&exact, "nothing", Some(0)),
+    });
+    if exact.contains_key("ports") && matches!(request, Request::Peer(peer) if peer.request().op != net::Op::BIND) {
+        let mut all_ports = exact.clone();
+        all_ports.remove("ports");
+        ways.push(way(&all_ports, "every other port of that host", Some(u16::MAX.into())));
+    }
+    ways.retain(|way| allows(guard, request, way, machine));
+    if let Request::Peer(peer) = request
+        && let Some(way) = own_server(guard, peer, &exact, &inserted, machine)
+    {
+        ways.push(way);
+    }
+    // What changes an existing rule comes before what adds one, where both grant as much.
+    ways.sort_by_key(|way| way.further.unwrap_or(u64::MAX));
+    if ways.is_empty() {
+        return Err("no rule that names it would allow it");
+    }
+    Ok(ways)
+}
+
+const ICMP: u32 = common::socket::protocol::ICMP;
+
+/// The nearest rule with the one property that the request misses.
+fn widened(guard: &Guard, request: &Request, nearest: &Nearest, exact: &Keys) -> Option<Way> {
+    let [missed] = &nearest.missed[..] else { return None };
+    let (section, number) = (request.section(), nearest.rule);
+    let known = guard.rule(section, number)?.get(missed.key)?;
+    // What the request is, in the words of a rule; the peer's port of what is received is in no rule of its own.
+    let value = match (exact.get(missed.key), request) {
+        (Some(Value::Array(values)), _) => values.first()?.clone(),
+        (Some(value), _) => value.clone(),
+        (None, Request::Peer(peer)) if missed.key == "ports" => rule::port(peer.port),
+        (None, _) => return None,
+    };
+    let (operations, added) = match known {
+        Value::Array(_) => (patch::extend(section, number, missed.key, [value.clone()]), value),
+        Value::String(letters) if missed.key == "access" => {
+            let both = united(section, letters, value.as_str()?)?;
+            (patch::replace(section, number, missed.key, &both), value)
+        }
+        // One type, one device: another one is another rule.
+        _ => return None,
+    };
+    let (beyond, further) = extent::beyond(guard, request, number, missed.key, &added);
+    Some(Way { patch: patch::of(operations), when: None, beyond, further })
+}
+
+/// Two accesses in one word. `None` where both are all, and so no word: those of socket options.
+fn united(section: &str, one: &str, other: &str) -> Option<Value> {
+    if section == "sockopts" {
+        return None;
+    }
+    let letters: String = "rwm".chars().filter(|letter| one.contains(*letter) || other.contains(*letter)).collect();
+    Some(letters.into())
+}
+
+/// The way for peers on loopback that may be the command's own servers.
+fn own_server(
+    guard: &Guard,
+    peer: &Peer,
+    exact: &Keys,
+    inserted: &impl Fn(Keys) -> Patch,
+    machine: &impl Machine,
+) -> Option<Way> {
+    let request = peer.request();
+    let is_loopback = request.address.is_loopback(net::ones_if_equal);
+    if peer.own || !is_loopback || [net::Op::BIND, net::Op::RECEIVE].contains(&request.op) {
+        return None;
+    }
+    let mut rule = exact.clone();
+    rule.insert("hosts".to_owned(), json!(["sandbox"]));
+    let way = Way {
+        patch: inserted(rule),
+        when: Some("if a server that the command itself has started is there"),
+        beyond: "that port of the command's own servers at any loopback address, and nothing of others".to_owned(),
+        further: None,
+    };
+    let own = Request::Peer(Peer { own: true, ..*peer });
+    allows(guard, &own, &way, machine).then_some(way)
+}
+
+/// Whether a policy with a patch allows a request.
+fn allows(guard: &Guard, request: &Request, way: &Way, machine: &impl Machine) -> bool {
+    patch::applied(guard, &way.patch, machine).is_ok_and(|patched| request.is_allowed(&patched.tables))
+}
+
+/// The way to have something allowed that no rule is about, if a policy can allow it at all.
+pub(crate) fn past_hardening(guard: &Guard, event: &Event, machine: &impl Machine) -> Vec<Way> {
+    let Some(wanted) = hardening::wanted(event) else { return Vec::new() };
+    let way = Way {
+        patch: patch::of(patch::loosen(guard, &wanted)),
+        when: None,
+        beyond: "all that the part keeps the command from; it could get out by it".to_owned(),
+        further: None,
+    };
+    let is_policy = patch::applied(guard, &way.patch, machine).is_ok();
+    if is_policy { vec![way] } else { Vec::new() }
+}
