@@ -15,7 +15,7 @@ pub struct Guard {
     pub policy: Resolved,
     /// As it is enforced.
     pub tables: Tables,
-    /// As it is written, as a value.
+    /// As it is written, as a value; if it includes other files, as a whole.
     pub json: Value,
 }
 
@@ -45,7 +45,12 @@ impl Guard {
     /// A policy that was compiled already.
     #[must_use]
     pub fn of(document: Document, policy: Resolved, tables: Tables) -> Self {
-        let json = serde_json::from_slice(document.text()).unwrap_or_default();
+        // The rules of included files have no place in this one; then they are shown as `guard-run check` prints them.
+        let json = if policy.included.is_empty() {
+            serde_json::from_slice(document.text()).unwrap_or_default()
+        } else {
+            serde_json::to_value(&*policy).unwrap_or_default()
+        };
         Self { document, policy, tables, json }
     }
 

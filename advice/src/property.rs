@@ -35,9 +35,9 @@ pub(crate) fn missed(policy: &Policy, rule: usize, request: &Request) -> Option<
             });
             allows(rule.action()).then(|| list([("hosts", has, name.clone())]))
         }
-        Request::Unix { name, .. } => {
+        Request::Unix { name, own, .. } => {
             let rule = policy.unix.as_ref()?.rules.get(rule)?;
-            allows(rule.action()).then(|| of_unix(rule, name))
+            allows(rule.action()).then(|| of_unix(rule, name, *own))
         }
         Request::Device(request) => {
             let rule = policy.devices.as_ref()?.rules.get(rule)?;
@@ -71,8 +71,8 @@ fn of_network(rule: &NetRule, peer: &Peer) -> Vec<Missed> {
     let hosts = rule.hosts.as_ref().is_none_or(|hosts| {
         hosts.iter().any(|host| match host {
             Host::Sandbox => request.own == 1,
-            // What a name leads to is known only while the command runs.
-            Host::Name(_) => false,
+            // What a name leads to is known only while the command runs. What a set holds stands in its place.
+            Host::Name(_) | Host::Set(_) => false,
             Host::Networks(networks) => networks.iter().any(|network| contains(*network, request.address)),
         })
     });
@@ -107,10 +107,11 @@ pub(crate) fn contains(network: Prefix, address: net::Address) -> bool {
     network.covers(Prefix::around(address.to_bits(), 128)) && (Prefix::ALL_V4.covers(network) || !address.is_v4())
 }
 
-fn of_unix(rule: &UnixRule, name: &[u8]) -> Vec<Missed> {
+fn of_unix(rule: &UnixRule, name: &[u8], own: bool) -> Vec<Missed> {
     let has = match &rule.paths {
         None => !name.is_empty(),
         Some(paths) => paths.iter().any(|pattern| match pattern {
+            SocketPattern::Sandbox => own,
             SocketPattern::Unnamed => name.is_empty(),
             SocketPattern::Named(glob) => !name.is_empty() && glob.matches(name),
         }),

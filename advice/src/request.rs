@@ -23,6 +23,8 @@ pub enum Request {
         kind: usize,
         /// Its path, or `@` and its abstract name; nothing for one without a name.
         name: Vec<u8>,
+        /// Whether it is a socket of the command's own. Logs don't say so.
+        own: bool,
     },
     /// To use a device.
     Device(device::Request),
@@ -104,9 +106,9 @@ impl Request {
             Subject::Unix(unix) => {
                 let name = unescaped(&unix.path)?;
                 match &*name {
-                    b"unnamed" => Self::Unix { kind: unix::Kind::UNNAMED.index(), name: Vec::new() },
-                    [b'@', ..] => Self::Unix { kind: unix::Kind::ABSTRACT.index(), name },
-                    _ => Self::Unix { kind: unix::Kind::PATH.index(), name },
+                    b"unnamed" => Self::Unix { kind: unix::Kind::UNNAMED.index(), name: Vec::new(), own: false },
+                    [b'@', ..] => Self::Unix { kind: unix::Kind::ABSTRACT.index(), name, own: false },
+                    _ => Self::Unix { kind: unix::Kind::PATH.index(), name, own: false },
                 }
             }
             Subject::Device(device) => {
@@ -160,7 +162,7 @@ impl Request {
                 })
             }
             Self::Name(name) => Some(tables.names()?.decide(name)),
-            Self::Unix { kind, name } => {
+            Self::Unix { kind, name, own } => {
                 let mut padded = [0; unix::NAME_LEN];
                 let Some(room) = padded.get_mut(..name.len()).filter(|_| name.len() < unix::NAME_LEN) else {
                     return Some(Decision::fail_closed(common::decision::NAME_TOO_LONG));
@@ -168,8 +170,8 @@ impl Request {
                 room.copy_from_slice(name);
                 let kind = unix::Kind::from_number(u32::try_from(*kind).unwrap_or(u32::MAX));
                 let length = u32::try_from(name.len()).unwrap_or(u32::MAX);
-                // No log says whose socket it was; that it was another one's is the narrower reading.
-                Some(tables.unix.as_ref()?.decide(&unix::Peer { kind, length, name: &padded, own: 0 }))
+                let own = (*own).into();
+                Some(tables.unix.as_ref()?.decide(&unix::Peer { kind, length, name: &padded, own }))
             }
             Self::Device(request) => Some(tables.devices.as_ref()?.decide(request)),
             Self::Sysctl { name, write } => {

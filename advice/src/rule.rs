@@ -24,7 +24,7 @@ pub(crate) fn exact(request: &Request) -> Result<Keys, &'static str> {
     let mut rule = match request {
         Request::Peer(peer) => of_peer(peer)?,
         Request::Name(name) => keys(json!({"hosts": [name], "protocols": ["tcp"], "ports": [443]})),
-        Request::Unix { kind, name } => keys(json!({"paths": [socket(*kind, name)?]})),
+        Request::Unix { kind, name, .. } => keys(json!({"paths": [socket(*kind, name)?]})),
         Request::Device(request) => {
             let letter = if request.kind == device::Type::Block as u32 { "b" } else { "c" };
             let access = access_letters(request.access);

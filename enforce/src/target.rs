@@ -19,10 +19,10 @@ use nix::{
         AT_FDCWD, AtFlags, Flock, FlockArg, OFlag, OpenHow, ResolveFlag, open, openat, openat2, readlinkat, renameat,
     },
     sys::{
-        stat::{FileStat, Mode, SFlag, fstat, fstatat},
+        stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat},
         statfs::{PROC_SUPER_MAGIC, fstatfs},
     },
-    unistd::{UnlinkatFlags, geteuid, linkat, unlinkat},
+    unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, linkat, unlinkat},
 };
 
 use crate::ownership::is_ours;
@@ -234,6 +234,23 @@ impl Target {
     pub fn put(&self, content: &[u8]) -> io::Result<()> {
         let mut draft = self.draft()?;
         draft.file.write_all(content)?;
+        draft.finish()
+    }
+
+    /// Has a file of this content replace the one that is there, whole or not at all, with its owner, group and mode.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, it can't be made or written, or its owner can't be kept.
+    pub fn replace(&self, content: &[u8]) -> io::Result<()> {
+        let before = fstatat(&self.folder, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        if kind(&before) != SFlag::S_IFREG {
+            return Err(io::Error::other("not a regular file"));
+        }
+        let mut draft = self.draft()?;
+        draft.file.write_all(content)?;
+        fchown(&draft.file, Some(Uid::from_raw(before.st_uid)), Some(Gid::from_raw(before.st_gid)))?;
+        fchmod(&draft.file, Mode::from_bits_truncate(before.st_mode & 0o777))?;
         draft.finish()
     }
 

@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use advice::Guard;
 use anyhow::Context as _;
 use enforce::{
     exit,
@@ -82,6 +83,15 @@ impl Chosen {
     }
 }
 
+impl Compiled {
+    /// The policy, to be advised on.
+    #[must_use]
+    pub fn guard(self) -> Guard {
+        let Self { policy, tables, document, .. } = self;
+        Guard::of(document, policy, tables)
+    }
+}
+
 /// Why there is no policy.
 #[derive(Debug, thiserror::Error)]
 pub enum ChoiceError {
@@ -140,6 +150,22 @@ fn trusted_policy(path: &Path) -> Result<(Document, Policy), ChoiceError> {
     let document = Document::of_file(path, trusted::open(path)?)?;
     let open = |path: &Path| trusted::open(path).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
     Ok((document.clone(), document.parse_with(&Included(open))?))
+}
+
+/// The policy that is meant by a word on the command line, or else the one of logs, by its path.
+///
+/// # Errors
+///
+/// As [`choose`], and when neither says which.
+pub fn choose_for(word: Option<&OsStr>, logged: Option<&Path>) -> anyhow::Result<Chosen> {
+    match (word, logged) {
+        (Some(word), _) => Ok(choose(Some(word))?),
+        (None, Some(path)) => {
+            let document = Document::read(path)?;
+            Ok(Chosen { policy: document.parse()?, document, was_found: false })
+        }
+        (None, None) => anyhow::bail!("events don't say by which policy they were denied; name it: --policy FILE"),
+    }
 }
 
 /// The name that a word is, if it is none of a file: it has neither a slash nor a dot.

@@ -33,6 +33,7 @@ use crate::{
     selftest,
     supervise::Wait,
     user::Identity,
+    why::{self, Wider},
 };
 
 /// What `--version` says: which release this is, from which commit, with which eBPF programs.
@@ -133,6 +134,36 @@ enum Sub {
         #[command(subcommand)]
         request: explain::Request,
     },
+    /// Say why each thing that a log tells of was denied, and what would allow it. Needs no root
+    Why {
+        /// A log, or events as --events writes them ("-": standard input)
+        #[arg(value_parser = path())]
+        log: PathBuf,
+        /// The policy [default: the one that the log names]
+        #[arg(short, long, value_name = "FILE|NAME", value_parser = word(), value_hint = ValueHint::FilePath)]
+        policy: Option<OsString>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Suggest changes to a policy that allow what logs tell of, and nothing else. Needs no root
+    Suggest {
+        /// Logs, or events as --events writes them ("-": standard input)
+        #[arg(required = true, value_parser = path())]
+        logs: Vec<PathBuf>,
+        /// The policy to change [default: the one that the logs name]
+        #[arg(short, long, value_name = "FILE|NAME", value_parser = word(), value_hint = ValueHint::FilePath)]
+        policy: Option<OsString>,
+        /// Make the changes
+        #[arg(long)]
+        apply: bool,
+        /// Go further than what was denied
+        #[arg(long, value_enum, value_delimiter = ',')]
+        widen: Vec<Wider>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// List the policies that are known by a name. Needs no root
     Policies,
     /// Write a policy to start from. Needs no root
@@ -212,6 +243,15 @@ fn act(sub: Sub, mut rights: Rights) -> anyhow::Result<u8> {
         Sub::Explain { policy, request } => {
             rights.give_up()?;
             explain::explain(&policy, &request)
+        }
+        Sub::Why { log, policy, json } => {
+            rights.give_up()?;
+            why::why(&log, policy.as_deref(), json)
+        }
+        Sub::Suggest { logs, policy, apply, widen, json } => {
+            // What is written is written with the rights of who asks, as by `init`.
+            if apply { rights.renounce() } else { rights.give_up() }?;
+            why::suggest(&logs, policy.as_deref(), apply, &widen, json)
         }
         Sub::Policies => {
             rights.give_up()?;

@@ -14,20 +14,20 @@ use common::{
     decision::DEFAULT,
     device,
     net::{self, Address},
-    socket, sockopt,
-    sysctl::{self, NAME_LEN},
+    socket,
+    sysctl::NAME_LEN,
     unix,
 };
 use enforce::{exit, machine::ThisMachine};
 use policy::{
     DeviceAccess, DeviceNode, Family, HostName, Machine as _, Mode, SocketProtocol, SocketType, canonical_name,
-    compile::Tables, parse_sockopt, shared_space,
+    compile::Tables, parse_sockopt,
 };
 use report::{Cause, text::OneLine};
 use serde::de::DeserializeOwned;
 
 use crate::{
-    chosen::{Compiled, choose},
+    chosen::choose,
     hindrance::{Hindrance, hindrance},
     linked,
 };
@@ -146,11 +146,12 @@ impl Protocol {
         }
     }
 
-    const fn meant(self) -> net::Protocol {
+    /// Its number, `IPPROTO_*`.
+    const fn number(self) -> u32 {
         match self {
-            Self::Tcp => net::Protocol::TCP,
-            Self::Udp => net::Protocol::UDP,
-            Self::Icmp => net::Protocol::ICMP,
+            Self::Tcp => socket::protocol::TCP,
+            Self::Udp => socket::protocol::UDP,
+            Self::Icmp => socket::protocol::ICMP,
         }
     }
 }
@@ -189,32 +190,39 @@ pub enum SockoptAccess {
 ///
 /// When the policy or the request isn't valid.
 pub fn explain(word: &OsStr, request: &Request) -> anyhow::Result<u8> {
-    let Compiled { policy, tables, .. } = choose(Some(word))?.compile()?;
+    let guard = choose(Some(word))?.compile()?.guard();
+    let policy = &guard.policy;
     let (request, leads_to) = request.really();
-    let (section, what, decision) = judge(&tables, &request)?;
+    let (section, what, decision) = judge(&guard.tables, &request)?;
     let what = OneLine(what + &leads_to);
     let by_rules = match decision {
         None => format!("allowed, since the policy has no section \"{section}\""),
         Some(Decision { allow, rule }) => {
             let verdict = if allow { "allowed" } else { "denied" };
             let audit = if policy.mode == Mode::Audit && !allow { " (audit mode: only recorded)" } else { "" };
+            let cause = Cause::new(section, rule).with(policy.reasons().of(section, rule));
+            let reason = cause.given().map(|reason| format!(" ({reason})")).unwrap_or_default();
             let unreported =
                 policy.unreported().iter().any(|(name, rules)| *name == section && rules.contains(rule.into()));
             let silent = if unreported { " (counted, but not reported)" } else { "" };
-            let remark = remark(&tables, &request, Decision { allow, rule });
+            let remark = remark(&guard.tables, &request, Decision { allow, rule });
             let remark = remark.map(|remark| format!(" ({remark})")).unwrap_or_default();
-            format!("{verdict} by {}{remark}{audit}{silent}", Cause::new(section, rule).rule)
+            format!("{verdict} by {}{remark}{audit}{silent}{reason}", cause.rule)
         }
     };
     let allowed = decision.is_none_or(|decision| decision.allow);
     // What keeps the command inside refuses, too.
-    match hindrance(&policy, &request)?.filter(|_| allowed) {
+    match hindrance(policy, &request)?.filter(|_| allowed) {
         Some(Hindrance::Refused(why)) => {
             println!("{what}: denied by /process: {why} (by its rules: {by_rules})");
             return Ok(exit::NO);
         }
         Some(Hindrance::Partly(why)) => println!("{what}: {by_rules}, but {why}"),
         None => println!("{what}: {by_rules}"),
+    }
+    if !allowed && let Some(asked) = request.parse()?.0 {
+        // A denial as `guard-run why` explains it.
+        print!("{}", advice::of_request(&guard, &asked, &ThisMachine));
     }
     Ok(if allowed { exit::OK } else { exit::NO })
 }
@@ -271,125 +279,117 @@ fn end(text: &str) -> Result<End, String> {
 ///
 /// When the request names nothing that could be asked for.
 pub fn judge(tables: &Tables, request: &Request) -> anyhow::Result<(&'static str, String, Option<Decision>)> {
-    match request {
-        Request::Connect(peer) => judge_peer(tables, net::Op::CONNECT, peer, None),
-        Request::Bind(peer) => judge_peer(tables, net::Op::BIND, peer, None),
-        Request::Send(peer) => judge_peer(tables, net::Op::SEND, peer, None),
-        Request::Receive(received) => judge_received(tables, received),
-        Request::Resolve { name } => {
-            let Some(network) = &tables.network else { return Ok(("network", format!("resolve {name}"), None)) };
-            let names = network.names.as_ref().context(
-                "the policy has no host names, so a nameserver is a peer like any other: ask for \"send udp ADDRESS:53\"",
-            )?;
-            let host = name.parse::<HostName>().map_err(anyhow::Error::msg)?;
-            Ok(("network", format!("resolve {name}"), Some(names.decide(host.name()))))
+    let (asked, what) = request.parse()?;
+    match (request, &tables.network) {
+        (Request::Resolve { .. }, Some(network)) if network.names.is_none() => anyhow::bail!(
+            "the policy has no host names, so a nameserver is a peer like any other: ask for \"send udp ADDRESS:53\""
+        ),
+        (Request::Receive(Received { local_port: None, .. }), Some(network)) if !network.local_ports.is_empty() => {
+            anyhow::bail!(
+                "rules of this policy tell ports of this host's apart; say at which it arrives, with --local-port"
+            )
         }
-        Request::Socket { family, kind, protocol } => {
-            let request = socket::Request {
-                family: word::<Family>(family)?.number(),
-                kind: word::<SocketType>(kind)?.number(),
-                protocol: match protocol.parse() {
+        _ => {}
+    }
+    Ok(match asked {
+        Some(asked) => (asked.section(), what, asked.judge(tables)),
+        None => ("network", what, judge_host(tables, request)?),
+    })
+}
+
+impl Request {
+    /// What is asked for, and the same in a few words. It is `None` for a host by its name, which has any address: [`judge_host`].
+    ///
+    /// # Errors
+    ///
+    /// When it names nothing that could be asked for.
+    fn parse(&self) -> anyhow::Result<(Option<advice::Request>, String)> {
+        let (request, what) = match self {
+            Self::Connect(peer) => return Ok(peer.asks(net::Op::CONNECT, None)),
+            Self::Bind(peer) => return Ok(peer.asks(net::Op::BIND, None)),
+            Self::Send(peer) => return Ok(peer.asks(net::Op::SEND, None)),
+            Self::Receive(Received { peer, local_port }) => return Ok(peer.asks(net::Op::RECEIVE, *local_port)),
+            Self::Resolve { name } => {
+                let host = name.parse::<HostName>().map_err(anyhow::Error::msg)?;
+                (advice::Request::Name(host.name().to_string()), format!("resolve {name}"))
+            }
+            Self::Socket { family, kind, protocol: named } => {
+                let protocol = match named.parse() {
                     Ok(number) => number,
-                    Err(_) => protocol.parse::<SocketProtocol>().map_err(anyhow::Error::msg)?.number(),
-                },
-                padding: 0,
-            };
-            let decision = tables.sockets.as_ref().map(|sockets| sockets.decide(&request));
-            Ok(("sockets", format!("socket {family} {kind} {protocol}"), decision))
-        }
-        Request::Unix { operation, peer, sandbox } => {
-            let operation = match operation {
-                UnixOperation::Connect => "connect",
-                UnixOperation::Send => "send",
-            };
-            let (kind, name) = parse_socket(peer)?;
-            let length = u32::try_from(peer.len()).expect("a name that fits");
-            let peer_of = unix::Peer { kind, length, name: &name, own: (*sandbox).into() };
-            let decision = tables.unix.as_ref().map(|unix| unix.decide(&peer_of));
-            Ok(("unix", format!("unix {operation} {peer}"), decision))
-        }
-        Request::Device { words } => {
-            let (request, what) = parse_device(words)?;
-            let decision = tables.devices.as_ref().map(|devices| devices.decide(&request));
-            Ok(("devices", format!("device {what}"), decision))
-        }
-        Request::Sysctl { name, access } => {
-            let (letter, access) = match access {
-                SysctlAccess::R => ("r", sysctl::Access::READ),
-                SysctlAccess::W => ("w", sysctl::Access::WRITE),
-            };
-            let name = canonical_name(name.strip_prefix("/proc/sys/").unwrap_or(name));
-            let mut bytes = [0; NAME_LEN];
-            let room = bytes.get_mut(..name.len()).filter(|_| name.len() < NAME_LEN);
-            room.context("a sysctl name that long can't be judged and is denied")?.copy_from_slice(name.as_bytes());
-            let decision = tables.sysctls.as_ref().map(|sysctls| sysctls.decide(&bytes, access));
-            Ok(("sysctls", format!("sysctl {name} {letter}"), decision))
-        }
-        Request::Sockopt { access, level, option } => {
-            let (word, access) = match access {
-                SockoptAccess::Get => ("get", sockopt::access::GET),
-                SockoptAccess::Set => ("set", sockopt::access::SET),
-            };
-            let (level, option) = parse_sockopt(level, option).map_err(anyhow::Error::msg)?;
-            let request = sockopt::Request { level: level.0, option: option.number, access };
-            let decision = tables.sockopts.as_ref().map(|sockopts| sockopts.decide(&request));
-            Ok(("sockopts", format!("sockopt {word} {level} {option} (advisory)"), decision))
-        }
+                    Err(_) => named.parse::<SocketProtocol>().map_err(anyhow::Error::msg)?.number(),
+                };
+                let (number, type_number) = (word::<Family>(family)?.number(), word::<SocketType>(kind)?.number());
+                let request = advice::Request::Socket { family: number, kind: type_number, protocol };
+                (request, format!("socket {family} {kind} {named}"))
+            }
+            Self::Unix { operation, peer, sandbox } => {
+                let operation = match operation {
+                    UnixOperation::Connect => "connect",
+                    UnixOperation::Send => "send",
+                };
+                let kind = parse_socket(peer)?.index();
+                let name = if kind == unix::Kind::UNNAMED.index() { Vec::new() } else { peer.clone().into_bytes() };
+                (advice::Request::Unix { kind, name, own: *sandbox }, format!("unix {operation} {peer}"))
+            }
+            Self::Device { words } => {
+                let (request, what) = parse_device(words)?;
+                (advice::Request::Device(request), format!("device {what}"))
+            }
+            Self::Sysctl { name, access } => {
+                let (letter, write) = match access {
+                    SysctlAccess::R => ("r", false),
+                    SysctlAccess::W => ("w", true),
+                };
+                let name = canonical_name(name.strip_prefix("/proc/sys/").unwrap_or(name));
+                anyhow::ensure!(name.len() < NAME_LEN, "a sysctl name that long can't be judged and is denied");
+                let what = format!("sysctl {name} {letter}");
+                (advice::Request::Sysctl { name, write }, what)
+            }
+            Self::Sockopt { access, level, option } => {
+                let (word, set) = match access {
+                    SockoptAccess::Get => ("get", false),
+                    SockoptAccess::Set => ("set", true),
+                };
+                let (level, option) = parse_sockopt(level, option).map_err(anyhow::Error::msg)?;
+                let request = advice::Request::Sockopt { level: level.0, option: option.number, set };
+                (request, format!("sockopt {word} {level} {option} (advisory)"))
+            }
+        };
+        Ok((Some(request), what))
     }
 }
 
-fn judge_received(tables: &Tables, received: &Received) -> anyhow::Result<(&'static str, String, Option<Decision>)> {
-    let Received { peer, local_port } = received;
-    if local_port.is_none() && tables.network.as_ref().is_some_and(|network| !network.local_ports.is_empty()) {
-        anyhow::bail!(
-            "rules of this policy tell ports of this host's apart; say at which it arrives, with --local-port"
-        );
+impl Peer {
+    fn asks(&self, op: net::Op, local_port: Option<u16>) -> (Option<advice::Request>, String) {
+        let name = self.protocol.name();
+        let peers = match &self.end {
+            End::Address(address) => *address,
+            End::Name(host, port) => return (None, format!("{} {name} {host}:{port}", op.name())),
+        };
+        let at = local_port.map_or_else(String::new, |port| format!(" at port {port}"));
+        let what = format!("{} {name} {peers}{at}", op.name());
+        let (address, port) = (peers.ip(), peers.port());
+        let protocol = self.protocol.number();
+        let peer = advice::Peer { op: op.index(), protocol, address, port, local_port, own: self.sandbox };
+        (Some(advice::Request::Peer(peer)), what)
     }
-    judge_peer(tables, net::Op::RECEIVE, peer, *local_port)
 }
 
-fn judge_peer(
-    tables: &Tables,
-    op: net::Op,
-    peer: &Peer,
-    local_port: Option<u16>,
-) -> anyhow::Result<(&'static str, String, Option<Decision>)> {
-    let (name, protocol) = (peer.protocol.name(), peer.protocol.meant());
-    let peers = match &peer.end {
-        End::Address(address) => *address,
-        End::Name(host, port) => {
-            let what = format!("{} {name} {host}:{port}", op.name());
-            return Ok(("network", what, judge_host(tables, op, protocol, host, *port)?));
-        }
+/// A request to a host by its name, and the name: what `decide()` is asked of whatever address it has.
+fn by_name(request: &Request) -> anyhow::Result<(net::Request, &HostName)> {
+    let (op, peer) = match request {
+        Request::Connect(peer) => (net::Op::CONNECT, peer),
+        Request::Send(peer) => (net::Op::SEND, peer),
+        _ => anyhow::bail!("rules on bind and receive are on addresses; write the one that is meant"),
     };
-    let named = shared_space(peers.ip());
-    let address = match op {
-        net::Op::BIND | net::Op::RECEIVE => named,
-        _ => net::effective_destination(named, Address::UNSPECIFIED6, net::ones_if_equal),
-    };
-    let own = peer.sandbox || op == net::Op::BIND;
-    let request = net::Request { op, protocol, address, port: peers.port(), own: u32::from(own) };
-    let decision = tables.network.as_ref().map(|network| match local_port {
-        Some(port) => network.decide_received(&request, port),
-        None => network.decide(&request),
-    });
-    let at = local_port.map_or_else(String::new, |port| format!(" at port {port}"));
-    Ok(("network", format!("{} {name} {peers}{at}", op.name()), decision))
+    let End::Name(host, port) = &peer.end else { anyhow::bail!("this has an address") };
+    let protocol = net::Protocol::from_ipproto(peer.protocol.number());
+    Ok((net::Request { op, protocol, address: Address::UNSPECIFIED6, port: *port, own: 0 }, host))
 }
 
 /// Judges a request to whatever address a name has.
-fn judge_host(
-    tables: &Tables,
-    op: net::Op,
-    protocol: net::Protocol,
-    host: &HostName,
-    port: u16,
-) -> anyhow::Result<Option<Decision>> {
-    anyhow::ensure!(
-        [net::Op::CONNECT, net::Op::SEND].contains(&op),
-        "rules on {} are on addresses; write the one that is meant",
-        op.name()
-    );
+fn judge_host(tables: &Tables, request: &Request) -> anyhow::Result<Option<Decision>> {
+    let (request, host) = by_name(request)?;
     let Some(network) = &tables.network else { return Ok(None) };
     let names = network.names.as_ref().with_context(|| {
         format!(
@@ -401,25 +401,17 @@ fn judge_host(
     if !resolved.allow {
         return Ok(Some(resolved));
     }
-    let request = net::Request { op, protocol, address: Address::UNSPECIFIED6, port, own: 0 };
     Ok(Some(network.decide_by_name(&request, host.name()).decision))
 }
 
 /// What is to be said of a decision on a request to a host by its name.
 fn remark(tables: &Tables, request: &Request, decision: Decision) -> Option<String> {
-    let (Request::Connect(Peer { end: End::Name(host, port), protocol, .. })
-    | Request::Send(Peer { end: End::Name(host, port), protocol, .. })) = request
-    else {
-        return None;
-    };
+    let (request, host) = by_name(request).ok()?;
     let network = tables.network.as_ref()?;
     let names = network.names.as_ref()?;
     if !names.decide(host.name()).allow {
         return Some("nameservers can't be asked for that name".to_owned());
     }
-    let op = if matches!(request, Request::Connect(_)) { net::Op::CONNECT } else { net::Op::SEND };
-    let protocol = protocol.meant();
-    let request = net::Request { op, protocol, address: Address::UNSPECIFIED6, port: *port, own: 0 };
     if let Some(rule) = network.decide_by_name(&request, host.name()).otherwise {
         return Some(format!("but {} is about some addresses that it may have", Cause::new("network", rule).rule));
     }
@@ -431,18 +423,15 @@ fn word<T: DeserializeOwned>(text: &str) -> anyhow::Result<T> {
     serde_json::from_value(text.into()).map_err(anyhow::Error::from)
 }
 
-/// A Unix socket from its name.
-fn parse_socket(text: &str) -> anyhow::Result<(unix::Kind, unix::Name)> {
-    let kind = match text.as_bytes() {
-        b"unnamed" => unix::Kind::UNNAMED,
-        [b'/', ..] => unix::Kind::PATH,
-        [b'@', ..] => unix::Kind::ABSTRACT,
+/// The kind of a Unix socket's name.
+fn parse_socket(text: &str) -> anyhow::Result<unix::Kind> {
+    anyhow::ensure!(text.len() < unix::NAME_LEN, "a socket path that long can't be judged and is denied");
+    match text.as_bytes() {
+        b"unnamed" => Ok(unix::Kind::UNNAMED),
+        [b'/', ..] => Ok(unix::Kind::PATH),
+        [b'@', ..] => Ok(unix::Kind::ABSTRACT),
         _ => anyhow::bail!("write a socket's absolute path, @ and an abstract name, or \"unnamed\", not \"{text}\""),
-    };
-    let mut name = [0; unix::NAME_LEN];
-    let room = name.get_mut(..text.len()).filter(|_| text.len() < unix::NAME_LEN);
-    room.context("a socket path that long can't be judged and is denied")?.copy_from_slice(text.as_bytes());
-    Ok((kind, name))
+    }
 }
 
 /// A device request from its words: `PATH ACCESS` or `TYPE MAJOR:MINOR ACCESS`.

@@ -26,3 +26,4 @@ pub mod run;
 pub mod selftest;
 pub mod supervise;
 pub mod user;
+pub mod why;

@@ -83,6 +83,8 @@ fn everything_is_in_its_place_and_readable_for_all() {
         "share/containers/oci/hooks.d/guard-run.json",
         "share/guard-run/schema/policy.schema.json",
         "share/guard-run/schema/log.schema.json",
+        "share/guard-run/schema/suggest.schema.json",
+        "share/guard-run/schema/why.schema.json",
         "share/guard-run/schema/hook.schema.json",
         "share/guard-run/policies/loopback-only.json",
         "share/guard-run/policies/agent.json",
@@ -127,7 +129,7 @@ fn what_is_installed_works() {
         serde_json::from_slice(&fs::read(prefix.join("share/containers/oci/hooks.d/guard-run.json")).unwrap()).unwrap();
     assert_eq!(hook["hook"]["path"], format!("{PREFIX}/bin/guard-hook"));
     assert_eq!(hook["version"], "1.0.0");
-    for name in ["policy", "log", "hook"] {
+    for name in ["policy", "log", "hook", "suggest", "why"] {
         let file = prefix.join(format!("share/guard-run/schema/{name}.schema.json"));
         assert!(serde_json::from_slice::<Value>(&fs::read(file).unwrap()).unwrap()["$schema"].is_string());
     }

@@ -1,0 +1,121 @@
+//! `guard-run why` and `guard-run suggest`: from a log to what would allow what was denied.
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+};
+
+use advice::{Denials, Guard, Head, Record, Seen, Suggestion, Widen};
+use anyhow::Context as _;
+use clap::ValueEnum;
+use enforce::{exit, machine::ThisMachine, target::Found};
+use policy::Document;
+use report::text::{OneLine, pretty_json};
+use serde::Serialize;
+
+use crate::chosen::choose_for;
+
+/// How far suggestions may go beyond what was denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Wider {
+    /// All ports of a host
+    Port,
+    /// A host's network: 256 addresses of IPv4, 2^64 of IPv6
+    Network,
+    /// All names beside a host's, below the same one
+    Subdomains,
+}
+
+/// Says why each kind of what a log tells of was denied, and what would allow it.
+///
+/// # Errors
+///
+/// When the log can't be read, or its policy can't.
+pub fn why(log: &Path, policy: Option<&OsStr>, json: bool) -> anyhow::Result<u8> {
+    let mut denials = Denials::default();
+    let heads = read(log, &mut |record| denials.add(record))?;
+    if denials.is_empty() && heads.iter().all(|head| head.lost == 0) {
+        println!("nothing was denied");
+        return Ok(exit::OK);
+    }
+    let guard = choose_for(policy, advice::policy_of(&heads)?)?.compile()?.guard();
+    say(&denials.explain(&guard, &heads, &ThisMachine), json)?;
+    Ok(exit::OK)
+}
+
+/// Says which changes to a policy allow what logs say was denied, or makes them. The exit status is [`exit::NO`] where something is left
+/// for people to decide.
+///
+/// # Errors
+///
+/// When a log or the policy can't be read, the changes can't be proved, or the policy can't be written.
+pub fn suggest(
+    logs: &[PathBuf],
+    policy: Option<&OsStr>,
+    apply: bool,
+    wider: &[Wider],
+    json: bool,
+) -> anyhow::Result<u8> {
+    let mut seen = Seen::default();
+    let mut heads = Vec::new();
+    for log in logs {
+        heads.extend(read(log, &mut |record| seen.add(record))?);
+    }
+    let logged = if policy.is_some() { None } else { advice::policy_of(&heads)? };
+    let guard = choose_for(policy, logged)?.compile()?.guard();
+    let has = |what| wider.contains(&what);
+    let widen = Widen { port: has(Wider::Port), network: has(Wider::Network), subdomains: has(Wider::Subdomains) };
+    let suggestion = advice::suggest(&guard, &heads, seen, widen, &ThisMachine)?;
+    if !guard.policy.included.is_empty() {
+        // The places in the patch are those of the whole, which no file has.
+        say(&suggestion, json)?;
+        let path = guard.document.path().display();
+        anyhow::ensure!(!apply, "{path} includes other files; write the change into the one where it belongs");
+        return Ok(if suggestion.apart.is_empty() { exit::OK } else { exit::NO });
+    }
+    let text = suggestion.apply(&guard)?;
+    say(&suggestion, json)?;
+    if apply && !suggestion.is_empty() {
+        rewrite(&guard, &suggestion, &text)?;
+    }
+    Ok(if suggestion.apart.is_empty() { exit::OK } else { exit::NO })
+}
+
+/// Puts a text into the place of the policy's, unless that has changed meanwhile.
+fn rewrite(guard: &Guard, suggestion: &Suggestion, text: &str) -> anyhow::Result<()> {
+    let path = guard.document.path();
+    let failed = || path.display().to_string();
+    let Found::Name(target) = Found::at(path).with_context(failed)? else {
+        anyhow::bail!("{}: not a regular file", path.display())
+    };
+    anyhow::ensure!(
+        Document::read(path)?.sha256() == guard.document.sha256(),
+        "{} has been changed meanwhile; nothing was written",
+        path.display()
+    );
+    target.replace(text.as_bytes()).with_context(failed)?;
+    let count = suggestion.patch.0.len();
+    eprintln!("guard-run: changed {}: {count} change{}", OneLine(path.display()), if count == 1 { "" } else { "s" });
+    Ok(())
+}
+
+/// Reads a log; `-` is standard input.
+fn read(log: &Path, each: &mut dyn FnMut(Record)) -> anyhow::Result<Vec<Head>> {
+    if log == Path::new("-") {
+        return advice::read_from(io::stdin().lock(), each).context("standard input");
+    }
+    let file = File::open(log).with_context(|| log.display().to_string())?;
+    advice::read_from(file, each).with_context(|| log.display().to_string())
+}
+
+/// Prints something, for people or as JSON.
+fn say<T: Serialize + std::fmt::Display>(what: &T, json: bool) -> anyhow::Result<()> {
+    if json {
+        println!("{}", String::from_utf8(pretty_json(what)?)?);
+    } else {
+        print!("{what}");
+    }
+    Ok(())
+}
