@@ -37,8 +37,12 @@ pub const NOT_SERVED: u16 = 0xfff7;
 pub const NO_QUERY: u16 = 0xfff2;
 /// Denied because a packet comes from the address and port of a nameserver, but from inside.
 pub const FORGED_ANSWER: u16 = 0xfff1;
-/// Denied because a nameserver is asked by TCP, which isn't read.
-pub const QUERY_BY_TCP: u16 = 0xfff3;
+/// Denied because the connection is for another server than those whose names allow it.
+pub const OTHER_SERVER: u16 = 0xfff0;
+/// Denied because a connection that only names allow does not begin with a TLS ClientHello that says one.
+pub const NO_SERVER_NAME: u16 = 0xffef;
+/// Denied because the answer could tell how to keep secret which server a TLS connection is for.
+pub const SECRET_NAME: u16 = 0xffee;
 
 /// Denied because no rule allows to write this tunable, and the policy does not do without such a rule.
 pub const TUNABLE_WRITE: u16 = 0xfff9;
@@ -127,6 +131,27 @@ impl Verdicts {
         Decision { allow: self.default_allows != 0, rule: DEFAULT }
     }
 
+    /// The rules that allow what these match: those before the first that denies. And all ones if nothing denies it and the default
+    /// allows it, else 0. `matching` is as for [`Verdicts::of_first`].
+    #[inline(always)]
+    #[must_use]
+    pub fn allowing(&self, matching: impl Fn(usize) -> u64) -> ([u64; WORDS], u64) {
+        let (mut rules, mut undenied, mut first) = ([0; WORDS], u64::MAX, 0);
+        for (index, rules) in rules.iter_mut().enumerate() {
+            if first >= self.count {
+                break;
+            }
+            let word = matching(index);
+            let denying = word & !self.allow.word(index);
+            // The bits below the lowest one; all of them if there is none.
+            let before = (denying & denying.wrapping_neg()).wrapping_sub(1);
+            *rules = word & before & undenied;
+            undenied = if denying == 0 { undenied } else { 0 };
+            first += 64;
+        }
+        (rules, if self.default_allows == 0 { 0 } else { undenied })
+    }
+
     /// The decision of the first matching rule, or the default. `matching` gives the word of that index of the set of
     /// rules that match; it is asked for no more words than there are rules for.
     #[inline(always)]
@@ -168,5 +193,26 @@ mod tests {
         }
         assert_eq!(verdicts.of_first(|_| 0), Decision { allow: true, rule: DEFAULT });
         assert_eq!(Verdicts::DENY_ALL.of_first(|_| u64::MAX), Decision { allow: false, rule: DEFAULT });
+    }
+
+    #[test]
+    fn what_allows_comes_before_what_denies() {
+        let allows = |rule: usize| rule % 70 != 69;
+        for default in [false, true] {
+            let verdicts = Verdicts::new(default, (0..MAX_RULES).map(allows));
+            for matching in
+                [vec![], vec![0], vec![1, 69], vec![69, 70], vec![3, 68, 70, 138], vec![200, 209, 255], vec![255]]
+            {
+                let set: RuleSet = matching.iter().copied().collect();
+                let expected: RuleSet = matching.iter().copied().take_while(|rule| allows(*rule)).collect();
+                let undenied = if default && matching.iter().all(|rule| allows(*rule)) { u64::MAX } else { 0 };
+                let (rules, by_default) = verdicts.allowing(|index| set.word(index));
+                assert_eq!(
+                    (rules, by_default),
+                    ([0, 1, 2, 3].map(|index| expected.word(index)), undenied),
+                    "{matching:?}"
+                );
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Network requests: who connects, binds, sends and receives, where.
 
-use crate::{Decision, RuleSet, decision::Verdicts};
+use crate::{Decision, RuleSet, decision::Verdicts, ruleset::WORDS};
 
 /// An address in the one space that IPv4 and IPv6 share: 128 bits, IPv4 as `::ffff:a.b.c.d`.
 ///
@@ -493,21 +493,65 @@ fn word(rules: Option<&RuleSet>, index: usize) -> u64 {
     rules.map_or(u64::MAX, |rules| rules.word(index))
 }
 
+/// What is concluded from the rules that match a request.
+trait Conclude {
+    type Conclusion;
+
+    /// Concludes. `matching` is as for [`Verdicts::of_first`].
+    fn conclude(&self, matching: impl Fn(usize) -> u64) -> Self::Conclusion;
+}
+
+impl Conclude for Verdicts {
+    type Conclusion = Decision;
+
+    #[inline(always)]
+    fn conclude(&self, matching: impl Fn(usize) -> u64) -> Decision {
+        self.of_first(matching)
+    }
+}
+
+/// Which rules allow a request.
+struct Allowing<'a>(&'a Verdicts);
+
+impl Conclude for Allowing<'_> {
+    type Conclusion = ([u64; WORDS], u64);
+
+    #[inline(always)]
+    fn conclude(&self, matching: impl Fn(usize) -> u64) -> Self::Conclusion {
+        self.0.allowing(matching)
+    }
+}
+
 #[inline(always)]
-fn decide_by_port(
+fn decide_by_port<C: Conclude>(
     table: &Table,
     lookup: &impl Lookup,
     request: &Request,
-    verdicts: &Verdicts,
+    verdicts: &C,
     by_port: impl Fn(usize) -> u64,
-) -> Option<Decision> {
+) -> Option<C::Conclusion> {
     let by_kind = &table.by_kind[request.op.index()][request.protocol.index()];
     let by_host = if table.by_host != 0 { Some(lookup.by_host(&request.address)?) } else { None };
     let own = 0_u64.wrapping_sub(u64::from(request.own));
     let by_name = lookup.by_name(request.op, &request.address);
     let by_name = |index| by_name.map_or(0, |rules| rules.word(index));
     let by_host = |index| word(by_host, index) | by_name(index) | table.own.word(index) & own;
-    Some(verdicts.of_first(|index| by_kind.word(index) & by_host(index) & by_port(index)))
+    Some(verdicts.conclude(|index| by_kind.word(index) & by_host(index) & by_port(index)))
+}
+
+/// The rules that allow a request, if all of them are among `some` and there are any. `None` if others do as well, or the default does.
+#[inline(always)]
+#[must_use]
+pub fn allowed_only_by(table: &Table, lookup: &impl Lookup, request: &Request, some: &RuleSet) -> Option<[u64; WORDS]> {
+    let by_port = by_port(table, lookup, request.port)?;
+    let allowing = Allowing(&table.verdicts);
+    let (rules, by_default) = decide_by_port(table, lookup, request, &allowing, |index| word(by_port, index))?;
+    let (mut any, mut others) = (0, by_default);
+    for (index, word) in rules.iter().enumerate() {
+        any |= word;
+        others |= word & !some.word(index);
+    }
+    if any != 0 && others == 0 { Some(rules) } else { None }
 }
 
 #[cfg(test)]

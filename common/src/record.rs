@@ -307,19 +307,31 @@ pub struct UnixSubject {
     pub name: unix::Name,
 }
 
-/// Subject of a query that was refused.
+/// Subject of what was refused because of a name: a query, or a TLS connection.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NameSubject {
     /// The name, back to front, filled up with NULs; empty where it could not be read.
     pub text: name::Text,
-    /// The type of the records that were asked for.
+    /// The type of the records that were asked for; 0 for a connection.
     pub kind: u16,
+    /// 1: a connection.
+    pub connects: u16,
+    /// The peer's port, in host byte order.
+    pub port: u16,
     /// Always 0.
-    pub padding: [u16; 3],
+    pub padding: u16,
+    /// The peer's address: a nameserver's, or a server's.
+    pub address: net::Address,
 }
 
-const _: () = assert!(size_of::<Key<NameSubject>>() == 16 + name::ROOM);
+const _: () = assert!(size_of::<Key<NameSubject>>() == 32 + name::ROOM);
+
+impl NameSubject {
+    /// Nothing is known yet.
+    pub const BLANK: Self =
+        Self { text: [0; name::ROOM], kind: 0, connects: 0, port: 0, padding: 0, address: net::Address::UNSPECIFIED6 };
+}
 /// What denials are about.
 pub trait Subject {
     /// Its kind.

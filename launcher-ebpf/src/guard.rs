@@ -141,6 +141,8 @@ pub fn guard_socket(ctx: SockContext) -> i32 {
 /// `BPF_CGROUP_SOCK_OPS`: can refuse nothing.
 #[sock_ops]
 pub fn guard_sock_ops(ctx: SockOpsContext) -> u32 {
+    #[cfg(feature = "names")]
+    name::tls::happened(&ctx);
     if let Some(mut event) = Event::of(&ctx) {
         if event.begins() {
             net::listen(&mut event);

@@ -270,6 +270,10 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     let Some(decision) = judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request)) else {
         return ledger.deny_unjudged();
     };
+    #[cfg(feature = "names")]
+    if !crate::name::tls::hold(socket(ctx), &KernelTables::of(key), &request, decision.allow) {
+        return ledger.deny_unjudged();
+    }
     let verdict = ledger.conclude(decision, &NET_TALLIES, key, |_| Current);
     // The bind(2) has not happened yet, and may fail. So what is noted is what was asked for, and it counts only for a socket that
     // has this port later. One that has a port keeps it (`__inet_bind` gives EINVAL).

@@ -102,6 +102,13 @@ impl NetSection {
         if !self.has_names() && (written.is_some() || self.queries == Queries::Any) {
             return Some("\"nameservers\" and \"queries\" mean nothing where no rule has a host name".to_owned());
         }
+        if let Some(place) = self.rules.iter().position(|rule| rule.tls)
+            && self.default == Action::Allow
+        {
+            return Some(format!(
+                "rules/{place}: where everything is allowed by default, \"tls\" would keep nobody from anything; deny by default"
+            ));
+        }
         let refuses = |rule: &NetRule| rule.action == Action::Deny && rule.has_names();
         let first = self.rules.iter().position(refuses)?;
         let opens = |rule: &&NetRule| rule.action == Action::Allow && rule.is_everywhere();
@@ -156,6 +163,9 @@ pub struct NetRule {
     /// Why it is there, for whoever meets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether it allows only TLS connections to servers of its names.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
 }
 
 /// A rule as it is written.
@@ -179,13 +189,15 @@ struct RuleKeys {
     private: bool,
     #[serde(default, deserialize_with = "reason")]
     reason: Option<String>,
+    #[serde(default)]
+    tls: bool,
 }
 
 impl TryFrom<RuleKeys> for NetRule {
     type Error = String;
 
     fn try_from(keys: RuleKeys) -> Result<Self, String> {
-        let RuleKeys { action, report, ops, protocols, hosts, ports, local_ports, private, reason } = keys;
+        let RuleKeys { action, report, ops, protocols, hosts, ports, local_ports, private, reason, tls } = keys;
         if let Some(local) = &local_ports {
             if !ops.iter().flatten().all(|op| *op == Op::Receive) || ops.is_none() {
                 return Err("\"local_ports\" is only for what is received; write \"ops\": [\"receive\"]".to_owned());
@@ -194,7 +206,7 @@ impl TryFrom<RuleKeys> for NetRule {
                 return Err("nothing is received at port 0 (\"ephemeral\"); leave it out of \"local_ports\"".to_owned());
             }
         }
-        Ok(Self { action, report, ops, protocols, hosts, ports, local_ports, private, reason })
+        Ok(Self { action, report, ops, protocols, hosts, ports, local_ports, private, reason, tls })
     }
 }
 
@@ -208,8 +220,10 @@ impl NetRule {
                  addresses",
             );
         }
-        (self.private && (!self.has_names() || self.action == Action::Deny))
-            .then_some("\"private\" is for rules that allow host names")
+        if self.private && (!self.has_names() || self.action == Action::Deny) {
+            return Some("\"private\" is for rules that allow host names");
+        }
+        if self.tls { self.is_no_tls() } else { None }
     }
 
     /// The names in this rule.
@@ -232,6 +246,23 @@ impl NetRule {
         let Some(hosts) = &self.hosts else { return true };
         let named = |family| hosts.iter().any(|host| host.networks().contains(&family));
         named(super::Prefix::ALL_V4) && named(super::Prefix::ALL_V6)
+    }
+
+    /// Why it can't be about TLS, if it can't.
+    fn is_no_tls(&self) -> Option<&'static str> {
+        let other = |host: &Host| !matches!(host, Host::Name(_));
+        if self.action == Action::Deny || !self.has_names() {
+            return Some("\"tls\" is for rules that allow host names");
+        }
+        if self.hosts.iter().flatten().any(other) {
+            return Some("by \"tls\", a server is told by its name; for addresses, write a rule of its own");
+        }
+        let by_tcp = self.protocols.as_ref().is_none_or(|all| *all == [Protocol::Tcp]);
+        let connects = self.ops.as_ref().is_none_or(|all| *all == [Op::Connect]);
+        (!by_tcp || !connects).then_some(
+            "\"tls\" allows connections by TCP alone, and QUIC is none; leave out \"protocols\" and \"ops\", or write a rule of its own for the \
+             others",
+        )
     }
 
     /// Whether it holds for all that can be done with its hosts.

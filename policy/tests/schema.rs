@@ -218,7 +218,7 @@ fn good_policies_are_good_for_both() {
         network(r#""hosts": ["::/0", "::", "::1/128", "2001:db8::/32", "FE80::/10", "1:2:3:4:5:6:7:8"]"#),
         network(r#""hosts": ["::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "64:ff9b::1.2.3.4"]"#),
         r#"{"version": 1, "network": {"default": "deny", "nameservers": ["127.0.0.53", "::1"], "queries": "any", "rules": [
-            {"action": "allow", "hosts": ["db", "api.example.org", "*.Example.org.", "3com.com", "bücher.example"], "private": true}]}}"#
+            {"action": "allow", "hosts": ["db", "api.example.org", "*.Example.org.", "3com.com", "bücher.example"], "private": true, "tls": true}]}}"#
             .to_owned(),
         r#"{"version": 1, "network": {"default": "deny", "queries": "named", "rules": [
             {"action": "deny", "hosts": ["no.example.org"]}, {"action": "allow", "hosts": ["*.example.org", "10.0.0.1"]}]}}"#
@@ -314,6 +314,7 @@ fn bad_policies() -> Vec<String> {
         network(r#""hosts": ["a_b.example.org"]"#),
         network(r#""hosts": ["a.*.example.org"]"#),
         network(r#""private": 1"#),
+        network(r#""hosts": ["a.example.org"], "tls": "yes""#),
         r#"{"version": 1, "network": {"default": "deny", "nameservers": ["ns.example.org"]}}"#.to_owned(),
         r#"{"version": 1, "network": {"default": "deny", "queries": "all"}}"#.to_owned(),
         network(r#""hosts": [""]"#),

@@ -4,9 +4,9 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use common::{
     decision::{
-        DEFAULT, FORGED_ANSWER, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NO_QUERY, NOT_SERVED,
-        OTHER_VERSION, OWN_HEADERS, PORT_RANGE, QUERY_BY_TCP, RECEIVER_CHOICE, TUNABLE_WRITE, UNJUDGED_SOCKET,
-        UNPARSED_PACKET,
+        DEFAULT, FORGED_ANSWER, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NO_QUERY, NO_SERVER_NAME,
+        NOT_SERVED, OTHER_SERVER, OTHER_VERSION, OWN_HEADERS, PORT_RANGE, RECEIVER_CHOICE, SECRET_NAME, TUNABLE_WRITE,
+        UNJUDGED_SOCKET, UNPARSED_PACKET,
     },
     record::{Hook, Key, SEVERAL, Tally},
 };
@@ -202,7 +202,15 @@ impl Cause {
                 "what goes to a nameserver must be one query for a host name that a rule allows, and nothing else; to let all queries \
                  pass, write \"queries\": \"any\" into the network section"
             }
-            QUERY_BY_TCP => "names are asked for by UDP only: what goes to a nameserver by TCP is not read",
+            OTHER_SERVER => {
+                "the TLS connection is for another server than those whose names allow this address; to allow it, write its name into a rule"
+            }
+            NO_SERVER_NAME => {
+                "only rules with \"tls\" allow this connection, and it does not begin with a TLS ClientHello that names one server"
+            }
+            SECRET_NAME => {
+                "a rule with \"tls\" has this name, and such a record could tell how to keep secret which server a connection is for (ECH)"
+            }
             FORGED_ANSWER => "the packet comes from inside, but from the address and port of a nameserver",
             TUNABLE_WRITE => {
                 return Self {

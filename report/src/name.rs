@@ -1,11 +1,12 @@
-//! Refused queries.
+//! What was refused because of a name: queries, and TLS connections to other servers.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
-use common::{name::Text, record::NameSubject};
+use common::{name::Text, net::Op, record::NameSubject, socket::protocol};
+use policy::display_address;
 use serde::{Deserialize, Serialize};
 
-use crate::{Names, Recorded, Subject};
+use crate::{Names, Network, Recorded, Subject};
 
 /// What a nameserver was to be asked for.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
@@ -15,11 +16,13 @@ pub struct Name {
     /// The type of the records: `A`, `AAAA` and the like, or `TYPE` and its number (RFC 3597).
     #[serde(rename = "type")]
     pub kind: String,
+    /// The nameserver.
+    pub nameserver: IpAddr,
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, kind } = self;
+        let Self { name, kind, .. } = self;
         write!(f, "{name} {kind}")
     }
 }
@@ -28,11 +31,17 @@ impl Recorded for NameSubject {
     const SECTION: &'static str = "network";
 
     fn op(&self) -> &'static str {
-        "resolve"
+        if self.connects == 0 { "resolve" } else { Op::CONNECT.name() }
     }
 
-    fn describe(&self, _: &impl Names) -> Subject {
-        Subject::Name(Name { name: forwards(&self.text), kind: kind(self.kind) })
+    fn describe(&self, names: &impl Names) -> Subject {
+        let name = forwards(&self.text);
+        if self.connects == 0 {
+            let nameserver = display_address(self.address);
+            return Subject::Name(Name { name, kind: kind(self.kind), nameserver });
+        }
+        let host = (!name.is_empty()).then_some(name);
+        Subject::Network(Network { host, ..Network::new(self.address, self.port, protocol::TCP, names) })
     }
 }
 

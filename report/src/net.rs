@@ -23,7 +23,8 @@ pub struct Network {
     pub local_port: Option<u16>,
     /// `tcp`, `udp`, `icmp` and the like, or the protocol's number.
     pub protocol: String,
-    /// The name of a rule that the address was found by, or the wildcard that has it; several with commas between them.
+    /// The name of a rule that the address was found by, or the wildcard that has it; several with commas between them. Of a TLS
+    /// connection that was refused, the name that it says.
     pub host: Option<String>,
 }
 

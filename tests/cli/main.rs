@@ -1,5 +1,6 @@
 //! What users type and read: subcommands, exit statuses, messages, which policy is chosen.
 
+mod advice;
 mod chosen;
 mod policy_errors;
 mod run;

@@ -135,6 +135,16 @@ fn host_names_that_mean_something_else_with_what_to_write() {
         network("deny", json!([{"action": "allow", "private": true}]), json!({})),
         &["/network/rules/0", "\"private\""],
     );
+    refused(network("deny", with(&deny, "tls", json!(true)), json!({})), &["/network/rules/0", "\"tls\" is for"]);
+    let mut tls = allow.clone();
+    tls["tls"] = json!(true);
+    refused(network("allow", json!([tls]), json!({})), &["/network", "rules/0", "deny by default"]);
+    refused(network("deny", with(&tls, "protocols", json!(["tcp", "udp"])), json!({})), &["/network/rules/0", "QUIC"]);
+    refused(network("deny", with(&tls, "ops", json!(["send"])), json!({})), &["/network/rules/0", "\"ops\""]);
+    refused(
+        network("deny", with(&tls, "hosts", json!(["a.example.org", "10.0.0.1"])), json!({})),
+        &["/network/rules/0", "rule of its own"],
+    );
     refused(network("allow", json!([deny]), json!({})), &["/network", "rules/0", "addresses, which are allowed"]);
     refused(
         network("deny", json!([deny, {"action": "allow"}]), json!({})),

@@ -1,4 +1,5 @@
 //! Host names in rules.
 
 mod host;
+mod tls;
 mod udp;

@@ -110,7 +110,7 @@ fn nothing_but_one_query_goes_to_a_nameserver() {
                 "short",
             ]))
             .denied(forms(&["dot", "nul", "compressed", "long_label", "junk", "empty"]))
-            .denied(["segment api.example.org", "zerocopy api.example.org", "late api.example.org", "tcp"])
+            .denied(["segment api.example.org", "zerocopy api.example.org", "late api.example.org"])
             .check(&names(&["api.example.org"], nameserver, &json!([])));
         assert!(output.events().iter().all(|event| event["rule"] == "fail-closed"), "{:#}", output.log);
     }
@@ -126,13 +126,63 @@ fn near() -> Value {
 #[test]
 fn rules_on_addresses_do_not_mean_nameservers() {
     let _ = Probe::name(LOOPBACK)
-        .denied(["ask other.example.org", "ask_to other.example.org", "tcp"])
+        .denied(["ask other.example.org", "ask_to other.example.org"])
         .allowed(["learn api.example.org 203.0.113.7 8080", "reach 127.0.0.1 9"])
         // Whoever has asked does nothing else.
         .denied(["elsewhere api.example.org 127.0.0.1 9"])
         // Nor does it ask somebody on the same link who takes the address for his.
         .denied(["away api.example.org"])
         .check(&names(&["api.example.org"], LOOPBACK, &near()));
+}
+
+/// What is dropped of a TCP connection is not refused at once, but soon.
+fn gives_up(attempt: &str) -> String {
+    format!("{attempt}: ETIMEDOUT")
+}
+
+#[test]
+fn names_are_asked_for_by_tcp() {
+    for nameserver in [NAMESERVER, "fd00::53", LOOPBACK] {
+        let more = if nameserver == LOOPBACK { near() } else { json!([]) };
+        let hosts = ["api.example.org", "www.example.org", "many.example.org", "large.example.org"];
+        let output = Probe::name(nameserver)
+            .denied(["reach 203.0.113.7 8080"])
+            .allowed(["tcp_learn api.example.org 203.0.113.7 8080", "tcp_learn api.example.org 2001:db8::7 8080"])
+            .allowed(["tcp_learn www.example.org 203.0.113.8 8080", "tcp_both api.example.org"])
+            .allowed(["ask large.example.org"])
+            .denied(["reach 203.0.120.0 8080"])
+            .allowed(["tcp_learn large.example.org 203.0.120.0 8080", "reach 203.0.120.89 8080"])
+            .denied(["reach 203.0.120.90 8080"])
+            .check(&names(&hosts, nameserver, &more));
+        assert!(output.events().iter().all(|event| event["op"] != "resolve"), "{:#}", output.log);
+    }
+}
+
+#[test]
+fn nothing_but_queries_goes_to_a_nameserver_by_tcp() {
+    let refused = [
+        "tcp other.example.org",
+        "tcp_form trailing api.example.org",
+        "tcp_form compressed api.example.org",
+        "tcp_form dot api.example.org",
+        "tcp_form junk api.example.org",
+        "tcp_form empty api.example.org",
+        "tcp_more api.example.org",
+        "tcp_long api.example.org",
+        "tcp_file api.example.org",
+        "tcp_urgent api.example.org",
+    ];
+    let policy = names(&["api.example.org"], NAMESERVER, &json!([]));
+    let run = Probe::name(NAMESERVER).denied(refused).allowed(["tcp_parts api.example.org"]).run(&policy);
+    let bare = run.bare().success();
+    assert!(!bare.stdout.contains("EPERM") && bare.stdout.contains("tcp other.example.org: ok\n"), "{}", bare.stdout);
+    let output = run.output().success();
+    let expected = refused.map(gives_up).join("\n") + "\ntcp_parts api.example.org: ok\n";
+    assert_eq!(output.stdout, expected, "{:#}", output.log);
+    // Each is said once, however often the kernel tries.
+    assert_eq!(output.denied(), refused.len() as u64, "{:#}", output.log);
+    let other = output.events().iter().find(|event| event["op"] == "resolve").unwrap().clone();
+    assert_eq!((&other["name"]["name"], &other["rule"]), (&json!("other.example.org"), &json!("default")), "{other:#}");
 }
 
 #[test]

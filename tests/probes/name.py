@@ -1,23 +1,9 @@
 """Asks the nameserver NS for names, and connects to what it answers. Each argument is one attempt: "HOW ARGUMENT …". Prints
 "ATTEMPT: ok" for each, or the name of the error.
 """
-import errno, os, socket, struct, sys
+import tempfile
 
-NS = (os.environ["NS"], 53)
-FAMILY = socket.AF_INET6 if ":" in NS[0] else socket.AF_INET
-UDP_SEGMENT, MSG_MORE = 103, 0x8000
-PATIENCE = 10
-
-
-def encoded(name):
-    return b"".join(bytes([len(label)]) + label for label in name.encode().split(b".")) + b"\0"
-
-
-def query(name, kind=1, id=0x1234, flags=0x100, questions=1, more=b"", additional=0, klass=1):
-    header = struct.pack(">HHHHHH", id, flags, questions, 0, 0, additional)
-    return header + (name if isinstance(name, bytes) else encoded(name)) + struct.pack(">HH", kind, klass) + more
-
-
+UDP_SEGMENT = 103
 EDNS = struct.pack(">BHHIH", 0, 41, 1232, 0, 0)
 COOKIE = struct.pack(">BHHIH", 0, 41, 1232, 0, 12) + struct.pack(">HH", 10, 8) + bytes(8)
 
@@ -50,23 +36,35 @@ def forms(name):
     }
 
 
-def udp():
-    sock = socket.socket(FAMILY, socket.SOCK_DGRAM)
+def length(message):
+    return len(message).to_bytes(2) + message
+
+
+def stream(message, count=1, flags=0):
+    """Sends that by TCP, and reads so many answers."""
+    sock = socket.socket(FAMILY)
+    # Whatever is dropped is tried again, and given up soon.
     sock.settimeout(PATIENCE)
-    return sock
-
-
-def connected():
-    sock = udp()
     sock.connect(NS)
-    return sock
+    sock.send(message, flags)
+    return received(sock, count)
 
 
-def ask(name, kind=1):
-    kind = int(kind)
-    sock = connected()
-    sock.send(query(name, kind))
-    return sock.recv(65536)
+def received(sock, count=1):
+    with sock.makefile("rb") as answers:
+        for _ in range(count):
+            answers.read(int.from_bytes(answers.read(2)))
+
+
+def stream_file(message):
+    sock = socket.socket(FAMILY)
+    sock.settimeout(PATIENCE)
+    sock.connect(NS)
+    with tempfile.TemporaryFile() as file:
+        file.write(message)
+        file.seek(0)
+        sock.sendfile(file)
+        return received(sock)
 
 
 def reach(address, port):
@@ -134,7 +132,32 @@ def attempt(how, *arguments):
         sock.sendto(query(arguments[0]), NS)
         return sock.sendto(b"hello", (arguments[1], int(arguments[2])))
     if how == "tcp":
-        return reach(*NS)
+        return stream(length(query(arguments[0])))
+    if how == "tcp_form":
+        return stream(length(forms(arguments[1])[arguments[0]]))
+    if how == "tcp_learn":
+        name, address, port = arguments
+        stream(length(query(name, 28 if ":" in address else 1)))
+        return reach(address, port)
+    if how == "tcp_both":
+        # As the C library asks for both kinds of addresses.
+        return stream(length(query(arguments[0], id=1)) + length(query(arguments[0], 28, id=2)), 2)
+    if how == "tcp_parts":
+        sock = socket.create_connection(NS, PATIENCE)
+        message = length(query(arguments[0]))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.send(message[:2])
+        sock.send(message[2:])
+        return received(sock)
+    if how == "tcp_more":
+        return stream(length(query(arguments[0])) + b"secret")
+    if how == "tcp_long":
+        # Longer than there is.
+        return stream(b"\xff\xff" + query(arguments[0]))
+    if how == "tcp_file":
+        return stream_file(length(query(arguments[0])))
+    if how == "tcp_urgent":
+        return stream(length(query(arguments[0])), flags=socket.MSG_OOB)
     if how == "reach":
         return reach(*arguments)
     if how == "learn":

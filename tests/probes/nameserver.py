@@ -1,9 +1,13 @@
 """A nameserver that knows a few names, for as long as a command runs. Arguments: its address, and the command."""
-import ctypes, os, signal, socket, struct, sys
+import ctypes, os, signal, socket, struct, sys, threading
 
 PR_SET_PDEATHSIG = 1
 
 LONG = 1000
+# How long an answer by UDP may be.
+LARGE = 60000
+# Of these, an answer by UDP says only that there is more than it says.
+ONLY_BY_TCP = {b"large.example.org"}
 
 
 def encoded(name):
@@ -29,6 +33,7 @@ ZONE = {
     b"meta.example.org": [a("169.254.169.254"), aaaa("fd00:ec2::254")],
     b"other.example.org": [a("203.0.113.9")],
     b"example.org": [a("192.0.2.10")],
+    b"large.example.org": [a("203.0.120.%d" % n) for n in range(90)],
     b"many.example.org": [a("203.0.%d.%d" % (114 + n // 250, n % 250)) for n in range(LONG)],
 }
 
@@ -41,25 +46,53 @@ def question(message):
     return b".".join(labels), place + 5
 
 
+def answer(message, room):
+    """What is answered to a query, in at most so many bytes. `None` to what is none."""
+    try:
+        name, end = question(message)
+    except IndexError:
+        return None
+    kind = struct.unpack(">H", message[end - 4 : end - 2])[0]
+    wanted = {1: (1, 5), 28: (28, 5)}.get(kind, (1, 5, 28))
+    records = [record for record in ZONE.get(name, []) if kind_of(record) in wanted]
+    flags = 0x8180 if name in ZONE else 0x8183
+    if end + sum(map(len, records)) > room or name in ONLY_BY_TCP and room != 65535:
+        records, flags = [], flags | 0x200
+    header = message[:2] + struct.pack(">HHHHH", flags, 1, len(records), 0, 0)
+    return header + message[12:end] + b"".join(records)
+
+
+def by_tcp(listener):
+    while True:
+        connection = listener.accept()[0]
+        threading.Thread(target=stream, args=(connection,), daemon=True).start()
+
+
+def stream(connection):
+    with connection, connection.makefile("rb") as messages:
+        while length := messages.read(2):
+            message = answer(messages.read(int.from_bytes(length)), 65535)
+            if message is None:
+                return
+            connection.sendall(len(message).to_bytes(2) + message)
+
+
 def main():
     address = sys.argv[1]
-    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((address, 53))
+    listener = socket.create_server((address, 53), family=family)
     if os.fork():
         os.execvp(sys.argv[2], sys.argv[2:])
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=by_tcp, args=(listener,), daemon=True).start()
     while True:
         message, client = sock.recvfrom(4096)
-        try:
-            name, end = question(message)
-        except IndexError:
-            continue
-        kind = struct.unpack(">H", message[end - 4 : end - 2])[0]
-        wanted = {1: (1, 5), 28: (28, 5)}.get(kind, (1, 5, 28))
-        records = [record for record in ZONE.get(name, []) if kind_of(record) in wanted]
-        header = message[:2] + struct.pack(">HHHHH", 0x8180 if name in ZONE else 0x8183, 1, len(records), 0, 0)
-        sock.sendto(header + message[12:end] + b"".join(records), client)
+        message = answer(message, LARGE)
+        if message is not None:
+            sock.sendto(message, client)
 
 
 def kind_of(record):

@@ -59,18 +59,20 @@ impl Probe {
                           ip -6 addr add 2001:db8::1 dev lo; ip -6 addr add 2001:db8::7 dev lo; ip -6 addr add fd00::53 dev lo; \
                           ip -6 route add local fd00::/8 dev lo; ip link add v0 type veth peer name v1; \
                           ip link set v0 up; ip link set v1 up; ip addr add 192.0.2.1/24 dev v0; exec \"$@\"";
-        Self::new(include_str!("../probes/name.py")).environment("NS", nameserver).through(&[
-            "unshare",
-            "--net",
-            "sh",
-            "-c",
-            UP,
-            "sh",
-            PYTHON,
-            "-c",
-            include_str!("../probes/nameserver.py"),
-            nameserver,
-        ])
+        Self::new(concat!(include_str!("../probes/dns.py"), include_str!("../probes/name.py")))
+            .environment("NS", nameserver)
+            .through(&[
+                "unshare",
+                "--net",
+                "sh",
+                "-c",
+                UP,
+                "sh",
+                PYTHON,
+                "-c",
+                include_str!("../probes/nameserver.py"),
+                nameserver,
+            ])
     }
 
     /// Attempts to make sockets and send packets by them (tests/probes/packet.py).

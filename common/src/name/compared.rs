@@ -13,7 +13,8 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, server::Acceptor};
 
 use super::{
-    ROOM, hello,
+    ROOM,
+    hello::{self, Beginning},
     message::{Answer, Learner, Query, addresses, answer, query},
     tests::{Slice, readable},
 };
@@ -297,6 +298,27 @@ fn client_hello(name: &str, protocols: Vec<Vec<u8>>) -> Vec<u8> {
 fn read_hello(bytes: &[u8]) -> Option<String> {
     let mut text = [0xff; ROOM];
     hello::server_name(&Slice(bytes), &mut text).map(|length| readable(&text, length))
+}
+
+#[test]
+fn what_is_cut_off_may_still_become_a_hello() {
+    let (whole, mut text) = (client_hello("api.example.org", Vec::new()), [0; ROOM]);
+    let mut beginning = |bytes: &[u8]| {
+        let slice = Slice(bytes);
+        hello::beginning(&slice, slice.size(), &mut text)
+    };
+    assert_eq!(beginning(&whole), Beginning::Named(15));
+    // As soon as the name is there, it is read; of whatever is shorter, more may come.
+    let named = (0..whole.len()).find(|end| beginning(&whole[..*end]) == Beginning::Named(15)).unwrap();
+    for end in 0..whole.len() {
+        let expected = if end < named { Beginning::Short } else { Beginning::Named(15) };
+        assert_eq!(beginning(&whole[..end]), expected, "{end}");
+    }
+    let mut other = whole.clone();
+    other[5] = 2;
+    for bytes in [other.as_slice(), b"GET / HTTP/1.1\r\n\r\n", &[22, 3, 1, 0xff, 0xff, 1, 0, 0]] {
+        assert_eq!(beginning(bytes), Beginning::Other);
+    }
 }
 
 /// The name that rustls reads: `None` if it can't read the whole message, `Some(None)` if it has no name.

@@ -11,6 +11,8 @@ const SERVER_NAME: u32 = 0;
 
 /// A record's header, of which the last two bytes are the length of what follows.
 const RECORD: u32 = 5;
+/// The most bytes in a record.
+const LONGEST_RECORD: u32 = 1 << 14;
 /// A message's header, of which the last three bytes are the length of what follows.
 const MESSAGE: u32 = 4;
 /// What is before the session's id: a version and 32 random bytes.
@@ -20,6 +22,33 @@ const EXTENSION: u32 = 4;
 
 /// The most extensions before the name of the server.
 const EXTENSIONS: u32 = 256;
+
+/// What the beginning of a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// A ClientHello that names one host, by so many characters; the text is where it was to be read to.
+    Named(u32),
+    /// It may become one when there is more of it.
+    Short,
+    /// Something else.
+    Other,
+}
+
+/// Reads `size` bytes by which a connection begins.
+#[inline(always)]
+#[must_use]
+pub fn beginning<C: Content>(content: &C, size: u32, text: &mut Text) -> Beginning {
+    if let Some(length) = server_name(content, text) {
+        return Beginning::Named(length);
+    }
+    let mut start = [0; 2];
+    let missing = content.load(0, &mut start);
+    let [first, second] = start.map(u32::from_be);
+    let record = first << 8 & 0xff00 | second >> 24;
+    // Shorter than a header, or than what that says; a message is no longer than a record can be (RFC 8446, section 5.1).
+    let begins = first >> 24 == HANDSHAKE && first >> 16 & 0xff == 3 && record <= LONGEST_RECORD;
+    if missing != 0 || begins && size < record + RECORD { Beginning::Short } else { Beginning::Other }
+}
 
 /// Reads which server the beginning of a connection names. Gives the length of the name, of which the text is where it was to be read to.
 /// `None` if that is no whole ClientHello in a record of its own, or if it names no host, or not only one.

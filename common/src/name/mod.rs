@@ -9,7 +9,7 @@ pub mod message;
 mod table;
 pub mod text;
 
-pub use table::{Asked, NAMESERVERS, PORT, Table};
+pub use table::{Asked, Held, NAMESERVERS, PORT, PacketLayout, Table, state};
 pub use text::{LONGEST, ROOM, Text};
 
 /// The bytes of a message, from its beginning on.

@@ -1,7 +1,11 @@
 //! What the programs know of names: what the policy says, and what a socket has asked.
 
 use super::Content;
-use crate::{RuleSet, net::Address};
+use crate::{
+    RuleSet,
+    net::Address,
+    record::{Key, NameSubject},
+};
 
 /// The most nameservers of a policy.
 pub const NAMESERVERS: usize = 8;
@@ -21,17 +25,24 @@ pub struct Table {
     pub any_query: u32,
     /// The rules whose names may lead to private addresses.
     pub private: RuleSet,
+    /// The rules that allow only TLS connections to servers of their names.
+    pub tls: RuleSet,
 }
 
-const _: () = assert!(size_of::<Table>() == 16 * NAMESERVERS + 8 + 32);
+const _: () = assert!(size_of::<Table>() == 16 * NAMESERVERS + 8 + 64);
 
 impl Table {
     /// The address of no nameserver.
     pub const NOBODY: Address = Address::v6([u32::MAX; 4]);
 
     /// No nameserver and no name: what the programs are compiled with.
-    pub const NOTHING: Self =
-        Self { nameservers: [Self::NOBODY; NAMESERVERS], bits: 0, any_query: 0, private: RuleSet::NONE };
+    pub const NOTHING: Self = Self {
+        nameservers: [Self::NOBODY; NAMESERVERS],
+        bits: 0,
+        any_query: 0,
+        private: RuleSet::NONE,
+        tls: RuleSet::NONE,
+    };
 
     /// All ones if a nameserver has this address, else 0.
     #[inline(always)]
@@ -39,7 +50,73 @@ impl Table {
     pub fn is_nameserver(&self, address: Address, is: impl Fn(u32, u32) -> u32) -> u32 {
         self.nameservers.iter().fold(0, |found, nameserver| found | is(nameserver.difference(address), 0))
     }
+
+    /// Whether any rule is about TLS.
+    #[inline(always)]
+    #[must_use]
+    pub fn asks_for_tls(&self) -> bool {
+        self.tls.word(0) | self.tls.word(1) | self.tls.word(2) | self.tls.word(3) != 0
+    }
 }
+
+/// Where the kernel says of a packet whose memory it is in: offsets in its structures, in bytes, by the kernel's BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketLayout {
+    /// `struct sk_buff`, `head`: where its memory begins.
+    pub head: u32,
+    /// `struct sk_buff`, `end`: how many bytes from there the `struct skb_shared_info` is.
+    pub end: u32,
+    /// `struct skb_shared_info`, `flags`.
+    pub flags: u32,
+    /// Always 0.
+    pub padding: u32,
+}
+
+const _: () = assert!(size_of::<PacketLayout>() == 16);
+
+impl PacketLayout {
+    /// What the programs are compiled with.
+    pub const UNKNOWN: Self = Self { head: 0, end: 0, flags: 0, padding: 0 };
+}
+
+/// What may leave a TCP socket.
+pub mod state {
+    /// Anything.
+    pub const OPEN: u32 = 0;
+    /// First of all the name of a server, by TLS: only rules on that allow the connection.
+    pub const WAITING: u32 = 1;
+    /// Nothing any more.
+    pub const REFUSED: u32 = 2;
+    /// Queries: it is connected to a nameserver.
+    pub const ASKS: u32 = 3;
+}
+
+/// A TCP socket of which what it sends is looked at. Kept with the socket; but for the numbers of queries, it is used by whoever has the
+/// socket's lock. All zeros for a new one.
+#[repr(C)]
+pub struct Held {
+    /// What it has asked.
+    pub asked: Asked,
+    /// The rules that allow the connection.
+    pub rules: [u64; 4],
+    /// One of [`state`].
+    pub state: u32,
+    /// 1: `first` is known.
+    pub begun: u32,
+    /// The number of the first byte of what it sends.
+    pub first: u32,
+    /// How many bytes there were of a message that was not all there.
+    pub seen: u32,
+    /// For how many milliseconds the program lets what it sends be without an answer (`TCP_USER_TIMEOUT`).
+    pub patience: u32,
+    /// The callbacks that were asked for because of this (`BPF_SOCK_OPS_*_CB_FLAG`).
+    pub callbacks: u32,
+    /// Where a name is read to, and a denial is put together.
+    pub key: Key<NameSubject>,
+}
+
+const _: () = assert!(size_of::<Held>() == size_of::<Asked>() + 56 + size_of::<Key<NameSubject>>());
 
 /// How many queries of a socket can wait for their answers.
 const QUERIES: usize = 64;

@@ -469,7 +469,7 @@ mod tests {
     use super::{pin::record_maps, *};
 
     /// The policy's tables, and what belongs to the programs alone: variables, what is kept with a socket, and room to put a path together.
-    const OTHERS: [&str; 11] = [
+    const OTHERS: [&str; 12] = [
         "NET_HOSTS",
         "NET_PORTS",
         "NET_LOCAL_PORTS",
@@ -480,6 +480,7 @@ mod tests {
         "NAMES",
         "SOCKETS",
         "ASKED",
+        "HELD",
         "UNIX_SCRATCH",
     ];
 

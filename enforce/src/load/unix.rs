@@ -3,6 +3,7 @@
 use std::fs;
 
 use common::{
+    name::PacketLayout,
     record::Hook,
     unix::{AddressLayout, PeerLayout},
 };
@@ -39,6 +40,7 @@ pub(super) fn lsm_function(hook: Hook) -> Option<&'static str> {
 pub(super) struct Facts {
     address: Option<AddressLayout>,
     peer: Option<PeerLayout>,
+    packet: Option<PacketLayout>,
     functions: Vec<(Hook, u32)>,
     /// Whether the smaller one of the two programs for what leaves will do.
     leaving: bool,
@@ -56,6 +58,10 @@ impl Facts {
                 BtfError::Missing(_) => LoadError::no_hook(Hook::ConnectUnix),
                 error => error.into(),
             })?);
+        }
+        // By UDP, what is asked is in one piece; by TCP, nothing is.
+        if tables.names().is_some() && hooks.contains(&Hook::Egress) {
+            facts.packet = Some(packet_layout()?);
         }
         let functions = hooks.iter().filter_map(|hook| Some((*hook, lsm_function(*hook)?)));
         let functions: Vec<(Hook, &str)> = functions.collect();
@@ -77,7 +83,9 @@ impl Facts {
     /// The values of the programs' global variables.
     pub(super) fn globals(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
         let address = self.address.iter().map(|layout| ("UNIX_ADDRESS", bytes_of(std::slice::from_ref(layout))));
-        address.chain(self.peer.iter().map(|layout| ("UNIX_PEER", bytes_of(std::slice::from_ref(layout)))))
+        let peer = self.peer.iter().map(|layout| ("UNIX_PEER", bytes_of(std::slice::from_ref(layout))));
+        let packet = self.packet.iter().map(|layout| ("NAME_PACKET", bytes_of(std::slice::from_ref(layout))));
+        address.chain(peer).chain(packet)
     }
 
     /// The number by which the kernel knows the function that a hook's program is attached to; 0 for hooks that are none.
@@ -98,6 +106,18 @@ pub(super) fn inactive_lsm() -> Option<String> {
              mount -t securityfs securityfs /sys/kernel/security"
         )),
     }
+}
+
+fn packet_layout() -> Result<PacketLayout, BtfError> {
+    const PACKET: &str = "sk_buff";
+    const SHARED: &str = "skb_shared_info";
+    let btf = Btf::of_kernel(&[PACKET, SHARED])?;
+    Ok(PacketLayout {
+        head: btf.offset(PACKET, "head")?,
+        end: btf.offset(PACKET, "end")?,
+        flags: btf.offset(SHARED, "flags")?,
+        padding: 0,
+    })
 }
 
 fn address_layout() -> Result<AddressLayout, BtfError> {

@@ -29,7 +29,7 @@ macro_rules! plain {
 plain!(u8, u16, u32, u64, Config, RuleSet, Counters, Tally, Unreported);
 plain!(Verdicts, net::Table, net::PortInterval, net::Address, device::Rule, sysctl::Table, glob::Node);
 plain!(socket::Request, socket::Rule, socket::Table, sockopt::Rule, sockopt::Table);
-plain!(name::Table, NameSubject, NetSubject, DeviceSubject, SysctlSubject, SockoptSubject);
+plain!(name::Table, name::PacketLayout, NameSubject, NetSubject, DeviceSubject, SysctlSubject, SockoptSubject);
 plain!(unix::Table, unix::AddressLayout, unix::PeerLayout, UnixSubject);
 plain!(flow::Key, flow::Tally, flow::News);
 

@@ -6,7 +6,7 @@ use aya_ebpf::{bindings::__sk_buff, programs::SkBuffContext};
 use common::{
     RuleSet,
     name::{
-        PORT, ROOM, Text,
+        Content as _, PORT, ROOM, Text,
         address::{Nearness, nearness},
         message::{Answer, Learner, addresses, answer},
     },
@@ -15,9 +15,11 @@ use common::{
     socket::protocol,
 };
 
-use super::{NAME_LEARNED, NAME_TABLE, NameKey, asked, bytes::Payload, is_nameserver, rules_of, socket};
+use super::{
+    NAME_LEARNED, NAME_TABLE, NameKey, asked, bytes::Payload, held, is_nameserver, is_to_nameserver, rules_of, socket,
+};
 use crate::{
-    packet::plain::{self, Ends},
+    packet::plain::{self, Ends, Segment},
     record::{Ledger, insert, lookup, or},
     rodata::filled,
     verifier::{is, opaque_pointer},
@@ -27,50 +29,119 @@ use crate::{
 struct Lesson {
     /// The rules that have the name.
     rules: [u64; 4],
+    /// Where the message begins in the packet.
+    start: u32,
     answer: Answer,
 }
 
-/// A packet for one of the sandbox's sockets. `None` if it is of no concern to names; else it comes from a nameserver that was asked, and is
-/// let through, whatever it says: what isn't learnt can't be connected to.
+/// A packet for one of the sandbox's sockets. `None` if it is to be judged like any other; else it is a datagram of a nameserver that was
+/// asked, and is let through, whatever it says: what isn't learnt can't be connected to.
 #[inline(always)]
 pub fn read(ctx: &SkBuffContext) -> Option<i32> {
     let skb = ctx.skb.skb;
-    let socket = socket(ctx)?;
+    let protocol = asked_by(skb);
+    if protocol == protocol::TCP {
+        by_tcp(skb);
+    }
+    if protocol != protocol::UDP {
+        return None;
+    }
+    learn(skb, by_udp(skb), u32::MAX);
+    Some(Ledger::of(Hook::Ingress).map_or(0, Ledger::allow))
+}
+
+/// The protocol by which a packet's sender was asked for names; 0 if it wasn't.
+#[inline(never)]
+fn asked_by(skb: *mut __sk_buff) -> u32 {
+    let ctx = &SkBuffContext::new(skb);
+    let Some(socket) = socket(ctx) else { return 0 };
     // SAFETY: the verifier knows the socket.
-    if unsafe { (*socket).protocol } != protocol::UDP {
-        return None;
+    let number = unsafe { (*socket).protocol };
+    if number != protocol::UDP && number != protocol::TCP {
+        return 0;
     }
-    let Ends { address, ports: [from, _], .. } = plain::ends(ctx, protocol::UDP, false)?;
+    let Some(Ends { address, ports: [from, _], .. }) = plain::ends(ctx, number, false) else { return 0 };
     if u16::from_be(from) != PORT || is_nameserver(address) == 0 {
-        return None;
+        return 0;
     }
+    // Whether a packet belongs to a connection is judged as ever. A listener has none.
     // SAFETY: as above.
-    unsafe { asked(socket) }.filter(|asked| asked.asks != 0)?;
-    let mut lesson = Lesson { rules: [0; 4], answer: Answer::NONE };
+    let asks = unsafe {
+        if number == protocol::TCP {
+            is_to_nameserver(socket)
+        } else {
+            asked(socket, 0).is_some_and(|asked| asked.asks != 0)
+        }
+    };
+    if asks { number } else { 0 }
+}
+
+/// Where the message of a UDP packet begins; 0 if it has none.
+#[inline(never)]
+fn by_udp(skb: *mut __sk_buff) -> u32 {
+    let ctx = &SkBuffContext::new(skb);
+    plain::ends(ctx, protocol::UDP, false).map_or(0, |Ends { header, .. }| Payload::of(ctx, header).0.start())
+}
+
+/// How many messages of a TCP packet are read.
+const MESSAGES: u32 = 4;
+
+/// Reads the messages in a TCP packet, of which each follows its length. One that begins or ends in another packet is not learnt, or only
+/// as far as it is there.
+#[inline(never)]
+fn by_tcp(skb: *mut __sk_buff) {
+    let ctx = &SkBuffContext::new(skb);
+    let Some(Ends { header, flags, .. }) = plain::ends(ctx, protocol::TCP, false) else { return };
+    let Segment { start, .. } = plain::segment(ctx, header, flags);
+    let (payload, _) = Payload::at(ctx, start);
+    let mut place = 0;
+    for _ in 0..MESSAGES {
+        let mut word = [0];
+        if payload.load(place, &mut word) != 0 {
+            return;
+        }
+        let length = u32::from_be(word[0]) >> 16;
+        learn(skb, start.wrapping_add(place + 2), length);
+        place = place.wrapping_add(2 + length);
+    }
+}
+
+/// Learns what there is to learn of a message that begins there in a packet and has `size` bytes, or all that are left.
+#[inline(never)]
+fn learn(skb: *mut __sk_buff, start: u32, size: u32) {
+    let mut lesson = Lesson { rules: [0; 4], start: 0, answer: Answer::NONE };
     // What another function writes, the compiler must not keep to itself.
     let lesson = opaque_pointer(&raw mut lesson);
     // SAFETY: it is the same pointer.
     unsafe {
-        if question(skb, &mut *lesson) != 0 {
-            records(skb, &*lesson);
+        if question(skb, start, size, &mut *lesson) != 0 {
+            records(skb, size, &*lesson);
         }
     }
-    Some(Ledger::of(Hook::Ingress).map_or(0, Ledger::allow))
 }
 
-/// Reads which name a packet is about. 1 if there is something to be learnt, else 0.
+/// Reads which name a message is about. 1 if there is something to be learnt, else 0.
 #[inline(never)]
-fn question(skb: *mut __sk_buff, lesson: &mut Lesson) -> u32 {
+fn question(skb: *mut __sk_buff, start: u32, size: u32, lesson: &mut Lesson) -> u32 {
     let ctx = &SkBuffContext::new(skb);
-    let Some(socket) = socket(ctx) else { return 0 };
-    let Some(Ends { header, .. }) = plain::ends(ctx, protocol::UDP, false) else { return 0 };
-    let (payload, size) = Payload::of(ctx, header);
+    if start == 0 {
+        return 0;
+    }
+    let (payload, rest) = Payload::at(ctx, start);
+    let size = if size > rest { rest } else { size };
+    lesson.start = start;
     let mut key = NameKey { bits: filled(&NAME_TABLE).bits, text: [0; ROOM] };
     let text: *mut Text = opaque_pointer(&raw mut key.text);
     // SAFETY: it is the same pointer; the verifier knows the socket.
     unsafe {
         let Some(found) = answer(&payload, size, &mut *text) else { return 0 };
-        let Some(asked) = asked(socket) else { return 0 };
+        let Some(socket) = socket(ctx) else { return 0 };
+        let asked = if (*socket).protocol == protocol::UDP {
+            asked(socket, 0)
+        } else {
+            held(socket, 0).map(|held| &mut held.asked)
+        };
+        let Some(asked) = asked else { return 0 };
         if asked.waits::<Payload>(found.id) == 0 {
             return 0;
         }
@@ -83,12 +154,12 @@ fn question(skb: *mut __sk_buff, lesson: &mut Lesson) -> u32 {
     1
 }
 
-/// Reads the records of a packet, and learns the addresses in them.
+/// Reads the records of a message, and learns the addresses in them.
 #[inline(never)]
-fn records(skb: *mut __sk_buff, lesson: &Lesson) {
+fn records(skb: *mut __sk_buff, size: u32, lesson: &Lesson) {
     let ctx = &SkBuffContext::new(skb);
-    let Some(Ends { header, .. }) = plain::ends(ctx, protocol::UDP, false) else { return };
-    let (payload, size) = Payload::of(ctx, header);
+    let (payload, rest) = Payload::at(ctx, lesson.start);
+    let size = if size > rest { rest } else { size };
     addresses(&payload, &lesson.answer, size, &mut Learning { rules: &lesson.rules });
 }
 

@@ -27,6 +27,12 @@ impl<'a> Payload<'a> {
         Self::at(ctx, header + UDP_HEADER)
     }
 
+    /// Where it begins in the packet.
+    #[inline(always)]
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
     /// What begins there in a packet, and how many bytes it has.
     #[inline(always)]
     pub fn at(ctx: &'a SkBuffContext, start: u32) -> (Self, u32) {

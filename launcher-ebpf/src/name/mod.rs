@@ -2,15 +2,19 @@
 //!
 //! - A socket that is connected to a nameserver, or sends to one, is marked ([`asks`]): what a program asks for tells that for certain, while a
 //!   packet's destination may have been changed (NAT).
-//! - What leaves a marked socket must be one query for a name that a rule has ([`query`]).
+//! - What leaves a marked socket must be one query for a name that a rule has ([`query`]); by TCP ([`stream`]), each packet has whole ones.
 //! - Of the answer, the addresses are learnt, before the program gets it ([`answer`]). From then on they count like addresses of the rules that
 //!   have the name.
+//!
+//! - A connection that only rules with `"tls"` allow says by TLS first of all which server it is for, or it sends nothing ([`tls`]).
 //!
 //! Nobody inside can forge an answer: nothing leaves a socket from the address and port of a nameserver.
 
 pub mod answer;
 mod bytes;
 pub mod query;
+mod stream;
+pub mod tls;
 
 use core::{cell::UnsafeCell, mem::offset_of, ptr};
 
@@ -28,15 +32,14 @@ use aya_ebpf::{
 };
 use common::{
     Decision, RuleSet,
-    decision::QUERY_BY_TCP,
-    name::{Asked, PORT, Table, Text},
-    net::{Address, Op},
+    name::{Asked, Held, PORT, Table, Text, state},
+    net::{Address, Op, Protocol},
     record::{Key, NameSubject, NetSubject, Tally},
-    socket::protocol,
+    socket::{self, protocol},
 };
 
 use crate::{
-    net::NET_TALLIES,
+    net::{NET_TALLIES, protocol_of, words},
     own::SocketStorage,
     record::{Current, Ledger},
     rodata::filled,
@@ -71,16 +74,67 @@ static ASKED: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
     pinning: 0,
 }));
 
-/// What a socket has asked, if it may ask.
+/// What there is to know of each TCP socket of which what it sends is looked at.
+#[map]
+static HELD: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
+    type_: BPF_MAP_TYPE_SK_STORAGE,
+    key_size: size_of::<u32>() as u32,
+    value_size: size_of::<Held>() as u32,
+    max_entries: 0,
+    map_flags: BPF_F_NO_PREALLOC,
+    id: 0,
+    pinning: 0,
+}));
+
+/// Makes a socket's value in a map, of zeros, if there is none. (The other flag is 0.)
+const CREATE: u64 = BPF_SK_STORAGE_GET_F_CREATE as u64;
+
+/// What a UDP socket has asked, if it may ask.
 ///
 /// # Safety
 ///
 /// The verifier must know the socket.
 #[inline(always)]
-unsafe fn asked(socket: *mut bpf_sock) -> Option<&'static mut Asked> {
-    // SAFETY: a map's static is its address for the kernel; the value lives as long as its socket. Threads that send at the same time
-    // can lose each other's queries in it, of which the answers are not learnt then.
-    unsafe { bpf_sk_storage_get(ASKED.0.get().cast(), socket.cast(), ptr::null_mut(), 0).cast::<Asked>().as_mut() }
+unsafe fn asked(socket: *mut bpf_sock, flags: u64) -> Option<&'static mut Asked> {
+    // SAFETY: a map's static is its address for the kernel; the value lives as long as its socket, and zeros, of which the kernel makes
+    // it, are a valid one. Threads that send at the same time can lose each other's queries in it, of which the answers are not learnt then.
+    unsafe { bpf_sk_storage_get(ASKED.0.get().cast(), socket.cast(), ptr::null_mut(), flags).cast::<Asked>().as_mut() }
+}
+
+/// What there is to know of a TCP socket of which what it sends is looked at.
+///
+/// # Safety
+///
+/// The verifier must know the socket.
+#[inline(always)]
+unsafe fn held(socket: *mut bpf_sock, flags: u64) -> Option<&'static mut Held> {
+    // SAFETY: as above. Whoever changes it, but for the numbers of queries, has the socket's lock.
+    unsafe { bpf_sk_storage_get(HELD.0.get().cast(), socket.cast(), ptr::null_mut(), flags).cast::<Held>().as_mut() }
+}
+
+/// Whether a TCP socket is connected to a nameserver. Which one that is can't change under way.
+///
+/// # Safety
+///
+/// The verifier must know the socket.
+#[inline(always)]
+unsafe fn is_to_nameserver(socket: *mut bpf_sock) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*socket).dst_port == PORT.to_be() && is_nameserver(peer(socket)) != 0 }
+}
+
+/// The address that a socket is connected to.
+///
+/// # Safety
+///
+/// The verifier must know the socket.
+#[inline(always)]
+unsafe fn peer(socket: *mut bpf_sock) -> Address {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let v6 = Address::v6(words(&raw const (*socket).dst_ip6));
+        v6.or_v4((*socket).dst_ip4, is((*socket).family, socket::INET))
+    }
 }
 
 /// connect(2) to a nameserver, or a datagram to one: `None` if that is none, or judged like any other peer; else what the hook returns.
@@ -89,30 +143,24 @@ unsafe fn asked(socket: *mut bpf_sock) -> Option<&'static mut Asked> {
 #[inline(always)]
 pub fn asks(ledger: Ledger, key: &mut Key<NetSubject>, op: Op, socket: Option<*const bpf_sock>) -> Option<i32> {
     let NetSubject { address, port, protocol: number, .. } = key.subject;
-    let table = filled(&NAME_TABLE);
     if op == Op::BIND || port != PORT || is_nameserver(address) == 0 {
         return None;
     }
-    let mut decision = Decision::NOT_CONCERNED;
+    if u32::from(number) != protocol::UDP && protocol_of(number.into()) != Protocol::TCP {
+        return None;
+    }
+    let Some(socket) = socket.map(<*const bpf_sock>::cast_mut) else { return Some(ledger.deny_unjudged()) };
     if u32::from(number) == protocol::UDP {
-        let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
-        let Some(socket) = socket else { return Some(ledger.deny_unjudged()) };
-        // SAFETY: a map's static is its address for the kernel, and the verifier knows the socket; without a first value, the kernel
-        // fills in zeroes, which are a valid one.
-        let asked = unsafe {
-            bpf_sk_storage_get(ASKED.0.get().cast(), socket.cast_mut().cast(), ptr::null_mut(), flags)
-                .cast::<Asked>()
-                .as_mut()
-        };
-        let Some(asked) = asked else { return Some(ledger.deny_unjudged()) };
+        // SAFETY: the verifier knows the socket.
+        let Some(asked) = (unsafe { asked(socket, CREATE) }) else { return Some(ledger.deny_unjudged()) };
         // It is never cleared: another thread's query may be on its way.
         asked.asks = 1;
-    } else if table.any_query != 0 {
-        return None;
     } else {
-        decision = Decision::fail_closed(QUERY_BY_TCP);
+        // SAFETY: as above; the kernel calls this with the socket locked.
+        let Some(held) = (unsafe { held(socket, CREATE) }) else { return Some(ledger.deny_unjudged()) };
+        held.state = state::ASKS;
     }
-    Some(ledger.conclude(decision, &NET_TALLIES, key, |_| Current))
+    Some(ledger.conclude(Decision::NOT_CONCERNED, &NET_TALLIES, key, |_| Current))
 }
 
 /// All ones if a nameserver has this address, else 0. Known from then on: the compiler would keep what it is put together of, for which
@@ -155,7 +203,7 @@ struct NameKey {
     text: Text,
 }
 
-/// The rules that have the name of a record.
+/// The rules that have the name of a record. The process in it is overwritten.
 #[inline(always)]
 fn rules_of_name(key: &mut Key<NameSubject>) -> Option<&'static RuleSet> {
     // What precedes the name is the process, which isn't known yet: it makes room for the number of bits.

@@ -8,15 +8,21 @@ use aya_ebpf::{
 };
 use common::{
     Decision, RuleSet,
-    decision::{DEFAULT, FORGED_ANSWER, NO_QUERY, UNPARSED_PACKET},
-    name::{Content as _, PORT, ROOM, Step, Text, message::query},
+    decision::{DEFAULT, FORGED_ANSWER, NO_QUERY, NO_SERVER_NAME, SECRET_NAME, UNPARSED_PACKET},
+    name::{
+        Content as _, PORT, ROOM, Step, Text,
+        message::{kind, query},
+    },
     net::{Address, Op},
     packet::{Addresses, Leaving, parse},
     record::{Hook, Key, NameSubject},
     socket::protocol,
 };
 
-use super::{NAME_TABLE, NAME_TALLIES, asked, bytes::Payload, is_nameserver, rules_of_name, socket};
+use super::{
+    NAME_TABLE, NAME_TALLIES, asked, bytes::Payload, held, is_nameserver, is_to_nameserver, rules_of_name, socket,
+    stream, tls,
+};
 use crate::{
     net::{NET_TABLE, NET_TALLIES, subject_of},
     own::Maker,
@@ -30,8 +36,8 @@ use crate::{
 };
 
 /// What a part returns besides verdicts: that it is of no concern to names, or that it is no query.
-const NONE: i32 = 2;
-const OTHER: i32 = 3;
+pub(super) const NONE: i32 = 2;
+pub(super) const OTHER: i32 = 3;
 
 /// A packet from one of the sandbox's sockets. `None` if it is of no concern to names, and has to be judged by where it goes; else 1 to let
 /// it through, or 0 to drop it.
@@ -52,10 +58,22 @@ pub fn judge(ctx: &SkBuffContext) -> Option<i32> {
         return verdict(refuse(skb, FORGED_ANSWER.into()));
     }
     // SAFETY: as above.
-    if number != protocol::UDP || unsafe { asked(socket) }.is_none_or(|asked| asked.asks == 0) {
-        return None;
-    }
-    match asks(skb) {
+    let known = unsafe {
+        if number == protocol::TCP {
+            if is_to_nameserver(socket) {
+                stream::judge(skb)
+            } else if tls::is_held(socket) {
+                tls::judge(skb)
+            } else {
+                return None;
+            }
+        } else if asked(socket, 0).is_none_or(|asked| asked.asks == 0) {
+            return None;
+        } else {
+            asks(skb)
+        }
+    };
+    match known {
         OTHER => verdict(refuse(skb, NO_QUERY.into())),
         known => verdict(known),
     }
@@ -71,39 +89,66 @@ fn verdict(number: i32) -> Option<i32> {
 /// goes as well, or [`OTHER`].
 #[inline(never)]
 fn asks(skb: *mut __sk_buff) -> i32 {
-    let mut draft = Draft::new(Hook::Egress, NameSubject { text: [0; ROOM], kind: 0, padding: [0; 3] });
+    let mut draft = Draft::new(Hook::Egress, NameSubject::BLANK);
     // What another function writes, the compiler must not keep to itself.
     let key = draft.key();
-    match look(skb, key) {
+    match look(skb, key, datagram(skb), u32::MAX) {
         0 => deny(skb, key),
+        NONE => settle(skb),
         other => other,
     }
 }
 
-/// Reads a packet, and finds out whether a rule has the name that it asks for. Returns as [`asks`]; 0 leaves the name where it was to be read
-/// to, and its length in place of the process.
+/// Where the message of a UDP packet begins, if it leaves as it is and its headers are plain; else 0.
 #[inline(never)]
-fn look(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
+fn datagram(skb: *mut __sk_buff) -> u32 {
     let ctx = &SkBuffContext::new(skb);
-    let Some(Ends { header, address, ports, .. }) = plain::ends(ctx, protocol::UDP, true) else { return OTHER };
+    let ends = if is_whole(ctx) { plain::ends(ctx, protocol::UDP, true) } else { None };
+    ends.map_or(0, |Ends { header, .. }| Payload::of(ctx, header).0.start())
+}
+
+/// A query that passes: 1 if it goes to a nameserver, or [`NONE`].
+#[inline(never)]
+fn settle(skb: *mut __sk_buff) -> i32 {
+    let ctx = &SkBuffContext::new(skb);
+    let Some(Ends { address, ports, .. }) = plain::ends(ctx, protocol::UDP, true) else { return NONE };
     // Whatever changes its destination on the way, it is judged by that as well. And so is a port that may not be used.
     let there = is(ports[1].into(), PORT.to_be().into()) & is_nameserver(address);
     // And so is what is for a nameserver on this host, but leaves it.
     let settled = there & !leaves(ctx, address) & is(filled(&NET_TABLE).judges_udp_ports, 0);
-    let any = filled(&NAME_TABLE).any_query != 0;
-    let (payload, size) = Payload::of(ctx, header);
-    let found = if is_whole(ctx) { query(&payload, size, &mut key.subject.text) } else { None };
+    if settled != 0 { Ledger::of(Hook::Egress).map_or(OTHER, Ledger::allow) } else { NONE }
+}
+
+/// Reads a message that begins there in a packet and has `size` bytes, or all that are left, and finds out whether a rule has the name
+/// that it asks for. [`NONE`] if it passes, [`OTHER`] if it is no query, or 0, which leaves the name where it was to be read to, its
+/// length in place of the process, and the reason in that of the rule.
+#[inline(never)]
+pub(super) fn look(skb: *mut __sk_buff, key: &mut Key<NameSubject>, start: u32, size: u32) -> i32 {
+    let ctx = &SkBuffContext::new(skb);
+    let table = filled(&NAME_TABLE);
+    let any = table.any_query != 0;
+    let (payload, rest) = Payload::at(ctx, start);
+    let size = if size > rest { rest } else { size };
+    let found = if start != 0 { query(&payload, size, &mut key.subject.text) } else { None };
     // Where all may be asked, it may be asked in any way, too.
     let Some(found) = found else { return if any { NONE } else { OTHER } };
-    if !any && rules_of_name(key).is_none_or(is_empty) {
+    let rules = rules_of_name(key);
+    // An answer of that kind may have a key by which a ClientHello's name is kept secret.
+    let keeps = is(found.kind.into(), kind::HTTPS.into()) | is(found.kind.into(), kind::SVCB.into());
+    let secret = table.asks_for_tls() && keeps != 0 && rules.is_some_and(|rules| !is_apart(rules, &table.tls));
+    if secret || !any && rules.is_none_or(is_empty) {
+        key.rule = if secret { SECRET_NAME } else { DEFAULT };
         key.subject.kind = found.kind;
         key.pid = found.length;
         return 0;
     }
     // SAFETY: the verifier knows the socket.
-    let Some(asked) = socket(ctx).and_then(|socket| unsafe { asked(socket) }) else { return OTHER };
+    let asked = socket(ctx).and_then(|socket| unsafe {
+        if (*socket).protocol == protocol::UDP { asked(socket, 0) } else { held(socket, 0).map(|held| &mut held.asked) }
+    });
+    let Some(asked) = asked else { return OTHER };
     asked.note::<Payload>(found.id);
-    if settled != 0 { Ledger::of(Hook::Egress).map_or(OTHER, Ledger::allow) } else { NONE }
+    NONE
 }
 
 /// The first rule that has the name for which a message asks that begins there, for the tests.
@@ -111,7 +156,7 @@ fn look(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
 pub fn first_rule(skb: *mut __sk_buff, start: u32) -> Option<i32> {
     let ctx = &SkBuffContext::new(skb);
     let (payload, size) = Payload::at(ctx, start);
-    let mut draft = Draft::new(Hook::Egress, NameSubject { text: [0; ROOM], kind: 0, padding: [0; 3] });
+    let mut draft = Draft::new(Hook::Egress, NameSubject::BLANK);
     let key = draft.key();
     query(&payload, size, &mut key.subject.text)?;
     let rules = rules_of_name(key)?;
@@ -119,14 +164,20 @@ pub fn first_rule(skb: *mut __sk_buff, start: u32) -> Option<i32> {
     words.find(|(_, word)| *word != 0).map(|(first, word)| (first + word.trailing_zeros()).cast_signed())
 }
 
-/// Drops a query, and says which.
+/// Drops a packet because of the name of that record, in which its length stands in place of the process. Returns the verdict.
 #[inline(never)]
-fn deny(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
-    let Some(socket) = socket(&SkBuffContext::new(skb)) else { return 0 };
+pub(super) fn deny(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
+    let ctx = &SkBuffContext::new(skb);
+    let Some(socket) = socket(ctx) else { return 0 };
     Payload::repeat(ROOM as u32, &mut Clear { text: &mut key.subject.text, from: key.pid });
-    let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
-    let decision = Decision { allow: false, rule: DEFAULT };
     // SAFETY: the verifier knows the socket.
+    let number = unsafe { (*socket).protocol };
+    if let Some(Ends { address, ports, .. }) = plain::ends(ctx, number, true) {
+        (key.subject.address, key.subject.port) = (address, u16::from_be(ports[1]));
+    }
+    let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
+    let decision = Decision { allow: false, rule: key.rule };
+    // SAFETY: as above.
     ledger.conclude(decision, &NAME_TALLIES, key, |_| unsafe { Maker::of(socket) })
 }
 
@@ -134,6 +185,13 @@ fn deny(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
 #[inline(always)]
 fn is_empty(rules: &RuleSet) -> bool {
     rules.word(0) | rules.word(1) | rules.word(2) | rules.word(3) == 0
+}
+
+/// Whether no rule is in both sets.
+#[inline(always)]
+fn is_apart(some: &RuleSet, others: &RuleSet) -> bool {
+    let both = |index| some.word(index) & others.word(index);
+    both(0) | both(1) | both(2) | both(3) == 0
 }
 
 /// Whether all of a packet is in memory that nobody else has, and is sent as it is: what is read of it is what leaves. Packets that
@@ -158,9 +216,17 @@ fn unusual(skb: *mut __sk_buff) -> i32 {
     };
     let peer = (addresses.destination(), packet.destination_port);
     // SAFETY: as above.
-    let asks = unsafe { asked(socket) }.is_some_and(|asked| asked.asks != 0);
+    let (asks, waits) = unsafe {
+        if number == protocol::TCP {
+            (is_to_nameserver(socket), tls::is_held(socket))
+        } else {
+            (asked(socket, 0).is_some_and(|asked| asked.asks != 0), false)
+        }
+    };
     let reason = if packet.source_port == PORT && is_nameserver(addresses.source()) != 0 {
         FORGED_ANSWER
+    } else if waits {
+        NO_SERVER_NAME
     } else if asks && filled(&NAME_TABLE).any_query == 0 {
         NO_QUERY
     } else {

@@ -2,6 +2,8 @@
 //! headers. They are read directly, which takes a third of the time of a call.
 
 use aya_ebpf::programs::SkBuffContext;
+#[cfg(feature = "names")]
+use common::packet::Content as _;
 use common::{net::Address, socket::protocol};
 
 use crate::verifier::{is, opaque};
@@ -29,6 +31,9 @@ pub mod flag {
     pub const RST: u8 = 0x04;
     /// Something of the other side's is acknowledged: there is a connection, or half of one.
     pub const ACK: u8 = 0x10;
+    /// A part of what is sent is urgent.
+    #[cfg(feature = "names")]
+    pub const URG: u8 = 0x20;
 }
 
 /// ESP (RFC 4303): the kernel puts it behind all headers in which a packet says where it goes (`xfrm6_hdr_offset`).
@@ -121,6 +126,39 @@ pub fn source(ctx: &SkBuffContext, header: u32) -> Address {
         }
         let within = data.add(HEADER6 as usize) <= end;
         Address::v6(if within { data.add(8).cast::<[u32; 4]>().read_unaligned() } else { [0; 4] })
+    }
+}
+
+/// What a TCP packet carries.
+#[cfg(feature = "names")]
+pub struct Segment {
+    /// Where that begins in the packet.
+    pub start: u32,
+    /// How many bytes it has.
+    pub size: u32,
+    /// The number of its first byte in the connection.
+    pub sequence: u32,
+    /// Not 0 if it says that a part of it is urgent, which the receiver may take out of it.
+    pub urgent: u32,
+}
+
+/// What a TCP packet carries whose headers are plain, with an IP header of that length ([`ends`]).
+#[cfg(feature = "names")]
+#[inline(always)]
+pub fn segment(ctx: &SkBuffContext, header: u32, flags: u8) -> Segment {
+    let mut words = [0; 5];
+    super::Bytes(ctx).load(header, &mut words);
+    let [_, sequence, _, offset, urgent] = words.map(u32::from_be);
+    let start = header.wrapping_add(offset >> 28 << 2);
+    // SAFETY: the verifier checks the access to the context.
+    let length = unsafe { (&raw const (*ctx.skb.skb).len).read_volatile() };
+    // What asks for a connection has a number itself.
+    let sequence = sequence.wrapping_add(u32::from(flags & flag::SYN) >> 1);
+    Segment {
+        start,
+        size: length.wrapping_sub(start),
+        sequence,
+        urgent: urgent & 0xffff | u32::from(flags & flag::URG),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use common::{
     Decision, MAX_RULES, RuleSet,
-    decision::{DEFAULT, QUERY_BY_TCP},
+    decision::DEFAULT,
     name::{LONGEST, NAMESERVERS, PORT, Table, address::nearness},
     net::{self, Request, ones_if_equal},
 };
@@ -78,15 +78,18 @@ impl NameTables {
         let mut hosts = Hosts::new(rules.len());
         let names = resolve(rules, &surroundings.search, &mut hosts);
         let longest = names.iter().map(|(name, _)| name.bytes().len()).max().unwrap_or(0);
-        let private = rules.iter().enumerate().filter(|(_, rule)| rule.private).map(|(index, _)| index);
+        let having = |property: fn(&NetRule) -> bool| {
+            rules.iter().enumerate().filter(move |(_, rule)| property(rule)).map(|(index, _)| index)
+        };
         // An address that is left out is noted with its name all the same, so that people can be told.
-        let private = private.chain(hosts.bits()).collect();
+        let private = having(|rule| rule.private).chain(hosts.bits()).collect();
         let open = addresses.iter().any(|address| is_open(rules, Prefix::host(*address)));
         let table = Table {
             nameservers,
             bits: 8 * u32::try_from(longest).expect("names are short"),
             any_query: (open || section.queries == Queries::Any || section.default == Action::Allow).into(),
             private,
+            tls: having(|rule| rule.tls).collect(),
         };
         let mut tables = Self { table, names, known: Vec::new(), hosts };
         // Whoever writes /etc/hosts says what is near; but metadata stay where they are.
@@ -118,9 +121,8 @@ impl NameTables {
             return None;
         }
         match protocol {
-            net::Protocol::UDP => Some(Decision::NOT_CONCERNED),
-            _ if self.table.any_query != 0 => None,
-            _ => Some(Decision::fail_closed(QUERY_BY_TCP)),
+            net::Protocol::UDP | net::Protocol::TCP => Some(Decision::NOT_CONCERNED),
+            _ => None,
         }
     }
 

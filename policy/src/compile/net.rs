@@ -238,10 +238,16 @@ fn find(intervals: &[PortInterval], count: u32, port: u16) -> Option<&RuleSet> {
 }
 
 pub(super) fn ops(rule: &NetRule) -> Vec<net::Op> {
+    if rule.tls {
+        return vec![net::Op::CONNECT];
+    }
     rule.ops.as_ref().map_or_else(|| net::Op::ALL.to_vec(), |ops| ops.iter().copied().map(Op::meant).collect())
 }
 
 pub(super) fn protocols(rule: &NetRule) -> Vec<net::Protocol> {
+    if rule.tls {
+        return vec![net::Protocol::TCP];
+    }
     let meant = |protocol: &Protocol| match protocol {
         Protocol::Tcp => vec![net::Protocol::TCP],
         Protocol::Udp => vec![net::Protocol::UDP],
