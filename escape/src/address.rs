@@ -195,6 +195,29 @@ pub fn any_destination(random: &mut Random, family: i32) -> Target {
     fitting(random, family, port)
 }
 
+/// One of those outside: most are peers.
+fn host(random: &mut Random) -> Host {
+    random.weighted(&[(4, Host::Allowed), (4, Host::Denied), (1, Host::Local)])
+}
+
+/// An IPv4 address of one of those outside.
+pub fn peer4(random: &mut Random) -> Ipv4Addr {
+    let of = host(random).addresses().iter().filter_map(|ip| if let IpAddr::V4(ip) = ip { Some(*ip) } else { None });
+    random.one(&of.collect::<Vec<_>>())
+}
+
+/// Like [`peer4`], by IPv6.
+pub fn peer6(random: &mut Random) -> Ipv6Addr {
+    let of = host(random).addresses().iter().filter_map(|ip| if let IpAddr::V6(ip) = ip { Some(*ip) } else { None });
+    random.one(&of.collect::<Vec<_>>())
+}
+
+/// Where one of those outside listens, by that family.
+pub fn any_peer(random: &mut Random, family: i32) -> Target {
+    let ip = if family == libc::AF_INET { peer4(random).into() } else { peer6(random).into() };
+    Target { family, ip, port: Port::Fixed(random.one(&SERVED[..2])), scope: 0 }
+}
+
 /// A mapped address to connect to.
 pub fn any_mapped(random: &mut Random) -> Target {
     let ip = random.one(&[ALLOWED4, ALLOWED4, DENIED4, LOOPBACK4, PUBLIC4, UNSPECIFIED[0], OWN[0]]);

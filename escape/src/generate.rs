@@ -45,6 +45,8 @@ enum Idiom {
     Corked,
     /// A socket of IPv6 becomes one of IPv4.
     Converted,
+    /// What goes to one peer has a route by another.
+    Routed,
 }
 
 impl Maker {
@@ -59,6 +61,7 @@ impl Maker {
             (6, Idiom::Both),
             (6, Idiom::Corked),
             (3, Idiom::Converted),
+            (3, Idiom::Routed),
         ]) {
             Idiom::Client => self.client(),
             Idiom::Server => self.server(),
@@ -71,6 +74,7 @@ impl Maker {
             }),
             Idiom::Corked => self.corked(),
             Idiom::Converted => self.converted(),
+            Idiom::Routed => self.routed(),
             Idiom::Both => {
                 self.server();
                 self.client();
@@ -394,6 +398,26 @@ impl Maker {
         let named = self.random.percent(50);
         let send = self.send(slot, named);
         self.calls.push(send);
+    }
+
+    /// By a socket's option, or with one message. Among any options, a route from one peer to another is drawn once in some ten
+    /// thousand programs.
+    fn routed(&mut self) {
+        let slot = self.slot();
+        self.socket(slot);
+        let family = self.family(slot);
+        let to = address::any_peer(&mut self.random, family);
+        let by_message = !self.is_stream(slot) && self.random.percent(40);
+        let route = options::route_by_peers(&mut self.random, family, by_message);
+        if !by_message {
+            self.calls.push(Call::Set { slot, setting: route.clone() });
+        }
+        let connects = self.is_stream(slot) || self.random.percent(50);
+        if connects {
+            self.calls.push(Call::Connect { slot, to });
+        }
+        let control = if by_message { vec![route] } else { Vec::new() };
+        self.calls.push(Call::Send { slot, way: Way::Sendmsg, to: (!connects).then_some(to), control, flags: 0 });
     }
 
     fn file(&mut self) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET};
 
 use crate::{
-    address::{CHOSEN, CHOSEN_DENIED, MANY, OWN, any_ip},
+    address::{CHOSEN, CHOSEN_DENIED, MANY, OWN, any_ip, peer4, peer6},
     program::Setting,
     random::Random,
 };
@@ -229,6 +229,25 @@ pub fn as_ipv4() -> Setting {
     Setting { level: IPPROTO_IPV6, option: 1, name: String::from("IPV6_ADDRFORM"), value }
 }
 
+/// A route by one or two of those outside, of a form that the kernel takes: as a socket's option, or as a control message.
+pub fn route_by_peers(random: &mut Random, family: i32, as_message: bool) -> Setting {
+    let hops = random.weighted(&[(3, 1), (1, 2)]);
+    if family == libc::AF_INET {
+        let hops: Vec<_> = (0..hops).map(|_| peer4(random).octets()).collect();
+        let (option, name) =
+            if as_message { (libc::IP_RETOPTS, "IP_RETOPTS") } else { (libc::IP_OPTIONS, "IP_OPTIONS") };
+        let value = ip_route(random.one(&[131, 137]), &hops);
+        return Setting { level: IPPROTO_IP, option, name: String::from(name), value };
+    }
+    // Type 2 has one address, which is left, and is the only one that messages take; of type 4, nothing need be left.
+    let often = usize::from(!as_message);
+    let (kind, left) = random.weighted(&[(1, (2, 1)), (3 * often, (4, 0)), (often, (4, 1))]);
+    let hops: Vec<_> = (0..if kind == 2 { 1 } else { hops }).map(|_| peer6(random).octets()).collect();
+    let last = u8::try_from(hops.len() - 1).unwrap_or(0);
+    let value = routing_header(kind, left, if kind == 4 { last } else { 0 }, &hops);
+    Setting { level: IPPROTO_IPV6, option: libc::IPV6_RTHDR, name: String::from("IPV6_RTHDR"), value }
+}
+
 /// A control message.
 pub fn any_message(random: &mut Random) -> Setting {
     setting(random, MESSAGES)
@@ -343,10 +362,14 @@ pub fn ip_options(random: &mut Random) -> Vec<u8> {
     if kind == 148 {
         return vec![148, 4, 0, 0];
     }
-    let hops = 1 + random.below(3);
-    let mut bytes = vec![1, kind, u8::try_from(3 + 4 * hops).unwrap_or(7), 4];
-    (0..hops).for_each(|_| bytes.extend(ip4(random)));
-    bytes
+    let hops: Vec<_> = (0..=random.below(3)).map(|_| ip4(random)).collect();
+    ip_route(kind, &hops)
+}
+
+/// An IPv4 option that has these addresses, behind one byte of padding.
+fn ip_route(kind: u8, hops: &[[u8; 4]]) -> Vec<u8> {
+    let length = u8::try_from(3 + 4 * hops.len()).unwrap_or(7);
+    [&[1, kind, length, 4], hops.as_flattened()].concat()
 }
 
 /// A routing header of type 0, 2, 3 or 4, with mostly consistent lengths.
@@ -355,9 +378,14 @@ pub fn route(random: &mut Random) -> Vec<u8> {
     let hops = if kind == 2 { 1 } else { random.weighted(&[(4, 1_u8), (3, 2), (1, 3)]) };
     let left = random.one(&[0, 0, hops - 1, hops, 1]);
     let first = if kind == 4 { random.one(&[hops - 1, hops - 1, 0]) } else { 0 };
-    let mut bytes = vec![0, 2 * hops, kind, left, first, 0, 0, 0];
-    (0..hops).for_each(|_| bytes.extend(ip6(random)));
-    bytes
+    let hops: Vec<_> = (0..hops).map(|_| ip6(random)).collect();
+    routing_header(kind, left, first, &hops)
+}
+
+/// A routing header. `first`: of type 4, the place of its last address.
+fn routing_header(kind: u8, left: u8, first: u8, hops: &[[u8; 16]]) -> Vec<u8> {
+    let length = u8::try_from(2 * hops.len()).unwrap_or(2);
+    [&[0, length, kind, left, first, 0, 0, 0], hops.as_flattened()].concat()
 }
 
 fn messages(random: &mut Random) -> Vec<u8> {
