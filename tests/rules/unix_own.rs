@@ -12,6 +12,7 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -20,6 +21,9 @@ use support::{
     kernel::{self, Feature},
 };
 use tempfile::TempDir;
+
+/// Emulated machines take their time for programs that start others.
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// Everything is denied but the sandbox's own.
 fn own_only() -> Value {
@@ -69,7 +73,7 @@ def reach(kind, name):
     finally:
         client.close()
 "#;
-    let run = Run::python(policy, &format!("{REACH}\n{program}"), arguments);
+    let run = Run::python(policy, &format!("{REACH}\n{program}"), arguments).limit(LIMIT);
     match stdin {
         Some(stdin) => run.stdin(stdin).output(),
         None => run.output(),
