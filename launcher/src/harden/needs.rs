@@ -2,8 +2,11 @@
 //! keep, or for another part.
 
 use caps::Capability;
-use common::device::access;
-use policy::{Action, Isolation, Part, Policy, SocketFamily, SocketType};
+use common::{
+    device::{self, access},
+    socket::protocol,
+};
+use policy::{Action, Isolation, Part, Policy, SocketFamily, SocketPattern, SocketType};
 
 use super::capability;
 
@@ -35,9 +38,16 @@ pub fn unmet(policy: &Policy) -> Vec<String> {
         let bits = rule.access.bits();
         let makes = rule.action == Action::Allow && bits & access::MKNOD != 0 && bits != access::ALL;
         needs(makes, format!("/devices/rules/{index}"), "make device nodes", Capability::CAP_MKNOD);
+        let node = (rule.kind.only(), rule.major, rule.minor);
+        for (minor, major, what, capability) in ASKING {
+            let names = node == (Some(device::Type::Char), Some(major), Some(minor));
+            needs(names && rule.action == Action::Allow, format!("/devices/rules/{index}"), what, capability);
+        }
     }
     for (index, rule) in policy.sockets.iter().flat_map(|section| section.rules.iter().enumerate()) {
-        let raw = rule.action == Action::Allow && rule.kind == Some(SocketType::Raw);
+        let whole_packets = rule.protocol.is_some_and(|named| named.number() == protocol::RAW);
+        let names_raw = rule.kind == Some(SocketType::Raw) || rule.kind.is_none() && whole_packets;
+        let raw = rule.action == Action::Allow && names_raw;
         needs(raw, format!("/sockets/rules/{index}"), "make raw sockets", Capability::CAP_NET_RAW);
     }
     if section.allows(Part::Delegation) && super::has_names(policy) {
@@ -47,5 +57,23 @@ pub fn unmet(policy: &Policy) -> Vec<String> {
                 .to_owned(),
         );
     }
+    for (index, rule) in policy.unix.iter().flat_map(|section| section.rules.iter().enumerate()) {
+        let is_abstract =
+            |pattern: &SocketPattern| matches!(pattern, SocketPattern::Named(glob) if glob.as_str().starts_with('@'));
+        let allows = rule.action == Action::Allow && rule.paths.iter().flatten().any(is_abstract);
+        if allows && !section.allows(Part::AbstractSockets) {
+            notes.push(format!(
+                "/unix/rules/{index} allows abstract sockets, of which the command reaches none but its own; for those of others, add it: \
+                 \"process\": {{\"allow\": [\"abstract-sockets\"]}}"
+            ));
+        }
+    }
     notes
 }
+
+/// Character devices that take more than the right to open them: minor and major number, what they are for, and what that takes.
+const ASKING: [(u32, u32, &str, Capability); 3] = [
+    (1, 1, "use the machine's memory (/dev/mem)", Capability::CAP_SYS_RAWIO),
+    (4, 1, "use its ports (/dev/port)", Capability::CAP_SYS_RAWIO),
+    (200, 10, "make network devices (/dev/net/tun)", Capability::CAP_NET_ADMIN),
+];
