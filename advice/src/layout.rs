@@ -15,12 +15,12 @@ pub(crate) fn apply(text: &str, patch: &Patch) -> Option<String> {
     json_patch::patch(&mut expected, patch).ok()?;
     let root = CstRootNode::parse(text, &ParseOptions::default()).ok()?;
     for operation in &patch.0 {
-        let (path, value) = match operation {
+        let (pointer, value) = match operation {
             PatchOperation::Add(add) => (add.path.to_string(), &add.value),
             PatchOperation::Replace(replace) => (replace.path.to_string(), &replace.value),
             _ => return None,
         };
-        let (parent, last) = path.rsplit_once('/')?;
+        let (parent, last) = pointer.rsplit_once('/')?;
         let parent = node(&root, parent)?;
         if let Some(array) = parent.as_array() {
             let elements = array.elements();

@@ -22,18 +22,18 @@ pub(crate) struct Nearest {
 
 /// The nearest rule: of those of the request's section that allow, the one of which the request misses the fewest properties, and
 /// of several the first. A rule behind the one that denies misses its place as well.
-pub(crate) fn nearest(guard: &Guard, request: &Request, denied: &Decision) -> Option<Nearest> {
+pub(crate) fn nearest(guard: &Guard, request: &Request, denied: Decision) -> Option<Nearest> {
     let section = request.section();
     let count = guard.rules(section);
-    let denies = usize::from(denied.rule);
+    let first = usize::from(denied.rule);
     (0..count)
         .filter_map(|rule| {
             let mut missed = missed(&guard.policy, rule, request)?;
             if section == "devices" && guard.rule(section, rule)?.get("path").is_some() {
                 by_path(&mut missed, request);
             }
-            if denies < count && rule > denies {
-                let value = format!("/{section}/rules/{denies}");
+            if first < count && rule > first {
+                let value = format!("/{section}/rules/{first}");
                 missed.push(Missed { key: PLACE, value });
             }
             Some(Nearest { rule, missed })

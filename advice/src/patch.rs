@@ -15,7 +15,7 @@ pub(crate) fn of(operations: Vec<Value>) -> Patch {
     serde_json::from_value(Value::Array(operations)).expect("operations are made here")
 }
 
-fn add(path: String, value: Value) -> Value {
+fn add(path: &str, value: &Value) -> Value {
     json!({"op": "add", "path": path, "value": value})
 }
 
@@ -24,19 +24,19 @@ pub(crate) fn insert(guard: &Guard, section: &str, before: Option<usize>, rules:
     let rules: Vec<Value> = rules.into_iter().map(Value::Object).collect();
     match guard.json.get(section) {
         // What is left out restricts nothing by itself.
-        None => vec![add(format!("/{section}"), json!({"default": "allow", "rules": rules}))],
-        Some(there) if there.get("rules").is_none() => vec![add(format!("/{section}/rules"), rules.into())],
+        None => vec![add(&format!("/{section}"), &json!({"default": "allow", "rules": rules}))],
+        Some(there) if there.get("rules").is_none() => vec![add(&format!("/{section}/rules"), &rules.into())],
         Some(_) => {
             let place = |offset: usize| before.map_or_else(|| "-".to_owned(), |before| (before + offset).to_string());
             let path = |offset| format!("/{section}/rules/{}", place(offset));
-            rules.into_iter().enumerate().map(|(offset, rule)| add(path(offset), rule)).collect()
+            rules.iter().enumerate().map(|(offset, rule)| add(&path(offset), rule)).collect()
         }
     }
 }
 
 /// The operations that add values to a rule's list.
 pub(crate) fn extend(section: &str, rule: usize, key: &str, values: impl IntoIterator<Item = Value>) -> Vec<Value> {
-    values.into_iter().map(|value| add(format!("/{section}/rules/{rule}/{key}/-"), value)).collect()
+    values.into_iter().map(|value| add(&format!("/{section}/rules/{rule}/{key}/-"), &value)).collect()
 }
 
 /// The operation that replaces a rule's value.
@@ -47,14 +47,14 @@ pub(crate) fn replace(section: &str, rule: usize, key: &str, value: &Value) -> V
 /// The operations by which a process section has what another one has, too.
 pub(crate) fn loosen(guard: &Guard, wanted: &Value) -> Vec<Value> {
     let Some(there) = guard.json.get("process") else {
-        return vec![add("/process".to_owned(), wanted.clone())];
+        return vec![add("/process", wanted)];
     };
     let lists = wanted.as_object().into_iter().flatten();
     let of_list = |(key, list): (&String, &Value)| match there.get(key).and_then(Value::as_array) {
-        None => vec![add(format!("/process/{key}"), list.clone())],
+        None => vec![add(&format!("/process/{key}"), list)],
         Some(known) => {
             let new = list.as_array().into_iter().flatten().filter(|element| !known.contains(element));
-            new.map(|element| add(format!("/process/{key}/-"), element.clone())).collect()
+            new.map(|element| add(&format!("/process/{key}/-"), element)).collect()
         }
     };
     lists.flat_map(of_list).collect()

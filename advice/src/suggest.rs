@@ -141,7 +141,7 @@ impl Kind {
 pub fn suggest(
     guard: &Guard,
     heads: &[Head],
-    seen: Seen,
+    seen: &Seen,
     widen: Widen,
     machine: &impl Machine,
 ) -> Result<Suggestion, SuggestError> {

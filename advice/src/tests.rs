@@ -135,7 +135,7 @@ proptest! {
                 Some((misses(section, rule, &request) + usize::from(behind), number))
             });
             let Some(expected) = rules.min() else { continue };
-            let found = nearest(&guard, &request, &denied).expect("a rule that allows");
+            let found = nearest(&guard, &request, denied).expect("a rule that allows");
             prop_assert_eq!((found.missed.len(), found.rule), expected, "{:?}", request);
             let place = found.missed.iter().any(|missed| missed.key == PLACE);
             prop_assert_eq!(place, usize::from(denied.rule) < count && found.rule > usize::from(denied.rule));
@@ -151,8 +151,10 @@ proptest! {
         let mut seen = Seen::default();
         // Half of what is denied was seen.
         let (half, _): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(index, _)| index % 2 == 0);
-        half.iter().for_each(|(_, (_, event))| seen.add(Record::Event(event.clone())));
-        let Ok(suggestion) = suggest(&guard, &[], seen, Widen::default(), &Memory) else {
+        for (_, (_, event)) in &half {
+            seen.add(Record::Event(event.clone()));
+        }
+        let Ok(suggestion) = suggest(&guard, &[], &seen, Widen::default(), &Memory) else {
             // No room for further rules, or names that can't be told apart.
             prop_assume!(false);
             unreachable!();

@@ -261,8 +261,8 @@ impl Denial {
         if is_rule || self.rule == "default" {
             self.decides = Written::at(guard, pointer);
         }
-        self.nearest = nearest_rule(guard, &request, &decision);
-        match ways::all(guard, &request, &decision, machine) {
+        self.nearest = nearest_rule(guard, &request, decision);
+        match ways::all(guard, &request, decision, machine) {
             Ok(ways) => self.ways = ways,
             Err(why) => return self.notes.push(why.to_owned()),
         }
@@ -273,7 +273,7 @@ impl Denial {
 }
 
 /// The nearest rule to a request, and what it lacks.
-fn nearest_rule(guard: &Guard, request: &Request, denied: &Decision) -> Option<NearestRule> {
+fn nearest_rule(guard: &Guard, request: &Request, denied: Decision) -> Option<NearestRule> {
     let near = nearest(guard, request, denied).filter(|near| !near.missed.is_empty())?;
     let rule = Written::at(guard, format!("/{}/rules/{}", request.section(), near.rule))?;
     let of_rule = |key: &str| rule.value.get(key).cloned().unwrap_or_default();

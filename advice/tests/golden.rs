@@ -78,7 +78,7 @@ fn suggest() {
     {
         let mut seen = Seen::default();
         records.iter().for_each(|record| seen.add(record.clone()));
-        let suggestion = advice::suggest(&guard, &heads, seen, widen, &Golden).unwrap();
+        let suggestion = advice::suggest(&guard, &heads, &seen, widen, &Golden).unwrap();
         assert_golden(&format!("{name}.txt"), &suggestion.to_string());
         assert_golden(&format!("{name}.json"), &suggestion.apply(&guard).unwrap());
         assert_valid("suggest", &serde_json::to_value(&suggestion).unwrap());

@@ -39,11 +39,11 @@ fn memory_does_not_grow_with_the_log() {
     let log: Value = serde_json::from_str(include_str!("golden/log.json")).unwrap();
     let event = format!("{},", log["events"][0]);
     let start = io::Cursor::new(br#"{"schema": 1, "events": ["#.to_vec());
-    let long = Long { start, event: io::Cursor::new(event.into_bytes()) };
+    let input = Long { start, event: io::Cursor::new(event.into_bytes()) };
     let mut denials = Denials::default();
     let before = peak();
     // It is cut off in an event, or behind one.
-    let outcome = read_from(long.take(8_000_000), &mut |record| denials.add(record));
+    let outcome = read_from(input.take(8_000_000), &mut |record| denials.add(record));
     assert!(matches!(outcome, Err(ReadError::Cut { .. })), "{outcome:?}");
     assert!(peak() - before < 4 << 10, "{} KiB", peak() - before);
 }

@@ -4,6 +4,7 @@ mod covered;
 mod diagnose;
 mod harden;
 mod interlock;
+mod needs;
 mod nested;
 mod proc;
 mod silent;

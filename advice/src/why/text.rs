@@ -1,6 +1,9 @@
 //! Explanations for people.
 
-use std::{fmt, iter};
+use std::{
+    fmt::{self, Write as _},
+    iter,
+};
 
 use policy::Machine;
 use report::{Process, Verdict, text::OneLine};
@@ -41,7 +44,10 @@ fn line(f: &mut fmt::Formatter<'_>, head: &str, what: impl fmt::Display) -> fmt:
 /// Lines of which the first says what they are about.
 fn headed(head: &str, lines: &[impl fmt::Display]) -> String {
     let heads = [head].into_iter().chain(iter::repeat(""));
-    heads.zip(lines).map(|(head, line)| format!("   {head:9} {}\n", OneLine(line))).collect()
+    heads.zip(lines).fold(String::new(), |mut text, (head, line)| {
+        let _ = writeln!(text, "   {head:9} {}", OneLine(line));
+        text
+    })
 }
 
 impl fmt::Display for Denial {
@@ -133,9 +139,9 @@ impl Way {
 /// What there is to say about one request that is denied.
 pub(super) fn of_request(guard: &Guard, request: &Request, machine: &impl Machine) -> String {
     let Some(decision) = request.judge(&guard.tables).filter(|decision| !decision.allow) else { return String::new() };
-    let nearest = super::nearest_rule(guard, request, &decision);
+    let nearest = super::nearest_rule(guard, request, decision);
     let nearest = nearest.map(|nearest| headed("nearest", &nearest.lines())).unwrap_or_default();
-    let ways = match ways::all(guard, request, &decision, machine) {
+    let ways = match ways::all(guard, request, decision, machine) {
         Ok(ways) => ways.iter().map(|way| headed("allow by", &way.lines())).collect(),
         Err(why) => headed("note", &[why]),
     };

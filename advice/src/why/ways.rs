@@ -37,7 +37,7 @@ pub struct Way {
 pub(crate) fn all(
     guard: &Guard,
     request: &Request,
-    denied: &Decision,
+    denied: Decision,
     machine: &impl Machine,
 ) -> Result<Vec<Way>, &'static str> {
     let exact = rule::exact(request)?;
