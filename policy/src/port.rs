@@ -16,6 +16,9 @@ pub struct PortRange {
 }
 
 impl PortRange {
+    /// Port 0: any that is free.
+    pub(super) const EPHEMERAL: Self = Self { first: EPHEMERAL, last: EPHEMERAL };
+
     /// The first port of the range.
     #[must_use]
     pub const fn first(self) -> u16 {

@@ -69,6 +69,58 @@ fn a_wildcard_is_told_as_it_is_written() {
     assert_eq!(event(output.events(), "203.0.113.7")["network"]["host"], "*.example.org");
 }
 
+/// musl's resolver, BIND's and others bind a socket before they ask. That gives them nothing else.
+#[test]
+fn a_resolver_may_take_a_port_that_the_kernel_chooses() {
+    const CLIENT: &str = r#"
+import errno, os, socket
+def attempt(kind, *address, family=socket.AF_INET):
+    sock = socket.socket(family, kind)
+    try:
+        sock.bind(address)
+        print("bound")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+    return sock
+udp = attempt(socket.SOCK_DGRAM, "0.0.0.0", 0)
+attempt(socket.SOCK_DGRAM, "::", 0, family=socket.AF_INET6)
+attempt(socket.SOCK_DGRAM, "0.0.0.0", 12345)
+attempt(socket.SOCK_DGRAM, "127.0.0.1", 0)
+attempt(socket.SOCK_STREAM, "0.0.0.0", 0)
+query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03api\x07example\x03org\0\0\x01\0\x01"
+udp.settimeout(5)
+udp.sendto(query, (os.environ["NS"], 53))
+print(len(udp.recv(512)) > len(query))
+"#;
+    let binds = |policy: &Value| {
+        let run = Run::python(support::cgroup_only(policy), CLIENT, &[]).environment("NS", NAMESERVER);
+        let up = "ip link set lo up; ip route add local 10.0.0.0/8 dev lo; exec \"$@\"";
+        let run = run.through([
+            "unshare",
+            "--net",
+            "sh",
+            "-c",
+            up,
+            "sh",
+            support::PYTHON,
+            "-c",
+            include_str!("probes/nameserver.py"),
+            NAMESERVER,
+        ]);
+        (run.bare().success().stdout, run.output().success().stdout)
+    };
+    let names = policy(&json!(["api.example.org"]), &json!([]));
+    let (bare, guarded) = binds(&names);
+    assert_eq!(
+        (&*bare, &*guarded),
+        ("bound\nbound\nbound\nbound\nbound\nTrue\n", "bound\nbound\nEPERM\nEPERM\nEPERM\nTrue\n")
+    );
+    // A rule of the policy decides before.
+    let mut denying = names;
+    denying["network"]["rules"].as_array_mut().unwrap().push(json!({"action": "deny", "ops": ["bind"]}));
+    assert!(binds(&denying).1.starts_with("EPERM\nEPERM\n"));
+}
+
 /// An address in /etc/hosts is shown by its name, too, whoever was asked.
 #[test]
 fn names_of_etc_hosts_are_shown() {

@@ -13,7 +13,7 @@ use common::{
     net::{self, Request, ones_if_equal},
 };
 
-use super::{CompileError, FoundBy, Hosts};
+use super::{CompileError, FoundBy, Hosts, net::resolvers_rule};
 use crate::{
     Action, Host, HostName, NetRule, NetSection, Prefix, Queries, Surroundings, display_address, shared_space,
 };
@@ -75,7 +75,7 @@ impl NameTables {
         for (to, address) in nameservers.iter_mut().zip(addresses) {
             *to = shared_space(*address);
         }
-        let mut hosts = Hosts::new(rules.len());
+        let mut hosts = Hosts::new(rules.len() + usize::from(resolvers_rule(section).is_some()));
         let names = resolve(rules, &surroundings.search, &mut hosts);
         let longest = names.iter().map(|(name, _)| name.bytes().len()).max().unwrap_or(0);
         let having = |property: fn(&NetRule) -> bool| {

@@ -1,6 +1,6 @@
 //! Compiling the network section.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use common::{
     Decision, MAX_RULES, RuleSet,
@@ -33,12 +33,19 @@ pub struct NetTables {
     pub binds_by_port: bool,
     /// Names, if any rule has some.
     pub names: Option<NameTables>,
+    /// The number of a rule that is not the policy's ([`resolvers_rule`]).
+    resolvers: Option<usize>,
 }
 
 impl NetTables {
     pub(super) fn compile(section: &NetSection, surroundings: &Surroundings) -> Result<Self, CompileError> {
         let names = if section.has_names() { Some(NameTables::compile(section, surroundings)?) } else { None };
-        let rules = &section.rules;
+        let resolvers = resolvers_rule(section);
+        let rules = match resolvers.clone() {
+            Some(rule) => Cow::Owned(section.rules.iter().cloned().chain([rule]).collect()),
+            None => Cow::Borrowed(&section.rules),
+        };
+        let rules: &[NetRule] = &rules;
         let by_host = rules.iter().any(|rule| !rule.is_everywhere());
         let mut by_kind = [[RuleSet::NONE; PROTOCOLS]; OPS];
         for (index, rule) in rules.iter().enumerate() {
@@ -69,7 +76,10 @@ impl NetTables {
         let hosts = if by_host { resolve_hosts(rules, known) } else { Vec::new() };
         Ok(Self {
             table: Table {
-                verdicts: section.verdicts(),
+                verdicts: Verdicts::new(
+                    section.default == Action::Allow,
+                    rules.iter().map(|rule| rule.action() == Action::Allow),
+                ),
                 by_host: u32::from(by_host),
                 port_intervals: u32::try_from(ports.len()).expect("no more intervals than ports"),
                 judged,
@@ -92,7 +102,8 @@ impl NetTables {
             evasive,
             judges_errors: can_deny(section, net::Op::RECEIVE, net::Protocol::ICMP),
             binds_by_port: judged & 1 << net::Op::BIND.index() != 0
-                && rules.iter().any(|rule| rule.ports.is_some() && ops(rule).contains(&net::Op::BIND)),
+                && section.rules.iter().any(|rule| rule.ports.is_some() && ops(rule).contains(&net::Op::BIND)),
+            resolvers: resolvers.is_some().then_some(section.rules.len()),
             names,
         })
     }
@@ -150,7 +161,12 @@ impl NetTables {
         if let Some(decision) = self.names.as_ref().and_then(|names| names.decide_on_peer(request)) {
             return decision;
         }
-        net::decide(&self.table, self, request).expect("tables are complete")
+        let decision = net::decide(&self.table, self, request).expect("tables are complete");
+        if self.resolvers.is_some_and(|rule| usize::from(decision.rule) == rule) {
+            Decision::NOT_CONCERNED
+        } else {
+            decision
+        }
     }
 }
 
@@ -235,6 +251,23 @@ impl Lookup for NetTables {
 fn find(intervals: &[PortInterval], count: u32, port: u16) -> Option<&RuleSet> {
     let found = net::find_interval(count, |index| u32::from(intervals[index as usize].first <= u32::from(port)));
     Some(&intervals.get(found as usize)?.rules)
+}
+
+/// Where there are names, what resolvers do before they ask for one: musl's, BIND's and others take a UDP port that the kernel chooses, at no address.
+/// It comes after all rules. What arrives there is judged by itself, so that only nameservers answer. `None` where there are no names, by default all
+/// is allowed, or there is no room for a rule.
+pub(super) fn resolvers_rule(section: &NetSection) -> Option<NetRule> {
+    let nowhere = FAMILIES.map(|(_, unspecified)| unspecified).to_vec();
+    let is_needed = section.has_names() && section.default == Action::Deny && section.rules.len() < MAX_RULES;
+    is_needed.then(|| NetRule {
+        action: Action::Allow,
+        ops: Some(vec![Op::Bind]),
+        protocols: Some(vec![Protocol::Udp]),
+        hosts: Some(vec![Host::Networks(nowhere)]),
+        ports: Some(vec![PortRange::EPHEMERAL]),
+        local_ports: None,
+        private: false,
+    })
 }
 
 pub(super) fn ops(rule: &NetRule) -> Vec<net::Op> {
