@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 /// The members of the objects that decide whether and how a container is guarded (config.md of the runtime specification). `*` is
 /// any member, or any element of a list.
-const DECIDING: [(&[&str], &[&str]); 8] = [
+const DECIDING: [(&[&str], &[&str]); 9] = [
     (
         &[],
         &[
@@ -85,6 +85,7 @@ const DECIDING: [(&[&str], &[&str]); 8] = [
     ),
     (&["linux", "namespaces", "*"], &["type", "path"]),
     (&["root"], &["path", "readonly"]),
+    (&["mounts", "*"], &["destination", "source", "type", "options", "uidMappings", "gidMappings"]),
 ];
 
 /// The sets of capabilities.
@@ -226,6 +227,17 @@ pub struct Config {
     pub namespaces: BTreeSet<String>,
     /// What the cgroup is called that the container is to be in.
     pub cgroup: Option<String>,
+    /// What is mounted in it, in this order.
+    pub mounts: Vec<Mount>,
+}
+
+/// Something that is mounted in a container.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+pub struct Mount {
+    /// Where, by its path inside.
+    pub destination: String,
+    /// Of a file or folder of the machine's: its path, also from the bundle on.
+    pub source: Option<String>,
 }
 
 /// The members that are looked at here. Everything else may be as it is.
@@ -233,6 +245,7 @@ pub struct Config {
 struct Members {
     process: Option<Process>,
     linux: Option<Linux>,
+    mounts: Option<Vec<Mount>>,
 }
 
 #[derive(Deserialize)]
@@ -262,7 +275,7 @@ impl Config {
     /// When runtimes may read it differently, or it isn't what it should be.
     pub fn parse(text: &str) -> Result<Self, String> {
         check(text)?;
-        let Members { process, linux } = serde_json::from_str(text).map_err(|error| format!("/: {error}"))?;
+        let Members { process, linux, mounts } = serde_json::from_str(text).map_err(|error| format!("/: {error}"))?;
         let Process { args, capabilities } = process.unwrap_or(Process { args: None, capabilities: None });
         let Linux { namespaces, cgroups_path } = linux.unwrap_or(Linux { namespaces: None, cgroups_path: None });
         Ok(Self {
@@ -270,6 +283,7 @@ impl Config {
             capabilities: capabilities.map(union).transpose()?,
             namespaces: namespaces.into_iter().flatten().map(|namespace| namespace.kind).collect(),
             cgroup: cgroups_path.as_deref().and_then(cgroup_name),
+            mounts: mounts.unwrap_or_default(),
         })
     }
 }
@@ -361,10 +375,15 @@ mod tests {
         let config = Config::parse(
             r#"{"process": {"args": ["a", "b"], "capabilities": {"bounding": ["CAP_NET_RAW"], "ambient": null,
                 "effective": ["cap_kill"], "later": 1}}, "linux": {"namespaces": [{"type": "user"}, {"type": "mount", "path": "/x"}],
-                "cgroupsPath": "/a/b"}, "mounts": 5}"#,
+                "cgroupsPath": "/a/b"}, "mounts": [{"destination": "/etc/hosts", "type": "bind", "source": "/h"}, {"destination": "/proc"}],
+                "hostname": 5}"#,
         );
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
         let expected = Config {
+            mounts: vec![
+                Mount { destination: "/etc/hosts".into(), source: Some("/h".into()) },
+                Mount { destination: "/proc".into(), source: None },
+            ],
             command: Some(vec!["a".into(), "b".into()]),
             capabilities: Some(set(&["CAP_KILL", "CAP_NET_RAW"])),
             namespaces: set(&["mount", "user"]),

@@ -120,7 +120,11 @@ pub fn config_of(container: &Container) -> anyhow::Result<Config> {
 const MOST: u64 = 16 << 20;
 
 /// Reads a file that somebody else may have put there: only a regular one, and no more than [`MOST`] of it.
-fn read(path: &Path) -> anyhow::Result<String> {
+///
+/// # Errors
+///
+/// When it is another, longer, or can't be read.
+pub fn read(path: &Path) -> anyhow::Result<String> {
     // A FIFO would wait for somebody to write.
     let file = fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     ensure!(file.metadata()?.is_file(), "not a regular file");

@@ -4,20 +4,20 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use enforce::{include::Included, machine::ThisMachine};
+use enforce::include::Included;
 use policy::{Document, Part, ProcessSection, Resolved};
 
-use crate::{annotations::POLICY, trusted::open_roots_file};
+use crate::{annotations::POLICY, inside::Inside, trusted::open_roots_file};
 
 /// The member of the process section that matters for containers, too.
 const ACCEPTED: &str = "capabilities";
 
-/// Reads a policy for containers. It may be one for commands, too: of its process section, only the capabilities count here.
+/// Reads a policy for a container. It may be one for commands, too: of its process section, only the capabilities count here.
 ///
 /// # Errors
 ///
 /// When it can't be read, somebody else than root could have written it, or put it there, or it is no policy.
-pub fn read(path: &Path) -> anyhow::Result<(Document, Resolved)> {
+pub fn read(path: &Path, inside: &Inside) -> anyhow::Result<(Document, Resolved)> {
     let file = open_roots_file(path).context(POLICY)?;
     let document = Document::of_file(path, file)?;
     let open = |path: &Path| open_roots_file(path).map_err(|error| format!("{:#}", anyhow::Error::from(error)));
@@ -26,7 +26,7 @@ pub fn read(path: &Path) -> anyhow::Result<(Document, Resolved)> {
     // process, podman has one by default.
     let allow = vec![Part::Sysctls];
     policy.process = ProcessSection { capabilities: policy.process.capabilities, allow, ..ProcessSection::default() };
-    let policy = policy.resolve(&document, &ThisMachine)?;
+    let policy = policy.resolve(&document, inside)?;
     Ok((document, policy))
 }
 

@@ -18,6 +18,7 @@ use crate::{
     container_policy,
     gc::reap,
     guard::Ready,
+    inside::Inside,
     log::LogFile,
     note::Note,
     pins::{Draft, Pins},
@@ -38,17 +39,13 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     // configuration, the process.
     let settings = Settings::read()?;
     let wanted = settings.wanted(&container.annotations)?.ok_or(AnnotationError::NoPolicy)?;
-    let (document, policy) = container_policy::read(&wanted.policy)?;
     let config = config_of(&container)?;
+    let inside = Inside::new(&config, &container.bundle);
+    let (document, policy) = container_policy::read(&wanted.policy, &inside)?;
     let apart = process::check(pid)?;
     // The programs are no guard against whoever can send past them, or take them off.
     let evading = evading(&config, &policy, apart);
     require_acceptance(&evading, &config, &policy)?;
-    ensure!(
-        policy.network.as_ref().is_none_or(|network| !network.has_names()),
-        "{}: /network/rules: host names are not enforced for containers yet; write addresses or networks",
-        wanted.policy.display()
-    );
     let tables = Tables::compile(&policy).with_context(|| wanted.policy.display().to_string())?;
     let started = Timestamp::now();
     let log = LogFile::choose(&settings, wanted.log.as_deref(), started, &container.id)?;

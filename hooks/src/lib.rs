@@ -14,6 +14,7 @@ pub mod container_policy;
 pub mod create;
 pub mod gc;
 pub mod guard;
+pub mod inside;
 pub mod log;
 pub mod note;
 pub mod pins;

@@ -26,7 +26,18 @@ struct Docker {
 }
 
 impl Docker {
+    /// Docker without networks of its own.
     fn new() -> Self {
+        Self::with(&[], &["--bridge=none", "--iptables=false", "--ip6tables=false"])
+    }
+
+    /// Docker with its networks and resolver, in a network namespace.
+    fn networked() -> Self {
+        Self::with(&["unshare", "--net"], &[])
+    }
+
+    /// Docker that is started by a wrapper, with these flags.
+    fn with(wrapper: &[&str], flags: &[&str]) -> Self {
         let machine = Machine::new((Root::Docker, Cgroups::Pure, "runc"));
         let folder = machine.folder().display().to_string();
         let runtime = machine.folder().join("guard-runtime-runc");
@@ -37,13 +48,7 @@ impl Docker {
         let settings = machine.write("daemon.json", &example.replace("/usr/bin", &folder));
         let mut daemon = Command::new("setpriv");
         daemon.args(["--pdeathsig", "TERM", "nsenter", "--mount", "--root", "--wdns=/", "--target"]);
-        daemon.args([
-            &machine.keeper().to_string(),
-            "dockerd",
-            "--bridge=none",
-            "--iptables=false",
-            "--ip6tables=false",
-        ]);
+        daemon.arg(machine.keeper().to_string()).args(wrapper).arg("dockerd").args(flags);
         daemon.arg("--exec-opt=native.cgroupdriver=cgroupfs").arg(format!("--config-file={}", settings.display()));
         let log = fs::File::create(machine.folder().join("dockerd.log")).unwrap();
         let daemon = daemon.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
@@ -138,4 +143,49 @@ fn a_service_of_compose_is_guarded_by_its_annotations() {
     let _ = compose(&["down", "--timeout=0"]).good();
     assert_eq!(denied(&machine.log("log.json")), 3);
     assert_eq!(machine.pins(), Vec::<String>::new());
+}
+
+/// Docker's resolver is at 127.0.0.11, and behind address translation; the engine's file says so.
+#[test]
+fn services_of_compose_reach_each_other_by_their_names() {
+    const ATTEMPTS: &str = "address() { /bin/nslookup $1 2>&1 | /bin/busybox awk '/^Address:/ { found = $2 } END { print found }'; }; \
+                            /bin/nc $1 9; found=$(address db); echo $found; /bin/nc $found 9; /bin/nc $found 10; \
+                            /bin/nslookup other >/dev/null";
+    let docker = Docker::networked();
+    let machine = &docker.machine;
+    let policy = json!({"version": 1, "network": {"default": "deny", "rules": [
+        {"action": "allow", "hosts": ["db"], "protocols": ["tcp"], "ports": [9], "private": true}
+    ]}});
+    let policy = machine.write("names.json", &policy.to_string());
+    let service = json!({"image": "image", "cap_drop": ["NET_RAW"], "command": "/bin/sleep 1000"});
+    let with = |more: Value| {
+        let mut service = service.clone();
+        service.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        service
+    };
+    let annotations = json!({"io.guard-run.policy": policy, "io.guard-run.log": machine.folder().join("log.json")});
+    let compose = json!({"name": "named", "services": {
+        "web": with(json!({"runtime": "guard", "annotations": annotations})),
+        "control": service.clone(), "db": service.clone(), "other": service
+    }});
+    let file = machine.write("compose.yaml", &compose.to_string());
+    let compose = |words: &[&str]| docker.docker(&[&["compose", "--file", file.to_str().unwrap()], words].concat());
+    let _ = compose(&["up", "--detach"]).good();
+    let inspect = ["inspect", "--format={{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "named-db-1"];
+    let address = docker.docker(&inspect).good().stdout.trim().to_owned();
+    let attempt = |name: &str| {
+        let said = compose(&["exec", "--no-TTY", name, "/bin/sh", "-c", ATTEMPTS, "sh", &address]);
+        assert_eq!(said.stdout.trim(), address, "{name} has found it: {said:?}");
+        let why = ["Operation not permitted", "Connection refused"];
+        let lines = said.stderr.lines().filter(|line| line.starts_with("nc:"));
+        lines.filter_map(|line| why.into_iter().find(|why| line.contains(why))).collect::<Vec<_>>()
+    };
+    assert_eq!(attempt("control"), ["Connection refused"; 3]);
+    assert_eq!(attempt("web"), ["Operation not permitted", "Connection refused", "Operation not permitted"]);
+    let _ = compose(&["down", "--timeout=0"]).good();
+    let log = machine.log("log.json");
+    let events = log["events"].as_array().unwrap();
+    assert!(events.iter().any(|event| event["op"] == "resolve" && event["name"]["name"] == "other"), "{log:#}");
+    let ports = events.iter().filter(|event| event["op"] == "connect" && event["network"]["host"] == "db");
+    assert_eq!(ports.count(), 2, "{log:#}");
 }

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::{cgroup2_mount, guard_run, yard::remove};
 
 /// What of busybox is in the containers' root file system.
-const APPLETS: [&str; 9] = ["cat", "echo", "mount", "nc", "sh", "sleep", "touch", "true", "wc"];
+const APPLETS: [&str; 10] = ["cat", "echo", "mount", "nc", "nslookup", "sh", "sleep", "touch", "true", "wc"];
 
 /// Limits that root may not raise everywhere, and podman's own capabilities: Debian 12 adds some, `CAP_NET_RAW` among them.
 const CONTAINERS_CONF: &str = r#"[containers]

@@ -26,6 +26,7 @@ use crate::{
     capabilities::{Apart, evading, require_acceptance},
     cli::one_line,
     container_policy,
+    inside::Inside,
     settings::Settings,
 };
 
@@ -107,7 +108,8 @@ fn prepare(order: &Order, runtime: &Path) -> Result<(), RuntimeError> {
         return Err(RuntimeError::Elsewhere);
     }
     // The hook will judge all of it again. But what it says then, neither crun nor youki hands on to the engine.
-    let (_, policy) = container_policy::read(&wanted.policy)?;
+    let folder = order.config.parent().unwrap_or(Path::new("."));
+    let (_, policy) = container_policy::read(&wanted.policy, &Inside::new(&bundle.config()?, folder))?;
     if bundle.is_sandbox()? {
         // It does nothing but hold the namespaces, nothing is executed in it later, and no pod can say which capabilities it has.
         bundle.drop_capability(SANDBOX_DROPS)?;
