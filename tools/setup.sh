@@ -117,8 +117,8 @@ for what in build $ebpf "$@"; do
         # CPython's own tests come in a package that is named after Python's version.
         packages "libpython$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite"
         # Clients whose behaviour under a policy is tested, and the servers that they talk to.
-        packages bind9-dnsutils dnsmasq-base socat openssh-client iperf3 dbus-bin dbus-daemon
-        dormant nginx nginx-common openssh-server postgresql
+        packages bind9-dnsutils dnsmasq-base musl-tools socat openssh-client iperf3 dbus-bin dbus-daemon
+        dormant nginx nginx-common openssh-server postgresql unbound knot
         # Tools that go on under the guard as without it. They may have come from elsewhere, as Node.js often does.
         packages apt dpkg make gcc libc6-dev gdb strace rsync tmux sudo libcap2-bin openssl
         packages python3-pip python3-venv python3-setuptools python3-wheel
