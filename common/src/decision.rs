@@ -41,6 +41,10 @@ pub const FORGED_ANSWER: u16 = 0xfff1;
 pub const OTHER_SERVER: u16 = 0xfff0;
 /// Denied because a connection that only names allow does not begin with a TLS ClientHello that says one.
 pub const NO_SERVER_NAME: u16 = 0xffef;
+/// An answer that is not believed: it says that a name is on this host, in a private network or the like, or where clouds serve metadata.
+pub const NEAR_ANSWER: u16 = 0xffed;
+/// An answer that is not learnt, there being no room for more addresses.
+pub const NO_ROOM_TO_LEARN: u16 = 0xffec;
 /// Denied because the answer could tell how to keep secret which server a TLS connection is for.
 pub const SECRET_NAME: u16 = 0xffee;
 

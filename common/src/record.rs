@@ -114,9 +114,8 @@ impl Hook {
             | Self::Bind6
             | Self::Sendmsg4
             | Self::Sendmsg6
-            | Self::Ingress
             | Self::SockOps => &[Kind::Net],
-            Self::Egress => &[Kind::Net, Kind::Name],
+            Self::Ingress | Self::Egress => &[Kind::Net, Kind::Name],
             Self::SockCreate => &[Kind::Socket],
             Self::Getsockopt | Self::Setsockopt => &[Kind::Sockopt],
             Self::ConnectUnix | Self::SendmsgUnix | Self::UnixStreamConnect | Self::UnixMaySend => &[Kind::Unix],
@@ -307,7 +306,7 @@ pub struct UnixSubject {
     pub name: unix::Name,
 }
 
-/// Subject of what was refused because of a name: a query, or a TLS connection.
+/// Subject of what was refused because of a name: a query, an answer, or a TLS connection.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NameSubject {

@@ -4,9 +4,9 @@ use std::{fmt, net::IpAddr, sync::Arc};
 
 use common::{
     decision::{
-        DEFAULT, FORGED_ANSWER, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NO_QUERY, NO_SERVER_NAME,
-        NOT_SERVED, OTHER_SERVER, OTHER_VERSION, OWN_HEADERS, PORT_RANGE, RECEIVER_CHOICE, SECRET_NAME, TUNABLE_WRITE,
-        UNJUDGED_SOCKET, UNPARSED_PACKET,
+        DEFAULT, FORGED_ANSWER, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NEAR_ANSWER, NO_QUERY,
+        NO_ROOM_TO_LEARN, NO_SERVER_NAME, NOT_SERVED, OTHER_SERVER, OTHER_VERSION, OWN_HEADERS, PORT_RANGE,
+        RECEIVER_CHOICE, SECRET_NAME, TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET,
     },
     record::{Hook, Key, SEVERAL, Tally},
 };
@@ -202,6 +202,11 @@ impl Cause {
                 "what goes to a nameserver must be one query for a host name that a rule allows, and nothing else; to let all queries \
                  pass, write \"queries\": \"any\" into the network section"
             }
+            NEAR_ANSWER => {
+                "the answer says an address of this host, of a private network or the like, which counts only where a rule with this name says \
+                 \"private\": true, or of a cloud's metadata, which never does"
+            }
+            NO_ROOM_TO_LEARN => "so many addresses were learnt that there is no room for those in this answer",
             OTHER_SERVER => {
                 "the TLS connection is for another server than those whose names allow this address; to allow it, write its name into a rule"
             }

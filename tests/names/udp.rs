@@ -81,10 +81,43 @@ fn answers_lead_to_private_addresses_only_where_that_is_meant() {
     ];
     let meta = ["learn meta.example.org 169.254.169.254 8080", "learn meta.example.org fd00:ec2::254 8080"];
     let hosts = ["near.example.org", "meta.example.org"];
-    let _ = Probe::name(NAMESERVER).denied(near).denied(meta).check(&names(&hosts, NAMESERVER, &json!([])));
+    let output =
+        Probe::name(NAMESERVER).denied(near).denied(meta).besides(4).check(&names(&hosts, NAMESERVER, &json!([])));
+    // Each answer is said as well.
+    let answers: Vec<&Value> = output.events().iter().filter(|event| event["op"] == "resolve").collect();
+    let said = |name: &str, kind: &str| {
+        answers.iter().any(|event| {
+            let name = json!({"name": name, "type": kind, "nameserver": NAMESERVER});
+            let found = (&event["hook"], &event["name"], &event["rule"]);
+            found == (&json!("ingress"), &name, &json!("fail-closed"))
+                && event["reason"].as_str().unwrap().contains("\"private\": true")
+        })
+    };
+    for name in hosts {
+        assert!(said(name, "A") && said(name, "AAAA"), "{answers:#?}");
+    }
     let mut private = names(&hosts, NAMESERVER, &json!([]));
     private["network"]["rules"][0]["private"] = json!(true);
-    let _ = Probe::name(NAMESERVER).allowed(near).denied(meta).check(&private);
+    let _ = Probe::name(NAMESERVER).allowed(near).denied(meta).besides(2).check(&private);
+}
+
+#[test]
+fn what_there_is_no_room_for_is_not_learnt_and_said() {
+    let parts = (0..17).map(|part| format!("ask part-{part}.example.org"));
+    // 16,384 are learnt: all of the first 16 answers, and some of the next.
+    let output = Probe::name(NAMESERVER)
+        .allowed(parts)
+        .allowed(["reach 203.1.0.0 8080", "reach 203.16.3.231 8080"])
+        .denied(["reach 203.17.3.231 8080"])
+        .besides(1)
+        .check(&names(&["*.example.org"], NAMESERVER, &json!([])));
+    let event = output.events().iter().find(|event| event["op"] == "resolve").unwrap().clone();
+    assert_eq!(
+        (&event["name"]["name"], &event["hook"]),
+        (&json!("part-16.example.org"), &json!("ingress")),
+        "{event:#}"
+    );
+    assert!(event["reason"].as_str().unwrap().contains("no room"), "{event:#}");
 }
 
 /// What a socket may send to a nameserver that has been asked once.
@@ -143,7 +176,9 @@ fn gives_up(attempt: &str) -> String {
 #[test]
 fn names_are_asked_for_by_tcp() {
     for nameserver in [NAMESERVER, "fd00::53", LOOPBACK] {
-        let more = if nameserver == LOOPBACK { near() } else { json!([]) };
+        // Where it matters whose a socket is, packets to loopback are judged once more.
+        let own = json!([{"action": "allow", "hosts": ["sandbox"]}]);
+        let more = if nameserver == LOOPBACK { own } else { json!([]) };
         let hosts = ["api.example.org", "www.example.org", "many.example.org", "large.example.org"];
         let output = Probe::name(nameserver)
             .denied(["reach 203.0.113.7 8080"])

@@ -19,6 +19,7 @@ pub struct Probe {
     environment: Vec<(String, String)>,
     attempts: Vec<(String, bool)>,
     audited: u64,
+    besides: u64,
 }
 
 impl Probe {
@@ -30,6 +31,7 @@ impl Probe {
             environment: Vec::new(),
             attempts: Vec::new(),
             audited: 0,
+            besides: 0,
         }
     }
 
@@ -161,6 +163,13 @@ impl Probe {
         self
     }
 
+    /// Says how many denials must be recorded that no attempt shows.
+    #[must_use]
+    pub fn besides(mut self, count: u64) -> Self {
+        self.besides = count;
+        self
+    }
+
     /// The run that makes the attempts under the policy's programs alone.
     #[must_use]
     pub fn run(&self, policy: &Value) -> Run {
@@ -210,7 +219,7 @@ impl Probe {
                 assert_eq!(result, control, "should have been allowed by {policy}");
             }
         }
-        let denied = self.attempts.iter().map(|(_, denied)| u64::from(*denied)).sum::<u64>();
+        let denied = self.attempts.iter().map(|(_, denied)| u64::from(*denied)).sum::<u64>() + self.besides;
         let events: u64 = guarded.events().iter().filter_map(|event| event["count"].as_u64()).sum();
         let counted = (guarded.sum("denied"), guarded.sum("audited"), events);
         assert_eq!(counted, (denied, self.audited, denied + self.audited), "{:#}", guarded.log);

@@ -78,6 +78,8 @@ pub fn query<C: Content>(content: &C, size: u32, text: &mut Text) -> Option<Quer
 pub struct Answer {
     /// The number of the query.
     pub id: u16,
+    /// The type of the records that were asked for.
+    pub kind: u16,
     /// The length of the name that was asked for, as the answer repeats it; the text is where it was to be read to.
     pub length: u32,
     /// How many records there are in answer to the question.
@@ -88,7 +90,7 @@ pub struct Answer {
 
 impl Answer {
     /// To nothing.
-    pub const NONE: Self = Self { id: 0, length: 0, records: 0, start: 0 };
+    pub const NONE: Self = Self { id: 0, kind: 0, length: 0, records: 0, start: 0 };
 }
 
 /// Reads the beginning of a message of `size` bytes that answers one question for a host name and reports no error. `None` for
@@ -103,8 +105,8 @@ pub fn answer<C: Content>(content: &C, size: u32, text: &mut Text) -> Option<Ans
     if missing | wrong | (counts ^ ONE_QUESTION) & !ANSWERS != 0 {
         return None;
     }
-    let Question { length, end, .. } = question(content, size, text)?;
-    Some(Answer { id: (first >> 16) as u16, length, records: counts & ANSWERS, start: end })
+    let Question { length, kind, end } = question(content, size, text)?;
+    Some(Answer { id: (first >> 16) as u16, kind, length, records: counts & ANSWERS, start: end })
 }
 
 struct Question {

@@ -5,22 +5,24 @@
 use aya_ebpf::{bindings::__sk_buff, programs::SkBuffContext};
 use common::{
     RuleSet,
+    decision::{NEAR_ANSWER, NO_ROOM_TO_LEARN},
     name::{
         Content as _, PORT, ROOM, Text,
         address::{Nearness, nearness},
         message::{Answer, Learner, addresses, answer},
     },
     net::Address,
-    record::Hook,
+    record::{Hook, Key, NameSubject},
     socket::protocol,
 };
 
 use super::{
-    NAME_LEARNED, NAME_TABLE, NameKey, asked, bytes::Payload, held, is_nameserver, is_to_nameserver, rules_of, socket,
+    NAME_LEARNED, NAME_TABLE, NameKey, asked, bytes::Payload, held, is_nameserver, is_to_nameserver, peer, query,
+    rules_of, socket,
 };
 use crate::{
-    packet::plain::{self, Ends, Segment},
-    record::{Ledger, insert, lookup, or},
+    packet::plain::{self, Ends, Segment, flag},
+    record::{Draft, Ledger, insert, lookup, or},
     rodata::filled,
     verifier::{is, opaque_pointer},
 };
@@ -28,25 +30,25 @@ use crate::{
 /// What there is to be learnt.
 struct Lesson {
     /// The rules that have the name.
-    rules: [u64; 4],
+    rules: Option<&'static RuleSet>,
     /// Where the message begins in the packet.
     start: u32,
     answer: Answer,
 }
 
-/// A packet for one of the sandbox's sockets. `None` if it is to be judged like any other; else it is a datagram of a nameserver that was
-/// asked, and is let through, whatever it says: what isn't learnt can't be connected to.
+/// A packet for one of the sandbox's sockets. `None` if it is to be judged like any other; else it comes from a nameserver that was
+/// asked, or is connected to, and is let through, whatever it says: what isn't learnt can't be connected to.
 #[inline(always)]
 pub fn read(ctx: &SkBuffContext) -> Option<i32> {
     let skb = ctx.skb.skb;
     let protocol = asked_by(skb);
     if protocol == protocol::TCP {
         by_tcp(skb);
-    }
-    if protocol != protocol::UDP {
+    } else if protocol == protocol::UDP {
+        learn(skb, by_udp(skb), u32::MAX);
+    } else {
         return None;
     }
-    learn(skb, by_udp(skb), u32::MAX);
     Some(Ledger::of(Hook::Ingress).map_or(0, Ledger::allow))
 }
 
@@ -60,15 +62,17 @@ fn asked_by(skb: *mut __sk_buff) -> u32 {
     if number != protocol::UDP && number != protocol::TCP {
         return 0;
     }
-    let Some(Ends { address, ports: [from, _], .. }) = plain::ends(ctx, number, false) else { return 0 };
+    let Some(Ends { address, ports: [from, _], flags, .. }) = plain::ends(ctx, number, false) else { return 0 };
     if u16::from_be(from) != PORT || is_nameserver(address) == 0 {
         return 0;
     }
-    // Whether a packet belongs to a connection is judged as ever. A listener has none.
     // SAFETY: as above.
     let asks = unsafe {
         if number == protocol::TCP {
-            is_to_nameserver(socket)
+            // What asks for a connection belongs to none.
+            flags & (flag::SYN | flag::ACK) != flag::SYN
+                && is_to_nameserver(socket)
+                && peer(socket).difference(address) == 0
         } else {
             asked(socket, 0).is_some_and(|asked| asked.asks != 0)
         }
@@ -109,14 +113,14 @@ fn by_tcp(skb: *mut __sk_buff) {
 /// Learns what there is to learn of a message that begins there in a packet and has `size` bytes, or all that are left.
 #[inline(never)]
 fn learn(skb: *mut __sk_buff, start: u32, size: u32) {
-    let mut lesson = Lesson { rules: [0; 4], start: 0, answer: Answer::NONE };
+    let mut lesson = Lesson { rules: None, start: 0, answer: Answer::NONE };
     // What another function writes, the compiler must not keep to itself.
     let lesson = opaque_pointer(&raw mut lesson);
     // SAFETY: it is the same pointer.
-    unsafe {
-        if question(skb, start, size, &mut *lesson) != 0 {
-            records(skb, size, &*lesson);
-        }
+    let missed =
+        unsafe { if question(skb, start, size, &mut *lesson) != 0 { records(skb, size, &*lesson) } else { 0 } };
+    if missed != 0 {
+        tell(skb, start, size, missed);
     }
 }
 
@@ -145,27 +149,52 @@ fn question(skb: *mut __sk_buff, start: u32, size: u32, lesson: &mut Lesson) -> 
         if asked.waits::<Payload>(found.id) == 0 {
             return 0;
         }
-        let Some(rules) = rules_of((&raw const key).cast()) else { return 0 };
-        for (index, word) in lesson.rules.iter_mut().enumerate() {
-            *word = rules.word(index);
-        }
+        lesson.rules = rules_of((&raw const key).cast()).filter(|rules| !query::is_empty(rules));
         lesson.answer = found;
     }
+    u32::from(lesson.rules.is_some())
+}
+
+/// Says that something of an answer was not learnt, and why: [`Learning::missed`]. It is let through all the same.
+#[inline(never)]
+fn tell(skb: *mut __sk_buff, start: u32, size: u32, missed: u32) {
+    let mut draft = Draft::new(Hook::Ingress, NameSubject::BLANK);
+    // What another function writes, the compiler must not keep to itself.
+    let key = draft.key();
+    key.rule = missed as u16;
+    if name(skb, start, size, key) != 0 {
+        query::deny(skb, key);
+    }
+}
+
+/// Reads the name that an answer is about, as [`query::deny`] wants it. 0 if it can't be read.
+#[inline(never)]
+fn name(skb: *mut __sk_buff, start: u32, size: u32, key: &mut Key<NameSubject>) -> u32 {
+    let ctx = &SkBuffContext::new(skb);
+    let (payload, rest) = Payload::at(ctx, start);
+    let size = if size > rest { rest } else { size };
+    let Some(found) = answer(&payload, size, &mut key.subject.text) else { return 0 };
+    (key.subject.kind, key.pid) = (found.kind, found.length);
     1
 }
 
-/// Reads the records of a message, and learns the addresses in them.
+/// Reads the records of a message, and learns the addresses in them. Gives why some were not, or 0.
 #[inline(never)]
-fn records(skb: *mut __sk_buff, size: u32, lesson: &Lesson) {
+fn records(skb: *mut __sk_buff, size: u32, lesson: &Lesson) -> u32 {
     let ctx = &SkBuffContext::new(skb);
+    let Some(rules) = lesson.rules else { return 0 };
     let (payload, rest) = Payload::at(ctx, lesson.start);
     let size = if size > rest { rest } else { size };
-    addresses(&payload, &lesson.answer, size, &mut Learning { rules: &lesson.rules });
+    let mut learning = Learning { rules, missed: 0 };
+    addresses(&payload, &lesson.answer, size, &mut learning);
+    learning.missed
 }
 
 /// Learning addresses of a name.
 struct Learning<'a> {
-    rules: &'a [u64; 4],
+    rules: &'a RuleSet,
+    /// Why one was not learnt, [`NEAR_ANSWER`] or [`NO_ROOM_TO_LEARN`]; 0 if all were.
+    missed: u32,
 }
 
 impl Learner for Learning<'_> {
@@ -175,11 +204,12 @@ impl Learner for Learning<'_> {
         let wide = |mask: u32| u64::from(mask) << 32 | u64::from(mask);
         let (never, private) = (wide(never), wide(private));
         let may: &RuleSet = &filled(&NAME_TABLE).private;
-        let mut rules = *self.rules;
+        let mut rules = [0; 4];
         for (index, rules) in rules.iter_mut().enumerate() {
-            *rules &= !never & (may.word(index) | !private);
+            *rules = self.rules.word(index) & !never & (may.word(index) | !private);
         }
         if rules[0] | rules[1] | rules[2] | rules[3] == 0 {
+            self.missed = NEAR_ANSWER.into();
             return;
         }
         let mut known = lookup(&NAME_LEARNED, &address);
@@ -189,6 +219,7 @@ impl Learner for Learning<'_> {
             known = lookup(&NAME_LEARNED, &address);
         }
         if known.is_null() {
+            self.missed = NO_ROOM_TO_LEARN.into();
             return;
         }
         // SAFETY: nothing is deleted from the map while a program may run; bits are only ever added, each word at once.

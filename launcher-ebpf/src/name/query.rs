@@ -107,15 +107,19 @@ fn datagram(skb: *mut __sk_buff) -> u32 {
     ends.map_or(0, |Ends { header, .. }| Payload::of(ctx, header).0.start())
 }
 
-/// A query that passes: 1 if it goes to a nameserver, or [`NONE`].
+/// A query that passes, or a TCP packet without any: 1 if it goes to a nameserver, or [`NONE`].
 #[inline(never)]
-fn settle(skb: *mut __sk_buff) -> i32 {
+pub(super) fn settle(skb: *mut __sk_buff) -> i32 {
     let ctx = &SkBuffContext::new(skb);
-    let Some(Ends { address, ports, .. }) = plain::ends(ctx, protocol::UDP, true) else { return NONE };
-    // Whatever changes its destination on the way, it is judged by that as well. And so is a port that may not be used.
+    let Some(socket) = socket(ctx) else { return NONE };
+    // SAFETY: the verifier knows the socket.
+    let number = unsafe { (*socket).protocol };
+    let Some(Ends { address, ports, .. }) = plain::ends(ctx, number, true) else { return NONE };
+    // Whatever changes its destination on the way, it is judged by that as well. And so is a UDP port that may not be used.
     let there = is(ports[1].into(), PORT.to_be().into()) & is_nameserver(address);
     // And so is what is for a nameserver on this host, but leaves it.
-    let settled = there & !leaves(ctx, address) & is(filled(&NET_TABLE).judges_udp_ports, 0);
+    let port = is(filled(&NET_TABLE).judges_udp_ports, 0) | is(number, protocol::TCP);
+    let settled = there & !leaves(ctx, address) & port;
     if settled != 0 { Ledger::of(Hook::Egress).map_or(OTHER, Ledger::allow) } else { NONE }
 }
 
@@ -164,7 +168,8 @@ pub fn first_rule(skb: *mut __sk_buff, start: u32) -> Option<i32> {
     words.find(|(_, word)| *word != 0).map(|(first, word)| (first + word.trailing_zeros()).cast_signed())
 }
 
-/// Drops a packet because of the name of that record, in which its length stands in place of the process. Returns the verdict.
+/// Records a denial because of the name in that key, in which its length stands in place of the process. Returns what becomes of the packet
+/// by it.
 #[inline(never)]
 pub(super) fn deny(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
     let ctx = &SkBuffContext::new(skb);
@@ -172,10 +177,11 @@ pub(super) fn deny(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
     Payload::repeat(ROOM as u32, &mut Clear { text: &mut key.subject.text, from: key.pid });
     // SAFETY: the verifier knows the socket.
     let number = unsafe { (*socket).protocol };
-    if let Some(Ends { address, ports, .. }) = plain::ends(ctx, number, true) {
-        (key.subject.address, key.subject.port) = (address, u16::from_be(ports[1]));
+    let leaves = key.hook == Hook::Egress as u8;
+    if let Some(Ends { address, ports, .. }) = plain::ends(ctx, number, leaves) {
+        (key.subject.address, key.subject.port) = (address, u16::from_be(ports[usize::from(leaves)]));
     }
-    let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
+    let Some(ledger) = Ledger::of(if leaves { Hook::Egress } else { Hook::Ingress }) else { return 0 };
     let decision = Decision { allow: false, rule: key.rule };
     // SAFETY: as above.
     ledger.conclude(decision, &NAME_TALLIES, key, |_| unsafe { Maker::of(socket) })
@@ -183,7 +189,7 @@ pub(super) fn deny(skb: *mut __sk_buff, key: &mut Key<NameSubject>) -> i32 {
 
 /// Whether no rule is in a set.
 #[inline(always)]
-fn is_empty(rules: &RuleSet) -> bool {
+pub(super) fn is_empty(rules: &RuleSet) -> bool {
     rules.word(0) | rules.word(1) | rules.word(2) | rules.word(3) == 0
 }
 

@@ -14,7 +14,7 @@ use super::{
     NAME_TABLE,
     bytes::Payload,
     held,
-    query::{NONE, OTHER, deny, look},
+    query::{NONE, OTHER, deny, look, settle},
     socket,
     tls::may_change,
 };
@@ -38,7 +38,7 @@ pub fn judge(skb: *mut __sk_buff) -> i32 {
     let Some(Ends { header, flags, .. }) = plain::ends(ctx, protocol::TCP, true) else { return OTHER };
     let Segment { start, size, urgent, .. } = plain::segment(ctx, header, flags);
     if size == 0 {
-        return NONE;
+        return settle(skb);
     }
     if held.state == state::REFUSED {
         // The kernel tries again. It is said once.
@@ -60,12 +60,10 @@ pub fn judge(skb: *mut __sk_buff) -> i32 {
         // It goes on only where denials are only recorded.
         verdict = if verdict == 0 { 0 } else { NONE };
     }
-    if verdict == OTHER && any {
-        return NONE;
+    if verdict == NONE || verdict == OTHER && any {
+        return settle(skb);
     }
-    if verdict != NONE {
-        held.state = state::REFUSED;
-    }
+    held.state = state::REFUSED;
     verdict
 }
 
