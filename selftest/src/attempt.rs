@@ -91,6 +91,8 @@ pub struct Scene {
     pub secret: String,
     /// Where there are listeners outside, on loopback, which the policy forbids.
     pub port: u16,
+    /// The address of a nameserver outside, if there is one.
+    pub nameserver: Option<[u8; 4]>,
     /// A port that the policy forbids to serve, and at which somebody outside knocks.
     pub served: u16,
     /// A folder that the self-test removes: Unix sockets, a device node, and `work`, which is the attempt's own.

@@ -49,6 +49,8 @@ mod guard;
 mod handed;
 mod launcher;
 mod matrix;
+mod name;
+mod nameserver;
 mod object;
 mod outside;
 mod outsider;
@@ -77,6 +79,7 @@ pub const FAMILIES: &[(&str, &[Vector])] = &[
     ("beside", beside::VECTORS),
     ("uring", uring::VECTORS),
     ("foreign", foreign::VECTORS),
+    ("name", name::VECTORS),
     ("unix", unix::VECTORS),
     ("descriptor", descriptor::VECTORS),
     ("device", device::VECTORS),
@@ -125,6 +128,14 @@ const OWN_DEVICE: &str =
     r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["10.9.0.1"], "ports": [PORT]}]}"#;
 /// Nothing is allowed on the network.
 const NETWORK: &str = r#""network": {"default": "deny"}"#;
+/// Names may be asked for and reached, which `nameserver` has. The sandbox's own sockets may be reached as well.
+const NAMES: &str = r#""network": {"default": "deny", "nameservers": ["NAMESERVER"], "rules": [
+    {"action": "allow", "ops": ["bind", "receive"]},
+    {"action": "allow", "hosts": ["sandbox"]},
+    {"action": "allow", "hosts": ["allowed.selftest.test"], "private": true, "ports": [PORT]},
+    {"action": "allow", "hosts": ["elsewhere.selftest.test"], "private": true, "ports": [9]},
+    {"action": "allow", "hosts": ["private.selftest.test"], "ports": [PORT]},
+    {"action": "allow", "hosts": ["secure.selftest.test"], "private": true, "tls": true, "ports": [PORT]}]}"#;
 /// No Unix socket is allowed.
 const UNIX: &str = r#""unix": {"default": "deny"}"#;
 /// /dev/zero is forbidden.
@@ -593,7 +604,7 @@ mod tests {
     #[test]
     fn policies_are_valid() {
         for (family, vector) in chosen(&[]).unwrap() {
-            let text = runner::policy(vector, &Process::default(), 1, 2);
+            let text = runner::policy(vector, &Process::default(), (1, 2, None));
             let policy = Document::new(family.as_ref(), text.into()).resolve(&NoDevices).unwrap();
             Tables::compile(&policy).unwrap();
         }

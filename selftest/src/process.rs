@@ -60,7 +60,7 @@ impl Process {
     pub fn require(&self, programs: &Programs) -> anyhow::Result<()> {
         let folder = tempfile::tempdir()?;
         let policy = folder.path().join("policy.json");
-        fs::write(&policy, super::runner::policy(&NOTHING_DENIED, self, 0, 0))?;
+        fs::write(&policy, super::runner::policy(&NOTHING_DENIED, self, (0, 0, None)))?;
         let mut command = Command::new(&programs.guard_run);
         command.arg("--policy").arg(&policy).arg("--log").arg(folder.path().join("log.json"));
         command.args(["--quiet", "--"]).arg(&programs.own).args(Role::Nothing.arguments());

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     os::{
         fd::AsFd as _,
         unix::{fs::PermissionsExt as _, fs::chown, process::CommandExt as _},
@@ -30,11 +30,12 @@ use tempfile::TempDir;
 
 use super::{
     Comes, Control, Evidence, Place, Report, Role, Vector,
-    attempt::{SCENE, Scene, Stop},
+    attempt::{LOOPBACK, SCENE, Scene, Stop},
     contains,
     error::Errors,
     guard::{Guard, Programs},
     handed::Handed,
+    nameserver,
     object::{Disk, Queues, Shared, make_node, mount_formats},
     outside::{hierarchy, reap},
     outsider::Outside,
@@ -80,6 +81,7 @@ pub struct Runner {
     disk: Option<Disk>,
     queues: Queues,
     served: u16,
+    nameserver: Option<[u8; 4]>,
     key: i32,
     count: u32,
     secret: String,
@@ -89,8 +91,11 @@ pub struct Runner {
 }
 
 /// The text of a vector's policy.
-pub fn policy(vector: &Vector, process: &Process, port: u16, served: u16) -> String {
-    let sections = vector.policy.replace("PORT", &port.to_string()).replace("SERVED", &served.to_string());
+pub fn policy(vector: &Vector, process: &Process, scene: (u16, u16, Option<[u8; 4]>)) -> String {
+    let (port, served, nameserver) = scene;
+    let nameserver = Ipv4Addr::from(nameserver.unwrap_or(LOOPBACK));
+    let sections = vector.policy.replace("NAMESERVER", &nameserver.to_string());
+    let sections = sections.replace("PORT", &port.to_string()).replace("SERVED", &served.to_string());
     let sections = Some(sections).filter(|it| !it.is_empty());
     let capabilities: &[&str] = if vector.raw { &["CAP_NET_RAW"] } else { &[] };
     let sockets = vector.raw.then(|| RAW_SOCKETS.to_owned());
@@ -126,16 +131,17 @@ impl Runner {
             programs,
             hierarchy: hierarchy()?,
             _shared: Shared::new(key, &secret),
-            ear,
             queues: Queues::new()?,
             disk: Disk::new(folder.path()).ok(),
             served: 0,
+            nameserver: nameserver::start(&ear.listen()).ok(),
             key,
             count: 0,
             secret,
             mounts: fs::read_link("/proc/self/ns/mnt")?,
             signals,
             folder,
+            ear,
         })
     }
 
@@ -186,13 +192,13 @@ impl Runner {
     }
 
     fn policy(&self, vector: &Vector) -> String {
-        policy(vector, &self.process, self.ear.port, self.served)
+        policy(vector, &self.process, (self.ear.port, self.served, self.nameserver))
     }
 
     /// A cgroup with the policy's programs on it, and no other measure.
     fn control(&self, vector: &Vector) -> anyhow::Result<Guard> {
         let (path, log) = (self.folder.path().join("control.json"), self.folder.path().join("control-log.json"));
-        fs::write(&path, policy(vector, &Process::cgroup_only(), self.ear.port, self.served))?;
+        fs::write(&path, policy(vector, &Process::cgroup_only(), (self.ear.port, self.served, self.nameserver)))?;
         let mut command = Command::new(&self.programs.guard_run);
         command.arg("--policy").arg(&path).arg("--log").arg(&log);
         command.args(["--quiet", "--wait", "child", "--"]).arg(&self.programs.own).args(Role::Holder.arguments());
@@ -221,6 +227,7 @@ impl Runner {
             token: format!("<token {} {:016x}>", self.count, random()?),
             secret: self.secret.clone(),
             port: self.ear.port,
+            nameserver: self.nameserver,
             served: self.served,
             folder: self.folder.path().to_owned(),
             hierarchy: self.hierarchy.clone(),

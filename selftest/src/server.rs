@@ -27,6 +27,7 @@ use crate::sys::{socket, take_descriptor};
 
 use super::{
     attempt::{LOOPBACK, LOOPBACK6, abstract_address, path_address, v4, v6},
+    nameserver::Listen,
     protocol::{UDEV, netlink_address},
     wire::{self, Hearing, Wire},
 };
@@ -173,6 +174,12 @@ impl Ear {
     /// Adds what was heard elsewhere.
     pub fn add(&self, bytes: &[u8]) {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+    }
+
+    /// Adds what is heard elsewhere, from now on.
+    pub fn listen(&self) -> Listen {
+        let heard = Arc::clone(&self.heard);
+        Arc::new(move |bytes| heard.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes))
     }
 
     /// Forgets everything.

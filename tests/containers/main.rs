@@ -7,6 +7,7 @@ mod held;
 mod inside;
 mod kernel;
 mod life;
+mod names;
 mod oci;
 mod runtime;
 mod systemd;

@@ -104,7 +104,7 @@ print(len(udp.recv(512)) > len(query))
             "sh",
             support::PYTHON,
             "-c",
-            include_str!("probes/nameserver.py"),
+            include_str!("../probes/nameserver.py"),
             NAMESERVER,
         ]);
         (run.bare().success().stdout, run.output().success().stdout)

@@ -1,5 +1,6 @@
 //! Host names in rules.
 
+mod clients;
 mod host;
 mod tls;
 mod udp;

@@ -267,6 +267,9 @@ pub(super) fn resolvers_rule(section: &NetSection) -> Option<NetRule> {
         ports: Some(vec![PortRange::EPHEMERAL]),
         local_ports: None,
         private: false,
+        report: true,
+        reason: None,
+        tls: false,
     })
 }
 

@@ -22,7 +22,7 @@ struct Nameserver(Child);
 impl Nameserver {
     fn start() -> Self {
         let mut command = Command::new(PYTHON);
-        command.args(["-c", include_str!("probes/nameserver.py"), NAMESERVER, "sleep", "600"]);
+        command.args(["-c", include_str!("../probes/nameserver.py"), NAMESERVER, "sleep", "600"]);
         let server = Self(command.stdin(Stdio::null()).spawn().unwrap());
         eventually("the nameserver is up", || {
             let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
