@@ -3,6 +3,7 @@
 //! Nothing here opens a file or needs a right: whoever calls hands over readers and documents.
 #![forbid(unsafe_code)]
 
+mod compare;
 mod extent;
 mod guard;
 mod hardening;
@@ -17,6 +18,7 @@ mod rule;
 mod suggest;
 mod why;
 
+pub use compare::{Comparison, Difference, Extent, Network, Side, TooManyNames, compare, hidden};
 pub use guard::{Guard, GuardError};
 pub use patch::PatchError;
 pub use read::{Head, ReadError, Record, read, read_from};

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsStr, net::IpAddr};
 
+use advice::{Side, hidden};
 use common::{
     MAX_RULES, RuleSet,
     decision::DEFAULT,
@@ -9,7 +10,7 @@ use common::{
 };
 use enforce::{exit, load::missing_here, outlet::tell};
 use policy::{
-    self, Action, Origin, Policy, Surroundings,
+    self, Action, Origin, Policy, Resolved, Surroundings,
     compile::{NameTables, Tables},
 };
 use report::text::pretty_json;
@@ -87,7 +88,8 @@ pub fn check(word: &OsStr) -> anyhow::Result<u8> {
     let Compiled { policy, tables, .. } = choose(Some(word))?.compile()?;
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
     let notes = broadcast(&policy, &tables).into_iter().chain(unmet(&policy)).chain(tunnel(&tables));
-    let notes = notes.chain(unreported(&policy)).collect();
+    let notes = notes.chain(unreported(&policy));
+    let notes = notes.chain(idle(&policy, &tables)).collect();
     let names = tables.names().map(|names| Names::new(names, policy.surroundings()));
     let rules_from = policy.origins.iter().map(|origin| (origin.whole(), place(origin))).collect();
     let meaning = Meaning { policy: &policy, rules_from, hooks, unrestricted: tables.unrestricted(), names, notes };
@@ -104,6 +106,14 @@ fn place(origin: &Origin) -> String {
     let (document, pointer) = (&origin.document, origin.pointer());
     let line = document.line_of(&pointer).map(|line| format!(" (line {line})")).unwrap_or_default();
     format!("{}: {pointer}{line}", document.path().display())
+}
+
+/// Says which rules earlier ones hide.
+fn idle(policy: &Resolved, tables: &Tables) -> Option<String> {
+    // Where names can be told apart in too many ways, nothing is said.
+    let hidden = hidden(Side { policy, tables }).ok().filter(|hidden| !hidden.is_empty())?;
+    let verb = if hidden.len() == 1 { "never decides" } else { "never decide" };
+    Some(format!("{} {verb}: earlier rules match all that they do", hidden.join(", ")))
 }
 
 /// Addresses that every host on a link hears: 255.255.255.255, 224.0.0.1 and ff02::1.

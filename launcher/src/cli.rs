@@ -26,7 +26,7 @@ use crate::{
     child::ChildError,
     chosen,
     command::CommandError,
-    doctor, explain, gc,
+    compare, doctor, explain, gc,
     init::{self, Purpose},
     logs::Age,
     run::{self, Options},
@@ -164,6 +164,18 @@ enum Sub {
         #[arg(long)]
         json: bool,
     },
+    /// Say what policy B allows that A does not, and the other way round; exit with 1 if B is wider. Needs no root
+    Compare {
+        /// A policy: a file, or a name
+        #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]
+        a: OsString,
+        /// The policy that is compared with it
+        #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]
+        b: OsString,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// List the policies that are known by a name. Needs no root
     Policies,
     /// Write a policy to start from. Needs no root
@@ -252,6 +264,10 @@ fn act(sub: Sub, mut rights: Rights) -> anyhow::Result<u8> {
             // What is written is written with the rights of who asks, as by `init`.
             if apply { rights.renounce() } else { rights.give_up() }?;
             why::suggest(&logs, policy.as_deref(), apply, &widen, json)
+        }
+        Sub::Compare { a, b, json } => {
+            rights.give_up()?;
+            compare::compare(&a, &b, json)
         }
         Sub::Policies => {
             rights.give_up()?;

@@ -11,6 +11,7 @@ pub mod child;
 pub mod chosen;
 pub mod cli;
 pub mod command;
+pub mod compare;
 pub mod destination;
 pub mod doctor;
 pub mod explain;

@@ -65,8 +65,12 @@ fn what_reads_a_users_file_has_given_up_everything_before() {
     assert!(Command::new("mkfifo").arg(&policy).status().unwrap().success());
     chown(&policy, Some(ALICE), None).unwrap();
     for (user, kept) in [(become_user(ALICE), NOTHING), (vec!["env".into()], READING)] {
-        for words in [vec!["check"], vec!["explain"], vec!["why"], vec!["suggest"]] {
-            let request = ["connect", "tcp", "127.0.0.1:80"].into_iter().filter(|_| words[0] == "explain");
+        for words in [vec!["check"], vec!["explain"], vec!["why"], vec!["suggest"], vec!["compare"]] {
+            let request: &[&str] = match words[0] {
+                "explain" => &["connect", "tcp", "127.0.0.1:80"],
+                "compare" => &["tests"],
+                _ => &[],
+            };
             let mut command = Command::new(&user[0]);
             command.args(&user[1..]).arg(&program).args(&words).arg(&policy).args(request);
             let mut child = command.stderr(Stdio::null()).spawn().unwrap();

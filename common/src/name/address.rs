@@ -12,15 +12,12 @@ pub struct Nearness {
     pub private: u32,
 }
 
-/// Networks of IPv4 as first address and length.
-type Networks = [(u32, u32)];
+/// Networks of IPv4 for no single host: "this host", groups, and what is reserved, with the address of all.
+pub const NO_HOST: &[(u32, u32)] = &[(0, 8), (0xe000_0000, 4), (0xf000_0000, 4)];
 
-/// For no single host: "this host", groups, and what is reserved, with the address of all.
-const NO_HOST: &Networks = &[(0, 8), (0xe000_0000, 4), (0xf000_0000, 4)];
-
-/// This host, private networks (RFC 1918), those behind a provider's translation (RFC 6598), link-local ones (RFC 3927), for protocols
+/// Networks of IPv4 on this host and near it: private ones (RFC 1918), those behind a provider's translation (RFC 6598), link-local ones (RFC 3927), for protocols
 /// (RFC 6890) and for measurements (RFC 2544).
-const PRIVATE: &Networks = &[
+pub const PRIVATE: &[(u32, u32)] = &[
     (0x7f00_0000, 8),
     (0x0a00_0000, 8),
     (0xac10_0000, 12),
@@ -53,7 +50,7 @@ pub fn nearness(address: Address, is: impl Fn(u32, u32) -> u32 + Copy) -> Nearne
     let tunnelled = is(a >> 16, 0x2002);
     let v4 = mapped | translated | tunnelled;
     let word = d & !tunnelled | (a << 16 | b >> 16) & tunnelled;
-    let within = |networks: &Networks| {
+    let within = |networks: &[(u32, u32)]| {
         networks.iter().fold(0, |found, (first, length)| found | is((word ^ first) >> (32 - length), 0))
     };
     let one_of = |found, metadata: &u32| found | is(word, *metadata);
