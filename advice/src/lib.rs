@@ -7,23 +7,29 @@ mod compare;
 mod extent;
 mod guard;
 mod hardening;
+mod judge;
 mod layout;
 mod merge;
 mod nearest;
 mod patch;
 mod property;
 mod read;
+mod replay;
 mod request;
 mod rule;
 mod suggest;
+mod tidy;
 mod why;
 
 pub use compare::{Comparison, Difference, Extent, Network, Side, TooManyNames, compare, hidden};
 pub use guard::{Guard, GuardError};
+pub use judge::{Judge, Judgement};
 pub use patch::PatchError;
 pub use read::{Head, ReadError, Record, read, read_from};
+pub use replay::{Change, Replay, Replayed, Told};
 pub use request::{Peer, Request};
 pub use suggest::{Seen, SuggestError, Suggestion, Widen, policy_of, suggest};
+pub use tidy::{Idle, Tidied, Usage, Why, tidy};
 pub use why::{Denials, Report, Way, of_request};
 
 #[cfg(test)]

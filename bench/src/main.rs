@@ -14,6 +14,7 @@ mod memory;
 mod operations;
 mod policies;
 mod quiet;
+mod replay;
 mod report;
 mod rounds;
 mod setup;
@@ -37,13 +38,14 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 type Measure = fn(&Setup) -> anyhow::Result<Vec<Figure>>;
 
-const SECTIONS: [(&str, Measure); 7] = [
+const SECTIONS: [(&str, Measure); 8] = [
     ("launch", launch::measure),
     ("operations", operations::measure),
     ("sockets", sockets::measure),
     ("throughput", throughput::measure),
     ("denied", denied::measure),
     ("memory", memory::measure),
+    ("replay", replay::measure),
     ("containers", containers::measure),
 ];
 

@@ -29,9 +29,11 @@ use crate::{
     compare, doctor, explain, gc,
     init::{self, Purpose},
     logs::Age,
+    replay,
     run::{self, Options},
     selftest,
     supervise::Wait,
+    tidy,
     user::Identity,
     why::{self, Wider},
 };
@@ -176,6 +178,35 @@ enum Sub {
         #[arg(long)]
         json: bool,
     },
+    /// Say what a policy would have decided on what logs tell of; exit with 1 if anything that was reached would be denied.
+    /// Needs no root
+    Replay {
+        /// The policy: a file, or a name
+        #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]
+        policy: OsString,
+        /// Logs, or events as --events writes them ("-": standard input)
+        #[arg(value_parser = path(), required = true, value_name = "LOG")]
+        logs: Vec<PathBuf>,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which rules, hosts and ports of a policy do nothing, by its tables and by logs with flows; exit with 1 if any do.
+    /// Needs no root
+    Tidy {
+        /// The policy: a file, or a name
+        #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]
+        policy: OsString,
+        /// Logs
+        #[arg(value_parser = path(), value_name = "LOG")]
+        logs: Vec<PathBuf>,
+        /// Write the policy without them ("-": standard output); nothing is replaced
+        #[arg(short, long, value_name = "POLICY", value_parser = path())]
+        output: Option<PathBuf>,
+        /// Print it as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// List the policies that are known by a name. Needs no root
     Policies,
     /// Write a policy to start from. Needs no root
@@ -268,6 +299,14 @@ fn act(sub: Sub, mut rights: Rights) -> anyhow::Result<u8> {
         Sub::Compare { a, b, json } => {
             rights.give_up()?;
             compare::compare(&a, &b, json)
+        }
+        Sub::Replay { policy, logs, json } => {
+            rights.give_up()?;
+            replay::replay(&policy, &logs, json)
+        }
+        Sub::Tidy { policy, logs, output, json } => {
+            rights.give_up()?;
+            tidy::tidy(&policy, &logs, output.as_deref(), json)
         }
         Sub::Policies => {
             rights.give_up()?;

@@ -2,12 +2,10 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
-    io,
     path::{Path, PathBuf},
 };
 
-use advice::{Denials, Guard, Head, Record, Seen, Suggestion, Widen};
+use advice::{Denials, Guard, Seen, Suggestion, Widen};
 use anyhow::Context as _;
 use clap::ValueEnum;
 use enforce::{exit, machine::ThisMachine, target::Found};
@@ -15,7 +13,7 @@ use policy::Document;
 use report::text::{OneLine, pretty_json};
 use serde::Serialize;
 
-use crate::chosen::choose_for;
+use crate::{chosen::choose_for, records::records};
 
 /// How far suggestions may go beyond what was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -35,7 +33,7 @@ pub enum Wider {
 /// When the log can't be read, or its policy can't.
 pub fn why(log: &Path, policy: Option<&OsStr>, json: bool) -> anyhow::Result<u8> {
     let mut denials = Denials::default();
-    let heads = read(log, &mut |record| denials.add(record))?;
+    let heads = records(&[log.to_owned()], &mut |record| denials.add(record))?;
     if denials.is_empty() && heads.iter().all(|head| head.lost == 0) {
         println!("nothing was denied");
         return Ok(exit::OK);
@@ -59,10 +57,7 @@ pub fn suggest(
     json: bool,
 ) -> anyhow::Result<u8> {
     let mut seen = Seen::default();
-    let mut heads = Vec::new();
-    for log in logs {
-        heads.extend(read(log, &mut |record| seen.add(record))?);
-    }
+    let heads = records(logs, &mut |record| seen.add(record))?;
     let logged = if policy.is_some() { None } else { advice::policy_of(&heads)? };
     let guard = choose_for(policy, logged)?.compile()?.guard();
     let has = |what| wider.contains(&what);
@@ -99,15 +94,6 @@ fn rewrite(guard: &Guard, suggestion: &Suggestion, text: &str) -> anyhow::Result
     let count = suggestion.patch.0.len();
     eprintln!("guard-run: changed {}: {count} change{}", OneLine(path.display()), if count == 1 { "" } else { "s" });
     Ok(())
-}
-
-/// Reads a log; `-` is standard input.
-fn read(log: &Path, each: &mut dyn FnMut(Record)) -> anyhow::Result<Vec<Head>> {
-    if log == Path::new("-") {
-        return advice::read_from(io::stdin().lock(), each).context("standard input");
-    }
-    let file = File::open(log).with_context(|| log.display().to_string())?;
-    advice::read_from(file, each).with_context(|| log.display().to_string())
 }
 
 /// Prints something, for people or as JSON.

@@ -1,0 +1,172 @@
+//! Policies against what logs tell of: replayed and tidied.
+
+#[path = "../../policy/tests/generate/mod.rs"]
+mod generate;
+#[path = "../../policy/tests/oracle/mod.rs"]
+mod oracle;
+
+use std::{net::IpAddr, path::Path};
+
+use advice::{Record, Replay, Replayed, Side, Usage, Why, read_from, tidy};
+use generate::parse;
+use policy::{Resolved, compile::Tables};
+use serde_json::{Value, json};
+
+const TIME: &str = "2026-11-29T21:40:15.411872945Z";
+
+fn process() -> Value {
+    json!({"pid": 7, "uid": 0, "comm": "client", "exe": null, "argv": null, "parent": null})
+}
+
+fn event(op: &str, hook: &str, verdict: &str, rule: &str, subject: Value) -> Value {
+    let mut event = json!({"time": TIME, "op": op, "hook": hook, "verdict": verdict, "process": process(), "rule": rule,
+        "count": 2, "first": TIME, "last": TIME});
+    event.as_object_mut().unwrap().extend(subject.as_object().unwrap().clone());
+    event
+}
+
+fn network(address: IpAddr, port: u16, protocol: &str) -> Value {
+    json!({"network": {"address": address, "port": port, "protocol": protocol, "host": null}})
+}
+
+fn flow(direction: &str, address: &str, port: u16, protocol: &str) -> Value {
+    let extent = if protocol == "tcp" {
+        json!({"connections": 1, "open": 0, "duration": 0.5})
+    } else {
+        json!({"datagrams": {"sent": 1, "received": 1}})
+    };
+    let mut flow = json!({"direction": direction, "process": process(), "bytes": {"sent": 1, "received": 1}, "first": TIME,
+        "last": TIME});
+    flow.as_object_mut()
+        .unwrap()
+        .extend(network(address.parse().unwrap(), port, protocol).as_object().unwrap().clone());
+    flow.as_object_mut().unwrap().extend(extent.as_object().unwrap().clone());
+    flow
+}
+
+/// Records, as they are read from a log.
+fn records(events: &[Value], flows: &[Value]) -> Vec<Record> {
+    let log = json!({"schema": 1, "events": events, "flows": flows}).to_string();
+    let mut records = Vec::new();
+    read_from(log.as_bytes(), &mut |record| records.push(record)).unwrap();
+    records
+}
+
+fn replayed(policy: &Resolved, records: &[Record]) -> Replayed {
+    let tables = Tables::compile(policy).unwrap();
+    let mut replay = Replay::new(&tables);
+    records.iter().for_each(|record| replay.add(record));
+    replay.finish()
+}
+
+const POLICY: &str = r#"{
+  "version": 1,
+  "network": {
+    "default": "deny",
+    "rules": [
+      {"action": "allow", "ops": ["connect", "send", "receive"], "hosts": ["sandbox"]},
+      {"action": "allow", "ops": ["connect"], "hosts": ["10.0.0.1", "10.0.0.2"], "ports": [80, 443, "8000-8999"]},
+      {"action": "deny", "hosts": ["10.0.0.2"], "ports": [8080]},
+      {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["10.0.0.53"], "ports": [53]},
+      {"action": "allow", "ops": ["receive"], "local_ports": [9000]},
+      {"action": "allow", "ops": ["bind"]},
+      {"action": "allow", "hosts": ["192.0.2.0/24"]}
+    ]
+  },
+  "devices": {"default": "deny", "rules": [{"action": "allow", "major": 1}]}
+}
+"#;
+
+fn some_records() -> Vec<Record> {
+    let device = json!({"device": {"path": "/dev/sda", "type": "b", "major": 8, "minor": 0, "access": "r"}});
+    let null = json!({"device": {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "access": "rw"}});
+    let call = json!({"call": {"name": "bpf", "error": "EPERM"}});
+    let events = [
+        event("device", "device", "denied", "default", device),
+        event("device", "device", "denied", "/devices/rules/0", null),
+        event("connect", "connect4", "audited", "default", network("10.0.0.9".parse().unwrap(), 22, "tcp")),
+        event("connect", "connect4", "denied", "default", network("10.0.0.1".parse().unwrap(), 443, "tcp")),
+        event("call", "seccomp", "denied", "/process", call),
+    ];
+    let flows = [
+        flow("outgoing", "10.0.0.1", 443, "tcp"),
+        flow("outgoing", "10.0.0.53", 53, "udp"),
+        flow("incoming", "10.0.0.7", 9000, "tcp"),
+        flow("incoming", "10.0.0.7", 9001, "tcp"),
+        flow("outgoing", "127.0.0.1", 5432, "tcp"),
+        flow("outgoing", "10.0.0.3", 443, "tcp"),
+    ];
+    records(&events, &flows)
+}
+
+/// Asserts that a text is that of a golden file.
+fn golden(name: &str, found: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let expected = std::fs::read_to_string(path).unwrap();
+    assert!(found == expected, "{name} would be:\n{found}");
+}
+
+fn assert_valid(schema: &str, json: &Value) {
+    let schema = serde_json::from_str(schema).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let errors: Vec<String> = validator.iter_errors(json).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?}");
+}
+
+#[test]
+fn what_a_policy_would_have_decided() {
+    let replayed = replayed(&parse(POLICY), &some_records());
+    assert_eq!((replayed.records, replayed.without_rules, replayed.unsure), (11, 1, 1));
+    let changes = |all: &[advice::Change]| -> Vec<String> {
+        all.iter().map(|change| format!("{} {} {}", change.rule, change.was, change.records)).collect()
+    };
+    assert_eq!(changes(&replayed.would_be_denied), ["default audited by default 1", "default reached 2"]);
+    let expected = ["/devices/rules/0 denied by /devices/rules/0 1", "/network/rules/1 denied by default 1"];
+    assert_eq!(changes(&replayed.would_be_allowed), expected);
+    let json = serde_json::to_value(&replayed).unwrap();
+    assert_valid(include_str!("../../schema/replay.schema.json"), &json);
+    golden("replay.txt", &replayed.to_string());
+}
+
+#[test]
+fn names_that_peers_were_found_by_count() {
+    let policy = parse(
+        r#"{"version": 1, "network": {"default": "deny", "rules": [
+            {"action": "allow", "hosts": ["*.example.org"], "ports": [443]}]}}"#,
+    );
+    let mut found = flow("outgoing", "203.0.113.7", 443, "tcp");
+    let denied = |flow: &Value| replayed(&policy, &records(&[], std::slice::from_ref(flow))).would_be_denied.len();
+    assert_eq!(denied(&found), 1);
+    found["network"]["host"] = json!("api.example.org");
+    assert_eq!(denied(&found), 0);
+    // Names don't lead to private addresses unless a rule says so.
+    found["network"]["address"] = json!("10.0.0.7");
+    assert_eq!(denied(&found), 1);
+}
+
+#[test]
+fn what_does_nothing_is_left_out_and_the_rest_stays_as_it_was() {
+    let policy = parse(POLICY);
+    let tables = Tables::compile(&policy).unwrap();
+    let mut usage = Usage::new(&policy, &tables);
+    let records = some_records();
+    records.iter().for_each(|record| usage.add(record));
+    let side = Side { policy: &policy, tables: &tables };
+    let tidied = tidy(side, &usage, POLICY).unwrap();
+    let idle: Vec<(&str, Why)> = tidied.idle.iter().map(|idle| (&*idle.pointer, idle.why)).collect();
+    // Nothing tells whether a device, or bind, was needed; and 192.0.2.0/24 may not be bound by this host.
+    let expected = [
+        ("/network/rules/1/hosts/1", Why::Unused),
+        ("/network/rules/1/ports/0", Why::Unused),
+        ("/network/rules/1/ports/2", Why::Unused),
+        ("/network/rules/6", Why::Unused),
+    ];
+    assert_eq!(idle, expected);
+    golden("tidied.json", &tidied.text);
+    golden("tidy.txt", &tidied.to_string());
+    assert_valid(include_str!("../../schema/tidy.schema.json"), &serde_json::to_value(&tidied.idle).unwrap());
+    assert_eq!(replayed(&parse(&tidied.text), &records).would_be_denied, replayed(&policy, &records).would_be_denied);
+    // Without flows, logs don't tell what was needed.
+    let usage = Usage::new(&policy, &tables);
+    assert_eq!(tidy(side, &usage, POLICY).unwrap().idle, []);
+}

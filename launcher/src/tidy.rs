@@ -1,0 +1,92 @@
+//! `guard-run tidy`: what of a policy does nothing, and the policy without it.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use advice::{Replay, Replayed, Side, Tidied, Usage, compare, tidy as tidied};
+use anyhow::Context as _;
+use enforce::{exit, machine::ThisMachine, outlet::tell};
+use policy::{Document, compile::Tables};
+use report::text::pretty_json;
+use serde_json::Value;
+
+use crate::{
+    chosen::{Compiled, choose},
+    records::records,
+};
+
+/// Prints what does nothing, and writes the policy without it to `output`, if there is one. The exit status tells whether there is
+/// anything: [`exit::NO`] if so.
+///
+/// # Errors
+///
+/// When the policy isn't valid, a log can't be read, or the shorter policy is not proved to decide alike.
+pub fn tidy(policy: &OsStr, logs: &[PathBuf], output: Option<&Path>, json: bool) -> anyhow::Result<u8> {
+    let Compiled { policy, tables, document, .. } = choose(Some(policy))?.compile()?;
+    anyhow::ensure!(!logs.iter().any(|log| log == Path::new("-")), "logs are read twice, so name files");
+    let has = |key| serde_json::from_slice::<Value>(document.text()).is_ok_and(|json| json.get(key).is_some());
+    anyhow::ensure!(
+        !has("sets") && !has("include"),
+        "{} has sets or includes other files; what stands in the places of these can't be left out one by one",
+        document.path().display()
+    );
+    let mut usage = Usage::new(&policy, &tables);
+    let mut before = Replay::new(&tables);
+    let heads = records(logs, &mut |record| {
+        usage.add(&record);
+        before.add(&record);
+    })?;
+    let lost: u64 = heads.iter().map(|head| head.flows_lost).sum();
+    anyhow::ensure!(
+        lost == 0,
+        "{lost} connections and datagrams are in no flow of these logs, so they don't tell what is needed"
+    );
+    let text = fs::read_to_string(document.path()).with_context(|| document.path().display().to_string())?;
+    let side = Side { policy: &policy, tables: &tables };
+    let tidied = tidied(side, &usage, &text)?;
+    prove(side, &tidied, logs, &before.finish())?;
+    if json {
+        println!("{}", String::from_utf8(pretty_json(&tidied.idle)?)?);
+    } else if output != Some(Path::new("-")) {
+        print!("{tidied}");
+    }
+    match output {
+        Some(path) if path == Path::new("-") => print!("{}", tidied.text),
+        Some(path) => {
+            let opened = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
+            let written = opened.and_then(|mut file| file.write_all(tidied.text.as_bytes()));
+            written.with_context(|| path.display().to_string())?;
+            tell(&format!("wrote {}", path.display()));
+        }
+        None => {}
+    }
+    Ok(if tidied.idle.is_empty() { exit::OK } else { exit::NO })
+}
+
+/// Makes sure that the shorter policy allows nothing more, and changes no verdict of the logs.
+fn prove(side: Side, tidied: &Tidied, logs: &[PathBuf], before: &Replayed) -> anyhow::Result<()> {
+    let document = Document::new(Path::new("the shorter policy"), tidied.text.clone().into_bytes());
+    let policy = document.resolve(&ThisMachine)?;
+    let tables = Tables::compile(&policy)?;
+    let wider = compare(side, Side { policy: &policy, tables: &tables })?.wider;
+    if let Some(difference) = wider.first() {
+        anyhow::bail!("without what does nothing, it would allow more, so nothing was changed: {difference}");
+    }
+    let mut replay = Replay::new(&tables);
+    records(logs, &mut |record| replay.add(&record))?;
+    let after = replay.finish();
+    let counts = |replayed: &Replayed| {
+        [&replayed.would_be_denied, &replayed.would_be_allowed]
+            .map(|all| all.iter().map(|change| change.records).sum::<u64>())
+    };
+    anyhow::ensure!(
+        counts(before) == counts(&after),
+        "without what does nothing, verdicts of the logs would be others, so nothing was changed"
+    );
+    Ok(())
+}
