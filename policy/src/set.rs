@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{
-    Document, Host, Policy, PolicyError,
+    Document, Host, NetSection, Policy, PolicyError,
     error::did_you_mean,
     host::{SET, set_name},
     section::non_empty,
@@ -39,7 +39,7 @@ impl Policy {
     /// that all of its rules are from.
     pub(super) fn expand(&mut self, document: &Document) -> Result<(), PolicyError> {
         let Self { sets, network, .. } = self;
-        let rules = network.iter_mut().flat_map(|section| section.rules_mut());
+        let rules = network.iter_mut().flat_map(NetSection::rules_mut);
         for (number, rule) in rules.enumerate() {
             let place = format!("/network/rules/{number}");
             if let Some(hosts) = &mut rule.hosts {
@@ -55,7 +55,7 @@ impl Policy {
 
     /// Makes sure that the sections mean something as a whole.
     pub(super) fn check(&self, document: &Document) -> Result<(), PolicyError> {
-        match self.network.as_ref().and_then(|section| section.nonsense()) {
+        match self.network.as_ref().and_then(NetSection::nonsense) {
             Some(why) => Err(PolicyError::at(document, "/network".to_owned(), &why)),
             None => Ok(()),
         }
