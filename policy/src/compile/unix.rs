@@ -133,13 +133,11 @@ enum Reach {
 }
 
 fn reach(rule: &UnixRule, kind: Kind) -> Reach {
-    match rule.paths {
-        None => Reach::All,
-        Some(_) => {
-            let own = if rule.is_about_own() { Reach::Some } else { Reach::None };
-            rule.globs().map(|glob| reach_of(glob, kind)).fold(own, Reach::max)
-        }
+    if rule.paths.is_none() {
+        return Reach::All;
     }
+    let own = if rule.is_about_own() { Reach::Some } else { Reach::None };
+    rule.globs().map(|glob| reach_of(glob, kind)).fold(own, Reach::max)
 }
 
 /// The same of one glob. Every path begins with `/`, every abstract name with `@`, and the rest can be anything.
