@@ -5,12 +5,13 @@ use serde_json::Value;
 use crate::{judge::Finding, session::Tally, wire::Refusal};
 
 /// Hooks, and the refusals that their denials are seen as.
-const HOOKS: [(&[&str], Refusal); 7] = [
+const HOOKS: [(&[&str], Refusal); 8] = [
     (&["connect4", "connect6"], Refusal::Connect),
     (&["bind4", "bind6"], Refusal::Bind),
     (&["sendmsg4", "sendmsg6"], Refusal::Send),
     (&["sock_create"], Refusal::Socket),
     (&["setsockopt"], Refusal::Set),
+    (&["getsockopt"], Refusal::Get),
     (&["device"], Refusal::Device),
     (&["sysctl"], Refusal::Sysctl),
 ];

@@ -115,6 +115,9 @@ impl Machine {
                 let outcome = sys::setsockopt(self.fd(*slot), setting.level, setting.option, &setting.value);
                 self.refused(if setting.is_everybodys() { Refusal::Set } else { Refusal::SetUnclear }, outcome)
             }
+            Call::Get { slot, level, option } => {
+                self.refused(Refusal::Get, sys::getsockopt(self.fd(*slot), *level, *option))
+            }
             Call::Fork { .. } | Call::Race { .. } | Call::Ask(_) if racing => Err(libc::ENOSYS),
             Call::Fork { calls } => self.fork(calls, number + 1),
             Call::Race { loops, ask, times } => {

@@ -122,6 +122,11 @@ impl Maker {
         }
     }
 
+    fn get(&mut self, slot: Slot) -> Call {
+        let (level, option) = self.random.one(&options::READ);
+        Call::Get { slot, level, option }
+    }
+
     fn bind(&mut self, slot: Slot) -> Call {
         let family = self.family(slot);
         Call::Bind { slot, to: address::any_source(&mut self.random, family) }
@@ -319,6 +324,7 @@ impl Maker {
             6 => self.bind(slot),
             7 => Call::Listen { slot },
             8 => Call::Shutdown { slot, how: libc::SHUT_RDWR },
+            9 if self.random.percent(30) => self.get(slot),
             9 => Call::Set { slot, setting: options::any_option(&mut self.random) },
             10 => self.send(slot, false),
             _ => self.send(slot, true),
@@ -474,7 +480,8 @@ impl Maker {
                 let named = self.random.percent(60);
                 self.send(slot, named)
             }
-            23 | 24 => Call::Set { slot, setting: options::any_option(&mut self.random) },
+            23 => Call::Set { slot, setting: options::any_option(&mut self.random) },
+            24 => self.get(slot),
             25 => Call::Receive { slot },
             26 => Call::Fork { calls: vec![self.moving(slot), self.send(slot, true)] },
             _ => Call::Ask(self.ask(slot, 1)),

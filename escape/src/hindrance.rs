@@ -132,6 +132,7 @@ impl Known<'_> {
                     protocols.iter().all(|protocol| self.allows(Op::Bind, *protocol, ip, &[port], true))
                 }
             },
+            Call::Get { level, option, .. } => self.policy.option != Some((*level, *option)),
             _ => false,
         }
     }
@@ -151,6 +152,7 @@ impl Known<'_> {
                 let judged = kind.is_stream() || kind.protocol == libc::IPPROTO_UDP && kind.kind == libc::SOCK_DGRAM;
                 judged || restricted == [false; 4]
             }
+            Call::Get { level, option, .. } => self.policy.option != Some((*level, *option)),
             Call::Set { .. } => restricted == [false; 4],
             Call::Listen { .. } => !binds,
             Call::Ask(Ask::Datagrams { .. } | Ask::Connections { .. }) | Call::Accept { .. } | Call::Receive { .. } => {

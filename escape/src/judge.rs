@@ -56,6 +56,7 @@ pub fn escapes(policy: &Policy, program: &Program, run: &Run) -> BTreeSet<Findin
     run.contacts.iter().for_each(|contact| found.extend(known.contacted(contact)));
     run.report.received.iter().for_each(|received| found.extend(known.received(received)));
     found.extend(known.files());
+    found.extend(known.options());
     found
 }
 
@@ -243,6 +244,17 @@ impl Known<'_> {
 
     fn names(&self, (ip, port): (IpAddr, u16)) -> bool {
         self.targets().iter().any(|(_, to)| may_mean(to, ip, port))
+    }
+
+    /// Options that were read although the policy denies it.
+    fn options(&self) -> BTreeSet<Finding> {
+        let mut calls = self.program.all().into_iter().zip(&self.run.report.outcomes);
+        let read = calls.any(|(call, outcome)| match (call, outcome) {
+            (Call::Get { level, option, .. }, Some(0..)) => self.policy.option == Some((*level, *option)),
+            _ => false,
+        });
+        let found = || Finding { class: String::from("option read"), detail: format!("{:?}", self.policy.option) };
+        read.then(found).into_iter().collect()
     }
 
     fn files(&self) -> BTreeSet<Finding> {

@@ -153,7 +153,7 @@ mod tests {
         let report = memory.report(2);
         assert_eq!(report.received, [received]);
         assert_eq!(report.outcomes, [None, Some(-libc::EPERM)]);
-        assert_eq!(report.refused, [0, 0, 0, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(report.refused, [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
         memory.clear();
         assert_eq!(memory.report(2).outcomes, [None, None]);
     }

@@ -248,6 +248,14 @@ pub fn route_by_peers(random: &mut Random, family: i32, as_message: bool) -> Set
     Setting { level: IPPROTO_IPV6, option: libc::IPV6_RTHDR, name: String::from("IPV6_RTHDR"), value }
 }
 
+/// Options that are read, by level and number: every socket of IPv4 has them, and hardly any other has not. Policies like to deny the first two.
+pub const READ: [(i32, i32); 4] = [
+    (SOL_SOCKET, libc::SO_REUSEADDR),
+    (IPPROTO_IP, libc::IP_TTL),
+    (SOL_SOCKET, libc::SO_TYPE),
+    (IPPROTO_IP, libc::IP_TOS),
+];
+
 /// A control message.
 pub fn any_message(random: &mut Random) -> Setting {
     setting(random, MESSAGES)

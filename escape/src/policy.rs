@@ -80,6 +80,8 @@ pub struct Policy {
     pub sysctl: Option<&'static str>,
     /// The tunable that may be written.
     pub writable: Option<&'static str>,
+    /// The socket option of which reading is denied: its level and number.
+    pub option: Option<(i32, i32)>,
     /// Count what is reached.
     pub flows: bool,
 }
@@ -238,6 +240,10 @@ impl Policy {
         tunables.extend(self.writable.map(|name| json!({ "action": "allow", "names": [name], "access": "w" })));
         if !tunables.is_empty() {
             policy["sysctls"] = json!({ "default": "allow", "rules": tunables });
+        }
+        if let Some((level, option)) = self.option {
+            let rule = json!({ "action": "deny", "level": level, "option": option, "access": "get" });
+            policy["sockopts"] = json!({ "default": "allow", "rules": [rule] });
         }
         if self.flows {
             policy["record"] = json!("flows");

@@ -138,6 +138,12 @@ pub enum Call {
         slot: Slot,
         setting: Setting,
     },
+    /// getsockopt(2) of a number.
+    Get {
+        slot: Slot,
+        level: i32,
+        option: i32,
+    },
     /// Passes the descriptor through a Unix socket (`SCM_RIGHTS`).
     Pass {
         slot: Slot,
@@ -264,6 +270,7 @@ impl Call {
         match self {
             Self::Socket { kind, .. } => vec![format!("{name} {}", describe(*kind))],
             Self::Set { setting, .. } => vec![name.to_owned(), format!("{name} {}", setting.name)],
+            Self::Get { level, option, .. } => vec![name.to_owned(), format!("{name} {level}/{option}")],
             Self::Send { way, to, control, .. } => {
                 let named = if to.is_some() { ", named" } else { "" };
                 let messages = control.iter().map(|one| format!("{name} with {}", one.name));
@@ -290,6 +297,7 @@ impl Call {
             Self::Packet { .. } => "packet",
             Self::Receive { .. } => "receive",
             Self::Set { .. } => "set",
+            Self::Get { .. } => "get",
             Self::Pass { .. } => "pass",
             Self::Reopen { .. } => "reopen",
             Self::Fork { .. } => "fork",

@@ -25,7 +25,8 @@ use crate::{
 /// How long a worker may take to answer, also where those outside are slow, since the machine is emulated.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Kinds of calls that nobody but a guard refuses by `EPERM`.
-const OURS: [usize; 3] = [Refusal::Connect as usize, Refusal::Bind as usize, Refusal::Set as usize];
+const OURS: [usize; 4] =
+    [Refusal::Connect as usize, Refusal::Bind as usize, Refusal::Set as usize, Refusal::Get as usize];
 /// How many threads and processes a program has at the most.
 const THREADS: u64 = 8;
 /// How long it may take to start: programs are verified meanwhile, perhaps by a machine that is emulated.

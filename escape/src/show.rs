@@ -85,6 +85,7 @@ impl fmt::Display for Call {
             }
             Self::Receive { slot } => write!(f, "receive({slot})"),
             Self::Set { slot, setting } => write!(f, "setsockopt({slot}, {setting})"),
+            Self::Get { slot, level, option } => write!(f, "getsockopt({slot}, {level}/{option})"),
             Self::Pass { slot, into } => write!(f, "{into} = SCM_RIGHTS({slot})"),
             Self::Reopen { slot, into } => write!(f, "{into} = open(/proc/self/fd/{slot})"),
             Self::Fork { calls } => {

@@ -6,6 +6,7 @@ use crate::{
     address::{
         ALLOWED4, ALLOWED6, BOUND, CHOSEN_DENIED, DENIED4, DENIED6, LOOPBACK4, LOOPBACK6, OWN, PUBLIC4, PUBLIC6, SERVED,
     },
+    options::READ,
     policy::{Hosts, Op, Policy, Protocol, Rule},
     random::Random,
 };
@@ -209,6 +210,9 @@ pub fn policy(seed: u64) -> Policy {
     }
     if random.percent(20) {
         policy.writable = Some("net/ipv4/ip_default_ttl");
+    }
+    if random.percent(30) {
+        policy.option = Some(random.one(&READ[..2]));
     }
     policy.flows = random.percent(15);
     policy

@@ -54,6 +54,7 @@ pub enum Refusal {
     Set,
     Device,
     Sysctl,
+    Get,
     /// An option that the kernel itself refuses to whom lacks a capability.
     SetUnclear,
     /// It may have another reason than a denial, or none is told: of several messages, not all were sent.
@@ -68,7 +69,7 @@ pub struct Hello {
 }
 
 /// How many kinds of refusals there are.
-pub const REFUSALS: usize = 9;
+pub const REFUSALS: usize = 10;
 
 /// What a worker reports on a program.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

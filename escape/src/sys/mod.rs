@@ -94,14 +94,17 @@ pub fn setsockopt(fd: i32, level: i32, option: i32, value: &[u8]) -> Outcome {
     outcome(unsafe { libc::setsockopt(fd, level, option, value.as_ptr().cast(), length(value)) } as isize)
 }
 
-/// `SO_ERROR` of a socket; also an outcome of a connect that went on.
-pub fn pending_error(fd: i32) -> i32 {
+/// getsockopt(2) of a number.
+pub fn getsockopt(fd: i32, level: i32, option: i32) -> Outcome {
     let (mut value, mut size): (c_int, socklen_t) = (0, 4);
     // SAFETY: the buffer is as long as is said.
-    let got = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut value).cast::<c_void>(), &raw mut size)
-    };
-    if got < 0 { errno() } else { value }
+    let got = unsafe { libc::getsockopt(fd, level, option, (&raw mut value).cast::<c_void>(), &raw mut size) };
+    outcome(got as isize).map(|_| value)
+}
+
+/// `SO_ERROR` of a socket; also an outcome of a connect that went on.
+pub fn pending_error(fd: i32) -> i32 {
+    getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR).unwrap_or_else(|errno| errno)
 }
 
 /// getsockname(2), or getpeername(2): the address as bytes.
