@@ -15,7 +15,9 @@ def listen():
     except OSError:
         sock = socket.socket(socket.AF_INET6)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 16)
+    # Before Linux 6.2, listeners of MPTCP have none.
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 16)
     sock.bind(("::", PORT))
     sock.listen(16)
     return sock

@@ -484,6 +484,20 @@ mod tests {
         "UNIX_SCRATCH",
     ];
 
+    /// Programs of policies without names have nothing to do with them: no map, no variable, and no function that is called back.
+    #[test]
+    fn policies_without_names_pay_nothing_for_them() {
+        let of_names = |name: &str| name.starts_with("NAME") || ["ASKED", "HELD"].contains(&name);
+        let count = |image: &Image| {
+            let maps = image.maps.iter().filter(|map| of_names(map.name)).count();
+            let variables = image.variables.iter().filter(|variable| of_names(variable.name)).count();
+            let functions = image.programs.iter().filter(|program| !program.functions.is_empty()).count();
+            [maps, variables, functions]
+        };
+        assert_eq!((count(&GUARD), count(&PLAIN)), ([0; 3], [0; 3]));
+        assert!(count(&NAMED).iter().all(|count| *count > 0));
+    }
+
     /// A map of records that is not known as one would never be read, nor emptied for the next run.
     #[test]
     fn every_map_is_known() {
