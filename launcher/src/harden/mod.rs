@@ -117,12 +117,15 @@ pub enum HardenError {
     Filter(#[from] seccompiler::BackendError),
 }
 
+/// What a process does, with the rights that it has.
+type Action = dyn Fn(&mut Rights) -> nix::Result<()>;
+
 /// One of the things that a process does before it is the command.
 pub struct Step {
     /// What it is, for people, if it fails.
     pub what: Cow<'static, str>,
     /// What is done.
-    pub run: Box<dyn Fn(&mut Rights) -> nix::Result<()>>,
+    pub run: Box<Action>,
 }
 
 impl Step {
