@@ -7,71 +7,64 @@
 
 use crate::{RuleSet, device, name, net, socket, sysctl, unix};
 
-/// The hooks of the kernel that guard-run attaches programs to. The numbers index the counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Hook {
-    /// `BPF_CGROUP_INET4_CONNECT`
-    Connect4,
-    /// `BPF_CGROUP_INET6_CONNECT`
-    Connect6,
-    /// `BPF_CGROUP_INET4_BIND`
-    Bind4,
-    /// `BPF_CGROUP_INET6_BIND`
-    Bind6,
-    /// `BPF_CGROUP_UDP4_SENDMSG`
-    Sendmsg4,
-    /// `BPF_CGROUP_UDP6_SENDMSG`
-    Sendmsg6,
-    /// `BPF_CGROUP_INET_INGRESS`
-    Ingress,
-    /// `BPF_CGROUP_INET_EGRESS`
-    Egress,
-    /// `BPF_CGROUP_INET_SOCK_CREATE`
-    SockCreate,
-    /// `BPF_CGROUP_SOCK_OPS`
-    SockOps,
-    /// `BPF_CGROUP_GETSOCKOPT`
-    Getsockopt,
-    /// `BPF_CGROUP_SETSOCKOPT`
-    Setsockopt,
-    /// `BPF_CGROUP_UNIX_CONNECT`
-    ConnectUnix,
-    /// `BPF_CGROUP_UNIX_SENDMSG`
-    SendmsgUnix,
-    /// `BPF_LSM_CGROUP` at the LSM hook of this name
-    UnixStreamConnect,
-    /// `BPF_LSM_CGROUP` at the LSM hook of this name
-    UnixMaySend,
-    /// `BPF_CGROUP_DEVICE`
-    Device,
-    /// `BPF_CGROUP_SYSCTL`
-    Sysctl,
+/// Has the compiler list the variants of an enum whose numbers index tables, so that none is forgotten.
+macro_rules! numbered {
+    ($(#[$attribute:meta])* pub enum $name:ident { $($(#[$document:meta])* $variant:ident,)+ }) => {
+        $(#[$attribute])*
+        pub enum $name { $($(#[$document])* $variant,)+ }
+
+        impl $name {
+            /// Every one, in the order of its number.
+            pub const ALL: [Self; [$(Self::$variant),+].len()] = [$(Self::$variant),+];
+        }
+    };
+}
+
+numbered! {
+    /// The hooks of the kernel that guard-run attaches programs to. The numbers index the counters.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    #[repr(u8)]
+    pub enum Hook {
+        /// `BPF_CGROUP_INET4_CONNECT`
+        Connect4,
+        /// `BPF_CGROUP_INET6_CONNECT`
+        Connect6,
+        /// `BPF_CGROUP_INET4_BIND`
+        Bind4,
+        /// `BPF_CGROUP_INET6_BIND`
+        Bind6,
+        /// `BPF_CGROUP_UDP4_SENDMSG`
+        Sendmsg4,
+        /// `BPF_CGROUP_UDP6_SENDMSG`
+        Sendmsg6,
+        /// `BPF_CGROUP_INET_INGRESS`
+        Ingress,
+        /// `BPF_CGROUP_INET_EGRESS`
+        Egress,
+        /// `BPF_CGROUP_INET_SOCK_CREATE`
+        SockCreate,
+        /// `BPF_CGROUP_SOCK_OPS`
+        SockOps,
+        /// `BPF_CGROUP_GETSOCKOPT`
+        Getsockopt,
+        /// `BPF_CGROUP_SETSOCKOPT`
+        Setsockopt,
+        /// `BPF_CGROUP_UNIX_CONNECT`
+        ConnectUnix,
+        /// `BPF_CGROUP_UNIX_SENDMSG`
+        SendmsgUnix,
+        /// `BPF_LSM_CGROUP` at the LSM hook of this name
+        UnixStreamConnect,
+        /// `BPF_LSM_CGROUP` at the LSM hook of this name
+        UnixMaySend,
+        /// `BPF_CGROUP_DEVICE`
+        Device,
+        /// `BPF_CGROUP_SYSCTL`
+        Sysctl,
+    }
 }
 
 impl Hook {
-    /// Every hook, in the order of its number.
-    pub const ALL: [Self; 18] = [
-        Self::Connect4,
-        Self::Connect6,
-        Self::Bind4,
-        Self::Bind6,
-        Self::Sendmsg4,
-        Self::Sendmsg6,
-        Self::Ingress,
-        Self::Egress,
-        Self::SockCreate,
-        Self::SockOps,
-        Self::Getsockopt,
-        Self::Setsockopt,
-        Self::ConnectUnix,
-        Self::SendmsgUnix,
-        Self::UnixStreamConnect,
-        Self::UnixMaySend,
-        Self::Device,
-        Self::Sysctl,
-    ];
-
     /// The hook's name in the kernel's attach types, the log and `bpftool`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -131,30 +124,27 @@ impl Hook {
     }
 }
 
-/// The kinds of subjects that denials are about. Each kind has a map that counts its denials. The numbers index what is kept for
-/// each of these maps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Kind {
-    /// Peers, and own addresses.
-    Net,
-    /// Sockets.
-    Socket,
-    /// Socket options.
-    Sockopt,
-    /// Unix sockets.
-    Unix,
-    /// Devices.
-    Device,
-    /// Kernel tunables.
-    Sysctl,
-    /// Host names.
-    Name,
-}
-
-impl Kind {
-    /// How many kinds there are.
-    pub const COUNT: u32 = Self::Name as u32 + 1;
+numbered! {
+    /// The kinds of subjects that denials are about. Each kind has a map that counts its denials. The numbers index what is kept for
+    /// each of these maps.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u32)]
+    pub enum Kind {
+        /// Peers, and own addresses.
+        Net,
+        /// Sockets.
+        Socket,
+        /// Socket options.
+        Sockopt,
+        /// Unix sockets.
+        Unix,
+        /// Devices.
+        Device,
+        /// Kernel tunables.
+        Sysctl,
+        /// Host names.
+        Name,
+    }
 }
 
 /// From so many identities on, processes are not told apart any more in new ones: three quarters of what there is room for in a map of
@@ -195,14 +185,14 @@ pub struct Unreported {
     /// Always 0.
     padding: u32,
     /// Those of the section that denials of a kind are about, indexed by [`Kind`].
-    rules: [RuleSet; Kind::COUNT as usize],
+    rules: [RuleSet; Kind::ALL.len()],
 }
 
-const _: () = assert!(size_of::<Unreported>() == 8 + 32 * Kind::COUNT as usize);
+const _: () = assert!(size_of::<Unreported>() == 8 + 32 * Kind::ALL.len());
 
 impl Unreported {
     /// Every denial is recorded.
-    pub const NONE: Self = Self { any: 0, padding: 0, rules: [RuleSet::NONE; Kind::COUNT as usize] };
+    pub const NONE: Self = Self { any: 0, padding: 0, rules: [RuleSet::NONE; Kind::ALL.len()] };
 
     /// Adds rules of the section that denials of a kind are about.
     pub fn add(&mut self, kind: Kind, rules: &RuleSet) {

@@ -31,7 +31,7 @@ pub static UNREPORTED: Unreported = Unreported::NONE;
 
 /// How many identities each map of denials has, indexed by [`Kind`].
 #[map]
-static IN_ROOM: Array<u64> = Array::with_max_entries(Kind::COUNT, 0);
+static IN_ROOM: Array<u64> = Array::with_max_entries(Kind::ALL.len() as u32, 0);
 
 /// Keys of new denials on their way to the launcher.
 #[map]

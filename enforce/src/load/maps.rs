@@ -223,8 +223,8 @@ impl Records {
         for hook in Hook::ALL {
             self.counters.set(u32::from(hook as u8), on_every_cpu(Wire(Counters::default()))?, 0)?;
         }
-        for kind in 0..Kind::COUNT {
-            self.in_room.set(kind, 0, 0)?;
+        for kind in Kind::ALL {
+            self.in_room.set(kind as u32, 0, 0)?;
         }
         while self.news.next().is_some() {}
         self.denials.empty()?;
