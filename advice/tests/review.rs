@@ -1,4 +1,4 @@
-//! Policies against what logs tell of: replayed and tidied.
+//! Policies against what logs tell of: replayed, tidied and learnt.
 
 #[path = "../../policy/tests/generate/mod.rs"]
 mod generate;
@@ -7,9 +7,11 @@ mod oracle;
 
 use std::{net::IpAddr, path::Path};
 
-use advice::{Record, Replay, Replayed, Side, Usage, Why, read_from, tidy};
-use generate::parse;
-use policy::{Resolved, compile::Tables};
+use advice::{Learner, Record, Replay, Replayed, Side, UnixSockets, Usage, Why, read_from, tidy, trial};
+use generate::{case, parse};
+use oracle::Net;
+use policy::{Resolved, compile::Tables, display_address, protocol_name, shared_space};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 const TIME: &str = "2026-11-29T21:40:15.411872945Z";
@@ -169,4 +171,103 @@ fn what_does_nothing_is_left_out_and_the_rest_stays_as_it_was() {
     // Without flows, logs don't tell what was needed.
     let usage = Usage::new(&policy, &tables);
     assert_eq!(tidy(side, &usage, POLICY).unwrap().idle, []);
+}
+
+/// An event of a run in which all is recorded.
+fn tried(net: &Net) -> Value {
+    let address = display_address(shared_space(IpAddr::V6(net.address)));
+    let op = ["connect", "bind", "send", "receive"][usize::from(net.op)];
+    let rule = if net.own { "/network/rules/0" } else { "default" };
+    let mut subject = network(address, net.port, &protocol_name(net.protocol.into()));
+    if net.op == 3 {
+        subject["network"]["local_port"] = json!(8000 + net.port % 3);
+    }
+    event(op, if net.op == 1 { "bind4" } else { "ingress" }, "audited", rule, subject)
+}
+
+#[test]
+fn the_policies_for_learning_are_valid() {
+    let table =
+        [(UnixSockets::ByPath, true, true), (UnixSockets::Any, true, false), (UnixSockets::Unseen, false, false)];
+    for (names, (unix, has_unix, by_path)) in [true, false].into_iter().flat_map(|names| table.map(|row| (names, row)))
+    {
+        let policy = parse(&trial(names, unix));
+        let tables = Tables::compile(&policy).unwrap();
+        assert_eq!((tables.names().is_some(), tables.unix.is_some()), (names, has_unix));
+        assert_eq!(tables.unix.as_ref().is_some_and(|unix| unix.needs_peer), by_path);
+    }
+}
+
+#[test]
+fn what_belongs_together_is_learnt_as_one_rule() {
+    let peer = |op, hook, rule, address: &str, port| {
+        event(op, hook, "audited", rule, network(address.parse().unwrap(), port, "tcp"))
+    };
+    let mut received = peer("receive", "ingress", "default", "10.0.0.7", 40000);
+    received["network"]["local_port"] = json!(8080);
+    let name = json!({"name": {"name": "api.example.org", "type": "A"}});
+    let device = json!({"device": {"path": "/dev/pts/3", "type": "c", "major": 136, "minor": 3, "access": "rw"}});
+    let sysctl = json!({"sysctl": {"name": "net/core/somaxconn", "access": "w", "value": "1"}});
+    let call = |path: Value, remedy: &str| {
+        let mut event =
+            event("call", "seccomp", "audited", "/process", json!({"call": {"name": "call", "error": "EPERM"}}));
+        event["call"]["path"] = path;
+        event["reason"] = json!(format!("to allow it: {{\"process\": {remedy}}}"));
+        event
+    };
+    let events = [
+        peer("bind", "bind4", "/network/rules/0", "127.0.0.1", 0),
+        peer("bind", "ingress", "/network/rules/0", "127.0.0.1", 45678),
+        peer("bind", "bind4", "/network/rules/0", "0.0.0.0", 8080),
+        peer("bind", "ingress", "/network/rules/0", "0.0.0.0", 8080),
+        peer("connect", "connect4", "/network/rules/0", "127.0.0.1", 45678),
+        peer("connect", "connect4", "default", "10.0.0.1", 443),
+        peer("connect", "connect4", "default", "10.0.0.2", 443),
+        peer("connect", "connect4", "default", "203.0.113.7", 443),
+        received,
+        event("resolve", "egress", "audited", "default", name),
+        event(
+            "unix",
+            "unix_stream_connect",
+            "audited",
+            "default",
+            json!({"unix": {"path": "/run/x", "operation": "connect"}}),
+        ),
+        event("device", "device", "audited", "default", device),
+        event("sysctl", "sysctl", "audited", "/sysctls/rules/0", sysctl),
+        call(json!(null), r#"{"allow":["keys"]}"#),
+        call(json!("/run/docker.sock"), r#"{"allow":["delegation"]}"#),
+    ];
+    let records = records(&events, &[]);
+    let mut learner = Learner::default();
+    records.iter().for_each(|record| learner.add(record));
+    let learnt = learner.policy(&["a".to_owned(), "command".to_owned()], UnixSockets::ByPath, &|name| {
+        assert_eq!(name, "api.example.org");
+        vec!["203.0.113.7".parse().unwrap()]
+    });
+    golden("learnt.json", &learnt.text);
+    let said = learnt.summary + "\n" + &learnt.left_out.join("\n") + "\n";
+    golden("learnt.txt", &said);
+    let _ = parse(&learnt.text);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_learnt_from_is_allowed(case in case()) {
+        let is_there = |net: &&Net| {
+            let address = shared_space(IpAddr::V6(net.address));
+            let unspecified = [0, 0xffff_0000_0000].contains(&address.to_bits());
+            let loopback = net.address.to_canonical().is_loopback();
+            net.op == 1 || !unspecified && (!net.own || loopback)
+        };
+        let events: Vec<Value> = case.nets.iter().filter(is_there).map(tried).collect();
+        let records = records(&events, &[]);
+        let mut learner = Learner::default();
+        records.iter().for_each(|record| learner.add(record));
+        let text = learner.policy(&[], UnixSockets::Unseen, &|_| vec![]).text;
+        let replayed = replayed(&parse(&text), &records);
+        prop_assert!(replayed.would_be_denied.is_empty(), "{replayed}\n{text}");
+    }
 }

@@ -28,6 +28,7 @@ use crate::{
     command::CommandError,
     compare, doctor, explain, gc,
     init::{self, Purpose},
+    learn::{self, Lesson},
     logs::Age,
     replay,
     run::{self, Options},
@@ -207,6 +208,22 @@ enum Sub {
         #[arg(long)]
         json: bool,
     },
+    /// Run a command with everything recorded and nothing denied, and write the policy that it would have needed
+    Learn {
+        /// Where to write the policy ("-": standard output); nothing is replaced [default: learnt.json, or the policy that
+        /// is added to]
+        #[arg(short, long, value_name = "POLICY", value_parser = path())]
+        output: Option<PathBuf>,
+        /// Add to this policy what it denies for want of a rule
+        #[arg(long, value_name = "POLICY", value_parser = path(), value_hint = ValueHint::FilePath)]
+        update: Option<PathBuf>,
+        /// Run the command so often, and allow what any run needed
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        runs: u32,
+        /// The command and its arguments
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
     /// List the policies that are known by a name. Needs no root
     Policies,
     /// Write a policy to start from. Needs no root
@@ -308,6 +325,7 @@ fn act(sub: Sub, mut rights: Rights) -> anyhow::Result<u8> {
             rights.give_up()?;
             tidy::tidy(&policy, &logs, output.as_deref(), json)
         }
+        Sub::Learn { output, update, runs, command } => learn::learn(&Lesson { output, update, runs, command }, rights),
         Sub::Policies => {
             rights.give_up()?;
             chosen::policies()

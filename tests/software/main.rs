@@ -3,6 +3,7 @@
 mod clients;
 mod clients_unix;
 mod documents;
+mod learn;
 mod recipes;
 mod servers;
 mod servers_network;

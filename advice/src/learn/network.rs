@@ -1,0 +1,244 @@
+//! The network section that is learnt: peers with the same ports share a rule, and so do addresses to bind.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use common::{
+    name::address::nearness,
+    net::{Protocol, ones_if_equal},
+};
+use policy::shared_space;
+use report::text::OneLine;
+
+use super::{Learner, Seen};
+
+/// A rule that is learnt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    pub ops: BTreeSet<&'static str>,
+    pub protocols: BTreeSet<&'static str>,
+    pub hosts: Vec<String>,
+    pub ports: BTreeSet<u16>,
+    pub local_ports: BTreeSet<u16>,
+    /// Whether its names lead to private addresses.
+    pub private: bool,
+}
+
+/// So many peers of a server are named one by one.
+const NAMED: usize = 32;
+
+/// What is known of names: the names of each address.
+struct Names {
+    of: BTreeMap<IpAddr, BTreeSet<String>>,
+    /// Names of which no address was reached.
+    others: BTreeSet<String>,
+}
+
+/// The rules for what was done, those for the sandbox's own sockets first.
+pub fn rules(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>, left_out: &mut BTreeSet<String>) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    if seen.network.keys().any(|one| one.own && one.op != "bind") {
+        let ops = ["connect", "send", "receive"].into_iter().collect();
+        rules.push(Rule { ops, hosts: vec!["sandbox".to_owned()], ..Rule::default() });
+    }
+    rules.extend(binds(seen));
+    rules.extend(peers(seen, addresses));
+    rules.extend(clients(seen, left_out));
+    rules
+}
+
+impl Rule {
+    /// Whether it was learnt from that, among others.
+    fn is_for(&self, one: &Seen) -> bool {
+        if self.hosts == ["sandbox"] {
+            return one.own && one.op != "bind";
+        }
+        let is_host = |host: &String| match host.parse::<IpAddr>() {
+            Ok(address) => address == one.address,
+            // A name, or "any".
+            Err(_) => !one.own,
+        };
+        let port = if one.op == "bind" && one.chosen { 0 } else { one.port };
+        self.ops.contains(&*one.op)
+            && (self.protocols.is_empty() || self.protocols.contains(word(&one.protocol)))
+            && self.hosts.iter().any(is_host)
+            && (self.ports.is_empty() || self.ports.contains(&port))
+            && (self.local_ports.is_empty() || one.local_port.is_some_and(|port| self.local_ports.contains(&port)))
+    }
+
+    /// Who needed it, in a sentence.
+    pub fn reason(&self, seen: &Learner) -> Option<String> {
+        let who = seen.network.iter().filter(|(one, _)| self.is_for(one)).flat_map(|(_, who)| who);
+        let who: BTreeSet<&str> = who.map(String::as_str).collect();
+        let named: Vec<String> = who.iter().take(SHOWN).map(|name| OneLine(name).to_string()).collect();
+        let others = if who.len() > SHOWN { " and others" } else { "" };
+        (!named.is_empty()).then(|| format!("needed by {}{others}", named.join(", ")))
+    }
+}
+
+/// So many programs are named as those that needed something.
+const SHOWN: usize = 3;
+
+/// The protocol as rules have it.
+fn word(protocol: &str) -> &'static str {
+    let number = protocol.parse::<policy::SocketProtocol>().map(policy::SocketProtocol::number);
+    match number.map(Protocol::from_ipproto) {
+        Ok(Protocol::TCP) => "tcp",
+        Ok(Protocol::UDP) => "udp",
+        Ok(Protocol::ICMP) => "icmp",
+        _ => "any",
+    }
+}
+
+/// Addresses and ports that the command took.
+fn binds(seen: &Learner) -> Vec<Rule> {
+    let all = || seen.network.keys().filter(|one| one.op == "bind");
+    let asked: BTreeSet<(&str, u16)> =
+        all().filter(|one| !one.chosen).map(|one| (word(&one.protocol), one.port)).collect();
+    let mut by_address: BTreeMap<(&str, IpAddr), BTreeSet<u16>> = BTreeMap::new();
+    for one in all() {
+        // A listener is judged by its port once more; one that nobody has asked for, the kernel has chosen.
+        let named = asked.contains(&(word(&one.protocol), one.port));
+        let port = if one.chosen && !named { 0 } else { one.port };
+        if !(one.chosen && named) {
+            by_address.entry((word(&one.protocol), one.address)).or_default().insert(port);
+        }
+    }
+    let mut by_ports: BTreeMap<(&str, BTreeSet<u16>), BTreeSet<IpAddr>> = BTreeMap::new();
+    for ((protocol, address), ports) in by_address {
+        by_ports.entry((protocol, ports)).or_default().insert(address);
+    }
+    let rule = |((protocol, ports), addresses): ((&'static str, BTreeSet<u16>), BTreeSet<IpAddr>)| Rule {
+        ops: ["bind"].into_iter().collect(),
+        protocols: [protocol].into_iter().collect(),
+        hosts: addresses.iter().map(ToString::to_string).collect(),
+        ports,
+        ..Rule::default()
+    };
+    by_ports.into_iter().map(rule).collect()
+}
+
+/// What the command connected and sent to, outside the sandbox.
+fn is_active(one: &Seen) -> bool {
+    !one.own && ["connect", "send"].contains(&&*one.op)
+}
+
+/// A socket's own answers come from whom it has sent to.
+fn is_answer(seen: &Learner, one: &Seen) -> bool {
+    let sent = |other: &Seen| {
+        is_active(other) && (other.address, other.port, &other.protocol) == (one.address, one.port, &one.protocol)
+    };
+    one.protocol == "udp" && seen.network.keys().any(sent)
+}
+
+/// Peers by their names, where they have any.
+fn peers(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>) -> Vec<Rule> {
+    let names = Names::new(seen, addresses);
+    // For each host, by each protocol: the operations at each port.
+    let mut by_host: BTreeMap<(&str, String, bool), BTreeMap<u16, BTreeSet<&'static str>>> = BTreeMap::new();
+    for one in
+        seen.network.keys().filter(|one| is_active(one) || one.op == "receive" && !one.own && is_answer(seen, one))
+    {
+        let protocol = word(&one.protocol);
+        let ops: &[&'static str] = match (&*one.op, protocol) {
+            ("receive", _) => &["receive"],
+            // Whether a socket is connected first is the resolver's or a library's whim.
+            (_, "udp") => &["connect", "send"],
+            ("send", _) => &["send"],
+            _ => &["connect"],
+        };
+        let found = names.of.get(&one.address).filter(|_| one.op != "receive");
+        let private = nearness(shared_space(one.address), ones_if_equal).private != 0;
+        let hosts: Vec<(String, bool)> = match found {
+            Some(names) => names.iter().map(|name| (name.clone(), private)).collect(),
+            None => vec![(one.address.to_string(), false)],
+        };
+        for (host, private) in hosts {
+            by_host.entry((protocol, host, private)).or_default().entry(one.port).or_default().extend(ops);
+        }
+    }
+    // Those that have the same operations at the same ports, in one rule.
+    let mut alike: BTreeMap<(&str, BTreeSet<&'static str>, BTreeSet<u16>, bool), Vec<String>> = BTreeMap::new();
+    for ((protocol, host, private), ports) in by_host {
+        let mut by_ops: BTreeMap<BTreeSet<&'static str>, BTreeSet<u16>> = BTreeMap::new();
+        for (port, ops) in ports {
+            by_ops.entry(ops).or_default().insert(port);
+        }
+        for (ops, ports) in by_ops {
+            alike.entry((protocol, ops, ports, private)).or_default().push(host.clone());
+        }
+    }
+    let rule = |((protocol, ops, ports, private), hosts): ((&'static str, _, _, bool), Vec<String>)| Rule {
+        ops,
+        protocols: [protocol].into_iter().collect(),
+        hosts,
+        ports,
+        private,
+        ..Rule::default()
+    };
+    let mut rules: Vec<Rule> = alike.into_iter().map(rule).collect();
+    if !names.others.is_empty() {
+        // They have other addresses by now, or none: they are asked for all the same, and led to where somebody connected.
+        let far = |rule: &&Rule| {
+            rule.hosts.iter().any(|host| host.parse::<IpAddr>().is_ok_and(|address| !address.is_loopback()))
+        };
+        let ports: BTreeSet<u16> = rules.iter().filter(far).flat_map(|rule| rule.ports.iter().copied()).collect();
+        let (ops, ports) =
+            (["connect", "send"].into_iter().collect(), if ports.is_empty() { [443].into() } else { ports });
+        rules.push(Rule { ops, hosts: names.others.into_iter().collect(), ports, ..Rule::default() });
+    }
+    rules
+}
+
+impl Names {
+    fn new(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>) -> Self {
+        let reached: BTreeSet<IpAddr> =
+            seen.network.keys().filter(|one| is_active(one)).map(|one| one.address).collect();
+        let mut names = Self { of: BTreeMap::new(), others: BTreeSet::new() };
+        for name in &seen.names {
+            let found: Vec<IpAddr> = addresses(name).into_iter().filter(|address| reached.contains(address)).collect();
+            if found.is_empty() {
+                names.others.insert(name.clone());
+            }
+            for address in found {
+                names.of.entry(address).or_default().insert(name.clone());
+            }
+        }
+        names
+    }
+}
+
+/// Who connected to the command's servers, or sent to them, from outside the sandbox.
+fn clients(seen: &Learner, left_out: &mut BTreeSet<String>) -> Vec<Rule> {
+    let bound: BTreeSet<(&str, u16)> = seen
+        .network
+        .keys()
+        .filter(|one| one.op == "bind" && !one.chosen && one.port != 0)
+        .map(|one| (word(&one.protocol), one.port))
+        .collect();
+    let mut by_server: BTreeMap<(&str, Option<u16>), BTreeSet<IpAddr>> = BTreeMap::new();
+    for one in seen.network.keys().filter(|one| one.op == "receive" && !one.own && !is_answer(seen, one)) {
+        let protocol = word(&one.protocol);
+        let port = one.local_port.filter(|port| bound.contains(&(protocol, *port)));
+        by_server.entry((protocol, port)).or_default().insert(one.address);
+    }
+    let mut alike: BTreeMap<(&str, BTreeSet<IpAddr>), BTreeSet<Option<u16>>> = BTreeMap::new();
+    for ((protocol, port), peers) in by_server {
+        alike.entry((protocol, peers)).or_default().insert(port);
+    }
+    let rules = alike.into_iter().map(|((protocol, peers), ports)| {
+        let hosts = if peers.len() > NAMED {
+            left_out.insert(format!("the {} hosts that reached its servers: all are allowed instead", peers.len()));
+            vec!["any".to_owned()]
+        } else {
+            peers.iter().map(ToString::to_string).collect()
+        };
+        // A port that the kernel has chosen is another one next time.
+        let local_ports = if ports.contains(&None) { BTreeSet::new() } else { ports.into_iter().flatten().collect() };
+        let (ops, protocols) = (["receive"].into_iter().collect(), [protocol].into_iter().collect());
+        Rule { ops, protocols, hosts, local_ports, ..Rule::default() }
+    });
+    rules.collect()
+}

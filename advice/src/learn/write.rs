@@ -1,0 +1,182 @@
+//! Writing a policy that was learnt: a rule a line.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+use policy::access_letters;
+use serde_json::{Value, json};
+
+use super::{Learner, network::Rule};
+
+/// Devices that do nothing: whoever has them has nothing by them. Type, numbers.
+const HARMLESS: [(&str, u32, u32); 5] = [("c", 1, 3), ("c", 1, 5), ("c", 1, 7), ("c", 1, 8), ("c", 1, 9)];
+
+/// The major number of pseudo-terminals (Documentation/admin-guide/devices.txt), of which each run has others.
+const PTS: u32 = 136;
+
+/// An object, its keys in this order.
+pub type Keys = Vec<(&'static str, Value)>;
+
+/// A section: its name, its default where it is written anew, and the rules that it gets.
+pub struct Section {
+    pub name: &'static str,
+    default: &'static str,
+    pub rules: Vec<Keys>,
+}
+
+/// An object without the keys that have no value.
+fn object(keys: impl IntoIterator<Item = (&'static str, Value)>) -> Keys {
+    let is_there = |value: &Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
+    keys.into_iter().filter(|(_, value)| is_there(value)).collect()
+}
+
+/// An object on one line.
+fn line<K: AsRef<str>>(keys: &[(K, Value)]) -> String {
+    let written: Vec<String> =
+        keys.iter().map(|(key, value)| format!("{}: {}", json!(key.as_ref()), spaced(value))).collect();
+    format!("{{{}}}", written.join(", "))
+}
+
+fn spaced(value: &Value) -> String {
+    match value.as_array() {
+        Some(list) => format!("[{}]", list.iter().map(spaced).collect::<Vec<_>>().join(", ")),
+        None => value.to_string(),
+    }
+}
+
+fn ports(all: &BTreeSet<u16>) -> Value {
+    all.iter().map(|port| if *port == 0 { json!("ephemeral") } else { json!(port) }).collect()
+}
+
+fn network(seen: &Learner, rule: &Rule) -> Keys {
+    object([
+        ("action", json!("allow")),
+        ("ops", json!(rule.ops)),
+        ("protocols", json!(rule.protocols)),
+        ("hosts", json!(rule.hosts)),
+        ("ports", ports(&rule.ports)),
+        ("local_ports", ports(&rule.local_ports)),
+        ("private", if rule.private { json!(true) } else { Value::Null }),
+        ("reason", json!(rule.reason(seen))),
+    ])
+}
+
+impl Section {
+    fn text(&self) -> String {
+        let Self { name, default, rules } = self;
+        if rules.is_empty() {
+            return format!("  \"{name}\": {{\"default\": \"{default}\"}}");
+        }
+        let rules: Vec<String> = rules.iter().map(|rule| format!("      {}", line(rule))).collect();
+        format!(
+            "  \"{name}\": {{\n    \"default\": \"{default}\",\n    \"rules\": [\n{}\n    ]\n  }}",
+            rules.join(",\n")
+        )
+    }
+}
+
+/// The sections. Devices that do nothing are `harmless`, and allowed in any case.
+pub fn sections(seen: &Learner, rules: &[Rule], has_unix: bool, harmless: bool) -> Vec<Section> {
+    let network = rules.iter().map(|rule| network(seen, rule)).collect();
+    let mut sections = vec![Section { name: "network", default: "deny", rules: network }];
+    if has_unix {
+        sections.push(Section { name: "unix", default: "deny", rules: unix(seen) });
+    }
+    sections.push(Section { name: "devices", default: "deny", rules: devices(seen, harmless) });
+    if !seen.tunables.is_empty() {
+        let rule = object([("action", json!("allow")), ("names", json!(seen.tunables)), ("access", json!("w"))]);
+        sections.push(Section { name: "sysctls", default: "allow", rules: vec![rule] });
+    }
+    if !seen.sockets.is_empty() {
+        let rule = |(kind, protocol): &(String, String)| {
+            let protocol = protocol.parse::<u32>().map_or_else(|_| json!(protocol), |number| json!(number));
+            object([("action", json!("allow")), ("type", json!(kind)), ("protocol", protocol)])
+        };
+        sections.push(Section { name: "sockets", default: "allow", rules: seen.sockets.iter().map(rule).collect() });
+    }
+    sections
+}
+
+/// The policy's text.
+pub fn policy(seen: &Learner, command: &[String], rules: &[Rule], has_unix: bool) -> String {
+    let description: String = command.join(" ").chars().take(100).collect();
+    let mut parts = vec![
+        "  \"version\": 1".to_owned(),
+        format!("  \"description\": {}", json!(format!("learnt from: {description}"))),
+    ];
+    parts.extend(sections(seen, rules, has_unix, true).iter().map(Section::text));
+    if !seen.process.is_empty() {
+        let keys: Vec<(&str, Value)> = seen.process.iter().map(|(key, words)| (&**key, json!(words))).collect();
+        parts.push(format!("  \"process\": {}", line(&keys)));
+    }
+    format!("{{\n{}\n}}\n", parts.join(",\n"))
+}
+
+fn unix(seen: &Learner) -> Vec<Keys> {
+    let paths: Vec<String> = seen.unix.iter().filter_map(|path| pattern(path)).collect();
+    if paths.is_empty() { vec![] } else { vec![object([("action", json!("allow")), ("paths", json!(paths))])] }
+}
+
+/// A socket's path or abstract name as a rule has it: characters that mean more there are any one byte. `None` for what no rule can
+/// name: relative paths, and names with bytes that are no text, which the log escapes.
+pub fn pattern(path: &str) -> Option<String> {
+    let named = path.starts_with(['/', '@']) && !path.contains('\\');
+    named.then(|| path.replace(['[', ']', '{', '}', '*'], "?"))
+}
+
+fn devices(seen: &Learner, harmless: bool) -> Vec<Keys> {
+    let baseline = HARMLESS.iter().filter(|_| harmless);
+    let mut all: BTreeMap<(&str, u32, Option<u32>), u32> =
+        baseline.map(|(kind, major, minor)| ((*kind, *major, Some(*minor)), 0)).collect();
+    for ((kind, major, minor), accesses) in &seen.devices {
+        let minor = (*major != PTS || kind != "c").then_some(*minor);
+        *all.entry((kind, *major, minor)).or_default() |= accesses;
+    }
+    let read_write = common::device::access::READ | common::device::access::WRITE;
+    all.into_iter()
+        .map(|((kind, major, minor), accesses)| {
+            let harmless = HARMLESS.contains(&(kind, major, minor.unwrap_or(u32::MAX)));
+            let accesses = if harmless { accesses | read_write } else { accesses };
+            object([
+                ("action", json!("allow")),
+                ("type", json!(kind)),
+                ("major", json!(major)),
+                ("minor", json!(minor)),
+                ("access", json!(access_letters(accesses))),
+            ])
+        })
+        .collect()
+}
+
+/// How narrow it is: counts of what it allows.
+pub fn summary(seen: &Learner, rules: &[Rule], has_unix: bool) -> String {
+    let of = |op: &'static str| rules.iter().filter(move |rule| rule.ops.contains(op) && rule.hosts != ["sandbox"]);
+    let hosts: BTreeSet<&String> = of("connect").chain(of("send")).flat_map(|rule| &rule.hosts).collect();
+    let ports: BTreeSet<u16> = of("connect").chain(of("send")).flat_map(|rule| rule.ports.iter().copied()).collect();
+    let bound: BTreeSet<u16> = of("bind").flat_map(|rule| rule.ports.iter().copied()).collect();
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let mut text = format!(
+        "{} on the network: {}{} at {}; {} to bind; ",
+        count(rules.len(), "rule"),
+        if rules.iter().any(|rule| rule.hosts == ["sandbox"]) { "its own servers, " } else { "" },
+        count(hosts.len(), "host"),
+        count(ports.len(), "port"),
+        count(bound.len(), "port")
+    );
+    let unix = if has_unix {
+        count(seen.unix.iter().filter(|path| pattern(path).is_some()).count(), "Unix socket")
+    } else {
+        "all Unix sockets".to_owned()
+    };
+    let process: usize = seen.process.values().map(BTreeSet::len).sum();
+    let _ = write!(
+        text,
+        "{unix}, {}, {}, {} of the process section",
+        count(seen.devices.len(), "device"),
+        count(seen.tunables.len(), "tunable"),
+        count(process, "word")
+    );
+    text
+}

@@ -1,0 +1,178 @@
+//! `guard-run learn`: runs a command with everything recorded and nothing denied, and writes the policy that it would have needed.
+
+use std::{
+    ffi::OsString,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use advice::{Judge, Learner, Learnt, Side, UnixSockets, compare, trial};
+use anyhow::Context as _;
+use enforce::{
+    load::missing_here,
+    machine::ThisMachine,
+    outlet::tell,
+    privilege::{self, Rights},
+};
+use policy::{Document, compile::Tables};
+use report::text::OneLine;
+
+use crate::{
+    chosen::{Compiled, choose},
+    records::records,
+    run::{Options, run},
+    supervise::Wait,
+};
+
+/// The file that is written unless another one is named, in the working folder.
+const DEFAULT: &str = "learnt.json";
+
+/// What to learn from, and where to write it.
+#[derive(Clone, Debug)]
+pub struct Lesson {
+    /// The file that is written; `-` is standard output. `None` is the policy that is added to.
+    pub output: Option<PathBuf>,
+    /// The policy to add to, rather than to write a new one.
+    pub update: Option<PathBuf>,
+    /// How often the command is run.
+    pub runs: u32,
+    /// The command with its arguments.
+    pub command: Vec<OsString>,
+}
+
+/// Runs the command, writes the policy, and returns the exit status of the last run.
+///
+/// # Errors
+///
+/// When the command can't be run, or the policy can't be written.
+pub fn learn(lesson: &Lesson, rights: Rights) -> anyhow::Result<u8> {
+    let output = lesson.output.as_deref().or(lesson.update.as_deref()).unwrap_or(Path::new(DEFAULT));
+    anyhow::ensure!(
+        output == Path::new("-") || lesson.update.as_deref() == Some(output) || output.symlink_metadata().is_err(),
+        "{}: it is there already; remove it, name another file, or add to it: --update",
+        output.display()
+    );
+    // It is known to be good before the command runs.
+    let update = lesson.update.as_ref().map(|path| choose(Some(path.as_os_str()))?.compile()).transpose()?;
+    anyhow::ensure!(
+        lesson.runs == 1 || privilege::is_root(),
+        "--runs: an ordinary user's guard-run has the rights for one run; learn from several, one after the other"
+    );
+    let folder = tempfile::tempdir().context("a folder for the log")?;
+    let policy = folder.path().join("trial.json");
+    let unix = write_trial(&policy)?;
+    let logs: Vec<PathBuf> = (0..lesson.runs).map(|number| folder.path().join(format!("log{number}.json"))).collect();
+    let (last, others) = logs.split_last().context("--runs: at least one")?;
+    for log in others {
+        let program = std::env::current_exe().context("guard-run's own file")?;
+        let mut again = Command::new(program);
+        again.arg("--policy").arg(&policy).arg("--log").arg(log).arg("--quiet").arg("--").args(&lesson.command);
+        again.status().context("guard-run's own file")?;
+    }
+    let options = Options {
+        policy: Some(policy.into()),
+        command: lesson.command.clone(),
+        log: Some(last.clone()),
+        events: None,
+        flows: false,
+        preserve_fds: 0,
+        fresh: false,
+        user: None,
+        wait: Wait::default(),
+        fail_on_deny: None,
+        diagnose: false,
+        verbosity: -1,
+    };
+    let status = run(&options, rights)?;
+    // The run has taken its rights with it. What is left to do, a user names.
+    privilege::begin()?.keep(&[])?;
+    let mut learner = Learner::default();
+    let learnt = match &update {
+        None => {
+            let heads = records(&logs, &mut |record| learner.add(&record))?;
+            heads.iter().for_each(|head| learner.lost(head.lost));
+            let command: Vec<String> = lesson.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            learner.policy(&command, unix, &addresses)
+        }
+        Some(Compiled { tables, document, .. }) => {
+            let mut judge = Judge::new(tables);
+            let heads = records(&logs, &mut |record| learner.add_to(&mut judge, &record))?;
+            heads.iter().for_each(|head| learner.lost(head.lost));
+            let path = document.path();
+            let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            learner.update(&text, unix, &addresses)
+        }
+    };
+    write(output, lesson.update.as_deref() == Some(output), &learnt)?;
+    if let Some(Compiled { policy, tables, .. }) = &update {
+        let document = Document::new(output, learnt.text.clone().into_bytes());
+        let updated = document.resolve(&ThisMachine)?;
+        let others = Tables::compile(&updated)?;
+        let comparison = compare(Side { policy, tables }, Side { policy: &updated, tables: &others })?;
+        comparison
+            .wider
+            .iter()
+            .for_each(|difference| tell(&format!("added: {}; e.g. {}", difference.extent, difference.example)));
+    }
+    Ok(status)
+}
+
+/// Writes the policy under which the command is run: with as much of what can be told apart as this machine can enforce. Returns
+/// what it tells of Unix sockets.
+fn write_trial(path: &Path) -> anyhow::Result<UnixSockets> {
+    let mut refused = None;
+    let unix = [UnixSockets::ByPath, UnixSockets::Any, UnixSockets::Unseen];
+    // Without a nameserver, there are no names.
+    for (names, unix) in [true, false].into_iter().flat_map(|names| unix.map(|unix| (names, unix))) {
+        fs::write(path, trial(names, unix)).with_context(|| path.display().to_string())?;
+        match choose(Some(path.as_os_str()))?.compile() {
+            Ok(compiled) if missing_here(&compiled.tables).is_none() => return Ok(unix),
+            Ok(_) => {}
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(refused.unwrap_or_else(|| anyhow::anyhow!("this machine can't enforce any policy")))
+}
+
+/// The addresses that a name has now: as the command's resolver would say, since a static program can't use its modules itself.
+fn addresses(name: &str) -> Vec<IpAddr> {
+    let found = Command::new("/usr/bin/getent").args(["ahosts", "--", name]).output();
+    let text = found.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let mut addresses: Vec<IpAddr> =
+        text.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+/// Writes the policy: to a new file, or in place of the one that was there, whole or not at all.
+fn write(path: &Path, replaces: bool, learnt: &Learnt) -> anyhow::Result<()> {
+    let text = learnt.text.as_bytes();
+    let written = if path == Path::new("-") {
+        io::stdout().write_all(text).and_then(|()| io::stdout().flush())
+    } else if replaces {
+        replace(path, text)
+    } else {
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
+        opened.and_then(|mut file| file.write_all(text))
+    };
+    written.with_context(|| path.display().to_string())?;
+    tell(&format!("wrote {}: {}", OneLine(path.display()), learnt.summary));
+    learnt.left_out.iter().for_each(|left_out| tell(&format!("left out: {left_out}")));
+    Ok(())
+}
+
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    // Where a symbolic link leads, and not the link.
+    let path = path.canonicalize()?;
+    let permissions = fs::metadata(&path)?.permissions();
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
+    file.write_all(text)?;
+    file.as_file().set_permissions(permissions)?;
+    file.persist(path)?;
+    Ok(())
+}
