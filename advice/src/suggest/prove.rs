@@ -3,7 +3,13 @@
 use json_patch::Patch;
 use policy::Machine;
 
-use crate::{Guard, Request, patch, property::missed, suggest::SuggestError};
+use crate::{
+    Guard, Request,
+    compare::{Side, compare},
+    patch,
+    property::missed,
+    suggest::SuggestError,
+};
 
 /// Proves a change by the tables that go into the kernel: it allows what was denied, and nothing that the policy didn't allow before but
 /// what the plain rules are about. `plain` puts these rules before all others, where nothing but they themselves can be changed by them.
@@ -27,8 +33,17 @@ pub(super) fn prove(
     if let Some((request, _)) = requests.iter().find(|request| !is_allowed(request)) {
         return Err(SuggestError::Unproved(format!("{request:?} would still be denied")));
     }
-    let _plain = patch::applied(guard, plain, machine)?;
-    Ok(())
+    let plain = patch::applied(guard, plain, machine)?;
+    let comparison =
+        compare(side(&plain), side(&changed)).map_err(|error| SuggestError::Unproved(error.to_string()))?;
+    match comparison.wider.first() {
+        Some(wider) => Err(SuggestError::Unproved(format!("{} would be allowed, too", wider.example))),
+        None => Ok(()),
+    }
+}
+
+fn side(guard: &Guard) -> Side<'_> {
+    Side { policy: &guard.policy, tables: &guard.tables }
 }
 
 /// Whether a rule on a host name allows a request to an address that it leads to.
