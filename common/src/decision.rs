@@ -48,7 +48,7 @@ pub const NO_ROOM_TO_LEARN: u16 = 0xffec;
 /// Denied because the answer could tell how to keep secret which server a TLS connection is for.
 pub const SECRET_NAME: u16 = 0xffee;
 
-/// Denied because no rule allows to write this tunable, and the policy does not do without such a rule.
+/// Denied because no rule allows to write this tunable, and the policy doesn't allow writing without a rule.
 pub const TUNABLE_WRITE: u16 = 0xfff9;
 
 /// The verdict on a request, and what decided it.

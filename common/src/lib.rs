@@ -1,7 +1,7 @@
 //! What the launcher and its eBPF programs share: requests, rule tables, `decide()` and the records of denials.
 //!
-//! The same `decide()` functions run in the kernel, in `guard-run explain` and in the tests. They are pure: whatever
-//! they need of a map they ask of a small trait ([`net::Lookup`], [`sysctl::Lookup`], [`unix::Lookup`]), which the
+//! The `decide()` functions run in the kernel, in `guard-run explain` and in the tests. They are pure: they ask for what they
+//! need of a map by a small trait ([`net::Lookup`], [`sysctl::Lookup`], [`unix::Lookup`]), which the
 //! eBPF programs implement with kernel maps and the launcher with the compiled tables themselves.
 //!
 //! Everything that crosses the border between user space and the kernel is a *wire type*: `repr(C)`, fixed-width

@@ -27,8 +27,8 @@ impl Address {
         Self([0, 0, 0xffff_u32.to_be(), word])
     }
 
-    /// The same address if `zero` is 0: it is set in those of its words that are 0 in an IPv4 address, of which the kernel's
-    /// verifier knows no more then than of any others.
+    /// Returns the address unchanged if `zero` is 0. `zero` is put into the words that are 0 in an IPv4 address, so that the kernel's
+    /// verifier doesn't know these as constants.
     #[inline(always)]
     #[must_use]
     pub const fn or(self, zero: u32) -> Self {

@@ -58,8 +58,8 @@ pub trait Content {
     /// are cut off; anything where they begin behind their end.
     fn load_options(&self, start: u32, end: u32) -> [u64; OPTION_WORDS];
 
-    /// The same number, of which the compiler must not know where it comes from: it would leave out a mask that the
-    /// verifier needs, or make branches of arithmetic.
+    /// Returns `number` in a way that the compiler can't see through. Otherwise it would leave out a mask that the verifier needs,
+    /// or make branches of arithmetic.
     fn opaque(number: u32) -> u32;
 
     /// Like [`Content::opaque`], of a longer number.
@@ -92,14 +92,14 @@ pub trait Direction {
     const HAS_ARRIVED: bool;
 }
 
-/// It leaves. Whoever has made it may have put anything into it.
+/// The packet leaves. Its maker may have put anything into it.
 pub struct Leaving;
 
 impl Direction for Leaving {
     const HAS_ARRIVED: bool = false;
 }
 
-/// It has arrived.
+/// The packet has arrived.
 pub struct Arrived;
 
 impl Direction for Arrived {

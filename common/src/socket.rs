@@ -139,7 +139,7 @@ pub struct Table {
     pub padding: u32,
     /// The rules that name a type or a protocol: what these allow is allowed although it is in `refused`.
     pub naming: RuleSet,
-    /// Those of them that name [`protocol::RAW`], and so [`unjudged::HEADERS`].
+    /// The rules that name [`protocol::RAW`], and so [`unjudged::HEADERS`].
     pub naming_headers: RuleSet,
 }
 

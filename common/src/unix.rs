@@ -119,7 +119,7 @@ pub struct AddressLayout {
 const _: () = assert!(size_of::<AddressLayout>() == 8);
 
 impl AddressLayout {
-    /// That of Linux 6.7 and all since. Good enough to say in an event what was asked for; whoever decides by it has to
+    /// The layout of Linux 6.7 and all since. It is good enough to report in an event what was asked for; what decides by it has to
     /// ask the kernel's BTF.
     pub const USUAL: Self = Self { address: 8, length: 32 };
 }
@@ -132,29 +132,29 @@ pub struct PeerLayout {
     pub socket_sk: u32,
     /// `struct unix_sock`, `addr`: the address that it is bound to. (A `struct sock` is the first member of that.)
     pub sock_address: u32,
-    /// The same, `path.mnt`: the mount in which its file was made.
+    /// `struct unix_sock`, `path.mnt`: the mount in which its file was made.
     pub sock_mount: u32,
-    /// The same, `path.dentry`: its file's name there.
+    /// `struct unix_sock`, `path.dentry`: its file's name there.
     pub sock_dentry: u32,
     /// `struct unix_address`, `len`: the length of the address.
     pub address_length: u32,
-    /// The same, `name`: the address itself, a `struct sockaddr_un`.
+    /// `struct unix_address`, `name`: the address itself, a `struct sockaddr_un`.
     pub address_name: u32,
     /// `struct dentry`, `d_parent`.
     pub dentry_parent: u32,
-    /// The same, `d_name.len`.
+    /// `struct dentry`, `d_name.len`.
     pub dentry_length: u32,
-    /// The same, `d_name.name`.
+    /// `struct dentry`, `d_name.name`.
     pub dentry_name: u32,
     /// `struct vfsmount`, `mnt_root`: the root of what is mounted.
     pub vfsmount_root: u32,
     /// `struct mount`, `mnt`: the `struct vfsmount` in it.
     pub mount_vfsmount: u32,
-    /// The same, `mnt_parent`: the mount that it is mounted on, or itself.
+    /// `struct mount`, `mnt_parent`: the mount that it is mounted on, or itself.
     pub mount_parent: u32,
-    /// The same, `mnt_mountpoint`: where it is mounted in that.
+    /// `struct mount`, `mnt_mountpoint`: where it is mounted in its parent.
     pub mount_point: u32,
-    /// The same, `mnt_ns`: the mount namespace that it is in, if it is in any.
+    /// `struct mount`, `mnt_ns`: the mount namespace that it is in, if it is in any.
     pub mount_namespace: u32,
     /// `struct sock`, `sk_cgrp_data.cgroup`: the cgroup of the process that made it, at that time.
     pub sock_cgroup: u32,

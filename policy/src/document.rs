@@ -87,7 +87,7 @@ impl Document {
     ///
     /// # Errors
     ///
-    /// Those of [`Document::parse`] and [`Policy::resolve`].
+    /// Parses and resolves: [`Document::parse`], then [`Policy::resolve`].
     pub fn resolve(&self, machine: &impl Machine) -> Result<Resolved, PolicyError> {
         self.parse()?.resolve(self, machine)
     }

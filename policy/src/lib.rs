@@ -134,10 +134,10 @@ section::words! {
     /// What happens to a request that the policy denies.
     #[derive(Default)]
     pub enum Mode {
-        /// It is refused and recorded.
+        /// What the policy denies is refused and recorded.
         #[default]
         Enforce = "enforce",
-        /// It goes on, and is recorded as what would have been refused.
+        /// What the policy denies goes on, and is recorded as what would have been refused.
         Audit = "audit",
     }
 }

@@ -1,4 +1,4 @@
-//! The process section: what keeps the command inside beside the rules, and what of it the policy does without.
+//! The process section: the protections beside the rules, and which of them the policy disables.
 
 use caps::Capability;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -12,7 +12,7 @@ pub struct ProcessSection {
     /// How much keeps the command inside.
     #[serde(default)]
     pub isolation: Isolation,
-    /// What of it the policy does without.
+    /// The parts that the policy disables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Part>,
     /// The capabilities that the command keeps beside those that it keeps in any case.
@@ -27,7 +27,7 @@ pub struct ProcessSection {
 }
 
 impl ProcessSection {
-    /// Whether the policy does without this part.
+    /// Whether the policy disables this part.
     #[must_use]
     pub fn allows(&self, part: Part) -> bool {
         self.isolation == Isolation::CgroupOnly || self.allow.contains(&part)
@@ -47,7 +47,7 @@ impl ProcessSection {
             && self.families.is_empty()
             && self.architectures.is_empty());
         if self.isolation == Isolation::CgroupOnly && named {
-            return Err("\"isolation\": \"cgroup-only\" already does without everything; \
+            return Err("\"isolation\": \"cgroup-only\" already disables everything; \
                         leave out either it or what else is named here"
                 .to_owned());
         }

@@ -128,9 +128,9 @@ pub(super) fn word<'de, T: Copy, D: Deserializer<'de>>(json: D, known: &[(&str, 
 words! {
     /// What happens to a request.
     pub enum Action {
-        /// It goes on.
+        /// The request goes on.
         Allow = "allow",
-        /// It is refused and recorded.
+        /// The request is refused and recorded.
         Deny = "deny",
     }
 }

@@ -17,7 +17,7 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Those that two files say: resolv.conf(5) and hosts(5).
+    /// Reads the surroundings from the text of two files: resolv.conf(5) and hosts(5).
     #[must_use]
     pub fn parse(resolver: &str, hosts: &str) -> Self {
         let mut surroundings = Self::default();

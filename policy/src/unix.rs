@@ -54,7 +54,7 @@ impl Rule for UnixRule {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum SocketPattern {
-    /// Those without a name.
+    /// Sockets without a name.
     Unnamed,
     /// Those that the same sandbox has made, whatever name they have.
     Sandbox,

@@ -59,9 +59,9 @@ pub fn nanoseconds<S: Serializer>(time: &Timestamp, json: S) -> Result<S::Ok, S:
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It was.
+    /// The request was denied.
     Denied,
-    /// It went on, the policy being in audit mode.
+    /// The request went on, since the policy is in audit mode.
     Audited,
 }
 

@@ -38,7 +38,7 @@ pub enum Extent {
     Connections {
         /// Connections that were established.
         connections: u64,
-        /// Those that had not ended when the log was written, whose last bytes are not counted.
+        /// Connections that had not ended when the log was written. Their last bytes are not counted.
         open: u64,
         /// How long those that have ended were established, in seconds, all together.
         duration: f64,

@@ -10,7 +10,7 @@ pub struct Hardening {
     pub isolation: InForce,
     /// The parts.
     pub parts: Vec<Part>,
-    /// The parts that the policy does without.
+    /// The parts that the policy disables.
     pub loosened: Vec<Part>,
     /// The capabilities that a root command kept.
     pub capabilities: Vec<String>,
@@ -36,7 +36,7 @@ pub struct Hardening {
 pub struct Observed {
     /// All of them.
     pub refused: u64,
-    /// Those that are in no event.
+    /// How many refusals are in no event.
     pub unrecorded: u64,
 }
 

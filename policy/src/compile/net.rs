@@ -23,7 +23,7 @@ pub struct NetTables {
     pub hosts: Vec<(Prefix, RuleSet)>,
     /// Intervals of ports in ascending order, filled up to a power of two of them. Empty where no rule names ports.
     pub ports: Vec<PortInterval>,
-    /// Those of the sockets' own ports, likewise.
+    /// Intervals of the sockets' own ports in ascending order, filled up to a power of two of them.
     pub local_ports: Vec<PortInterval>,
     /// The kinds of sockets ([`unjudged`]) that could do what the section denies without any address hook noticing.
     pub evasive: u32,

@@ -140,7 +140,7 @@ fn reach(rule: &UnixRule, kind: Kind) -> Reach {
     rule.globs().map(|glob| reach_of(glob, kind)).fold(own, Reach::max)
 }
 
-/// The same of one glob. Every path begins with `/`, every abstract name with `@`, and the rest can be anything.
+/// How many of the names of a kind one glob matches. Every path begins with `/`, every abstract name with `@`, and the rest can be anything.
 fn reach_of(glob: &Glob, kind: Kind) -> Reach {
     let first = if kind == Kind::PATH { b'/' } else { b'@' };
     let mut tokens = glob.tokens().peekable();

@@ -95,7 +95,7 @@ pub fn policy() -> impl Strategy<Value = Value> {
     policy_with(40)
 }
 
-/// The same, with so few rules that a change to the text is likely to matter.
+/// Valid policies as JSON, with so few rules that a change to the text is likely to matter.
 pub fn small_policy() -> impl Strategy<Value = Value> {
     policy_with(3)
 }
