@@ -15,7 +15,7 @@ pub enum AttachError {
     #[error(
         "can't attach the {hook} program to {cgroup}{}",
         if source.raw_os_error() == Some(libc::EPERM) {
-            " (a cgroup further up may have a program that allows none below it: bpftool cgroup tree)"
+            " (an ancestor cgroup may have a program that allows none below it: bpftool cgroup tree)"
         } else {
             ""
         }
@@ -38,7 +38,7 @@ pub enum AttachError {
     },
     /// Programs of cgroups further up, by which somebody may have restricted the user, would not be asked any more.
     #[error(
-        "the {hook} program on {cgroup} would put out of force {} on a cgroup further up (bpftool prog show id {}), \
+        "the {hook} program on {cgroup} would put out of force {} on an ancestor cgroup (bpftool prog show id {}), \
          attached with BPF_F_ALLOW_OVERRIDE: only root may do that",
         if programs.len() == 1 { "a program" } else { "programs" },
         programs[0]

@@ -46,7 +46,7 @@ pub enum FolderError {
         /// Its mode.
         mode: u32,
     },
-    /// It can't be looked at.
+    /// The file or folder can't be looked at.
     #[error("{}", path.display())]
     File {
         /// The file or folder.

@@ -18,9 +18,9 @@ pub struct Live {
 
 /// What is waited for before lines can be written.
 pub enum Awaited<'a> {
-    /// That there is room: then this is ready for writing.
+    /// Waits for room: then this descriptor is ready for writing.
     Room(BorrowedFd<'a>),
-    /// That a FIFO has a reader, of which nobody tells.
+    /// Waits for a FIFO's reader, by trying again: the kernel has no event for that.
     Reader,
 }
 

@@ -20,18 +20,18 @@ use crate::sys::confine::reduce_bounding_set;
 /// Why this process can't have, or mustn't use, what it needs.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
-    /// It would act for somebody else than its caller.
+    /// This process would act for somebody else than its caller.
     #[error(
         "guard-run must not be set-user-ID or set-group-ID: it would open the caller's files with its owner's rights; \
          remove that, and see `guard-run doctor`: chmod ug-s {}",
         program().display()
     )]
     SetId,
-    /// It is not root, and has not all capabilities.
+    /// This process is not root, and has not all capabilities.
     #[error("needs root's rights, or {}: run guard-run as root, or have an administrator type: {}{}",
         Names(.missing), set_up(), .why.map(|why| format!("; {why}")).unwrap_or_default())]
     Missing {
-        /// The capabilities that it has not.
+        /// The capabilities that are missing.
         missing: Vec<Capability>,
         /// Why those that its file may have don't count.
         why: Option<&'static str>,
@@ -39,7 +39,7 @@ pub enum PrivilegeError {
     /// The kernel refuses to give something up.
     #[error("can't give up what is not needed")]
     GiveUp(#[from] CapsError),
-    /// The same.
+    /// The kernel refuses to set no_new_privs or what else a process gives up by itself.
     #[error("can't give up what is not needed")]
     Process(#[from] nix::Error),
 }

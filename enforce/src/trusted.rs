@@ -31,7 +31,7 @@ const MAX_LINKS: usize = 40;
 /// Why a file isn't used.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// It can't be opened.
+    /// The file, or a folder on the way to it, can't be opened.
     #[error("{}", path.display())]
     File {
         /// The file, or a folder on the way to it.
@@ -52,7 +52,7 @@ pub enum TrustError {
         /// Its permissions.
         mode: u32,
     },
-    /// It is a folder, a device, a pipe.
+    /// The path leads to a folder, a device or a pipe.
     #[error("{}: not a regular file", .0.display())]
     NotAFile(PathBuf),
 }

@@ -33,7 +33,11 @@ const PRIORITY: u8 = 3 << 3 | 3;
 /// Without a subcommand, it reads the state of a container from standard input and does what the container's status asks
 /// for.
 #[derive(Debug, Parser)]
-#[command(name = "guard-hook", version)]
+#[command(
+    name = "guard-hook",
+    version,
+    after_help = "Examples:\n  guard-hook gc\n  guard-hook createRuntime <state.json\n\nExit status: 0; 125 if anything failed."
+)]
 struct Cli {
     #[command(subcommand)]
     subcommand: Option<Sub>,

@@ -25,10 +25,10 @@ const MAX_NAME: usize = 253;
 /// Why a runtime's description of a container can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// It can't be read.
+    /// The state can't be read.
     #[error("can't read the container's state from standard input")]
     Unreadable(#[source] io::Error),
-    /// It is not what the runtime specification says.
+    /// The state is not what the runtime specification says.
     #[error("what is on standard input is not the state of a container (OCI runtime specification): {0}")]
     NotAState(String),
 }
@@ -36,9 +36,9 @@ pub enum StateError {
 /// The stage of a container's life at which its runtime calls a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It has been made and is about to run.
+    /// The container has been made and is about to run.
     CreateRuntime,
-    /// It is no more.
+    /// The container has ended.
     Poststop,
 }
 

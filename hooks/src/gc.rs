@@ -64,7 +64,7 @@ fn give_up(failed: &mut Vec<anyhow::Error>) {
     }
 }
 
-/// The same beside something else, which must not fail for it.
+/// Concludes containers that have ended, and only reports what fails: for callers that have something else to do.
 pub fn reap() {
     for error in collect().failed {
         tell(&format!("what an earlier container has left behind: {error:#}"));

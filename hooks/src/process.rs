@@ -15,7 +15,7 @@ const APART: [&str; 2] = ["mnt", "pid"];
 /// Why a process isn't a container's.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// It can't be looked at.
+    /// A file of the process in /proc can't be read.
     #[error("{}", path.display())]
     File {
         /// The file in /proc.
@@ -26,7 +26,7 @@ pub enum ProcessError {
     /// The first process, this one, or one that this one comes from.
     #[error("process {0} is the engine's or the machine's, and not a container's")]
     Engines(u32),
-    /// It is in the hook's own mount and pid namespaces.
+    /// The process is in the hook's own mount and pid namespaces.
     #[error("process {0} is in no mount or pid namespace of its own, so it is not a container's")]
     NotApart(u32),
 }

@@ -20,7 +20,7 @@ use nix::{
 /// Why a file or folder can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PathError {
-    /// It can't be opened.
+    /// The file, or a folder above it, can't be opened.
     #[error("{}", path.display())]
     File {
         /// The file or folder.
@@ -44,7 +44,7 @@ pub enum PathError {
         /// Its permissions.
         mode: u32,
     },
-    /// It is a folder, a device, a pipe.
+    /// The path leads to a folder, a device or a pipe.
     #[error("{}: not a regular file", .0.display())]
     NotAFile(PathBuf),
 }

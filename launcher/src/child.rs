@@ -53,7 +53,7 @@ pub enum ChildError {
     /// There is no process for it.
     #[error("can't start a process in the cgroup")]
     Fork(#[source] io::Error),
-    /// It can't be found out what it is to be kept from.
+    /// This machine could not be searched for what the command is to be kept from.
     #[error(transparent)]
     Look(#[from] HardenError),
     /// The process could not be set up.

@@ -118,7 +118,7 @@ pub enum ChoiceError {
     /// Somebody else could have written it.
     #[error(transparent)]
     Untrusted(#[from] TrustError),
-    /// It isn't valid.
+    /// The policy isn't valid.
     #[error(transparent)]
     Invalid(#[from] PolicyError),
 }

@@ -12,7 +12,7 @@ use crate::{
 /// What stands against something that rules allow.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Hindrance {
-    /// It is refused, and what to write to have it.
+    /// The request is refused; the text says what to write to allow it.
     Refused(String),
     /// Some of what is asked for is refused.
     Partly(&'static str),

@@ -65,7 +65,7 @@ pub struct Options {
     pub flows: bool,
     /// How many descriptors beside the standard streams the command gets: 3 and those after it.
     pub preserve_fds: u16,
-    /// Whether to do without the programs that an earlier run has kept.
+    /// Whether to ignore the programs that an earlier run has kept.
     pub fresh: bool,
     /// Whom to run the command as.
     pub user: Option<Identity>,

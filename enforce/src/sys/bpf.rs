@@ -150,7 +150,7 @@ fn describe_function() -> io::Result<OwnedFd> {
 ///
 /// # Errors
 ///
-/// As bpf(2) for `BPF_PROG_ATTACH`: `EPERM` also where a cgroup further up forbids programs below it.
+/// As bpf(2) for `BPF_PROG_ATTACH`: `EPERM` also where an ancestor cgroup forbids programs below it.
 pub fn attach(program: &impl AsFd, cgroup: &impl AsFd, attach_type: bpf_attach_type) -> io::Result<()> {
     let mut attributes = attributes();
     attributes.__bindgen_anon_5.attach_bpf_fd = number(program);
@@ -192,7 +192,7 @@ pub fn displacing<T>(
     Ok((attached, before.into_iter().filter(|id| !after.contains(id)).collect()))
 }
 
-/// The ids of the programs that are asked about what is done in a cgroup, those of cgroups further up included.
+/// The ids of the programs that are asked about what is done in a cgroup, those of its ancestors included.
 fn effective(cgroup: &impl AsFd, attach_type: bpf_attach_type) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; 256];
     let mut attributes = attributes();

@@ -14,7 +14,7 @@ use nix::{
 use seccompiler::sock_filter;
 
 /// Has this process, and all that it becomes or starts, ask a filter about every system call. (seccompiler's own function
-/// sets no_new_privs, too, which a policy may do without.)
+/// sets no_new_privs, too, which a policy may disable.)
 ///
 /// # Errors
 ///

@@ -47,11 +47,11 @@ impl Call {
 /// What becomes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// It isn't made, and returns 0.
+    /// The call isn't made, and returns 0.
     Succeed,
-    /// It isn't made, and fails with this error.
+    /// The call isn't made, and fails with this error.
     Refuse(Errno),
-    /// It is made, as if there were no filter. That is no check: what the arguments point to may have changed.
+    /// The call is made, as if there were no filter. That is no check: what the arguments point to may have changed.
     GoOn,
 }
 

@@ -65,7 +65,7 @@ pub fn exit_now(status: i32) -> ! {
 /// How a child's state has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It has ended with this status.
+    /// The process has ended with this status.
     Exited(u8),
     /// The signal of this number has ended it.
     Signaled(i32),
@@ -73,7 +73,7 @@ pub enum Change {
     Stopped(i32),
     /// The signal of this number has stopped it, and waits for this process as its tracer to say what becomes of it.
     Trapped(i32),
-    /// It goes on.
+    /// The process goes on after a stop.
     Continued,
 }
 

@@ -14,7 +14,7 @@ use std::{
 const GLOBAL_VALUES: [&str; 9] =
     ["--log", "-l", "--log-format", "--log-level", "--root", "-r", "--criu", "--rootless", "--cgroup-manager"];
 
-/// Those that have none.
+/// Global options of the runtimes that have no value.
 const GLOBAL_FLAGS: [&str; 11] =
     ["--debug", "--systemd-cgroup", "-s", "--version", "-v", "-V", "--help", "-h", "-?", "--usage", "--"];
 

@@ -40,7 +40,7 @@ pub enum BundleError {
         /// Why.
         source: io::Error,
     },
-    /// It isn't what it should be.
+    /// The file's content isn't what a runtime expects.
     #[error("{}: {what}", path.display())]
     Content {
         /// The file.

@@ -45,7 +45,7 @@ pub enum FindError {
         .0.display(), RUNTIMES.join(", ")
     )]
     Unknown(PathBuf),
-    /// It isn't known what this program is.
+    /// The kernel doesn't say which file this program is.
     #[error("/proc/self/exe: {0}")]
     Own(#[from] io::Error),
 }

@@ -77,9 +77,9 @@ pub(super) struct Rule {
 /// What is to be done about a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
-    /// It fails with this error, and this is what would allow it.
+    /// The call fails with this error, and the remedy is what would allow it.
     Refuse(Errno, Remedy),
-    /// It is a question that guard-run answers, since Landlock doesn't: whether a process is there.
+    /// The call asks whether a process is there. guard-run answers that, since Landlock doesn't.
     Presence,
     /// The kernel makes it, or refuses it for something that keeps the command inside; this is looked at, to know which.
     Look(Look),

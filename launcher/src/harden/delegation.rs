@@ -61,7 +61,7 @@ pub(super) struct Doors<'a> {
 }
 
 impl<'a> Doors<'a> {
-    /// Those of this machine, where this is mounted, and of this process's environment. The command is another user's than this
+    /// The doors of this machine, where this is mounted, and of this process's environment. The command is another user's than this
     /// process, if one is given.
     pub(super) fn host(identity: Option<&Identity>, mounts: &'a [Mount]) -> Self {
         let user = identity.map_or_else(getuid, |identity| identity.uid);

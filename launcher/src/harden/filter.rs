@@ -90,16 +90,16 @@ const X32_CALLS: i64 = 560;
 /// What the filters do.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filters {
-    /// Those that refuse by themselves: one for each error.
+    /// Filters that refuse by themselves: one for each error.
     pub(super) plain: Vec<BpfProgram>,
     /// The one of the calls that are left to guard-run, with what is to be done about them. Only one filter of a process can have such.
     pub(super) asking: Option<(BpfProgram, Vec<Rule>)>,
-    /// Those that refuse by themselves where there can't be one.
+    /// Filters that refuse by themselves where no filter can leave calls to guard-run.
     pub(super) otherwise: Vec<BpfProgram>,
 }
 
 impl Filters {
-    /// Those for a policy. What is refused gets the error that programs know to deal with: `ENOSYS` where they have another way to the
+    /// The filters for a policy. What is refused gets the error that programs know to deal with: `ENOSYS` where they have another way to the
     /// same end, `EAFNOSUPPORT` for a socket of a family that there isn't, and `EPERM` for the rest.
     pub(super) fn new(section: &ProcessSection) -> Result<Self, BackendError> {
         let rules = refused(section);
@@ -108,7 +108,7 @@ impl Filters {
         Ok(Self { plain: plain(section, &rules)?, asking, otherwise: Vec::new() })
     }
 
-    /// Those by which guard-run is told of all that is refused, and refuses it.
+    /// The filters for `--diagnose`: they leave what is refused to guard-run, which refuses and counts it.
     pub(super) fn diagnosing(section: &ProcessSection, looked_at: Vec<Rule>) -> Result<Self, BackendError> {
         let rules = refused(section);
         let otherwise = plain(section, &rules)?;

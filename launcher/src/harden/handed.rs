@@ -27,7 +27,7 @@ pub(super) struct Handed {
 }
 
 impl Handed {
-    /// Those among the descriptors below `first_closed`.
+    /// The folders among the descriptors below `first_closed`.
     pub(super) fn all(first_closed: RawFd) -> Vec<Self> {
         let folder = |number| {
             let link = PathBuf::from(format!("/proc/self/fd/{number}"));

@@ -192,7 +192,7 @@ impl Scene {
         }
     }
 
-    /// That a process is outside, and that the caller could send it signals if Landlock didn't keep it from that.
+    /// Finds out that a process is outside, and that the caller could send it signals if Landlock didn't keep it from that.
     fn is_kept_from(&self, caller: &Status, pid: i32) -> Option<()> {
         // In a pid namespace that was made inside, all are inside.
         let other = Status::read(pid.cast_unsigned()).filter(|_| caller.levels == 1)?;
@@ -202,7 +202,7 @@ impl Scene {
         (!is_inside && may_signal(caller, &other)).then_some(())
     }
 
-    /// That root's process has not a capability that it would have without the guard.
+    /// Finds out that root's process has not a capability that it would have without the guard.
     fn is_wanting(&self, caller: &Status, capability: Capability) -> Option<()> {
         let has = caller.capabilities & capability.bitmask() != 0;
         (if self.audits { has } else { !has && caller.effective == 0 }).then_some(())

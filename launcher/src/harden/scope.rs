@@ -28,7 +28,7 @@ const CONFINED: [(Part, &str); 3] = [
 pub(super) struct Scope(RulesetCreated);
 
 impl Scope {
-    /// The domain for a policy; `None` if it does without.
+    /// The domain for a policy; `None` if it disables all that Landlock does.
     pub(super) fn new(section: &ProcessSection) -> Result<Option<Self>, HardenError> {
         let wanted: Vec<(Part, &str)> = CONFINED.into_iter().filter(|(part, _)| !section.allows(*part)).collect();
         if wanted.is_empty() {

@@ -53,7 +53,7 @@ const READ_ONLY: [&str; 12] = [
     "smackfs",
 ];
 
-/// Those of them that are cgroups.
+/// The types of file systems that are cgroup hierarchies.
 const CGROUPS: [&str; 2] = [CGROUP1, CGROUP2];
 
 /// File systems that show the kernel's inside, or eBPF programs and maps by name; or by which the kernel is told what to execute
@@ -208,7 +208,7 @@ impl View {
         self
     }
 
-    /// The same, with these limits to be seen.
+    /// Like this one, with these limits to be seen.
     pub(super) fn showing(self, limits: Limits) -> Self {
         Self { limits, ..self }
     }

@@ -117,7 +117,7 @@ pub(super) struct Walk<'a> {
     root: Rc<Found>,
     /// The users whose links are followed, and into whose folders it looks.
     owners: Vec<u32>,
-    /// Those whose file systems are asked.
+    /// The users whose file systems are asked, by their ids.
     mounters: Vec<u32>,
     mounts: &'a [Mount],
 }
