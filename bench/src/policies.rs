@@ -49,7 +49,7 @@ pub fn cidrs(setup: &Setup) -> anyhow::Result<PathBuf> {
     write(setup, "cidrs", &policy)
 }
 
-/// The same of what a socket can do other than connect: each network rule names a host and a port, each Unix rule a path,
+/// A policy with `count` rules on what a socket can do other than connect: each network rule names a host and a port, each Unix rule a path,
 /// each rule on options an option, and none of them matches.
 pub fn socket_rules(setup: &Setup, count: u32) -> anyhow::Result<PathBuf> {
     let network = |i| {

@@ -58,7 +58,7 @@ impl Figure {
         Self { name: name.into(), value, unit, goal: None, met: None }
     }
 
-    /// The same with a goal.
+    /// The figure with a goal beside it.
     pub fn with_goal(self, goal: Goal) -> Self {
         let met = goal.is_met(self.value);
         Self { goal: Some(goal), met: Some(met), ..self }

@@ -42,7 +42,7 @@ pub const BLOCK: u32 = 128 * 1024;
 pub enum Operation {
     /// Connect a datagram socket to a port of 127.0.0.1, again and again.
     UdpConnect { port: u16 },
-    /// The same where it is denied.
+    /// Connect a datagram socket to a port that is denied, again and again.
     UdpConnectDenied { port: u16 },
     /// Connect a stream socket to a port of 127.0.0.1 and reset the connection.
     TcpConnect { port: u16 },

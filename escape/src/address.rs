@@ -98,7 +98,7 @@ pub const CALLING: u16 = 5100;
 pub const BOUND: [u16; 3] = [6001, 6002, 6003];
 /// The first and the last of the ports that the kernel chooses from.
 pub const CHOSEN: (u16, u16) = (40000, 40031);
-/// Those of them that policies like to deny.
+/// The first and the last of the chosen ports that policies like to deny.
 pub const CHOSEN_DENIED: (u16, u16) = (40008, 40015);
 
 /// One of the program's descriptors, by its place.

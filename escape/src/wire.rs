@@ -57,7 +57,7 @@ pub enum Refusal {
     Get,
     /// An option that the kernel itself refuses to whom lacks a capability.
     SetUnclear,
-    /// It may have another reason than a denial, or none is told: of several messages, not all were sent.
+    /// The failure may have another reason than a denial, or none is reported: of several messages, not all were sent.
     Unclear,
 }
 

@@ -197,7 +197,7 @@ struct Known {
     /// The number of each process, by its id.
     numbers: BTreeMap<i32, usize>,
     count: usize,
-    /// Those that have become the command.
+    /// The processes that have become the command.
     commands: Vec<i32>,
 }
 

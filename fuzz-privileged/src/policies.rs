@@ -35,7 +35,7 @@ const POLICIES: [&str; 10] = [
 enum Change {
     /// What is at this place has another value.
     Set(String, Value),
-    /// It is left out.
+    /// What is at this place is left out.
     Without(String),
     /// The section that is about the command's process says this.
     Process(Value),

@@ -20,7 +20,7 @@ pub enum Message {
     Note(String),
     /// A violation.
     Found(Finding),
-    /// It has ended, after so many attempts.
+    /// The engine has ended, after so many attempts.
     Done(u64),
 }
 

@@ -203,13 +203,13 @@ pub const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
 /// ::ffff:127.0.0.1.
 pub const MAPPED: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1];
 
-/// A `struct sockaddr_in`.
+/// A `struct sockaddr_in` of the family AF_INET.
 #[must_use]
 pub fn v4(address: [u8; 4], port: u16) -> Vec<u8> {
     of_family(AddressFamily::Inet as i32, address, port)
 }
 
-/// The same with another family in it.
+/// A `struct sockaddr_in` with any family in it.
 #[must_use]
 pub fn of_family(family: i32, address: [u8; 4], port: u16) -> Vec<u8> {
     let family = u16::try_from(family).expect("a small number");
@@ -229,7 +229,7 @@ pub fn path_address(path: &Path) -> Vec<u8> {
     [&1_u16.to_ne_bytes()[..], path.as_os_str().as_bytes()].concat()
 }
 
-/// That of an abstract name.
+/// A `struct sockaddr_un` with an abstract name.
 #[must_use]
 pub fn abstract_address(name: &str) -> Vec<u8> {
     [&1_u16.to_ne_bytes()[..], b"\0", name.as_bytes()].concat()

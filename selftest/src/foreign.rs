@@ -1,4 +1,4 @@
-//! The same requests by the doors of other architectures, whose system calls have other numbers.
+//! Requests by the system calls of other architectures (int 0x80, x32), which have other numbers.
 
 use std::fs::File;
 

@@ -10,15 +10,15 @@ use super::{Control, Layer, NO, OK, Vector, attempt::Stop, process::word, runner
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Verdict {
-    /// It is a way out, and it is closed.
+    /// The vector is a way out, and it is closed.
     Stopped,
-    /// It is a way out, and it is open.
+    /// The vector is a way out, and it is open.
     Out,
-    /// It is a way out that the policy allows.
+    /// The vector is a way out that the policy allows.
     Allowed,
-    /// It could not be tried.
+    /// The vector could not be tried.
     Missing,
-    /// It could not be tried, and that was declared.
+    /// The vector could not be tried, and that was declared.
     DeclaredMissing,
 }
 

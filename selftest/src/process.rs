@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::{Role, Vector, guard::Programs};
 
-/// What the policies do without.
+/// The parts that the policies disable.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Process {
     /// Try what is left of the guard with this in place of "full" as "isolation" of the policies
@@ -52,7 +52,7 @@ impl Process {
         Self { isolation: Some("cgroup-only".to_owned()), allow: Vec::new() }
     }
 
-    /// That guard-run can keep commands inside here as the section says; otherwise nothing could be tried.
+    /// Checks that guard-run can keep commands inside here as the section says; otherwise nothing could be tried.
     ///
     /// # Errors
     ///

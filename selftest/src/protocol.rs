@@ -237,7 +237,7 @@ fn udp_packet(scene: &Scene) -> Vec<u8> {
     [&[0, 7][..], &scene.port.to_be_bytes(), &length.to_be_bytes(), &[0, 0], data].concat()
 }
 
-/// The same with an IPv4 header.
+/// The packet of [`udp_packet`] behind an IPv4 header.
 fn ip_packet(scene: &Scene) -> Vec<u8> {
     let udp = udp_packet(scene);
     let length = u16::try_from(20 + udp.len()).expect("short");
@@ -248,7 +248,7 @@ fn ip_packet(scene: &Scene) -> Vec<u8> {
     [header, udp].concat()
 }
 
-/// The same with an IPv6 header. From packet sockets, the kernel takes no packets of 127.0.0.1.
+/// The packet of [`udp_packet`], with a checksum, behind an IPv6 header. From packet sockets, the kernel takes no packets of 127.0.0.1.
 fn ip6_packet(scene: &Scene) -> Vec<u8> {
     let mut udp = udp_packet(scene);
     let length = u16::try_from(udp.len()).expect("short").to_be_bytes();
@@ -257,7 +257,7 @@ fn ip6_packet(scene: &Scene) -> Vec<u8> {
     [&[0x60, 0, 0, 0][..], &length, &[17, 64], &LOOPBACK6, &LOOPBACK6, &udp].concat()
 }
 
-/// The same with an Ethernet header.
+/// The packet of [`ip6_packet`] behind an Ethernet header.
 fn frame(scene: &Scene) -> Vec<u8> {
     [&[0; 12][..], &ETH_IPV6.to_be_bytes(), &ip6_packet(scene)].concat()
 }

@@ -57,16 +57,16 @@ const RAW_SOCKETS: &str = r#""sockets": {"default": "allow", "rules": [{"action"
 /// What became of an attempt.
 #[derive(Clone, Debug)]
 pub enum Tried {
-    /// It got out.
+    /// The attempt got out.
     Out,
-    /// It was stopped.
+    /// The attempt was stopped.
     Stopped {
         /// By this, as it sees it.
         stop: Stop,
         /// The denials that the log has: hook and rule.
         denials: Vec<(String, String)>,
     },
-    /// It could not be tried.
+    /// The attempt could not be made.
     CouldNot(String),
 }
 

@@ -48,7 +48,7 @@ pub const RESTARTED: &str = "work/restarted";
 pub const EDITOR: &str = "editor";
 /// A folder that a variable names as that of their keys, in which there is an agent's socket.
 pub const KEYS: &str = "keys";
-/// That socket.
+/// The agent's socket in [`KEYS`].
 pub const AGENT: &str = "keys/S.gpg-agent";
 /// The folder of the message bus.
 pub const BUS_FOLDER: &str = "session";
@@ -68,13 +68,13 @@ pub fn stream_name(key: i32) -> String {
     format!("guard-selftest-{key}-stream")
 }
 
-/// That of a socket for datagrams.
+/// The abstract name of a socket for datagrams.
 #[must_use]
 pub fn datagrams_name(key: i32) -> String {
     format!("guard-selftest-{key}-datagrams")
 }
 
-/// That of the one that passes descriptors.
+/// The abstract name of the socket that passes descriptors.
 #[must_use]
 pub fn giver_name(key: i32) -> String {
     format!("guard-selftest-{key}-giver")

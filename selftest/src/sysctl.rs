@@ -275,13 +275,13 @@ fn hidden_in(procfs: &Path) -> PathBuf {
     procfs.join(HIDDEN.trim_start_matches("/proc/"))
 }
 
-/// Writes what a file holds.
+/// Writes to a file what it holds.
 fn keep(path: impl AsRef<Path>) -> Outcome {
     let value = fs::read(&path).at("read")?;
     OpenOptions::new().write(true).open(path).at("open")?.write_all(&value).at("write").map(|()| Vec::new())
 }
 
-/// The same for a file that lists all choices, with brackets around the one that is made.
+/// Writes to a file the choice that it shows in brackets among all choices.
 fn keep_choice(path: impl AsRef<Path>) -> Outcome {
     let choices = fs::read_to_string(&path).at("read")?;
     let made = choices.split(['[', ']']).nth(1).ok_or_else(|| Stop::because("no choice is made"))?.to_owned();

@@ -1,4 +1,4 @@
-//! The same requests through io_uring, in which a thread of the kernel may make them.
+//! Requests through io_uring, in which a thread of the kernel may make them.
 
 use std::fs::File;
 

@@ -195,7 +195,7 @@ fn without_root_it_says_that_it_needs_root() {
     let run = Run::new(policy(), ["true"]).for_everyone().without_log().flags(["--log", "-"]).through(UNPRIVILEGED);
     let output = run.output().exits(125);
     assert!(line(&output).contains("root") && output.stdout.is_empty(), "{output:?}");
-    // The same where the log could not be written either.
+    // That is so where the log could not be written either.
     let output = Run::new(policy(), ["true"]).for_everyone().through(UNPRIVILEGED).output().exits(125);
     assert!(line(&output).contains("root"), "{output:?}");
     // Root without capabilities is no root.

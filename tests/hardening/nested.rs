@@ -13,7 +13,7 @@ fn denying(minor: u32) -> Value {
     json!({"version": 1, "devices": {"default": "allow", "rules": [{"action": "deny", "type": "c", "major": 1, "minor": minor}]}})
 }
 
-/// Does without what this kernel lacks.
+/// Disables what this kernel lacks.
 fn for_this_kernel(mut policy: Value) -> Value {
     if lacks(Feature::LandlockScopes) {
         let parts = policy["process"]["allow"].as_array().cloned().unwrap_or_default();

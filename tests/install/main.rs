@@ -25,7 +25,7 @@ fn make(target: &str, root: &Path) -> Output {
     make_of(guard_run().parent().unwrap(), target, root)
 }
 
-/// The same for programs in a folder.
+/// Calls make for a target, with programs that are in a folder.
 fn make_of(built: &Path, target: &str, root: &Path) -> Output {
     let output = Command::new("make")
         .current_dir(checkout())

@@ -14,7 +14,7 @@ fn repository(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// A policy that denies a device, and does without parts of what keeps a command inside.
+/// A policy that denies a device, and disables parts of what keeps a command inside.
 fn policy(process: &Value) -> Value {
     let mut process = process.clone();
     // A Landlock without scopes can't keep a domain apart without refusing to mount, too.

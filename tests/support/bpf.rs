@@ -50,7 +50,7 @@ pub const HOOKS: [(&str, u32); 16] = [
 /// A policy that needs a program on each of [`HOOKS`], and denies nothing that tests or commands do.
 pub const EVERY_SECTION: &str = include_str!("../../examples/everything-allowed.json");
 
-/// The same without anything else that keeps a command inside, so that the command may look at these programs.
+/// [`EVERY_SECTION`] without anything else that keeps a command inside, so that the command may look at these programs.
 ///
 /// # Panics
 ///
@@ -73,7 +73,7 @@ struct Query {
     padding: u32,
 }
 
-/// Those of `BPF_PROG_LOAD`, up to what is needed here.
+/// bpf(2)'s attributes of `BPF_PROG_LOAD`, up to what is needed here.
 #[repr(C)]
 #[derive(Default)]
 struct Load {
@@ -89,7 +89,7 @@ struct Load {
     expected_attach_type: u32,
 }
 
-/// Those of `BPF_PROG_ATTACH`.
+/// bpf(2)'s attributes of `BPF_PROG_ATTACH`.
 #[repr(C)]
 struct Attach {
     target_fd: u32,
@@ -98,7 +98,7 @@ struct Attach {
     flags: u32,
 }
 
-/// Those of `BPF_*_GET_FD_BY_ID`.
+/// bpf(2)'s attributes of `BPF_*_GET_FD_BY_ID`.
 #[repr(C)]
 struct ById {
     id: u32,
@@ -106,7 +106,7 @@ struct ById {
     open_flags: u32,
 }
 
-/// Those of `BPF_OBJ_GET_INFO_BY_FD`.
+/// bpf(2)'s attributes of `BPF_OBJ_GET_INFO_BY_FD`.
 #[repr(C)]
 struct Info {
     fd: u32,
@@ -114,7 +114,7 @@ struct Info {
     address: u64,
 }
 
-/// Those of `BPF_OBJ_GET`.
+/// bpf(2)'s attributes of `BPF_OBJ_GET`.
 #[repr(C)]
 struct ByPath {
     path: u64,

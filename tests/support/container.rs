@@ -38,7 +38,7 @@ pub enum Root {
     Own,
     /// Debian 13's, which tools/containers/root makes.
     Newer,
-    /// The same, with Docker.
+    /// Debian 13's, with Docker.
     Docker,
 }
 
@@ -49,7 +49,7 @@ pub enum Cgroups {
     Pure,
     /// As they are on this machine: on some, version 1 beside version 2.
     AsTheyAre,
-    /// The same, but version 2 is where no engine looks for it.
+    /// As they are on this machine, but version 2 is where no engine looks for it.
     Apart,
 }
 
@@ -89,7 +89,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// The same, which must have succeeded.
+    /// Returns itself if the command has succeeded.
     ///
     /// # Panics
     ///

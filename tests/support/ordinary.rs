@@ -36,7 +36,7 @@ pub fn alice(script: &str) -> Run {
     Run::shell(policy(), script, &[]).as_ordinary(ALICE)
 }
 
-/// The same in a yard.
+/// Alice's run of a shell script in a yard.
 #[must_use]
 pub fn alice_in(yard: &Yard, script: &str) -> Run {
     alice(script).through(in_yard(yard, ALICE))

@@ -43,7 +43,7 @@ pub fn guard_run() -> PathBuf {
     program
 }
 
-/// A policy file's content: JSON, or any text. A JSON policy does without what this kernel is declared to lack for keeping a
+/// A policy file's content: JSON, or any text. A JSON policy disables what this kernel is declared to lack for keeping a
 /// command inside.
 pub struct PolicyText(String);
 
@@ -65,7 +65,7 @@ impl From<&Value> for PolicyText {
     }
 }
 
-/// The same policy, enforced by its programs alone.
+/// A policy as it is, but enforced by its programs alone.
 #[must_use]
 pub fn cgroup_only(policy: &Value) -> Value {
     let mut policy = policy.clone();

@@ -71,7 +71,7 @@ impl Yard {
         self.gc_through(&[])
     }
 
-    /// The same by another command.
+    /// Runs `guard-run gc` on what is in it, by a command that executes its arguments.
     ///
     /// # Panics
     ///

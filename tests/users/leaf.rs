@@ -168,7 +168,7 @@ fn a_leaf_is_made_nowhere_but_below_the_users_own_cgroup() {
     assert!(yard.leaves().is_empty() && other.leaves().is_empty());
 }
 
-/// A program further up that was attached with `BPF_F_ALLOW_OVERRIDE` is not asked any more once there is another on a cgroup
+/// A program on an ancestor cgroup that was attached with `BPF_F_ALLOW_OVERRIDE` is not asked any more once there is another on a cgroup
 /// below: without a check, any policy with a `sysctls` section would take an administrator's off the user.
 #[test]
 fn no_program_further_up_is_put_out_of_force() {

@@ -25,7 +25,7 @@ struct Query {
     padding: u32,
 }
 
-/// Those for `BPF_PROG_LOAD`.
+/// bpf(2)'s attributes for `BPF_PROG_LOAD`.
 #[derive(Default)]
 #[repr(C)]
 struct Load {
@@ -41,7 +41,7 @@ struct Load {
     attach_type: u32,
 }
 
-/// Those for `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`.
+/// bpf(2)'s attributes for `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`.
 #[repr(C)]
 struct Attach {
     cgroup: u32,
@@ -51,7 +51,7 @@ struct Attach {
     replaced: u32,
 }
 
-/// Those for `BPF_LINK_CREATE`.
+/// bpf(2)'s attributes for `BPF_LINK_CREATE`.
 #[repr(C)]
 struct Link {
     program: u32,
@@ -60,7 +60,7 @@ struct Link {
     flags: u32,
 }
 
-/// Those for `BPF_PROG_GET_FD_BY_ID` and `BPF_PROG_GET_NEXT_ID`.
+/// bpf(2)'s attributes for `BPF_PROG_GET_FD_BY_ID` and `BPF_PROG_GET_NEXT_ID`.
 #[repr(C)]
 struct ById {
     id: u32,

@@ -77,7 +77,7 @@ pub fn call(call: Call, arguments: [c_long; 3]) -> io::Result<c_long> {
     result(unsafe { libc::syscall(number, a, b, c, 0, 0, 0) })
 }
 
-/// The same for calls that make a descriptor.
+/// Makes a call that returns a new descriptor, and owns that.
 ///
 /// # Errors
 ///
@@ -398,7 +398,7 @@ pub fn keep_limit(process: Pid) -> io::Result<u64> {
     }
 }
 
-/// The same by the newer call (`sched_setattr`).
+/// Sets a process's scheduling policy by `sched_setattr(2)`, the newer call.
 ///
 /// # Errors
 ///
