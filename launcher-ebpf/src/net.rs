@@ -38,7 +38,7 @@ static NET_HOSTS: LpmTrie<Address, RuleSet> = LpmTrie::with_max_entries(1, BPF_F
 #[map]
 static NET_PORTS: Array<PortInterval> = Array::with_max_entries(1, 0);
 
-/// Those of the sockets' own ports, likewise.
+/// The intervals of the sockets' own ports.
 #[map]
 static NET_LOCAL_PORTS: Array<PortInterval> = Array::with_max_entries(1, 0);
 

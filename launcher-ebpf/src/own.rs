@@ -255,7 +255,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Those of a socket. One of which nothing is known may have had any; `unknown` is a number of which the verifier knows
+    /// The peers of a socket. One of which nothing is known may have had any; `unknown` is a number of which the verifier knows
     /// nothing, so that it goes on once for both.
     ///
     /// # Safety

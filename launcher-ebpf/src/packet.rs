@@ -86,7 +86,7 @@ impl Socket {
         Self { pointer, family, kind: kind_of(kind, protocol), protocol, state }
     }
 
-    /// The same socket, of which all is read anew. Where ways meet that have looked at different parts of it, the verifier goes on
+    /// The socket with all of its fields read anew. Where ways meet that have looked at different parts of it, the verifier goes on
     /// once for all of them then: nothing that one of them knows is used any more.
     #[inline(always)]
     fn again(&self) -> Self {

@@ -68,7 +68,7 @@ fn judge(ctx: &SockoptContext, hook: Hook, access: u32, value: impl FnOnce(&Sock
     // no program. With any other it takes the value from the buffer that programs see: at most a page (of a longer
     // value, older kernels take nothing, and newer ones the caller's buffer), and zeros where getsockopt(2) returns more than 0. (`__cgroup_bpf_run_filter_setsockopt` and
     // `__cgroup_bpf_run_filter_getsockopt`, kernel/bpf/cgroup.c.) It doesn't matter for what is denied. The program of
-    // a guard further up sees this 0 as the length.
+    // a guard on an ancestor cgroup sees this 0 as the length.
     // What is judged by its value stays in that buffer, so that it can't change any more. With a length of -1 the kernel does nothing,
     // and says that it did.
     // SAFETY: as above. Volatile: it is the kernel who reads it.

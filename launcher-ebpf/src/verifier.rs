@@ -10,7 +10,7 @@ pub fn opaque(mut number: u64) -> u64 {
     number
 }
 
-/// The same of a pointer.
+/// A pointer of which the compiler knows nothing from here on, while the verifier knows what it did.
 #[inline(always)]
 pub fn opaque_pointer<T>(mut pointer: *mut T) -> *mut T {
     // SAFETY: does nothing.

@@ -8,7 +8,7 @@ use crate::net::Address;
 pub struct Nearness {
     /// No name leads to it: no single host has it, or a cloud serves its metadata and credentials there.
     pub never: u32,
-    /// It is on this host, in this network or in a private one.
+    /// The address is on this host, in this network or in a private one.
     pub private: u32,
 }
 

@@ -1,6 +1,6 @@
 //! Host names: what a DNS query asks for, what an answer says, and which server the beginning of a TLS connection names.
 //!
-//! The same code reads packets in the kernel and slices in the tests, by way of [`Content`]. What it can't make certain sense of,
+//! This code reads packets in the kernel and slices in the tests, by way of [`Content`]. What it can't make certain sense of,
 //! it doesn't read at all: a query like that is refused, and of an answer like that nothing is learnt.
 
 pub mod address;
@@ -26,8 +26,8 @@ pub trait Content {
     /// step, but not each one.
     fn repeat<S: Step>(times: u32, step: &mut S);
 
-    /// The same number, of which the compiler must not know where it comes from: it would leave out a mask that the
-    /// verifier needs, or make branches of arithmetic.
+    /// Returns `number` in a way that the compiler can't see through. Otherwise it would leave out a mask that the verifier needs,
+    /// or make branches of arithmetic.
     fn opaque(number: u32) -> u32;
 
     /// All ones if the numbers are the same, else 0, without a branch.

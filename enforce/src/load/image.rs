@@ -125,7 +125,7 @@ impl PreparedProgram {
         self.load_for(kind, attach_type, 0)
     }
 
-    /// The same for a program that is attached to a function of the kernel, by the number that its BTF has for that.
+    /// Loads a program that is attached to a function of the kernel, by the number that the kernel's BTF has for that.
     ///
     /// # Errors
     ///

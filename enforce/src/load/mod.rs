@@ -53,11 +53,11 @@ pub const PROGRAMS: &str = env!("GUARD_RUN_PROGRAMS");
 #[allow(clippy::unreadable_literal)] // generated
 static GUARD: Image = include!(concat!(env!("OUT_DIR"), "/guard.rs"));
 
-/// Those for policies with host names.
+/// The programs for policies with host names.
 #[allow(clippy::unreadable_literal)] // generated
 static NAMED: Image = include!(concat!(env!("OUT_DIR"), "/named.rs"));
 
-/// Those for policies that ask nothing of sockets but who made them ([`Tables::asks_only_who_made_a_socket`]): smaller, so that they
+/// The programs for policies that ask nothing of sockets but who made them ([`Tables::asks_only_who_made_a_socket`]): smaller, so that they
 /// are verified sooner.
 #[allow(clippy::unreadable_literal)] // generated
 static PLAIN: Image = include!(concat!(env!("OUT_DIR"), "/plain.rs"));
@@ -253,7 +253,7 @@ impl LoadedProgram {
         bpf::detach(&self.fd, cgroup, spec(self.hook).attach_type)
     }
 
-    /// The same, returning the ids of programs of cgroups further up that are not asked any more.
+    /// Attaches the program to a cgroup, and returns the ids of programs of ancestor cgroups that are not asked any more.
     ///
     /// # Errors
     ///
@@ -295,7 +295,7 @@ impl Loaded {
         })
     }
 
-    /// The same for a leaf, with programs that an earlier run under the same policy has kept, or else with new ones that will
+    /// Takes programs for a leaf that an earlier run under the same policy has kept, or else loads new ones that will
     /// be kept ([`Spare`]).
     ///
     /// # Errors
@@ -432,7 +432,8 @@ fn load_all(
 /// From this many programs on, a second thread makes up for the time that it takes to start one: verifying takes longer.
 const WORTH_A_THREAD: usize = 2;
 
-/// The same where the command's process has the other processor to itself meanwhile (`child::prepare`).
+/// From this many programs on, a second thread is worth it where the command's process has the other processor to itself
+/// meanwhile (`child::prepare`).
 const WORTH_A_THREAD_BESIDE_A_CHILD: usize = 8;
 
 /// How many processors this process may run on.

@@ -74,7 +74,7 @@ impl RecordMaps {
         self.0.values().map(|map| Ok(map.info()?.id())).collect()
     }
 
-    /// The same maps once more.
+    /// Further descriptors of these maps.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let again = |map: &MapData| MapData::from_fd(map.fd().as_fd().try_clone_to_owned()?).map_err(io::Error::other);
         Ok(Self(self.0.iter().map(|(name, map)| Ok((*name, again(map)?))).collect::<io::Result<_>>()?))
@@ -145,7 +145,7 @@ impl Link {
     }
 
     /// Attaches a program that allows everything to a cgroup, to learn from the link when the cgroup is gone, wherever cgroups are
-    /// seen from. `None` where that would put a program of a cgroup further up out of force.
+    /// seen from. `None` where that would put a program of an ancestor cgroup out of force.
     ///
     /// # Errors
     ///

@@ -67,7 +67,7 @@ const LEAF: &str = "leaf";
 /// The folder of programs and maps in a spare's. It has all of them, or isn't there.
 const KEPT: &str = "kept";
 
-/// The same while it is being made, or removed.
+/// The name of that folder while it is being made, or removed.
 const UNFINISHED: &str = "unfinished";
 
 /// What says there which programs and maps these are, in a map that nobody can change.
@@ -186,7 +186,7 @@ impl Spare {
         Some(Fresh { programs, maps })
     }
 
-    /// The same spare, in which these maps are to be kept together with the programs.
+    /// Returns itself, with the maps that are to be kept together with the programs.
     pub(super) fn expecting(self, maps: &RecordMaps) -> io::Result<Self> {
         Ok(Self { unkept: Some(maps.try_clone()?), ..self })
     }
@@ -238,7 +238,7 @@ impl Spare {
     }
 }
 
-/// Puts a sentinel on a cgroup, by a link. `None` where that would put a program of a cgroup further up out of force.
+/// Puts a sentinel on a cgroup, by a link. `None` where that would put a program of an ancestor cgroup out of force.
 pub(super) fn sentinel(cgroup: &OwnedFd) -> Result<Option<OwnedFd>, LoadError> {
     let sentinel = PLAIN.begin(&[], Vec::new(), Vec::new())?.prepare(SENTINEL)?;
     let sentinel = sentinel.load(SENTINEL_KIND, Some(SENTINEL_PLACE))?;

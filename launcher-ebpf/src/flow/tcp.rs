@@ -154,7 +154,7 @@ fn is_in(state: u32, set: u32) -> u32 {
     opaque(u64::from(set) >> (state & 31)) as u32 & 1
 }
 
-/// Asks for further callbacks about a socket, besides those that programs of cgroups further up have asked for.
+/// Asks for further callbacks about a socket, besides those that programs of ancestor cgroups have asked for.
 #[inline(always)]
 fn ask_for(ops: *mut bpf_sock_ops, flags: u32) {
     // SAFETY: the verifier checks the access to the context.

@@ -27,7 +27,7 @@ const FLAGS: u32 = 13;
 pub mod flag {
     /// A connection is asked for.
     pub const SYN: u8 = 0x02;
-    /// It is refused, or given up.
+    /// The connection is refused, or given up.
     pub const RST: u8 = 0x04;
     /// Something of the other side's is acknowledged: there is a connection, or half of one.
     pub const ACK: u8 = 0x10;
