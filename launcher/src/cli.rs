@@ -57,8 +57,11 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     override_usage = "guard-run [--policy FILE|NAME] [OPTIONS] -- COMMAND [ARGUMENT]...\n       guard-run <SUBCOMMAND>",
-    after_help = "Exit status: the command's own; 128+N if signal N ended it; 125 if guard-run itself failed; 126 if the \
-                  command can't be executed; 127 if it wasn't found."
+    after_help = "Examples:\n  \
+                    guard-run -p tests --fail-on-deny -- make test\n  \
+                    guard-run -p ./policy.json --log denied.json -- ./program\n\n\
+                  Exit status: the command's own; 128+N if signal N ended it; 120 with --fail-on-deny; 125 if guard-run itself failed; \
+                  126 if the command can't be executed; 127 if it wasn't found."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -67,7 +70,7 @@ struct Cli {
     run: Option<RunArgs>,
 }
 
-/// The same without subcommands, whose parsers take longer to set up than all of a policy.
+/// The command line without subcommands. Their parsers take longer to set up than reading a policy takes.
 #[derive(Debug, Parser)]
 struct RunOnly {
     #[command(flatten)]
@@ -124,12 +127,17 @@ struct RunArgs {
 #[derive(Debug, Subcommand)]
 enum Sub {
     /// Validate a policy and print what it means. Needs no root
+    #[command(after_help = "Examples:\n  guard-run check policy.json\n  guard-run check loopback-only\n\n\
+                            Exit status: 0 if the policy is valid; 125 if not.")]
     Check {
         /// The policy: a file, or a name
         #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]
         policy: OsString,
     },
     /// Say what a policy decides on a request, and by which rule. Needs no root
+    #[command(after_help = "Examples:\n  guard-run explain policy.json connect tcp 10.0.0.1:443\n  \
+                            guard-run explain policy.json resolve example.org\n\n\
+                            Exit status: 0 if the request is allowed; 1 if it is denied; 125 if that can't be told.")]
     Explain {
         /// The policy: a file, or a name
         #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]
@@ -225,8 +233,12 @@ enum Sub {
         command: Vec<OsString>,
     },
     /// List the policies that are known by a name. Needs no root
+    #[command(after_help = "Examples:\n  guard-run policies\n  guard-run policies | grep tests\n\n\
+                            Exit status: 0; 125 if the list can't be written.")]
     Policies,
     /// Write a policy to start from. Needs no root
+    #[command(after_help = "Examples:\n  guard-run init --for tests policy.json\n  guard-run init --for curl\n\n\
+                            Exit status: 0 if the policy was written; 125 if not, as where there is a file already.")]
     Init {
         /// What it is to be for
         #[arg(long = "for", value_name = "PURPOSE", value_enum, default_value_t)]
@@ -236,6 +248,8 @@ enum Sub {
         file: Option<PathBuf>,
     },
     /// Find out whether guard-run can work on this machine, and what is missing
+    #[command(after_help = "Examples:\n  guard-run doctor\n  sudo guard-run doctor\n\n\
+                            Exit status: 0 if guard-run can work; 1 if something is missing; 125 if that can't be told.")]
     Doctor,
     /// Try every known way out on this machine, without the guard and under it, and say what stopped each. Needs root
     #[command(disable_help_flag = true)]
@@ -246,12 +260,17 @@ enum Sub {
     },
     /// Remove what guard-runs that were killed have left behind (their commands' processes are killed), and what is kept for
     /// the next run
+    #[command(after_help = "Examples:\n  guard-run gc\n  guard-run gc --logs 30d\n\n\
+                            Exit status: 0; 1 if something is left that no guard-run uses; 125 if guard-run itself failed.")]
     Gc {
         /// Also remove logs from the folder for logs that are older, such as 30d, 8w or 12h
         #[arg(long, value_name = "AGE")]
         logs: Option<Age>,
     },
     /// Print what a shell needs to complete guard-run's command line
+    #[command(after_help = "Examples:\n  guard-run completion bash >/etc/bash_completion.d/guard-run\n  \
+                            guard-run completion fish >~/.config/fish/completions/guard-run.fish\n\n\
+                            Exit status: 0; 125 if the text can't be written.")]
     Completion {
         /// The shell
         shell: Shell,
@@ -270,7 +289,7 @@ pub fn main() -> ExitCode {
         }
     };
     own_stderr();
-    // Whatever doesn't fit, the whole parser knows, or says what is wrong with it.
+    // The whole parser takes what doesn't fit, or reports what is wrong with it.
     let run_only = RunOnly::try_parse().map(|RunOnly { run }| Cli { subcommand: None, run: Some(run) });
     let cli = match run_only.or_else(|_| parse()) {
         Ok(cli) => cli,

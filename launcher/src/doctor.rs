@@ -115,7 +115,7 @@ impl Findings {
             println!("guard-run can't work here: what is MISSING, every run needs.");
             return exit::NO;
         }
-        let but = if lacking > 0 { " What has a \"no\" before it is only needed for what it says." } else { "" };
+        let but = if lacking > 0 { " A \"no\" matters only for what its line says." } else { "" };
         println!("guard-run can work here.{but}");
         exit::OK
     }

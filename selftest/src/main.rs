@@ -98,10 +98,10 @@ pub type Attempt = fn(&Scene) -> Outcome;
 // The policies' sections. `PORT` and `SERVED` stand for ports that are free when the self-test begins.
 /// One port is forbidden, whatever is done with it.
 const PORT: &str = r#""network": {"default": "allow", "rules": [{"action": "deny", "ports": [PORT]}]}"#;
-/// That port is forbidden on this host's loopback networks.
+/// PORT is forbidden on this host's loopback networks.
 const PORT_ON_LOOPBACK: &str =
     r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["loopback"], "ports": [PORT]}]}"#;
-/// That port is forbidden at one address.
+/// PORT is forbidden at one address.
 const PORT_AT_ONE_ADDRESS: &str =
     r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["127.0.0.1"], "ports": [PORT]}]}"#;
 /// Nothing may be served but one port, which nobody wants.
@@ -211,7 +211,7 @@ impl Vector {
         self
     }
 
-    /// It is a way out where the policy allows this.
+    /// Declares that the vector is a way out where the policy allows this part.
     const fn unless(mut self, part: Part) -> Self {
         self.part = Some(part);
         self
@@ -309,15 +309,15 @@ enum Place {
 enum Evidence {
     /// Somebody outside has heard from it.
     Heard,
-    /// It knows the secret.
+    /// The attempt knows the secret.
     Told,
-    /// It knows the value of the tunable that is hidden.
+    /// The attempt knows the value of the tunable that is hidden.
     Tunable,
     /// The memory of the process outside is changed.
     Changed,
     /// The process outside has ended.
     Killed,
-    /// It says so: bytes of a device were read, or the kernel let it have something.
+    /// The attempt's own word: bytes of a device were read, or the kernel let it have something.
     Word,
 }
 
@@ -360,7 +360,13 @@ impl Layer {
 
 /// Try every known way out on this machine, without the guard and under it, and say what stopped each. Needs root
 #[derive(Clone, Debug, Parser)]
-#[command(name = "guard-selftest", version)]
+#[command(
+    name = "guard-selftest",
+    version,
+    after_help = "Examples:\n  guard-run selftest\n  guard-run selftest --allow signals,abstract-sockets trace\n\n\
+                  Exit status: 0 if every way out is closed; 1 if one is open, or could not be tried and was not declared; 125 if the \
+                  self-test itself failed."
+)]
 struct Options {
     /// The guard-run to test [default: the one in the folder of this program]
     #[arg(long, value_name = "PROGRAM")]
@@ -387,15 +393,15 @@ struct Options {
 /// What a process of the self-test's own is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Role {
-    /// It makes an attempt, of the vector FAMILY/NAME.
+    /// The process makes an attempt, of the vector FAMILY/NAME.
     Attempt(String),
-    /// It starts it, and waits for it, as the launcher does.
+    /// The process starts an attempt and waits for it, as the launcher does.
     StandIn(String),
-    /// It is somebody outside.
+    /// The process is somebody outside.
     Outsider,
-    /// It holds its cgroup.
+    /// The process holds its cgroup.
     Holder,
-    /// It does nothing.
+    /// The process does nothing.
     Nothing,
 }
 

@@ -278,6 +278,19 @@ fn help_and_version_are_answers() {
 }
 
 #[test]
+fn each_help_has_examples_and_exit_statuses() {
+    let subcommands = ["check", "explain", "policies", "init", "doctor", "selftest", "gc", "completion"];
+    for words in subcommands.map(|subcommand| vec![subcommand, "--help"]).into_iter().chain([vec!["--help"]]) {
+        let (code, stdout, _) = guard(&words);
+        assert_eq!(code, Some(0), "{words:?}");
+        let (_, rest) = stdout.split_once("Examples:\n").unwrap_or_else(|| panic!("{words:?}: {stdout}"));
+        let (examples, statuses) = rest.split_once("\n\nExit status:").unwrap_or_else(|| panic!("{words:?}: {stdout}"));
+        assert!(examples.lines().filter(|line| line.contains("guard-run ")).count() >= 2, "{words:?}: {examples}");
+        assert!(statuses.contains("125"), "{words:?}: {statuses}");
+    }
+}
+
+#[test]
 fn check_prints_what_names_mean() {
     let policy = json!({"version": 1, "network": {"default": "allow", "rules": [
         {"action": "deny", "ops": ["connect"], "hosts": ["loopback"]}
