@@ -1,4 +1,4 @@
-//! IP packets: who sends what to whom, as the headers say. Whatever can't be told for certain can't be judged.
+//! IP packets: who sends what to whom, as the headers say. What can't be told for certain can't be judged.
 
 use crate::{net::Address, socket::protocol};
 

@@ -117,7 +117,7 @@ impl Journal {
     /// Takes the new denials that have come since the last time, while their processes may still be there.
     pub fn drain(&mut self, records: &mut Records) {
         while let Some(record) = records.news.next() {
-            // Whatever it is, it is counted in its map, and in the log in the end.
+            // A record of any kind is counted in its map, and in the log in the end.
             let Some(hook) = record.first().copied().and_then(Hook::from_number) else { continue };
             match from_bytes(&record) {
                 Some(News { pid, first, .. }) if hook == Hook::SockOps => {

@@ -1,7 +1,7 @@
 //! Files that guard-run reads although nobody has named them on its command line: by these, nobody else than its user and root may have
 //! a say in what a command may do.
 //!
-//! A path is walked from the root folder on, one folder after the other, each by the descriptor of the one above it. Whoever could write
+//! A path is walked from the root folder on, one folder after the other, each by the descriptor of the one above it. Anybody who could write
 //! the file, or put another one in its place, must be root or the user that this process is. Links are followed where nobody else could
 //! have made or changed them.
 

@@ -52,7 +52,7 @@ pub fn evading(config: &Config, policy: &Resolved, apart: Apart) -> BTreeSet<&'s
         return BTreeSet::new();
     }
     let Ok(tables) = Tables::compile(policy) else {
-        // Whoever enforces it will say why.
+        // What enforces it will say why.
         return BTreeSet::new();
     };
     let open = tables.unrestricted();

@@ -72,7 +72,7 @@ pub struct Pins {
 }
 
 impl Pins {
-    /// The folder of a container; waits for whoever works on it. `None` if there is none.
+    /// The folder of a container; waits until nobody works on it. `None` if there is none.
     ///
     /// # Errors
     ///
@@ -249,7 +249,7 @@ pub fn are_there() -> Result<bool, FolderError> {
     bpffs::is_there(Path::new(FOLDER))
 }
 
-/// Removes a folder that whoever made it, or was removing it, has left behind.
+/// Removes a folder that was left behind half made or half removed.
 fn sweep(folder: &Path) -> Result<(), PinError> {
     match lock(folder, FlockArg::LockExclusiveNonblock) {
         Ok(Some(_lock)) => fs::remove_dir_all(folder).map_err(on(folder)),

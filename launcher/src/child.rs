@@ -299,7 +299,7 @@ fn become_user(user: &Identity) -> [Step; 3] {
     ]
 }
 
-/// Whoever kills guard-run means the command.
+/// Anybody who kills guard-run means the command.
 fn end_with(parent: Pid) -> Step {
     Step::new("arranging for its end", move || {
         prctl::set_pdeathsig(Signal::SIGKILL)?;

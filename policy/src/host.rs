@@ -222,7 +222,7 @@ pub enum Host {
     Networks(Vec<Prefix>),
     /// Sockets that processes of this same sandbox have made, reached by a loopback address.
     Sandbox,
-    /// Whatever addresses a nameserver says that this name has, or one below it.
+    /// The addresses that a nameserver says this name has, or a name below it.
     Name(HostName),
     /// What the policy's set of this name has. There is none in a policy that has been parsed.
     Set(String),

@@ -231,7 +231,7 @@ mod tests {
         fn one_line_is_one_line_and_harmless(text in hostile()) {
             let shown = OneLine(&text).to_string();
             prop_assert!(!shown.contains(is_escaped) && !does_harm(&shown) && shown.lines().count() <= 1, "{shown:?}");
-            // Whoever is not hostile is shown as they are.
+            // Anybody who is not hostile is shown as they are.
             prop_assert!(text.contains(is_escaped) || shown == text);
         }
 

@@ -68,7 +68,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// What podman and Docker leave in each container, to be told by. Whoever puts such a file elsewhere gets other advice, nothing else.
+/// What podman and Docker leave in each container, to be told by. Anybody who puts such a file elsewhere gets other advice, nothing else.
 const CONTAINER_MARKS: [&str; 2] = ["/run/.containerenv", "/.dockerenv"];
 
 fn is_in_container() -> bool {

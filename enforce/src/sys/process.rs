@@ -81,7 +81,7 @@ pub enum Change {
 /// `waitid` fails for a child that was ended by a real-time signal.)
 ///
 /// Not only children that this process knows of: a child can make others of its parent's (`CLONE_PARENT`), and any thread of a child
-/// can make its parent its tracer (`PTRACE_TRACEME`). Whoever then waits for the child alone waits for ever.
+/// can make its parent its tracer (`PTRACE_TRACEME`). Anybody who then waits for the child alone waits for ever.
 ///
 /// # Errors
 ///

@@ -230,7 +230,7 @@ impl Finder<'_> {
         }
     }
 
-    /// Covers a socket that the environment names. Whoever can set that may look there, but not in a session of another user's.
+    /// Covers a socket that the environment names. Anybody who can set that may look there, but not in a session of another user's.
     fn named(&mut self, path: &Path) -> nix::Result<()> {
         if self.covers.found.iter().any(|cover| cover.is_folder() && path.starts_with(cover.path())) {
             return Ok(());

@@ -115,7 +115,7 @@ impl Filters {
         // Every new thread of programs that fall back to clone(2) would be told of. Of x32, nothing more is known than that it is that.
         let is_silent = |rule: &Rule| rule.number == libc::SYS_clone3 || rule.number & X32 != 0;
         let (mut silent, told): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(is_silent);
-        // Whoever had a listener as well could say to the kernel that calls are to go on which guard-run is asked about: of several
+        // Anybody who had a listener as well could say to the kernel that calls are to go on which guard-run is asked about: of several
         // filters that leave a call to a listener, the newest is asked (seccomp_run_filters, kernel/seccomp.c). While guard-run lives,
         // the kernel itself refuses a second listener, with this error.
         let second = What::Refuse(Errno::EBUSY, Remedy::default());

@@ -60,7 +60,7 @@ const CGROUPS: [&str; 2] = [CGROUP1, CGROUP2];
 /// in the place of a program.
 const HIDDEN: [&str; 4] = [BPFFS, "debugfs", "tracefs", "binfmt_misc"];
 
-/// Where guards are kept: of containers, and those that are for the next run. Whoever may rename files there could put one
+/// Where guards are kept: of containers, and those that are for the next run. Anybody who may rename files there could put one
 /// in another's place, so seeing it takes more than the others.
 const BPFFS: &str = "bpf";
 

@@ -119,7 +119,7 @@ impl Tables {
                 (Op::BIND, [Hook::Bind4, Hook::Bind6]),
                 (Op::SEND, [Hook::Sendmsg4, Hook::Sendmsg6]),
             ];
-            // Whoever asks a nameserver connects or sends to it, whatever else is judged.
+            // Anybody who asks a nameserver connects or sends to it, whatever else is judged.
             let asks = |op: Op| network.names.is_some() && op != Op::BIND;
             let judged = |op: Op| network.table.judges(op) || asks(op);
             hooks.extend(by_op.iter().filter(|(op, _)| judged(*op)).flat_map(|(_, hooks)| hooks));

@@ -141,7 +141,7 @@ impl NetTables {
     /// Whether packets that arrive have to be judged.
     #[must_use]
     pub fn judges_packets(&self) -> bool {
-        // Whoever listens may have come to his port without bind(2), and whoever answers may not be the sandbox's own.
+        // Anybody who listens may have come to his port without bind(2), and whoever answers may not be the sandbox's own.
         // And answers of nameservers are read.
         self.table.judges(net::Op::RECEIVE)
             || self.table.judges(net::Op::BIND)
