@@ -112,7 +112,7 @@ impl Runs {
         let mut violations = manners(&outcome.output, outcome.hung, "guard-run: ", &FAILURES);
         if let Some(sight) = Sight::parse(&outcome.output.stdout) {
             let bare = &self.sights[&if expected.as_attacker { ATTACKER } else { 0 }];
-            // Whoever is told to look at the attacker's paths may find a socket of root's there, and cover that.
+            // A program that is told to look at the attacker's paths may find a socket of root's there, and cover that.
             let covered = |path: &PathBuf| !expected.independent && bare.files.get(path).is_some_and(is_socket);
             let files = sight.files.iter().map(|(path, seen)| {
                 (path.clone(), if covered(path) { bare.files[path].clone() } else { seen.clone() })

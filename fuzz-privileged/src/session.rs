@@ -105,7 +105,7 @@ pub fn found(finding: Finding) -> anyhow::Result<()> {
 
 /// Tells something.
 pub fn note(what: &str) {
-    // Whoever has ended need not know.
+    // An engine that has ended need not know.
     let _ = tell(&Message::Note(what.to_owned()));
 }
 

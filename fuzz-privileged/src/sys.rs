@@ -47,7 +47,7 @@ pub struct Listener(OwnedFd);
 
 impl Listener {
     /// Has the kernel hold these system calls of the calling thread, and of all processes and threads that it starts from now
-    /// on, until [`Listener::go_on`]. Whoever listens must not be that thread.
+    /// on, until [`Listener::go_on`]. The listener must not be that thread.
     ///
     /// # Errors
     ///

@@ -97,7 +97,7 @@ struct Machine(Helper);
 
 impl Machine {
     fn new() -> Self {
-        // The others of this test are here, too. Whoever comes second finds it set.
+        // The others of this test are here, too. The one that comes second finds it set.
         let _ = tempfile::env::override_temp_dir(Path::new("/var/tmp"));
         Self(Helper::start(["unshare", "--mount", "sh", "-c", NAMESPACE]))
     }

@@ -123,7 +123,7 @@ fn every_part_refuses_what_it_is_for_and_only_that_part_has_to_be_named() {
     let expected =
         |(way, error, _): &(&str, &str, Value)| format!("{way}: {}", if refused(way) { error } else { "ok" });
     assert_eq!(guarded, table().iter().map(expected).collect::<Vec<_>>());
-    // Whoever does the refusing.
+    // No matter which part refuses.
     let diagnosed = said(&outside.run(json!({"version": 1}), &ways).flags(["--diagnose"]).output().success());
     assert_eq!(diagnosed, guarded);
     for (way, _, process) in table() {

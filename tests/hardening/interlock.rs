@@ -112,7 +112,7 @@ fn in_namespaces_of_its_own_a_command_learns_nothing_of_those_outside() {
     let asked = outsider.asked(0);
     // There, 1 is the process itself, and nobody has the other one's number.
     assert_eq!(run(&["unshare", "--pid", "--fork"], &["1:0", &asked]), "ok ESRCH");
-    // Whoever is root in a user namespace of Bob's own has no more rights outside than Bob.
+    // Anybody who is root in a user namespace of Bob's own has no more rights outside than Bob.
     let bob = format!("setpriv --reuid {BOB} --regid {BOB} --clear-groups unshare --user --map-root-user");
     let words: Vec<&str> = bob.split(' ').collect();
     assert_eq!(run(&words, &[&asked]), "EPERM");

@@ -43,7 +43,7 @@ fn a_log_file_is_private_and_replaces_what_was_there_at_once() {
     let output = run.output().success();
     assert_eq!(output.events().len(), 1);
     assert_eq!(fs::metadata(run.log()).unwrap().mode() & 0o7777, 0o600);
-    // Whoever had opened the old log still reads that one, not half of the new one.
+    // Anybody who had opened the old log still reads that one, not half of the new one.
     assert_eq!(fs::read_to_string(&before).unwrap(), "old");
     assert_eq!(entries(run.folder()), ["before", "log.json", "policy.json"]);
     assert!(fs::read_to_string(run.log()).unwrap().ends_with("}\n"));

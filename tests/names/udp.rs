@@ -161,7 +161,7 @@ fn rules_on_addresses_do_not_mean_nameservers() {
     let _ = Probe::name(LOOPBACK)
         .denied(["ask other.example.org", "ask_to other.example.org"])
         .allowed(["learn api.example.org 203.0.113.7 8080", "reach 127.0.0.1 9"])
-        // Whoever has asked does nothing else.
+        // Anybody who has asked does nothing else.
         .denied(["elsewhere api.example.org 127.0.0.1 9"])
         // Nor does it ask somebody on the same link who takes the address for his.
         .denied(["away api.example.org"])

@@ -93,7 +93,7 @@ def tell():
 fn a_group_is_joined_only_where_it_may_be_sent_to() {
     let joined = |text: &str| text.lines().filter(|line| line.ends_with("joined heard")).count();
     let refused = |text: &str| text.lines().filter(|line| line.ends_with("EPERM silent")).count();
-    // Whoever may not send to the routers, nor to the group.
+    // A program that may send neither to the routers nor to the group.
     let nobody = network("deny", &json!([{"action": "allow", "hosts": ["loopback"]}]));
     let (bare, guarded) = joining(&nobody, "tell()");
     assert_eq!((joined(&bare), bare.lines().count()), (9, 9), "{bare}");
@@ -102,7 +102,7 @@ fn a_group_is_joined_only_where_it_may_be_sent_to() {
     assert!(events.iter().all(|event| event["rule"] == "fail-closed"), "{:#}", guarded.log);
     assert!(events.iter().all(|event| event["hook"] == "setsockopt"), "{:#}", guarded.log);
 
-    // Whoever may send datagrams to one group joins that, with all sources.
+    // A program that may send datagrams to one group joins that, with all sources.
     let rules =
         json!([{"action": "allow", "protocols": ["udp"], "hosts": ["239.1.2.0/29", "ff15::1"], "ports": [5353]}]);
     let (_, guarded) = joining(&network("deny", &rules), "tell()");
@@ -117,7 +117,7 @@ fn a_group_is_joined_only_where_it_may_be_sent_to() {
         };
         assert!(is_right, "{line}");
     }
-    // Whoever may send to the routers joins any.
+    // A program that may send to the routers joins any.
     for hosts in [json!(["any"]), json!(["224.0.0.0/4", "ff00::/8"])] {
         let rules = json!([{"action": "allow", "protocols": ["udp"], "hosts": hosts}]);
         let (_, guarded) = joining(&network("deny", &rules), "tell()");

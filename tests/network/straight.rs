@@ -144,7 +144,7 @@ fn the_neighbour_is_the_one_that_the_packet_names() {
     let output = probe().denied(ways).check(&raw);
     let hooks: Vec<&Value> = output.events().iter().map(|event| &event["hook"]).collect();
     assert_eq!(hooks, ["sock_create", "setsockopt"], "{:#}", output.log);
-    // Whoever names such sockets has them judged by what their packets say.
+    // Anybody who names such sockets has them judged by what their packets say.
     let named =
         policy(&json!([{"action": "allow", "type": "raw", "protocol": 255}, {"action": "allow", "type": "raw"}]));
     let output = probe().allowed(ways).denied(["raw4 10.9.0.10 named 10.9.0.13"]).check(&named);

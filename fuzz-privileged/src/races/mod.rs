@@ -80,7 +80,7 @@ pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
         let attempt = races.attempt(*subject, &[])?;
         races.report(name, *subject, &[], &attempt, &mut seen)?;
         anyhow::ensure!(!attempt.stops.is_empty(), "{name}: nothing of the attacker's is looked up");
-        // Whoever names a FIFO for a log or policy waits for the other end, as a shell does.
+        // Anybody who names a FIFO for a log or policy waits for the other end, as a shell does.
         let waits = matches!(subject, Subject::Run(run) if !run.independent);
         let mut swaps: Vec<Swap> = attempt.stops.iter().flat_map(swaps).collect();
         swaps.retain(|swap| !waits || swap.replace.by != Replacement::Fifo);
