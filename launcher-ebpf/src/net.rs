@@ -264,7 +264,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     } else {
         0
     };
-    // Where nobody listens, the kernel says so. Whoever comes to listen meanwhile is found when the packet leaves.
+    // Where nobody listens, the kernel says so. Anybody who comes to listen meanwhile is found when the packet leaves.
     let own = (receiver::is_own(found) | receiver::is_nobody(found)) & 1;
     let request = Request { op, protocol, address: key.subject.address, port, own };
     let Some(decision) = judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request)) else {

@@ -322,7 +322,7 @@ pub unsafe fn is_asked(socket: *mut bpf_sock, bound: Address, (used, port): (Add
     })
 }
 
-/// Whoever made a socket, where the process that runs has nothing to do with it.
+/// The process that made a socket, where the process that runs has nothing to do with it.
 pub struct Maker(pub Owner);
 
 impl Maker {

@@ -68,7 +68,7 @@ fn count(ctx: &SkBuffContext, sent: bool) {
     let owner = unsafe { (*socket).owner };
     let outgoing = Key { address, pid: owner.pid, port, direction: OUTGOING, protocol: UDP };
     let incoming = Key { port: own_port, direction: INCOMING, ..outgoing };
-    // Whoever spoke first began the flow, and the other one answers.
+    // The side that spoke first began the flow, and the other one answers.
     let now = now();
     let tally = match find(&outgoing) {
         Some(tally) => Some(tally),
