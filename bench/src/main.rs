@@ -29,7 +29,7 @@ use std::{process::ExitCode, thread, time::Duration};
 use anyhow::bail;
 
 use crate::{
-    report::{Figure, Report},
+    report::{Figure, Figures},
     setup::Setup,
 };
 
@@ -78,7 +78,7 @@ fn bench(wanted: &[&str]) -> anyhow::Result<()> {
         std::process::exit(1);
     });
     let setup = Setup::new()?;
-    let mut report = Report::new()?;
+    let mut report = Figures::new()?;
     for (name, measure) in SECTIONS {
         if wanted.is_empty() || wanted.contains(&name) {
             eprintln!("measuring {name} …");

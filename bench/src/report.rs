@@ -73,7 +73,7 @@ struct Section {
 
 /// All figures, and where they are from.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct Figures {
     date: String,
     kernel: String,
     processor: String,
@@ -81,7 +81,7 @@ pub struct Report {
     sections: Vec<Section>,
 }
 
-impl Report {
+impl Figures {
     pub fn new() -> anyhow::Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -106,7 +106,7 @@ impl Report {
     }
 }
 
-impl Display for Report {
+impl Display for Figures {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let Self { date, kernel, processor, processors, sections } = self;
         writeln!(f, "guard-run on Linux {kernel}, {processors} × {processor}, {date}; medians")?;

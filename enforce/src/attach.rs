@@ -4,7 +4,7 @@ use std::{io, os::fd::OwnedFd, path::Path};
 
 use crate::{
     cgroup::Leaf,
-    load::{Loaded, LoadedProgram, Records, Spare},
+    load::{CacheEntry, Loaded, LoadedProgram, Records},
     privilege::{self, Operation},
 };
 
@@ -62,7 +62,7 @@ pub struct Attached {
     /// Their records.
     pub records: Option<Records>,
     /// Where the programs are kept for the next run.
-    pub spare: Option<Spare>,
+    pub cache: Option<CacheEntry>,
 }
 
 impl Attached {
@@ -72,14 +72,14 @@ impl Attached {
     ///
     /// When the kernel refuses one.
     pub fn new(loaded: Loaded, mut leaf: Leaf) -> Result<Self, AttachError> {
-        let Loaded { programs, mut records, spare } = loaded;
+        let Loaded { programs, mut records, cache } = loaded;
         let told = records.iter_mut().try_for_each(|records| records.tell_cgroup(leaf.folder()));
         told.map_err(|source| AttachError::Untold { cgroup: leaf.path().display().to_string(), source })?;
         for program in &programs {
             let _raised = leaf.rights.raise(Operation::Attach);
             attach(program, &leaf.cgroup.path, &leaf.cgroup.folder)?;
         }
-        Ok(Self { leaf, programs, records, spare })
+        Ok(Self { leaf, programs, records, cache })
     }
 }
 

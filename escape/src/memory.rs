@@ -8,7 +8,7 @@ use std::{
 use crate::{
     address::Host,
     sys,
-    wire::{REFUSALS, Received, Refusal, Report},
+    wire::{ProgramReport, REFUSALS, Received, Refusal},
 };
 
 const CALLS: usize = 0;
@@ -88,14 +88,14 @@ impl Memory {
     }
 
     /// All of it, of a program with so many calls.
-    pub fn report(self, calls: usize) -> Report {
+    pub fn report(self, calls: usize) -> ProgramReport {
         let word = |index: usize| self.0[index].load(Relaxed);
         #[expect(clippy::cast_possible_truncation, reason = "the lower half is the outcome")]
         let outcome = |index| (word(OUTCOMES + index) != 0).then(|| (word(OUTCOMES + index) as u32).cast_signed());
         let mut refused = [0; REFUSALS];
         refused.iter_mut().enumerate().for_each(|(kind, count)| *count = word(REFUSED + kind));
         let items = usize::try_from(word(RECEIVED)).unwrap_or(0).min(MAX_ITEMS);
-        Report {
+        ProgramReport {
             outcomes: (0..calls.min(MAX_CALLS)).map(outcome).collect(),
             calls: word(CALLS),
             refused,

@@ -19,7 +19,7 @@ use crate::{
     policy::Policy,
     program::Program,
     sys,
-    wire::{self, Hello, REFUSALS, Refusal, Report, Request},
+    wire::{self, Hello, ProgramReport, REFUSALS, Refusal, Request},
 };
 
 /// How long a worker may take to answer, also where those outside are slow, since the machine is emulated.
@@ -35,7 +35,7 @@ const STARTING: Duration = Duration::from_secs(90);
 /// What a run of a program led to.
 #[derive(Clone, Debug)]
 pub struct Run {
-    pub report: Report,
+    pub report: ProgramReport,
     pub seen: Vec<Seen>,
     pub contacts: Vec<Contact>,
 }
@@ -103,7 +103,7 @@ impl Worker {
                     outside.fulfil(&wire::body::<Request>(&mut self.output)?);
                     input.write_all(&[wire::DONE]).context("the worker is gone")?;
                 }
-                wire::REPORT => break wire::body::<Report>(&mut self.output)?,
+                wire::REPORT => break wire::body::<ProgramReport>(&mut self.output)?,
                 other => bail!("the worker said {other}"),
             }
         };

@@ -73,7 +73,7 @@ pub const REFUSALS: usize = 10;
 
 /// What a worker reports on a program.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Report {
+pub struct ProgramReport {
     /// What each call returned, or its error's number as a negative one; `None` where it was not made.
     pub outcomes: Vec<Option<i32>>,
     /// How many system calls were made.
@@ -86,7 +86,7 @@ pub struct Report {
     pub finished: bool,
 }
 
-impl Report {
+impl ProgramReport {
     /// Whether the same calls succeeded, and the others failed for the same reasons.
     pub fn went_like(&self, other: &Self) -> bool {
         let errors = |report: &Self| report.outcomes.iter().map(|got| got.map(|got| got.min(0))).collect::<Vec<_>>();

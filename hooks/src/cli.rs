@@ -12,7 +12,7 @@ use enforce::{arguments::parse, exit};
 use report::text::OneLine;
 
 use crate::{
-    container::{Stage, Told},
+    container::{HookCall, Stage},
     create, gc, stop,
 };
 
@@ -76,7 +76,7 @@ pub fn main() -> ExitCode {
 
 /// Does what a stage asks for: the one that is said, or else the one that the container's status stands for.
 fn hook(stage: Option<Stage>) -> anyhow::Result<()> {
-    let Told { stage: told, pid, container } = Told::read(io::stdin())?;
+    let HookCall { stage: told, pid, container } = HookCall::read(io::stdin())?;
     match stage.unwrap_or(told) {
         Stage::CreateRuntime => create::create(container, pid),
         Stage::Poststop => stop::stop(&container),

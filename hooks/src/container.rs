@@ -44,7 +44,7 @@ pub enum Stage {
 
 /// What a runtime tells its hooks.
 #[derive(Debug)]
-pub struct Told {
+pub struct HookCall {
     /// The stage that its words stand for.
     pub stage: Stage,
     /// Its process, while there is one.
@@ -53,7 +53,7 @@ pub struct Told {
     pub container: Container,
 }
 
-impl Told {
+impl HookCall {
     /// Reads the state of a container, as the runtime specification has it.
     ///
     /// # Errors
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn states_of_runtimes_are_read() {
         for (text, stage, pid) in STATES {
-            let told = Told::parse(text.as_bytes()).unwrap();
+            let told = HookCall::parse(text.as_bytes()).unwrap();
             assert_eq!((told.stage, told.pid), (stage, pid), "{text}");
             let Container { id, bundle, annotations } = told.container;
             assert_eq!((id.as_str(), bundle.as_path()), ("c1", Path::new("/b")), "{text}");
@@ -223,7 +223,7 @@ mod tests {
             r#"{"bundle":"/b","status":"creating","pid":1}"#,
             &long,
         ] {
-            assert!(Told::parse(text.as_bytes()).is_err(), "{text}");
+            assert!(HookCall::parse(text.as_bytes()).is_err(), "{text}");
         }
     }
 

@@ -195,7 +195,7 @@ pub fn guard_device(ctx: DeviceContext) -> i32 {
     device::device(&ctx)
 }
 
-/// Allows everything: by it, the kernel tells whether there still is anything that the others guard (`enforce::load::Spare`).
+/// Allows everything: by it, the kernel tells whether there still is anything that the others guard (`enforce::load::CacheEntry`).
 #[cgroup_sysctl]
 pub fn guard_sentinel(_: SysctlContext) -> i32 {
     1

@@ -44,7 +44,7 @@ unsafe impl Sync for SocketStorage {}
 
 /// What is known of each of the sandbox's sockets, first of all who made it. What accept(2) makes begins with a copy of what
 /// is known of the listener, and all of it goes away with the socket. Only one run's programs at a time know the map, and no
-/// socket of an earlier run is left by then (`enforce::load::Spare`): so the sockets of another sandbox are not in it.
+/// socket of an earlier run is left by then (`enforce::load::CacheEntry`): so the sockets of another sandbox are not in it.
 #[map]
 static SOCKETS: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
     type_: BPF_MAP_TYPE_SK_STORAGE,

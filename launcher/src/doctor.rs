@@ -10,7 +10,7 @@ use enforce::{
     bpffs::{self, MOUNT},
     cgroup::{Hierarchy, Leaf},
     exit,
-    load::{Loaded, load_one, spares_are_there},
+    load::{Loaded, cache_is_there, load_one},
     machine::ThisMachine,
     mounts::Mount,
     privilege::{self, Rights},
@@ -203,7 +203,7 @@ fn no_folder() -> Option<String> {
     if !bpffs::is_mounted() {
         return Some(format!("not mounted; type: mount -t bpf bpf {MOUNT} -o mode=700"));
     }
-    spares_are_there().err().map(|error| format!("{:#}", anyhow::Error::from(error)))
+    cache_is_there().err().map(|error| format!("{:#}", anyhow::Error::from(error)))
 }
 
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.

@@ -9,7 +9,7 @@ use crate::{
 use enforce::{
     cgroup::{Hierarchy, reap},
     exit,
-    load::{Removed, remove_spares},
+    load::{Removed, clear_cache},
     outlet::tell,
     privilege::{self, Rights},
     target::sweep,
@@ -35,21 +35,21 @@ pub fn gc(older: Option<&Age>, rights: &mut Rights) -> anyhow::Result<u8> {
     println!("{} removed", count(removed.len(), "abandoned leaf", "abandoned leaves"));
     let mut status = exit::OK;
     if privilege::is_root() {
-        let Removed { removed, in_use, guarding, failed } = remove_spares(PATIENCE);
-        println!("{} removed", count(removed, "spare", "spares"));
+        let Removed { removed, in_use, guarding, failed } = clear_cache(PATIENCE);
+        println!("{} removed", count(removed, "cache entry", "cache entries"));
         if in_use > 0 {
-            println!("{} left to guard-runs that go on", count(in_use, "spare", "spares"));
+            println!("{} left to guard-runs that go on", count(in_use, "cache entry", "cache entries"));
         }
         if guarding > 0 {
             tell(&format!(
                 "{} left: a process or socket that was handed to somebody outside is still guarded by each; \
                  run `guard-run gc` again when it is gone",
-                count(guarding, "spare", "spares")
+                count(guarding, "cache entry", "cache entries")
             ));
             status = exit::NO;
         }
         if failed > 0 {
-            tell(&format!("{} can't be removed", count(failed, "spare", "spares")));
+            tell(&format!("{} can't be removed", count(failed, "cache entry", "cache entries")));
             status = exit::NO;
         }
     }

@@ -30,7 +30,7 @@ use nix::{
     sys::{prctl, utsname::uname},
     unistd::{getegid, geteuid},
 };
-use policy::{Mode, Record};
+use policy::{Mode, Recording};
 use report::{
     CommandMeasures, CommandRun, Enforced, Event, Exit, HookCounts, InForce, IncludedFile, Log, PolicySource, SCHEMA,
     User,
@@ -91,7 +91,7 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     // Nothing has been created before the policy and the command are known to be good.
     let mut chosen = choose(options.policy.as_deref())?;
     if options.flows {
-        chosen.policy.record = Record::Flows;
+        chosen.policy.record = Recording::Flows;
     }
     let Compiled { policy, tables, document, was_found } = chosen.compile()?;
     privilege::require()?;
@@ -112,7 +112,7 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     // their time. It is not the command until it is let go.
     let held = Held::new(&mut leaf, &command, &hardening, signals.before())?;
     let loaded =
-        if options.fresh { Loaded::new(&tables, leaf.rights())? } else { Loaded::spare_or_new(&tables, &mut leaf)? };
+        if options.fresh { Loaded::new(&tables, leaf.rights())? } else { Loaded::cached_or_new(&tables, &mut leaf)? };
     let started = Timestamp::now();
     let given = options.log.clone();
     // Nothing here is waited for once a signal asks guard-run to end.
@@ -161,9 +161,9 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
         flows: None,
         flows_lost: None,
     };
-    if let Some(spare) = &mut attached.spare {
+    if let Some(cache) = &mut attached.cache {
         // If it can't be kept, the next run takes as long as this one.
-        let _ = spare.keep(&attached.programs);
+        let _ = cache.keep(&attached.programs);
     }
     let outcome = supervise(&mut attached, &child, &signals, &mut journal, options.wait, options.verbosity < 0)?;
     // Nobody is left in the leaf, so the counts are final.

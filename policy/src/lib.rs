@@ -75,8 +75,8 @@ pub struct Policy {
     #[serde(default)]
     pub mode: Mode,
     /// What is recorded.
-    #[serde(default, skip_serializing_if = "Record::is_default")]
-    pub record: Record,
+    #[serde(default, skip_serializing_if = "Recording::is_default")]
+    pub record: Recording,
     /// Files whose rules come before those of this one.
     #[serde(default, deserialize_with = "section::non_empty", skip_serializing)]
     include: Option<Vec<String>>,
@@ -145,7 +145,7 @@ section::words! {
 section::words! {
     /// What is recorded.
     #[derive(Default)]
-    pub enum Record {
+    pub enum Recording {
         /// What is denied.
         #[default]
         Denials = "denials",
@@ -154,7 +154,7 @@ section::words! {
     }
 }
 
-impl Record {
+impl Recording {
     // By reference, as serde asks.
     #[allow(clippy::trivially_copy_pass_by_ref)]
     fn is_default(&self) -> bool {

@@ -538,7 +538,7 @@ fn chosen(words: &[String]) -> anyhow::Result<Vec<(&'static str, &'static Vector
 
 /// What an attempt says of itself, on its standard output.
 #[derive(Debug, Serialize, Deserialize)]
-struct Report {
+struct AttemptReport {
     told: Vec<u8>,
     stop: Option<Stop>,
 }
@@ -556,8 +556,8 @@ fn try_one(name: &str) -> anyhow::Result<u8> {
         setresuid(NOBODY, NOBODY, NOBODY).context("becoming an ordinary user")?;
     }
     let report = match (vector.attempt)(&scene) {
-        Ok(told) => Report { told, stop: None },
-        Err(stop) => Report { told: Vec::new(), stop: Some(stop) },
+        Ok(told) => AttemptReport { told, stop: None },
+        Err(stop) => AttemptReport { told: Vec::new(), stop: Some(stop) },
     };
     // In a line of its own, also after what a program that was executed has said.
     println!("\n{}", serde_json::to_string(&report)?);

@@ -29,7 +29,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    Comes, Control, Evidence, Place, Report, Role, Vector,
+    AttemptReport, Comes, Control, Evidence, Place, Role, Vector,
     attempt::{LOOPBACK, SCENE, Scene, Stop},
     contains,
     error::Errors,
@@ -263,12 +263,12 @@ impl Runner {
         if let Some(open) = &handed {
             self.ear.add(&open.typed());
         }
-        let report = output.lines().rev().find_map(|line| serde_json::from_str::<Report>(line).ok());
+        let report = output.lines().rev().find_map(|line| serde_json::from_str::<AttemptReport>(line).ok());
         let seen = self.saw(vector, &scene, report.as_ref(), outside.as_mut());
         let log = log.map(|log| fs::read(log).map(|text| serde_json::from_slice::<Value>(&text).unwrap_or_default()));
         Ok(match (seen, report, log) {
             (true, ..) => Tried::Out,
-            (false, Some(Report { stop: Some(stop), .. }), log) => {
+            (false, Some(AttemptReport { stop: Some(stop), .. }), log) => {
                 Tried::Stopped { stop, denials: denials(log.and_then(Result::ok).as_ref()) }
             }
             (false, Some(_), log) => {
@@ -347,7 +347,13 @@ impl Runner {
     }
 
     /// Whether it is seen, from outside where that is possible, that the attempt got out.
-    fn saw(&self, vector: &Vector, scene: &Scene, report: Option<&Report>, outside: Option<&mut Outside>) -> bool {
+    fn saw(
+        &self,
+        vector: &Vector,
+        scene: &Scene,
+        report: Option<&AttemptReport>,
+        outside: Option<&mut Outside>,
+    ) -> bool {
         let told = report.filter(|report| report.stop.is_none()).map(|report| report.told.as_slice());
         match (vector.evidence, outside) {
             (Evidence::Heard, _) => self.ear.has_heard(&scene.token),

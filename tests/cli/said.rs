@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use support::{PYTHON, Run, Spares, Yard, eventually, guard_run, processes_with_argument};
+use support::{Cache, PYTHON, Run, Yard, eventually, guard_run, processes_with_argument};
 
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
 
@@ -139,21 +139,21 @@ fn what_was_denied_is_also_said_where_the_log_can_not_be_written() {
 /// `gc` right after a run finds what the run has kept.
 #[test]
 fn gc_right_after_a_run_waits_for_the_kernel() {
-    let (spares, yard) = (Spares::new(), Yard::new());
+    let (cache, yard) = (Cache::new(), Yard::new());
     for _ in 0..10 {
-        let run = Run::new(json!({"version": 1}), ["true"]).through([yard.wrapper(), spares.wrapper()].concat());
+        let run = Run::new(json!({"version": 1}), ["true"]).through([yard.wrapper(), cache.wrapper()].concat());
         let _ = run.output().success();
-        let gc = yard.gc_through(&spares.wrapper());
+        let gc = yard.gc_through(&cache.wrapper());
         let said = String::from_utf8(gc.stdout).unwrap();
-        assert!(gc.status.success() && said.contains("\n1 spare removed\n"), "{said}");
-        assert!(spares.all().is_empty());
+        assert!(gc.status.success() && said.contains("\n1 cache entry removed\n"), "{said}");
+        assert!(cache.all().is_empty());
     }
 }
 
 /// A socket that was handed out is still guarded when nobody else is left.
 #[test]
 fn gc_says_what_it_has_to_leave() {
-    let (spares, yard) = (Spares::new(), Yard::new());
+    let (cache, yard) = (Cache::new(), Yard::new());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
@@ -163,18 +163,18 @@ fn gc_says_what_it_has_to_leave() {
     let policy =
         json!({"version": 1, "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["127.0.0.1"]}]}});
     let run = Run::new(policy, [PYTHON, "-c", program, path.to_str().unwrap()]);
-    let running = run.through([yard.wrapper(), spares.wrapper()].concat()).start();
+    let running = run.through([yard.wrapper(), cache.wrapper()].concat()).start();
     // Until it is received, the socket is in flight, and there as long as this one is.
     let (stream, _) = listener.accept().unwrap();
     let _ = running.wait().success();
-    let gc = yard.gc_through(&spares.wrapper());
+    let gc = yard.gc_through(&cache.wrapper());
     let said = String::from_utf8(gc.stderr).unwrap();
-    assert!(gc.status.code() == Some(1) && said.contains("1 spare left") && said.lines().count() == 1, "{said}");
+    assert!(gc.status.code() == Some(1) && said.contains("1 cache entry left") && said.lines().count() == 1, "{said}");
     drop(stream);
     drop(listener);
-    let gc = yard.gc_through(&spares.wrapper());
+    let gc = yard.gc_through(&cache.wrapper());
     let said = String::from_utf8(gc.stdout).unwrap();
-    assert!(gc.status.success() && said.contains("1 spare removed"), "{said}");
+    assert!(gc.status.success() && said.contains("1 cache entry removed"), "{said}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! nameserver in it.
 
 use serde_json::{Value, json};
-use support::{Probe, Run, Spares, spares::programs};
+use support::{Cache, Probe, Run, cache::programs};
 
 const NAMESERVER: &str = "10.0.0.53";
 
@@ -260,11 +260,11 @@ fn queries_are_flows_like_others() {
 
 #[test]
 fn what_one_run_has_learnt_is_nothing_to_the_next() {
-    let (spares, policy) = (Spares::new(), example());
-    let run = |attempt| Probe::name(NAMESERVER).within(&spares.wrapper()).allowed([attempt]).run(&policy);
+    let (cache, policy) = (Cache::new(), example());
+    let run = |attempt| Probe::name(NAMESERVER).within(&cache.wrapper()).allowed([attempt]).run(&policy);
     let first = run("learn api.example.org 203.0.113.7 8080").output().success();
     assert!(first.stdout.ends_with(": ECONNREFUSED\n"), "the control: {first:?}");
-    let next = spares.reusing(&run("reach 203.0.113.7 8080"), &programs(&first));
+    let next = cache.reusing(&run("reach 203.0.113.7 8080"), &programs(&first));
     assert_eq!((next.stdout.as_str(), next.denied()), ("reach 203.0.113.7 8080: EPERM\n", 1));
 }
 

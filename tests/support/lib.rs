@@ -6,6 +6,7 @@
 //! own leaf, files and ports; and each waits for events ([`eventually`]), never for some time to pass.
 
 pub mod bpf;
+pub mod cache;
 mod cgroup;
 mod client;
 pub mod container;
@@ -16,7 +17,6 @@ mod probe;
 mod run;
 mod running;
 mod server;
-pub mod spares;
 mod task;
 pub mod terminal;
 pub mod unix;
@@ -27,6 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use cache::Cache;
 pub use cgroup::{assert_no_leaf, cgroup2_mount, kill_leaves, leaves_of};
 pub use client::{denials, denied, works};
 pub use daemon::{Daemon, Transport, fresh_address, is_bound, nginx};
@@ -35,7 +36,6 @@ pub use probe::Probe;
 pub use run::{LIMIT, PYTHON, PolicyText, Run, cgroup_only, guard_run};
 pub use running::{Output, Running};
 pub use server::{TcpServer, UdpServer};
-pub use spares::Spares;
 pub use task::Task;
 pub use yard::{Yard, cgroup_of, is_alive, is_stopped, processes_in, processes_with_argument, status_of};
 

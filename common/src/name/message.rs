@@ -146,14 +146,14 @@ const STEPS: u32 = 8192;
 #[inline(always)]
 pub fn addresses<C: Content, L: Learner>(content: &C, answer: &Answer, size: u32, learner: &mut L) {
     let mut records =
-        Records::<C, L> { content, learner, place: answer.start, left: answer.records, size, of: PhantomData };
+        ResourceRecords::<C, L> { content, learner, place: answer.start, left: answer.records, size, of: PhantomData };
     if records.left != 0 {
         C::repeat(STEPS, &mut records);
     }
 }
 
 /// Going through the records of an answer.
-struct Records<'a, C, L> {
+struct ResourceRecords<'a, C, L> {
     content: &'a C,
     learner: &'a mut L,
     /// Where the next record, or the next label of its name, begins.
@@ -164,7 +164,7 @@ struct Records<'a, C, L> {
     of: PhantomData<C>,
 }
 
-impl<C: Content, L: Learner> Step for Records<'_, C, L> {
+impl<C: Content, L: Learner> Step for ResourceRecords<'_, C, L> {
     #[inline(always)]
     fn step(&mut self, _: u32) -> u32 {
         let place = self.place;

@@ -1,14 +1,14 @@
 //! From compiled tables to programs and maps in the kernel. Nothing is attached yet, and all of it goes away with this
-//! process if nothing ever is, but for what is kept for the next run ([`Spare`]).
+//! process if nothing ever is, but for what is kept for the next run ([`CacheEntry`]).
 
 mod btf;
+mod cache;
 mod denials;
 mod flow;
 mod hook;
 mod image;
 mod maps;
 mod pin;
-mod spare;
 mod unix;
 
 use std::{
@@ -29,13 +29,13 @@ use nix::{
 use sha2::Digest as _;
 
 pub use btf::BtfError;
+pub use cache::{CacheEntry, Removed, cache_is_there, clear_cache};
 pub use denials::{Denials, Tallies, Visitor};
 pub use flow::Flows;
 pub use hook::{HookSpec, spec};
 pub use image::{Image, LoadedImage, MapImage, PreparedProgram, ProgramImage, Variable};
 pub use maps::{Learned, MapContent, Records, contents, globals, unused};
 pub use pin::{Link, RecordMaps, pin_note, read_note};
-pub use spare::{Removed, Spare, remove_spares, spares_are_there};
 
 use self::unix::{Facts, inactive_lsm, lsm_function};
 use crate::{
@@ -280,7 +280,7 @@ pub struct Loaded {
     /// Where they leave their records. `None` where there are no programs.
     pub records: Option<Records>,
     /// Where they are kept for the next run.
-    pub spare: Option<Spare>,
+    pub cache: Option<CacheEntry>,
 }
 
 impl Loaded {
@@ -296,31 +296,31 @@ impl Loaded {
     }
 
     /// Takes programs for a leaf that an earlier run under the same policy has kept, or else loads new ones that will
-    /// be kept ([`Spare`]).
+    /// be kept ([`CacheEntry`]).
     ///
     /// # Errors
     ///
     /// As [`Loaded::new`].
-    pub fn spare_or_new(tables: &Tables, leaf: &mut Leaf) -> Result<Self, LoadError> {
+    pub fn cached_or_new(tables: &Tables, leaf: &mut Leaf) -> Result<Self, LoadError> {
         in_one_way_or_another(tables, |hooks| {
             let facts = Facts::of(tables, hooks)?;
             let mut image = begin(tables, &facts)?;
             let name = name(&image, hooks, &facts);
-            let spare = if hooks.is_empty() { None } else { Spare::reserve(&mut image, &name, leaf) };
-            if let Some(mut kept) = spare.as_ref().and_then(|spare| Self::of(spare.open(hooks)?).ok())
+            let cache = if hooks.is_empty() { None } else { CacheEntry::reserve(&mut image, &name, leaf) };
+            if let Some(mut kept) = cache.as_ref().and_then(|cache| Self::of(cache.open(hooks)?).ok())
                 && kept.forget().is_ok()
             {
-                return Ok(Self { spare, ..kept });
+                return Ok(Self { cache, ..kept });
             }
             let fresh = Fresh::load(image, hooks, &facts, WORTH_A_THREAD_BESIDE_A_CHILD, leaf.rights())?;
-            let spare = spare.and_then(|spare| spare.expecting(&fresh.maps).ok());
-            Ok(Self { spare, ..Self::of(fresh)? })
+            let cache = cache.and_then(|cache| cache.expecting(&fresh.maps).ok());
+            Ok(Self { cache, ..Self::of(fresh)? })
         })
     }
 
     fn of(Fresh { programs, maps }: Fresh) -> Result<Self, LoadError> {
         let records = if programs.is_empty() { None } else { Some(Records::of(maps)?) };
-        Ok(Self { programs, records, spare: None })
+        Ok(Self { programs, records, cache: None })
     }
 
     /// Empties the records of an earlier run.

@@ -16,7 +16,7 @@ use aya::maps::{MapData, MapError};
 use aya_obj::{Map, generated::bpf_map_type};
 use common::record::Hook;
 
-use super::{Denials, LoadError, LoadedImage, LoadedProgram, spare::sentinel, spec};
+use super::{Denials, LoadError, LoadedImage, LoadedProgram, cache::sentinel, spec};
 use crate::sys::bpf::{self, LinkEnds};
 
 /// The maps in which programs leave their records, but for those of [`Denials`], and the one that says where the sandbox is, which is another

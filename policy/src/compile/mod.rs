@@ -26,7 +26,7 @@ pub use sockopt::SockoptTables;
 pub use sysctl::SysctlTables;
 pub use unix::UnixTables;
 
-use crate::{Mode, Part, Record, Resolved};
+use crate::{Mode, Part, Recording, Resolved};
 
 /// A compiled policy.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Tables {
     ///
     /// When the rules need larger tables than the kernel side can have, or there is no nameserver for names in them.
     pub fn compile(policy: &Resolved) -> Result<Self, CompileError> {
-        let flows = policy.record == Record::Flows;
+        let flows = policy.record == Recording::Flows;
         let network =
             policy.network.as_ref().map(|section| NetTables::compile(section, policy.surroundings())).transpose()?;
         let sockets = SocketTables::compile(policy.sockets.as_ref(), network.as_ref(), flows);

@@ -15,12 +15,12 @@ use crate::{Output, Run, TcpServer, bpf::leads_to_a_cgroup, eventually};
 /// Mounts it where everybody looks for it, and stays.
 const PLACE: &str = "mount -t bpf -o mode=700 bpf /sys/fs/bpf && echo ready && exec cat";
 
-/// A mount namespace with a bpf file system of its own, where guard-run keeps its spares.
-pub struct Spares {
+/// A mount namespace with a bpf file system of its own, where guard-run keeps its cache entries.
+pub struct Cache {
     place: Child,
 }
 
-impl Spares {
+impl Cache {
     /// Makes one.
     ///
     /// # Panics
@@ -52,13 +52,13 @@ impl Spares {
         Path::new("/proc").join(self.place.id().to_string()).join("root/sys/fs/bpf")
     }
 
-    /// The folder of all spares.
+    /// The folder of all cache entries.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
-        self.mount().join("guard-run-spares")
+        self.mount().join("guard-run-cache")
     }
 
-    /// The spares' folders, in the order of their names.
+    /// The cache entries' folders, in the order of their names.
     #[must_use]
     pub fn all(&self) -> Vec<PathBuf> {
         let mut all: Vec<PathBuf> =
@@ -70,7 +70,7 @@ impl Spares {
     /// Those that guard nobody, as the kernel tells.
     #[must_use]
     pub fn free(&self) -> Vec<PathBuf> {
-        self.all().into_iter().filter(|spare| !leads_to_a_cgroup(&spare.join("leaf"))).collect()
+        self.all().into_iter().filter(|entry| !leads_to_a_cgroup(&entry.join("leaf"))).collect()
     }
 
     /// A run that connects to a server by `storm`, where what is kept is kept here.
@@ -79,7 +79,7 @@ impl Spares {
         Run::new(policy, [storm, "tcp", &server.port().to_string()]).through(self.wrapper())
     }
 
-    /// A run that succeeds, when nobody has any of the spares.
+    /// A run that succeeds, when nobody has any of the cache entries.
     ///
     /// # Panics
     ///
@@ -90,7 +90,7 @@ impl Spares {
         run.output().success()
     }
 
-    /// The same when there is a spare of these programs: it has them.
+    /// The same when there is a cache entry of these programs: it has them.
     ///
     /// # Panics
     ///
@@ -108,7 +108,7 @@ impl Spares {
     ///
     /// When some go on guarding.
     pub fn settle(&self) {
-        eventually("all spares are free", || self.free().len() == self.all().len());
+        eventually("all cache are free", || self.free().len() == self.all().len());
     }
 }
 
@@ -137,7 +137,7 @@ pub fn have_one_in_common(one: &[u64], other: &[u64]) -> bool {
     one.iter().any(|id| other.contains(id))
 }
 
-impl Drop for Spares {
+impl Drop for Cache {
     fn drop(&mut self) {
         let _ = self.place.kill();
         let _ = self.place.wait();

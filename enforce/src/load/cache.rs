@@ -1,15 +1,15 @@
-//! Spares: programs that the kernel has verified, and their maps, kept for the next run under the same policy. Verifying takes
+//! The cache: programs that the kernel has verified, and their maps, kept for the next run under the same policy. Verifying takes
 //! most of the time of a launch, and comes to the same each time.
 //!
-//! A spare is a folder in a bpf file system, known by the hash of all that goes into the kernel, the policy included, which is
+//! A cache entry is a folder in a bpf file system, known by the hash of all that goes into the kernel, the policy included, which is
 //! in maps that nobody can change. Only one run has it at a time, and nothing of a run is there for the next, since the maps of
-//! records are emptied before. So a run with a spare differs in nothing but time from one without.
+//! records are emptied before. So a run with a cache entry differs in nothing but time from one without.
 //!
 //! While its guard-run is alive, the folder is locked. What it guards may live longer: processes, if guard-run was killed, or
 //! sockets in other hands. So a *sentinel* is attached to the leaf beside the programs, which allows everything, by a link that
 //! is pinned in the folder. The kernel takes all programs off a cgroup at once, when it is removed and neither process nor
 //! socket is left that belongs to it (`cgroup_bpf_release`). When the sentinel's link leads nowhere, nobody is guarded by this
-//! spare any more.
+//! cache entry any more.
 //!
 //! That must be the link to the leaf of the latest run. Its id stands in a map beside the programs; where there is no link of that
 //! id, somebody has removed or renamed it, and whether anybody is guarded by these programs is not known. Then they are not taken.
@@ -43,17 +43,17 @@ use crate::{
     sys::{bpf, plain::bytes_of},
 };
 
-/// The folder of all spares, for root's eyes only.
-const FOLDER: &str = "/sys/fs/bpf/guard-run-spares";
+/// The folder of all cache entries, for root's eyes only.
+const FOLDER: &str = "/sys/fs/bpf/guard-run-cache";
 
-/// How many spares there may be. Most take less than a megabyte.
+/// How many cache entries there may be. Most take less than a megabyte.
 const MOST: usize = 32;
 
 /// How many of one policy: for runs at the same time, and for those shortly after one another, since the kernel takes its time
 /// (some 20 ms) to find that a cgroup is gone.
 const MOST_ALIKE: usize = 16;
 
-/// From this many bytes of tables on, there is one spare of a policy.
+/// From this many bytes of tables on, there is one cache entry of a policy.
 const LARGE: usize = 1 << 20;
 
 /// The program that tells whether a leaf still is, and where it is attached: where programs are hardly ever asked.
@@ -64,7 +64,7 @@ const SENTINEL_PLACE: bpf_attach_type = bpf_attach_type::BPF_CGROUP_SYSCTL;
 /// The name of its link to the leaf of the latest run.
 const LEAF: &str = "leaf";
 
-/// The folder of programs and maps in a spare's. It has all of them, or isn't there.
+/// The folder of programs and maps in a cache entry's. It has all of them, or isn't there.
 const KEPT: &str = "kept";
 
 /// The name of that folder while it is being made, or removed.
@@ -76,9 +76,9 @@ const NOTE: &str = "note";
 /// And the map with the id of the link to the leaf of the latest run.
 const LATEST: &str = "LATEST";
 
-/// A spare that this run has, or is about to make. It is nobody else's until this process ends, and what it guards.
+/// A cache entry that this run has, or is about to make. It is nobody else's until this process ends, and what it guards.
 #[derive(Debug)]
-pub struct Spare {
+pub struct CacheEntry {
     folder: PathBuf,
     lock: Flock<OwnedFd>,
     /// The id of the sentinel's link to this run's leaf.
@@ -87,20 +87,20 @@ pub struct Spare {
     unkept: Option<RecordMaps>,
 }
 
-impl Spare {
-    /// Finds a spare of this name that nobody has, or else a place to make one, and puts its sentinel on a leaf. `None` where
+impl CacheEntry {
+    /// Finds a cache entry of this name that nobody has, or else a place to make one, and puts its sentinel on a leaf. `None` where
     /// nothing can be kept: that takes root, and a bpf file system.
     pub(super) fn reserve(image: &mut LoadedImage, name: &str, leaf: &Leaf) -> Option<Self> {
         if !privilege::is_root() || !is_usable() {
             return None;
         }
         let alike = if image.size() < LARGE { MOST_ALIKE } else { 1 };
-        let spare = (0..alike).find_map(|number| Self::at(&Path::new(FOLDER).join(format!("{name}-{number}"))))?;
-        let link = spare.tie(image, leaf).ok()?;
-        Some(Self { link, ..spare })
+        let entry = (0..alike).find_map(|number| Self::at(&Path::new(FOLDER).join(format!("{name}-{number}"))))?;
+        let link = entry.attach_sentinel(image, leaf).ok()?;
+        Some(Self { link, ..entry })
     }
 
-    /// The spare in a folder, which is made if it isn't there. `None` if somebody has it.
+    /// The cache entry in a folder, which is made if it isn't there. `None` if somebody has it.
     fn at(folder: &Path) -> Option<Self> {
         match Self::unused(folder) {
             Err(Errno::ENOENT) => {
@@ -112,12 +112,12 @@ impl Spare {
         }
     }
 
-    /// The spare in a folder, unless somebody has it.
+    /// The cache entry in a folder, unless somebody has it.
     fn unused(folder: &Path) -> nix::Result<Option<Self>> {
         Ok(Self::take(folder)?.ok())
     }
 
-    /// The spare in a folder, or who has it.
+    /// The cache entry in a folder, or who has it.
     fn take(folder: &Path) -> nix::Result<Result<Self, Holder>> {
         let lock = match bpffs::lock(folder, FlockArg::LockExclusiveNonblock) {
             Err(Errno::EWOULDBLOCK) => None,
@@ -125,8 +125,8 @@ impl Spare {
         };
         // Another one may have taken its place before it was locked: that is somebody else's, too.
         let Some(lock) = lock else { return Ok(Err(Holder::Run)) };
-        let spare = Self { folder: folder.to_owned(), lock, link: 0, unkept: None };
-        Ok(if spare.guards_nobody().unwrap_or(false) { Ok(spare) } else { Err(Holder::Guarded) })
+        let entry = Self { folder: folder.to_owned(), lock, link: 0, unkept: None };
+        Ok(if entry.guards_nobody().unwrap_or(false) { Ok(entry) } else { Err(Holder::Guarded) })
     }
 
     /// Whether nobody is guarded by what is kept in it. Where that isn't known, what is kept is removed, by which nobody loses a
@@ -145,8 +145,8 @@ impl Spare {
         Path::new("/proc/self/fd").join(self.lock.as_raw_fd().to_string()).join(name)
     }
 
-    /// Puts the sentinel on a leaf. From then on, nobody else has this spare until the leaf is gone. Returns the link's id.
-    fn tie(&self, image: &mut LoadedImage, leaf: &Leaf) -> Result<u32, LoadError> {
+    /// Puts the sentinel on a leaf. From then on, nobody else has this cache entry until the leaf is gone. Returns the link's id.
+    fn attach_sentinel(&self, image: &mut LoadedImage, leaf: &Leaf) -> Result<u32, LoadError> {
         let refused = |error| LoadError::program(SENTINEL, error, String::new());
         let (program, link) = (self.inside(SENTINEL), self.inside(LEAF));
         let sentinel = match open(&program) {
@@ -210,7 +210,7 @@ impl Spare {
     }
 
     /// What is noted beside programs and maps that are kept: which these are, and where. So what was removed, renamed or
-    /// moved there from another spare is found out.
+    /// moved there from another cache entry is found out.
     fn note(&self, programs: &[LoadedProgram], maps: &RecordMaps, latest: &Number) -> io::Result<Vec<u8>> {
         let programs = programs.iter().map(|program| Ok(program.identify()?.id)).collect::<io::Result<Vec<u32>>>()?;
         let mut maps = maps.ids().map_err(io::Error::other)?;
@@ -231,7 +231,7 @@ impl Spare {
         there(fs::remove_dir_all(&unfinished))
     }
 
-    /// Removes the spare.
+    /// Removes the cache entry.
     fn remove(self) -> io::Result<()> {
         self.discard()?;
         fs::remove_dir_all(&self.folder)
@@ -248,12 +248,12 @@ pub(super) fn sentinel(cgroup: &OwnedFd) -> Result<Option<OwnedFd>, LoadError> {
     Ok(displaced.is_empty().then_some(link))
 }
 
-/// Whether there is a folder of spares.
+/// Whether there is a folder of cache entries.
 ///
 /// # Errors
 ///
 /// When others than root could put something in its place.
-pub fn spares_are_there() -> Result<bool, FolderError> {
+pub fn cache_is_there() -> Result<bool, FolderError> {
     bpffs::is_there(Path::new(FOLDER))
 }
 
@@ -262,25 +262,25 @@ fn is_usable() -> bool {
     bpffs::is_mounted() && bpffs::make_at_top(Path::new(FOLDER)).is_ok()
 }
 
-/// Makes room for another spare, by removing those that were not used for longest if there are as many as may be. Returns
+/// Makes room for another cache entry, by removing those that were not used for longest if there are as many as may be. Returns
 /// whether there is room.
 fn make_room() -> bool {
-    let mut spares = all();
-    let Some(surplus) = (spares.len() + 1).checked_sub(MOST).filter(|surplus| *surplus > 0) else { return true };
-    spares.sort_by_cached_key(|folder| folder.metadata().map(|folder| (folder.mtime(), folder.mtime_nsec())).ok());
-    spares.iter().filter_map(|folder| remove(folder)).take(surplus).count() == surplus
+    let mut entries = all();
+    let Some(surplus) = (entries.len() + 1).checked_sub(MOST).filter(|surplus| *surplus > 0) else { return true };
+    entries.sort_by_cached_key(|folder| folder.metadata().map(|folder| (folder.mtime(), folder.mtime_nsec())).ok());
+    entries.iter().filter_map(|folder| remove(folder)).take(surplus).count() == surplus
 }
 
 fn all() -> Vec<PathBuf> {
     fs::read_dir(FOLDER).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// Removes the spare in a folder, unless somebody has it.
+/// Removes the cache entry in a folder, unless somebody has it.
 fn remove(folder: &Path) -> Option<()> {
-    Spare::unused(folder).ok()??.remove().ok()
+    CacheEntry::unused(folder).ok()??.remove().ok()
 }
 
-/// Who has a spare.
+/// Who has a cache entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holder {
     /// A guard-run that is alive.
@@ -289,7 +289,7 @@ enum Holder {
     Guarded,
 }
 
-/// What became of the spares that there were.
+/// What became of the cache entries that there were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     /// These are gone.
@@ -305,21 +305,21 @@ pub struct Removed {
 /// How often to ask the kernel whether a cgroup is gone, of which it tells by no event.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Removes all spares that nobody has. The kernel takes its time to find that a cgroup is gone: it is waited for, this long at the
+/// Removes all cache entries that nobody has. The kernel takes its time to find that a cgroup is gone: it is waited for, this long at the
 /// most.
 #[must_use]
-pub fn remove_spares(patience: Duration) -> Removed {
+pub fn clear_cache(patience: Duration) -> Removed {
     let mut outcome = Removed::default();
-    if !spares_are_there().unwrap_or(false) {
+    if !cache_is_there().unwrap_or(false) {
         return outcome;
     }
     let end = Instant::now() + patience;
     let mut left = all();
     loop {
         (outcome.in_use, outcome.guarding) = (0, 0);
-        left.retain(|folder| match Spare::take(folder) {
-            Ok(Ok(spare)) => {
-                if spare.remove().is_ok() {
+        left.retain(|folder| match CacheEntry::take(folder) {
+            Ok(Ok(entry)) => {
+                if entry.remove().is_ok() {
                     outcome.removed += 1;
                 } else {
                     outcome.failed += 1;
