@@ -59,26 +59,27 @@ impl Machine for Inside {
         let own = ThisMachine.surroundings()?.nameservers;
         Ok(believed(found, &own, |refused| {
             tell(&format!(
-                "the container's nameserver {refused} is neither at a private address nor this machine's, so it is not asked for names; if \
+                "the container's nameserver {refused} is neither at a loopback address nor this machine's, so it is not asked for names; if \
                  it is meant, write it into \"nameservers\" of the policy"
             ));
         }))
     }
 }
 
-/// What is believed of a container's files: nameservers that are near, or this machine's own, and addresses that are near. Such an address in a
-/// container's /etc/hosts is another container's; any other would be somewhere that no nameserver has said.
+/// What is believed of a container's files, which it may have written itself before it was started anew: nameservers at loopback addresses, as
+/// engines have them, or this machine's own; and addresses that are near, for rules that mean such. An address in a container's /etc/hosts that is
+/// near is another container's; any other would be somewhere that no nameserver has said.
 fn believed(found: Surroundings, own: &[IpAddr], mut refuse: impl FnMut(IpAddr)) -> Surroundings {
-    let Surroundings { mut nameservers, search, mut hosts } = found;
+    let Surroundings { mut nameservers, search, mut hosts, .. } = found;
     nameservers.retain(|address| {
-        let good = is_near(*address) || own.contains(address);
+        let good = address.is_loopback() || own.contains(address);
         if !good {
             refuse(*address);
         }
         good
     });
     hosts.retain(|(_, address)| is_near(*address));
-    Surroundings { nameservers, search, hosts }
+    Surroundings { nameservers, search, hosts, hosts_are_its_own: true }
 }
 
 fn is_near(address: IpAddr) -> bool {

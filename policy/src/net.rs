@@ -223,6 +223,12 @@ impl NetRule {
         if self.private && (!self.has_names() || self.action == Action::Deny) {
             return Some("\"private\" is for rules that allow host names");
         }
+        if !self.report && self.has_names() {
+            return Some(
+                "a denied name is refused as one that no rule has, and reported as that; leave out \"report\": false, or write a rule \
+                 without host names",
+            );
+        }
         if self.tls { self.is_no_tls() } else { None }
     }
 

@@ -14,6 +14,8 @@ pub struct Surroundings {
     pub search: Vec<String>,
     /// Addresses of names that nobody is asked for.
     pub hosts: Vec<(String, IpAddr)>,
+    /// Whether the command may have written these addresses itself: then they count for rules with `"private": true` alone.
+    pub hosts_are_its_own: bool,
 }
 
 impl Surroundings {
@@ -73,6 +75,7 @@ mod tests {
             ]
             .map(|(name, address)| (name.to_owned(), address.parse().unwrap()))
             .to_vec(),
+            ..Surroundings::default()
         };
         assert_eq!(Surroundings::parse(resolver, hosts), expected);
     }

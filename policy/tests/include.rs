@@ -138,7 +138,11 @@ fn rules_have_the_sets_of_their_own_file_and_of_what_that_includes() {
     assert_eq!((policy.get("sets"), policy.get("include")), (None, None), "{policy}");
 }
 
+/// Files by their names, the pointer that is said to be wrong, and why.
+type Row = (Vec<(&'static str, Value)>, &'static str, &'static str);
+
 #[test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 fn what_can_not_be_put_together_is_refused_with_its_place() {
     let plain = json!({"version": 1, "network": allow(&json!(["10.0.0.1"]))});
     let including = |name: &str| json!({"version": 1, "include": [name]});
@@ -148,7 +152,7 @@ fn what_can_not_be_put_together_is_refused_with_its_place() {
         policy
     };
     let many = json!({"version": 1, "network": {"default": "deny", "rules": vec![json!({"action": "allow"}); 200]}});
-    let table: Vec<(Vec<(&str, Value)>, &str, &str)> = vec![
+    let table: Vec<Row> = vec![
         (vec![("p.json", including("none.json"))], "/policies/p.json: /include/0 (line 1): ", "none.json is not there"),
         (vec![("p.json", including("p.json"))], "/policies/p.json: /include/0", "or is this file"),
         (

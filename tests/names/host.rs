@@ -40,7 +40,9 @@ fn addresses_are_shown_with_the_name_that_they_were_found_by() {
     assert_eq!(event(output.events(), "203.0.113.8")["network"]["host"], "www.example.org");
     let unknown = event(output.events(), "203.0.113.9");
     assert_eq!((&unknown["network"]["host"], unknown.get("reason")), (&Value::Null, None));
-    assert!(output.stderr.contains("connect tcp 203.0.113.7:443 (api.example.org) [default]"), "{}", output.stderr);
+    let last =
+        "connect tcp 203.0.113.7:443 (api.example.org) [default: api.example.org is allowed by tcp, udp on port 8080]";
+    assert!(output.stderr.contains(last), "{}", output.stderr);
     let flows = output.log["flows"].as_array().unwrap();
     let host = |address: &str| {
         flows.iter().find(|flow| flow["network"]["address"] == address).map(|flow| &flow["network"]["host"])
@@ -52,6 +54,8 @@ fn addresses_are_shown_with_the_name_that_they_were_found_by() {
 fn an_answer_that_is_not_believed_is_told_with_what_to_write() {
     let output = Probe::name(NAMESERVER)
         .denied(["learn near.example.org 10.1.2.3 8080", "learn meta.example.org 169.254.169.254 8080"])
+        // The answers are said as well.
+        .besides(2)
         .check(&policy(&json!(["near.example.org", "meta.example.org"]), &json!([])));
     let near = event(output.events(), "10.1.2.3");
     assert_eq!(near["network"]["host"], "near.example.org");

@@ -193,6 +193,16 @@ fn names_are_asked_for_by_tcp() {
     }
 }
 
+/// Where packets end, the command has a say in; so what a packet begins with is no message for that reason alone.
+#[test]
+fn what_is_inside_of_an_answer_by_tcp_is_no_answer() {
+    let output = Probe::name(NAMESERVER)
+        .denied(["tcp_learn inside.example.org 203.0.113.66 8080"])
+        .allowed(["tcp_learn api.example.org 203.0.113.7 8080"])
+        .check(&names(&["api.example.org", "inside.example.org"], NAMESERVER, &json!([])));
+    assert!(output.events().iter().all(|event| event["op"] == "connect"), "{:#}", output.log);
+}
+
 #[test]
 fn nothing_but_queries_goes_to_a_nameserver_by_tcp() {
     let refused = [

@@ -33,6 +33,7 @@ ZONE = {
     b"meta.example.org": [a("169.254.169.254"), aaaa("fd00:ec2::254")],
     b"other.example.org": [a("203.0.113.9")],
     b"example.org": [a("192.0.2.10")],
+    b"inside.example.org": [],
     b"large.example.org": [a("203.0.120.%d" % n) for n in range(90)],
     b"many.example.org": [a("203.0.%d.%d" % (114 + n // 250, n % 250)) for n in range(LONG)],
 }
@@ -74,12 +75,27 @@ def by_tcp(listener):
 
 
 def stream(connection):
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with connection, connection.makefile("rb") as messages:
         while length := messages.read(2):
-            message = answer(messages.read(int.from_bytes(length)), 65535)
+            query = messages.read(int.from_bytes(length))
+            message = answer(query, 65535)
             if message is None:
                 return
-            connection.sendall(len(message).to_bytes(2) + message)
+            if question(query)[0] == b"inside.example.org":
+                for part in with_another_inside(query):
+                    connection.sendall(part)
+            else:
+                connection.sendall(len(message).to_bytes(2) + message)
+
+
+def with_another_inside(query):
+    """An answer in which the owner of a name has put one to api.example.org, in two parts, of which the second begins with that."""
+    header = query[:2] + struct.pack(">HHHHH", 0x8180, 1, 1, 0, 0)
+    other = header + encoded(b"api.example.org") + struct.pack(">HH", 1, 1) + a("203.0.113.66")
+    inside = len(other).to_bytes(2) + other
+    whole = header + query[12 : question(query)[1]] + record(16, inside)
+    return [len(whole).to_bytes(2) + whole[: -len(inside)], inside]
 
 
 def main():

@@ -27,9 +27,11 @@ pub struct Table {
     pub private: RuleSet,
     /// The rules that allow only TLS connections to servers of their names.
     pub tls: RuleSet,
+    /// The rules that there are. In the set of an address that was learnt, the other bits tell by which names.
+    pub rules: RuleSet,
 }
 
-const _: () = assert!(size_of::<Table>() == 16 * NAMESERVERS + 8 + 64);
+const _: () = assert!(size_of::<Table>() == 16 * NAMESERVERS + 8 + 96);
 
 impl Table {
     /// The address of no nameserver.
@@ -42,6 +44,7 @@ impl Table {
         any_query: 0,
         private: RuleSet::NONE,
         tls: RuleSet::NONE,
+        rules: RuleSet::NONE,
     };
 
     /// All ones if a nameserver has this address, else 0.
@@ -112,11 +115,15 @@ pub struct Held {
     pub patience: u32,
     /// The callbacks that were asked for because of this (`BPF_SOCK_OPS_*_CB_FLAG`).
     pub callbacks: u32,
+    /// 1: `next` is known.
+    pub answered: u32,
+    /// The number of the byte with which the next message of the nameserver begins.
+    pub next: u32,
     /// Where a name is read to, and a denial is put together.
     pub key: Key<NameSubject>,
 }
 
-const _: () = assert!(size_of::<Held>() == size_of::<Asked>() + 56 + size_of::<Key<NameSubject>>());
+const _: () = assert!(size_of::<Held>() == size_of::<Asked>() + 64 + size_of::<Key<NameSubject>>());
 
 /// How many queries of a socket can wait for their answers.
 const QUERIES: usize = 64;

@@ -2,7 +2,7 @@
 //!
 //! Its parts are functions of their own for the kernel, too: so their memory lies in the same place, of which there is little.
 
-use aya_ebpf::{bindings::__sk_buff, programs::SkBuffContext};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_tcp_sock, programs::SkBuffContext};
 use common::{
     RuleSet,
     decision::{NEAR_ANSWER, NO_ROOM_TO_LEARN},
@@ -90,13 +90,29 @@ fn by_udp(skb: *mut __sk_buff) -> u32 {
 /// How many messages of a TCP packet are read.
 const MESSAGES: u32 = 4;
 
-/// Reads the messages in a TCP packet, of which each follows its length. One that begins or ends in another packet is not learnt, or only
-/// as far as it is there.
+/// Reads the messages in a TCP packet, of which each follows its length. One that ends in another packet is learnt as far as it is there.
+///
+/// What a packet begins with is only taken for a message if the one before ended there, counted from the beginning of the connection:
+/// where packets end, the command has a say in, and by that an answer's middle could pass for another answer.
 #[inline(never)]
 fn by_tcp(skb: *mut __sk_buff) {
     let ctx = &SkBuffContext::new(skb);
     let Some(Ends { header, flags, .. }) = plain::ends(ctx, protocol::TCP, false) else { return };
-    let Segment { start, .. } = plain::segment(ctx, header, flags);
+    let Segment { start, sequence, .. } = plain::segment(ctx, header, flags);
+    let Some(socket) = socket(ctx) else { return };
+    // SAFETY: the verifier knows the socket, and of what the helper returns that it may be null.
+    let (held, tcp) = unsafe { (held(socket, 0), bpf_tcp_sock(socket).as_ref()) };
+    let (Some(held), Some(tcp)) = (held, tcp) else { return };
+    if held.answered == 0 {
+        // Before the connection is there, the kernel doesn't know either.
+        if flags & flag::SYN != 0 || tcp.bytes_received != 0 {
+            return;
+        }
+        (held.answered, held.next) = (1, tcp.rcv_nxt);
+    }
+    if sequence != held.next {
+        return;
+    }
     let (payload, _) = Payload::at(ctx, start);
     let mut place = 0;
     for _ in 0..MESSAGES {
@@ -105,6 +121,7 @@ fn by_tcp(skb: *mut __sk_buff) {
             return;
         }
         let length = u32::from_be(word[0]) >> 16;
+        held.next = held.next.wrapping_add(2 + length);
         learn(skb, start.wrapping_add(place + 2), length);
         place = place.wrapping_add(2 + length);
     }
@@ -203,13 +220,17 @@ impl Learner for Learning<'_> {
         let Nearness { never, private } = nearness(address, is);
         let wide = |mask: u32| u64::from(mask) << 32 | u64::from(mask);
         let (never, private) = (wide(never), wide(private));
-        let may: &RuleSet = &filled(&NAME_TABLE).private;
-        let mut rules = [0; 4];
+        let table = filled(&NAME_TABLE);
+        let (mut rules, mut some) = ([0; 4], 0);
         for (index, rules) in rules.iter_mut().enumerate() {
-            *rules = self.rules.word(index) & !never & (may.word(index) | !private);
+            *rules = self.rules.word(index) & !never & (table.private.word(index) | !private);
+            some |= *rules & table.rules.word(index);
         }
-        if rules[0] | rules[1] | rules[2] | rules[3] == 0 {
+        if some == 0 {
             self.missed = NEAR_ANSWER.into();
+        }
+        // An address that no rule has is noted with its name all the same, for people.
+        if rules[0] | rules[1] | rules[2] | rules[3] == 0 {
             return;
         }
         let mut known = lookup(&NAME_LEARNED, &address);

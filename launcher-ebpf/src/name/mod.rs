@@ -158,7 +158,7 @@ pub fn asks(ledger: Ledger, key: &mut Key<NetSubject>, op: Op, socket: Option<*c
     } else {
         // SAFETY: as above; the kernel calls this with the socket locked.
         let Some(held) = (unsafe { held(socket, CREATE) }) else { return Some(ledger.deny_unjudged()) };
-        (held.state, held.seen) = (state::ASKS, 0);
+        (held.state, held.seen, held.answered) = (state::ASKS, 0, 0);
     }
     Some(ledger.conclude(Decision::NOT_CONCERNED, &NET_TALLIES, key, |_| Current))
 }

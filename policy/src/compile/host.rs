@@ -133,7 +133,8 @@ mod tests {
         let policy = Document::new(Path::new("p.json"), text.into_bytes()).parse().unwrap();
         let hosts = hosts.iter().map(|(name, address)| ((*name).to_owned(), address.parse().unwrap())).collect();
         let nameservers = vec![[127, 0, 0, 53].into()];
-        let surroundings = Surroundings { nameservers, search: vec!["corp.test".to_owned()], hosts };
+        let surroundings =
+            Surroundings { nameservers, search: vec!["corp.test".to_owned()], hosts, ..Surroundings::default() };
         NameTables::compile(policy.network.as_ref().unwrap(), &surroundings).unwrap()
     }
 

@@ -75,7 +75,8 @@ impl NameTables {
         for (to, address) in nameservers.iter_mut().zip(addresses) {
             *to = shared_space(*address);
         }
-        let mut hosts = Hosts::new(rules.len() + usize::from(resolvers_rule(section).is_some()));
+        let own = rules.len() + usize::from(resolvers_rule(section).is_some());
+        let mut hosts = Hosts::new(own);
         let names = resolve(rules, &surroundings.search, &mut hosts);
         let longest = names.iter().map(|(name, _)| name.bytes().len()).max().unwrap_or(0);
         let having = |property: fn(&NetRule) -> bool| {
@@ -90,6 +91,7 @@ impl NameTables {
             any_query: (open || section.queries == Queries::Any || section.default == Action::Allow).into(),
             private,
             tls: having(|rule| rule.tls).collect(),
+            rules: (0..own).collect(),
         };
         let mut tables = Self { table, names, known: Vec::new(), hosts };
         // Whoever writes /etc/hosts says what is near; but metadata stay where they are.
@@ -97,7 +99,10 @@ impl NameTables {
             surroundings.hosts.iter().filter(|(_, address)| nearness(shared_space(*address), ones_if_equal).never == 0);
         for (name, address) in known {
             let set = tables.set(name);
-            let rules = tables.hosts.only_rules(&set);
+            let mut rules = tables.hosts.only_rules(&set);
+            if surroundings.hosts_are_its_own {
+                rules = (0..own).filter(|rule| rules.contains(*rule) && tables.table.private.contains(*rule)).collect();
+            }
             if rules != RuleSet::NONE {
                 tables.known.push((Prefix::host(*address), rules));
                 tables.hosts.know(&set, *address);
