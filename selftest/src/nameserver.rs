@@ -4,9 +4,12 @@ use std::{
     io::{Read as _, Write as _},
     net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     os::fd::AsFd as _,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
@@ -41,12 +44,51 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Who is told what it hears.
 pub type Listen = Arc<dyn Fn(&[u8]) + Send + Sync>;
 
-/// Starts a nameserver, which serves for as long as this process is there, at an address of loopback that is this process's.
+/// A nameserver, which serves for as long as this process is there.
+#[derive(Clone, Debug)]
+pub struct Nameserver {
+    /// Its address, one of loopback that is this process's.
+    pub address: [u8; 4],
+    /// The number of the last mark that came as a datagram.
+    mark: Arc<AtomicU32>,
+    /// How many connections it has accepted that have not ended.
+    open: Arc<AtomicU32>,
+}
+
+/// What a mark begins with; its number follows.
+const MARK: &[u8] = b"<mark>";
+
+impl Nameserver {
+    /// Waits until it has heard what was sent so far by sockets that are closed, or has had time enough for that.
+    pub fn settle(&self) {
+        let place = SocketAddrV4::new(Ipv4Addr::from(self.address), PORT);
+        let number = self.mark.load(Ordering::SeqCst).wrapping_add(1);
+        // What comes later at a socket, or to be accepted, is read later.
+        if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
+            let _ = socket.send_to(&[MARK, &number.to_be_bytes()].concat(), place);
+        }
+        let connection = TcpStream::connect(place);
+        let begun = Instant::now();
+        let has_read = |mut connection: &TcpStream| {
+            // It answers a mark by closing.
+            let _ = connection.set_read_timeout(Some(PATIENCE));
+            connection.write_all(MARK).and_then(|()| connection.read(&mut [0])).is_ok()
+        };
+        let _ = connection.as_ref().is_ok_and(has_read);
+        drop(connection);
+        let is_done = || self.mark.load(Ordering::SeqCst) == number && self.open.load(Ordering::SeqCst) == 0;
+        while !is_done() && begun.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_micros(200));
+        }
+    }
+}
+
+/// Starts a nameserver.
 ///
 /// # Errors
 ///
 /// When the address is taken, as by a nameserver for all of loopback.
-pub fn start(listen: &Listen) -> anyhow::Result<[u8; 4]> {
+pub fn start(listen: &Listen) -> anyhow::Result<Nameserver> {
     let [.., a, b] = std::process::id().to_be_bytes();
     let address = [127, 83, a, b];
     let place = SocketAddrV4::new(Ipv4Addr::from(address), PORT);
@@ -55,24 +97,33 @@ pub fn start(listen: &Listen) -> anyhow::Result<[u8; 4]> {
     socket::set_option(&datagrams.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, &1_i32.to_ne_bytes())?;
     socket::bind(&datagrams, &v4(address, PORT)).with_context(|| format!("a nameserver at {place}"))?;
     let (datagrams, connections) = (UdpSocket::from(datagrams), TcpListener::bind(place)?);
-    let heard = Arc::clone(listen);
+    let nameserver = Nameserver { address, mark: Arc::default(), open: Arc::default() };
+    let (heard, mark) = (Arc::clone(listen), Arc::clone(&nameserver.mark));
     thread::spawn(move || {
-        let mut buffer = [0; 65536];
+        let mut buffer = vec![0; 65536];
         while let Ok((length, client)) = datagrams.recv_from(&mut buffer) {
+            if let Some(number) = buffer[..length].strip_prefix(MARK).and_then(|number| number.try_into().ok()) {
+                mark.store(u32::from_be_bytes(number), Ordering::SeqCst);
+                continue;
+            }
             hear(&buffer[..length], &heard);
             if let Some(answer) = answer(&buffer[..length]) {
                 let _ = datagrams.send_to(&answer, client);
             }
         }
     });
-    let heard = Arc::clone(listen);
+    let (heard, open) = (Arc::clone(listen), Arc::clone(&nameserver.open));
     thread::spawn(move || {
         for connection in connections.incoming().flatten() {
-            let heard = Arc::clone(&heard);
-            thread::spawn(move || serve(connection, &heard));
+            open.fetch_add(1, Ordering::SeqCst);
+            let (heard, open) = (Arc::clone(&heard), Arc::clone(&open));
+            thread::spawn(move || {
+                serve(connection, &heard);
+                open.fetch_sub(1, Ordering::SeqCst);
+            });
         }
     });
-    Ok(address)
+    Ok(nameserver)
 }
 
 /// Answers the queries that come by a connection.
@@ -81,6 +132,9 @@ fn serve(mut connection: TcpStream, listen: &Listen) {
     let (mut come, mut buffer) = (Vec::new(), [0; 4096]);
     while let Ok(length @ 1..) = connection.read(&mut buffer) {
         come.extend_from_slice(&buffer[..length]);
+        if come.starts_with(MARK) {
+            return;
+        }
         // All of it each time, since what is in one piece may come in several.
         hear(&come, listen);
         while let Some(length) = come.first_chunk().map(|length| usize::from(u16::from_be_bytes(*length)))

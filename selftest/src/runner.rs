@@ -35,7 +35,7 @@ use super::{
     error::Errors,
     guard::{Guard, Programs},
     handed::Handed,
-    nameserver,
+    nameserver::{self, Nameserver},
     object::{Disk, Queues, Shared, make_node, mount_formats},
     outside::{hierarchy, reap},
     outsider::Outside,
@@ -81,7 +81,7 @@ pub struct Runner {
     disk: Option<Disk>,
     queues: Queues,
     served: u16,
-    nameserver: Option<[u8; 4]>,
+    nameserver: Option<Nameserver>,
     key: i32,
     count: u32,
     secret: String,
@@ -192,13 +192,20 @@ impl Runner {
     }
 
     fn policy(&self, vector: &Vector) -> String {
-        policy(vector, &self.process, (self.ear.port, self.served, self.nameserver))
+        policy(vector, &self.process, (self.ear.port, self.served, self.nameserver.as_ref().map(|one| one.address)))
     }
 
     /// A cgroup with the policy's programs on it, and no other measure.
     fn control(&self, vector: &Vector) -> anyhow::Result<Guard> {
         let (path, log) = (self.folder.path().join("control.json"), self.folder.path().join("control-log.json"));
-        fs::write(&path, policy(vector, &Process::cgroup_only(), (self.ear.port, self.served, self.nameserver)))?;
+        fs::write(
+            &path,
+            policy(
+                vector,
+                &Process::cgroup_only(),
+                (self.ear.port, self.served, self.nameserver.as_ref().map(|one| one.address)),
+            ),
+        )?;
         let mut command = Command::new(&self.programs.guard_run);
         command.arg("--policy").arg(&path).arg("--log").arg(&log);
         command.args(["--quiet", "--wait", "child", "--"]).arg(&self.programs.own).args(Role::Holder.arguments());
@@ -227,7 +234,7 @@ impl Runner {
             token: format!("<token {} {:016x}>", self.count, random()?),
             secret: self.secret.clone(),
             port: self.ear.port,
-            nameserver: self.nameserver,
+            nameserver: self.nameserver.as_ref().map(|one| one.address),
             served: self.served,
             folder: self.folder.path().to_owned(),
             hierarchy: self.hierarchy.clone(),
@@ -356,7 +363,12 @@ impl Runner {
     ) -> bool {
         let told = report.filter(|report| report.stop.is_none()).map(|report| report.told.as_slice());
         match (vector.evidence, outside) {
-            (Evidence::Heard, _) => self.ear.has_heard(&scene.token),
+            (Evidence::Heard, _) => {
+                if let Some(nameserver) = &self.nameserver {
+                    nameserver.settle();
+                }
+                self.ear.has_heard(&scene.token)
+            }
             (Evidence::Told, _) => told.is_some_and(|told| contains(told, scene.secret.as_bytes())),
             (Evidence::Tunable, _) => told.is_some_and(is_hidden_value),
             (Evidence::Changed, Some(outside)) => outside.holds(scene.token.as_bytes()),
