@@ -88,7 +88,7 @@ impl<'a> Judge<'a> {
         let protocol = protocol
             .parse()
             .ok()
-            .or_else(|| protocol.parse::<policy::SocketProtocol>().ok().map(|one| one.number()))?;
+            .or_else(|| protocol.parse::<policy::SocketProtocol>().ok().map(policy::SocketProtocol::number))?;
         let (op, local_port) = if incoming { (Op::RECEIVE, Some(port)) } else { (Op::CONNECT, None) };
         let peer = Peer { op: op.index(), protocol, address, port, local_port, own: false };
         Some(self.asked(Asked::Flow { incoming, datagrams, peer, host: host.clone() }))

@@ -11,10 +11,10 @@ use std::{
 
 use common::RuleSet;
 use policy::DeviceAccess;
-use report::{Call, Event, Network, Subject};
+use report::{Call, Event, Network, Subject, text::OneLine};
 use serde_json::Value;
 
-use crate::{Judge, Record};
+use crate::{Judge, Record, rule::is_host_name};
 
 /// What the policy of the run says of the sandbox's own sockets, by which they are told from others.
 const OWN: &str = "/network/rules/0";
@@ -126,10 +126,13 @@ impl Learner {
         let Record::Event(event) = record else { return };
         match &event.subject {
             Subject::Network(network) => self.peer(event, network),
-            Subject::Name(name) => drop(self.names.insert(name.name.clone())),
+            Subject::Name(name) if is_host_name(&name.name) => drop(self.names.insert(name.name.clone())),
+            Subject::Name(name) => {
+                self.left_out.insert(format!("{}: no rule can have this name", OneLine(&name.name)));
+            }
             Subject::Unix(unix) => drop(self.unix.insert(unix.path.clone())),
             Subject::Device(device) => {
-                let bits = DeviceAccess::try_from(device.access.clone()).map_or(0, |access| access.bits());
+                let bits = DeviceAccess::try_from(device.access.clone()).map_or(0, DeviceAccess::bits);
                 *self.devices.entry((device.kind.to_string(), device.major, device.minor)).or_default() |= bits;
             }
             Subject::Sysctl(sysctl) if sysctl.access == "w" => drop(self.tunables.insert(sysctl.name.clone())),
@@ -149,7 +152,8 @@ impl Learner {
     pub fn add_to(&mut self, judge: &mut Judge, record: &Record) {
         let Record::Event(event) = record else { return };
         match judge.event_of(event, event.cause.rule == OWN) {
-            Some(judgement) if judgement.allowed => {}
+            // Where no rule has a host name, the policy says nothing of names: nameservers are peers like any other.
+            Some(judgement) if judgement.allowed && !(event.op == "resolve" && judgement.rule.is_none()) => {}
             Some(judgement) if judgement.rules != RuleSet::NONE => {
                 let request = crate::replay::request_of(event);
                 self.left_out.insert(format!("{request}: {} denies it, and is left as it is", judgement.decided_by()));

@@ -1,7 +1,7 @@
 //! The rule that allows one request and as little else as rules can say.
 
 use common::{device, net, unix};
-use policy::{Level, LevelOption, access_letters, display_address};
+use policy::{Host, Level, LevelOption, access_letters, display_address};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -11,6 +11,11 @@ use crate::{
 
 /// A rule in the making, by its keys.
 pub(crate) type Keys = Map<String, Value>;
+
+/// Whether a rule can have this as the name of a host: it is neither an address nor a word for networks, such as "any".
+pub(crate) fn is_host_name(name: &str) -> bool {
+    serde_json::from_value::<Host>(name.into()).is_ok_and(|host| matches!(host, Host::Name(_)))
+}
 
 /// The rule that allows a request: what the request is, in the words of policies.
 ///
@@ -23,6 +28,7 @@ pub(crate) type Keys = Map<String, Value>;
 pub(crate) fn exact(request: &Request) -> Result<Keys, &'static str> {
     let mut rule = match request {
         Request::Peer(peer) => of_peer(peer)?,
+        Request::Name(name) if !is_host_name(name) => return Err("no rule can have this name"),
         Request::Name(name) => keys(json!({"hosts": [name], "protocols": ["tcp"], "ports": [443]})),
         Request::Unix { kind, name, .. } => keys(json!({"paths": [socket(*kind, name)?]})),
         Request::Device(request) => {

@@ -63,7 +63,9 @@ fn assert_valid(name: &str, json: &Value) {
 fn why() {
     let (heads, records) = records(&file("log.json")).unwrap();
     let mut denials = Denials::default();
-    records.into_iter().for_each(|record| denials.add(record));
+    for record in records {
+        denials.add(record);
+    }
     let report = denials.explain(&guard(), &heads, &Golden);
     assert_golden("why.txt", &report.to_string());
     assert_valid("why", &serde_json::to_value(&report).unwrap());
@@ -77,7 +79,9 @@ fn suggest() {
         [("suggest", Widen::default()), ("wide", Widen { port: true, network: true, subdomains: true })]
     {
         let mut seen = Seen::default();
-        records.iter().for_each(|record| seen.add(record.clone()));
+        for record in &records {
+            seen.add(record.clone());
+        }
         let suggestion = advice::suggest(&guard, &heads, &seen, widen, &Golden).unwrap();
         assert_golden(&format!("{name}.txt"), &suggestion.to_string());
         assert_golden(&format!("{name}.json"), &suggestion.apply(&guard).unwrap());

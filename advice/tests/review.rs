@@ -20,6 +20,7 @@ fn process() -> Value {
     json!({"pid": 7, "uid": 0, "comm": "client", "exe": null, "argv": null, "parent": null})
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "so that what is made where it is called reads well")]
 fn event(op: &str, hook: &str, verdict: &str, rule: &str, subject: Value) -> Value {
     let mut event = json!({"time": TIME, "op": op, "hook": hook, "verdict": verdict, "process": process(), "rule": rule,
         "count": 2, "first": TIME, "last": TIME});
@@ -57,7 +58,9 @@ fn records(events: &[Value], flows: &[Value]) -> Vec<Record> {
 fn replayed(policy: &Resolved, records: &[Record]) -> Replayed {
     let tables = Tables::compile(policy).unwrap();
     let mut replay = Replay::new(&tables);
-    records.iter().for_each(|record| replay.add(record));
+    for record in records {
+        replay.add(record);
+    }
     replay.finish()
 }
 
@@ -152,7 +155,9 @@ fn what_does_nothing_is_left_out_and_the_rest_stays_as_it_was() {
     let tables = Tables::compile(&policy).unwrap();
     let mut usage = Usage::new(&policy, &tables);
     let records = some_records();
-    records.iter().for_each(|record| usage.add(record));
+    for record in &records {
+        usage.add(record);
+    }
     let side = Side { policy: &policy, tables: &tables };
     let tidied = tidy(side, &usage, POLICY).unwrap();
     let idle: Vec<(&str, Why)> = tidied.idle.iter().map(|idle| (&*idle.pointer, idle.why)).collect();
@@ -205,7 +210,7 @@ fn what_belongs_together_is_learnt_as_one_rule() {
     };
     let mut received = peer("receive", "ingress", "default", "10.0.0.7", 40000);
     received["network"]["local_port"] = json!(8080);
-    let name = json!({"name": {"name": "api.example.org", "type": "A"}});
+    let name = json!({"name": {"name": "api.example.org", "type": "A", "nameserver": "127.0.0.53"}});
     let device = json!({"device": {"path": "/dev/pts/3", "type": "c", "major": 136, "minor": 3, "access": "rw"}});
     let sysctl = json!({"sysctl": {"name": "net/core/somaxconn", "access": "w", "value": "1"}});
     let call = |path: Value, remedy: &str| {
@@ -240,7 +245,9 @@ fn what_belongs_together_is_learnt_as_one_rule() {
     ];
     let records = records(&events, &[]);
     let mut learner = Learner::default();
-    records.iter().for_each(|record| learner.add(record));
+    for record in &records {
+        learner.add(record);
+    }
     let learnt = learner.policy(&["a".to_owned(), "command".to_owned()], UnixSockets::ByPath, &|name| {
         assert_eq!(name, "api.example.org");
         vec!["203.0.113.7".parse().unwrap()]
@@ -265,7 +272,9 @@ proptest! {
         let events: Vec<Value> = case.nets.iter().filter(is_there).map(tried).collect();
         let records = records(&events, &[]);
         let mut learner = Learner::default();
-        records.iter().for_each(|record| learner.add(record));
+        for record in &records {
+            learner.add(record);
+        }
         let text = learner.policy(&[], UnixSockets::Unseen, &|_| vec![]).text;
         let replayed = replayed(&parse(&text), &records);
         prop_assert!(replayed.would_be_denied.is_empty(), "{replayed}\n{text}");

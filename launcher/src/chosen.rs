@@ -136,13 +136,22 @@ pub fn choose(word: Option<&OsStr>) -> Result<Chosen, ChoiceError> {
     let path = match word.map(|word| (word, name_in(word))) {
         Some((path, None)) => {
             let document = Document::read(Path::new(path))?;
-            return Ok(Chosen { policy: document.parse_with(&Included(include::open))?, document, was_found: false });
+            return Ok(Chosen { policy: parse_named(&document)?, document, was_found: false });
         }
         Some((_, Some(name))) => by_name(name)?,
         None => default()?,
     };
     let (document, policy) = trusted_policy(&path)?;
     Ok(Chosen { policy, document, was_found: true })
+}
+
+/// The policy in a document that somebody has named, with the files that it includes.
+///
+/// # Errors
+///
+/// When it is no valid policy, or one of the files can't be used.
+pub fn parse_named(document: &Document) -> Result<Policy, PolicyError> {
+    document.parse_with(&Included(include::open))
 }
 
 /// The policy in a file that nobody has named, which nobody else may have written; nor what it includes.
@@ -162,7 +171,7 @@ pub fn choose_for(word: Option<&OsStr>, logged: Option<&Path>) -> anyhow::Result
         (Some(word), _) => Ok(choose(Some(word))?),
         (None, Some(path)) => {
             let document = Document::read(path)?;
-            Ok(Chosen { policy: document.parse()?, document, was_found: false })
+            Ok(Chosen { policy: parse_named(&document)?, document, was_found: false })
         }
         (None, None) => anyhow::bail!("events don't say by which policy they were denied; name it: --policy FILE"),
     }

@@ -22,7 +22,7 @@ use policy::{Document, compile::Tables};
 use report::text::OneLine;
 
 use crate::{
-    chosen::{Compiled, choose},
+    chosen::{Compiled, choose, parse_named},
     records::records,
     run::{Options, run},
     supervise::Wait,
@@ -94,24 +94,26 @@ pub fn learn(lesson: &Lesson, rights: Rights) -> anyhow::Result<u8> {
     let learnt = match &update {
         None => {
             let heads = records(&logs, &mut |record| learner.add(&record))?;
-            heads.iter().for_each(|head| learner.lost(head.lost));
+            learner.lost(heads.iter().map(|head| head.lost).sum());
             let command: Vec<String> = lesson.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
             learner.policy(&command, unix, &addresses)
         }
         Some(Compiled { tables, document, .. }) => {
             let mut judge = Judge::new(tables);
             let heads = records(&logs, &mut |record| learner.add_to(&mut judge, &record))?;
-            heads.iter().for_each(|head| learner.lost(head.lost));
+            learner.lost(heads.iter().map(|head| head.lost).sum());
             let path = document.path();
             let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
             learner.update(&text, unix, &addresses)
         }
     };
+    // What is written is a policy.
+    let base = lesson.update.as_deref().unwrap_or(output);
+    let document = Document::new(base, learnt.text.clone().into_bytes());
+    let updated = parse_named(&document)?.resolve(&document, &ThisMachine)?;
+    let others = Tables::compile(&updated)?;
     write(output, lesson.update.as_deref() == Some(output), &learnt)?;
     if let Some(Compiled { policy, tables, .. }) = &update {
-        let document = Document::new(output, learnt.text.clone().into_bytes());
-        let updated = document.resolve(&ThisMachine)?;
-        let others = Tables::compile(&updated)?;
         let comparison = compare(Side { policy, tables }, Side { policy: &updated, tables: &others })?;
         comparison
             .wider

@@ -61,8 +61,8 @@ pub fn suggest(
     let logged = if policy.is_some() { None } else { advice::policy_of(&heads)? };
     let guard = choose_for(policy, logged)?.compile()?.guard();
     let has = |what| wider.contains(&what);
-    let widen = Widen { port: has(Wider::Port), network: has(Wider::Network), subdomains: has(Wider::Subdomains) };
-    let suggestion = advice::suggest(&guard, &heads, &seen, widen, &ThisMachine)?;
+    let further = Widen { port: has(Wider::Port), network: has(Wider::Network), subdomains: has(Wider::Subdomains) };
+    let suggestion = advice::suggest(&guard, &heads, &seen, further, &ThisMachine)?;
     if !guard.policy.included.is_empty() {
         // The places in the patch are those of the whole, which no file has.
         say(&suggestion, json)?;

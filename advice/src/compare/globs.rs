@@ -57,7 +57,7 @@ fn names<const N: usize>(
     let next = |states: States<N>, byte: u8| -> States<N> {
         std::array::from_fn(|reader| readers[reader].next(states[reader], byte))
     };
-    let begin = begun.iter().fold([0; N], |states, byte| next(states, *byte));
+    let start = begun.iter().fold([0; N], |states, byte| next(states, *byte));
     let bytes: Vec<u8> = bytes().collect();
     // For each of the states, those from which they were found first, and by which byte.
     let mut found: HashMap<States<N>, (Option<States<N>>, u8)> = HashMap::new();
@@ -79,7 +79,7 @@ fn names<const N: usize>(
             continue;
         }
         for byte in &bytes {
-            let states = next(from.unwrap_or(begin), *byte);
+            let states = next(from.unwrap_or(start), *byte);
             if found.contains_key(&states) {
                 continue;
             }

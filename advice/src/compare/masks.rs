@@ -8,7 +8,7 @@ use common::{
     socket::{self, kind, protocol},
     sockopt,
 };
-use policy::{Family, Level, LevelOption, SocketProtocol, access_letters, protocol_name};
+use policy::{Family, Level, LevelOption, SocketProtocol, SockoptRule, access_letters, protocol_name};
 
 use super::{Extent, Found, Side, Ways};
 
@@ -115,13 +115,13 @@ const OPTIONS: [(i32, i32); 5] = [(0, 51), (1, 51), (1, 52), (0, 3), (41, 36)];
 pub fn sockopts(a: Side, b: Side, found: &mut Found) {
     let rules =
         || [a, b].into_iter().filter_map(|side| side.policy.sockopts.as_ref()).flat_map(|section| &section.rules);
-    let levels = rules().filter_map(|rule| rule.level()).chain(OPTIONS.map(|(level, _)| level)).map(i64::from);
+    let levels = rules().filter_map(SockoptRule::level).chain(OPTIONS.map(|(level, _)| level)).map(i64::from);
     let levels = Numbers::new(levels, 0, i32::MAX.into());
     for (level, any_level) in levels.all() {
         let level = i32::try_from(level).expect("it came from one");
         let of_level = rules().filter(|rule| rule.level().is_none_or(|named| named == level));
         let special = OPTIONS.into_iter().filter(|(of, _)| *of == level).map(|(_, option)| option);
-        let options = of_level.filter_map(|rule| rule.option()).chain(special).map(i64::from);
+        let options = of_level.filter_map(SockoptRule::option).chain(special).map(i64::from);
         for (option, any_option) in Numbers::new(options, 0, i32::MAX.into()).all() {
             let option = i32::try_from(option).expect("it came from one");
             for (access, word) in [(sockopt::access::GET, "get"), (sockopt::access::SET, "set")] {

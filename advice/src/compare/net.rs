@@ -62,6 +62,9 @@ enum Peer {
 /// Ports of the peer and of this host's, by the numbers of their groups.
 type Ports = BTreeSet<(usize, usize)>;
 
+/// Groups of ports, each with groups of this host's ports: all combinations.
+type Products = Vec<(Vec<usize>, Vec<usize>)>;
+
 /// Requests that differ alike.
 type Cells = BTreeMap<(Ways, usize, usize), BTreeMap<Peer, Ports>>;
 
@@ -248,7 +251,7 @@ impl<'a> Universe<'a> {
         // By whom and where to, the protocols of each operation.
         let mut alike: BTreeMap<Alike, BTreeMap<usize, BTreeSet<usize>>> = BTreeMap::new();
         for ((ways, op, protocol), peers) in cells {
-            let mut by_ports: HashMap<Vec<(Vec<usize>, Vec<usize>)>, Vec<Peer>> = HashMap::new();
+            let mut by_ports: HashMap<Products, Vec<Peer>> = HashMap::new();
             for (peer, ports) in peers {
                 by_ports.entry(products(&ports)).or_default().push(peer);
             }
@@ -354,7 +357,7 @@ fn contains((first, last): Range, number: u128) -> bool {
 }
 
 /// Pairs as products: groups of ports that have the same ports of this host's.
-fn products(pairs: &Ports) -> Vec<(Vec<usize>, Vec<usize>)> {
+fn products(pairs: &Ports) -> Products {
     let mut by_port: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (port, local) in pairs {
         by_port.entry(*port).or_default().push(*local);
@@ -381,11 +384,11 @@ fn places(tables: [Option<&NetTables>; 2], binds: bool) -> Vec<(Place, Vec<Range
     let has_names = servers.iter().any(|servers| !servers.is_empty());
     let mut edges = Vec::new();
     if asks_for_own {
-        LOOPBACK.iter().for_each(|(first, last)| edges.extend([*first, last + 1]));
+        edges.extend(LOOPBACK.iter().flat_map(|(first, last)| [*first, last + 1]));
     }
     if has_names {
         servers.iter().flatten().for_each(|address| edges.extend([*address, address.saturating_add(1)]));
-        near().into_iter().for_each(|(first, last)| edges.extend([first, last.saturating_add(1)]));
+        edges.extend(near().into_iter().flat_map(|(first, last)| [first, last.saturating_add(1)]));
     }
     let mut parts: Vec<(Range, Place)> = divide(&a, &b, &edges, u128::MAX)
         .into_iter()

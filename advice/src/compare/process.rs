@@ -20,14 +20,14 @@ pub fn mode(a: Side, b: Side, found: &mut Found) {
 /// Compares the process sections.
 pub fn process(a: Side, b: Side, found: &mut Found) {
     let (a, b) = (&a.policy.process, &b.policy.process);
-    both(found, "isolation", isolation(a), isolation(b));
-    both(found, "allow", parts(a), parts(b));
-    both(found, "capabilities", words(&a.capabilities), words(&b.capabilities));
-    both(found, "families", words(&a.families), words(&b.families));
-    both(found, "architectures", words(&a.architectures), words(&b.architectures));
+    both(found, "isolation", &isolation(a), &isolation(b));
+    both(found, "allow", &parts(a), &parts(b));
+    both(found, "capabilities", &words(&a.capabilities), &words(&b.capabilities));
+    both(found, "families", &words(&a.families), &words(&b.families));
+    both(found, "architectures", &words(&a.architectures), &words(&b.architectures));
 }
 
-/// With the programs alone, every part is done without, and more.
+/// With the programs alone, every part is allowed, and more.
 fn isolation(section: &ProcessSection) -> BTreeSet<String> {
     if section.isolation == Isolation::CgroupOnly { words(&[section.isolation]) } else { BTreeSet::new() }
 }
@@ -43,8 +43,8 @@ fn words<T: Serialize>(all: &[T]) -> BTreeSet<String> {
     all.iter().filter_map(word).collect()
 }
 
-fn both(found: &mut Found, key: &'static str, a: BTreeSet<String>, b: BTreeSet<String>) {
-    for (wider, one, other) in [(true, &b, &a), (false, &a, &b)] {
+fn both(found: &mut Found, key: &'static str, a: &BTreeSet<String>, b: &BTreeSet<String>) {
+    for (wider, one, other) in [(true, b, a), (false, a, b)] {
         for value in one.difference(other) {
             let (pointer, example) = (format!("/process/{key}"), format!("{key}: {value}"));
             let extent = Extent::Process { key, value: value.clone() };

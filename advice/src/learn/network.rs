@@ -133,6 +133,9 @@ fn is_answer(seen: &Learner, one: &Seen) -> bool {
     one.protocol == "udp" && seen.network.keys().any(sent)
 }
 
+/// What rules have in common: protocol, operations, ports, and whether private addresses are meant.
+type Alike = (&'static str, BTreeSet<&'static str>, BTreeSet<u16>, bool);
+
 /// Peers by their names, where they have any.
 fn peers(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>) -> Vec<Rule> {
     let names = Names::new(seen, addresses);
@@ -160,7 +163,7 @@ fn peers(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>) -> Vec<Rule> {
         }
     }
     // Those that have the same operations at the same ports, in one rule.
-    let mut alike: BTreeMap<(&str, BTreeSet<&'static str>, BTreeSet<u16>, bool), Vec<String>> = BTreeMap::new();
+    let mut alike: BTreeMap<Alike, Vec<String>> = BTreeMap::new();
     for ((protocol, host, private), ports) in by_host {
         let mut by_ops: BTreeMap<BTreeSet<&'static str>, BTreeSet<u16>> = BTreeMap::new();
         for (port, ops) in ports {

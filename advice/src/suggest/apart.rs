@@ -1,9 +1,12 @@
 //! What is suggested, and what is for people to decide: what keeps the command inside is never undone by a suggestion.
 
-use common::net::Address;
+use common::{
+    name::address::nearness,
+    net::{Address, ones_if_equal},
+};
 use policy::{Host, Prefix};
 use report::{Event, Subject};
-use serde_json::json;
+use serde_json::Value;
 
 use crate::{
     Head, Request, hardening,
@@ -43,10 +46,16 @@ pub(crate) fn wanted(request: Option<&Request>, event: &Event, heads: &[Head]) -
     if event.cause.rule == "/process" {
         return Err("it is part of what keeps the command inside".to_owned());
     }
+    if let (Subject::Network(_), "fail-closed") = (&event.subject, &*event.cause.rule) {
+        return Err(event.cause.reason.as_deref().unwrap_or("it could not be judged").to_owned());
+    }
     let mut keys = rule::exact(request)?;
-    if let Some(name) = name_of(event) {
+    if let (Some(names), Request::Peer(peer)) = (name_of(event), request) {
         // The name's addresses may be others tomorrow.
-        keys.insert("hosts".to_owned(), json!([name]));
+        keys.insert("hosts".to_owned(), names.split(", ").map(Value::from).collect());
+        if nearness(peer.request().address, ones_if_equal).private != 0 {
+            keys.insert("private".to_owned(), true.into());
+        }
     }
     Ok((request.clone(), keys))
 }
