@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn the_capabilities_are_those_that_administrators_are_told_of() {
         assert!(include_str!("../../Makefile").contains(&format!("FILE_CAPABILITIES = {}\n", file_capabilities())));
-        for text in [include_str!("../../README.md"), include_str!("../../docs/guard-run.1.md")] {
+        for text in [include_str!("../../docs/tutorial.md"), include_str!("../../docs/guard-run.1.md")] {
             assert!(text.contains(&format!("setcap {} /", file_capabilities())));
         }
     }

@@ -243,7 +243,7 @@ fn the_files_layout_owner_and_mode_are_kept() {
 }
 
 #[test]
-fn events_need_a_policys_name() {
+fn events_need_the_name_of_a_policy() {
     let run = run(&network("deny", &json!([])), "tcp('127.0.0.1', 9)");
     let lines = run.folder().join("events");
     let run = run.flags(["--events", lines.to_str().unwrap()]);

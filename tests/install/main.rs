@@ -120,7 +120,11 @@ fn what_is_installed_works() {
     let prefix = root.path().join(&PREFIX[1..]);
     for name in ["guard-run", "guard-selftest", "guard-hook"] {
         let output = Command::new(prefix.join("bin").join(name)).arg("--version").output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
+        let said = String::from_utf8(output.stdout).unwrap();
+        let version = said.strip_prefix(&format!("{name} {}", env!("CARGO_PKG_VERSION")));
+        // guard-run goes on with which programs it has.
+        let more = if name == "guard-run" { " (" } else { "\n" };
+        assert!(version.is_some_and(|rest| rest.starts_with(more)), "{said}");
     }
     let policy = prefix.join("share/doc/guard-run/examples/tutorial.json");
     assert!(Command::new(prefix.join("bin/guard-run")).arg("check").arg(policy).output().unwrap().status.success());
