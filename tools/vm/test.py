@@ -9,7 +9,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=os.path.abspath)
 parser.add_argument("kernels", nargs="*")
 parser.add_argument("--tests", type=lambda words: words.split(","))
-arguments = parser.parse_args()
+arguments = parser.parse_intermixed_args()
 folder, chosen = arguments.folder, arguments.kernels
 with open(f"{root}/tests/kernels.toml", "rb") as file:
     declared = tomllib.load(file)
