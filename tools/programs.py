@@ -50,7 +50,7 @@ def compiled():
     return next(
         Path(message["out_dir"])
         for message in messages
-        if message["reason"] == "build-script-executed" and "guard-enforce" in message["package_id"].replace("/enforce#", "/guard-enforce#")
+        if message["reason"] == "build-script-executed" and "/guard-enforce-" in message["out_dir"]
     )
 
 

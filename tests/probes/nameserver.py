@@ -105,12 +105,22 @@ def main():
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((address, 53))
     listener = socket.create_server((address, 53), family=family)
+    command = os.getpid()
     if os.fork():
         os.execvp(sys.argv[2], sys.argv[2:])
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Nobody must wait for the end of its output, or for it, when the command has ended.
+    os.dup2(os.open(os.devnull, os.O_RDWR), 1)
+    os.dup2(1, 2)
+    sock.settimeout(1)
     threading.Thread(target=by_tcp, args=(listener,), daemon=True).start()
     while True:
-        message, client = sock.recvfrom(4096)
+        try:
+            message, client = sock.recvfrom(4096)
+        except TimeoutError:
+            if os.getppid() != command:
+                return
+            continue
         message = answer(message, LARGE)
         if message is not None:
             sock.sendto(message, client)
