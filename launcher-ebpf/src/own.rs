@@ -39,6 +39,21 @@ pub static HAS_MPTCP: u32 = 0;
 #[repr(transparent)]
 pub struct SocketStorage(pub(crate) UnsafeCell<bpf_map_def>);
 
+impl SocketStorage {
+    /// A map of such values, with flags besides `BPF_F_NO_PREALLOC`, which the kernel demands.
+    pub const fn of<T>(flags: u32) -> Self {
+        Self(UnsafeCell::new(bpf_map_def {
+            type_: BPF_MAP_TYPE_SK_STORAGE,
+            key_size: size_of::<u32>() as u32,
+            value_size: size_of::<T>() as u32,
+            max_entries: 0,
+            map_flags: BPF_F_NO_PREALLOC | flags,
+            id: 0,
+            pinning: 0,
+        }))
+    }
+}
+
 // SAFETY: a definition that nobody changes; what it stands for, the kernel shares safely.
 unsafe impl Sync for SocketStorage {}
 
@@ -46,15 +61,7 @@ unsafe impl Sync for SocketStorage {}
 /// is known of the listener, and all of it goes away with the socket. Only one run's programs at a time know the map, and no
 /// socket of an earlier run is left by then (`enforce::load::CacheEntry`): so the sockets of another sandbox are not in it.
 #[map]
-static SOCKETS: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
-    type_: BPF_MAP_TYPE_SK_STORAGE,
-    key_size: size_of::<u32>() as u32,
-    value_size: size_of::<Socket>() as u32,
-    max_entries: 0,
-    map_flags: BPF_F_NO_PREALLOC | BPF_F_CLONE,
-    id: 0,
-    pinning: 0,
-}));
+static SOCKETS: SocketStorage = SocketStorage::of::<Socket>(BPF_F_CLONE);
 
 /// The size of a `bpf_sock_tuple` for IPv4.
 const SIZE4: u32 = 12;

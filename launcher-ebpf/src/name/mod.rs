@@ -16,12 +16,10 @@ pub mod query;
 mod stream;
 pub mod tls;
 
-use core::{cell::UnsafeCell, mem::offset_of, ptr};
+use core::{mem::offset_of, ptr};
 
 use aya_ebpf::{
-    bindings::{
-        BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_def, bpf_map_type::BPF_MAP_TYPE_SK_STORAGE, bpf_sock,
-    },
+    bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::{
         bpf_map_lookup_elem,
         generated::{bpf_sk_fullsock, bpf_sk_storage_get},
@@ -64,27 +62,11 @@ static NAME_TALLIES: HashMap<Key<NameSubject>, Tally> = HashMap::with_max_entrie
 
 /// What each socket has asked that may ask.
 #[map]
-static ASKED: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
-    type_: BPF_MAP_TYPE_SK_STORAGE,
-    key_size: size_of::<u32>() as u32,
-    value_size: size_of::<Asked>() as u32,
-    max_entries: 0,
-    map_flags: BPF_F_NO_PREALLOC,
-    id: 0,
-    pinning: 0,
-}));
+static ASKED: SocketStorage = SocketStorage::of::<Asked>(0);
 
 /// What there is to know of each TCP socket of which what it sends is looked at.
 #[map]
-static HELD: SocketStorage = SocketStorage(UnsafeCell::new(bpf_map_def {
-    type_: BPF_MAP_TYPE_SK_STORAGE,
-    key_size: size_of::<u32>() as u32,
-    value_size: size_of::<Held>() as u32,
-    max_entries: 0,
-    map_flags: BPF_F_NO_PREALLOC,
-    id: 0,
-    pinning: 0,
-}));
+static HELD: SocketStorage = SocketStorage::of::<Held>(0);
 
 /// Makes a socket's value in a map, of zeros, if there is none. (The other flag is 0.)
 const CREATE: u64 = BPF_SK_STORAGE_GET_F_CREATE as u64;
