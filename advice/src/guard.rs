@@ -54,7 +54,7 @@ impl Guard {
         Self { document, policy, tables, json }
     }
 
-    /// The same with another text.
+    /// The policy of another text in this document's place.
     ///
     /// # Errors
     ///

@@ -47,7 +47,7 @@ fn raw(value: &Value) -> CstInputValue {
 }
 
 /// The node at a JSON pointer of which no key has to be escaped: those of policies.
-fn node(root: &CstRootNode, pointer: &str) -> Option<CstNode> {
+pub(crate) fn node(root: &CstRootNode, pointer: &str) -> Option<CstNode> {
     let mut node = root.value()?;
     for step in pointer.split('/').skip(1) {
         node = match (node.as_object(), node.as_array()) {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod compare;
+mod denials;
 mod extent;
 mod guard;
 mod hardening;
@@ -23,6 +24,7 @@ mod tidy;
 mod why;
 
 pub use compare::{Comparison, Difference, Extent, Network, Side, TooManyNames, compare, hidden};
+pub use denials::Denials;
 pub use guard::{Guard, GuardError};
 pub use judge::{Judge, Judgement};
 pub use learn::{Learner, Learnt, UnixSockets, trial};
@@ -30,9 +32,9 @@ pub use patch::PatchError;
 pub use read::{Head, ReadError, Record, read, read_from};
 pub use replay::{Change, Replay, Replayed, Told};
 pub use request::{Peer, Request};
-pub use suggest::{Seen, SuggestError, Suggestion, Widen, policy_of, suggest};
+pub use suggest::{SuggestError, Suggestion, Widen, policy_of, suggest};
 pub use tidy::{Idle, Tidied, Usage, Why, tidy};
-pub use why::{Denials, Report, Way, of_request};
+pub use why::{Report, Way, of_request};
 
 #[cfg(test)]
 #[path = "../../policy/tests/generate/mod.rs"]

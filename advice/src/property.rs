@@ -28,11 +28,7 @@ pub(crate) fn missed(policy: &Policy, rule: usize, request: &Request) -> Option<
         Request::Name(name) => {
             // Rules without names are never asked.
             let rule = policy.network.as_ref()?.rules.get(rule).filter(|rule| rule.has_names())?;
-            let has = rule.names().any(|known| match name.strip_suffix(known.name()) {
-                Some("") => !known.is_wildcard(),
-                Some(below) => known.is_wildcard() && below.ends_with('.'),
-                None => false,
-            });
+            let has = rule.names().any(|known| known.has(name));
             allows(rule.action()).then(|| list([("hosts", has, name.clone())]))
         }
         Request::Unix { name, own, .. } => {

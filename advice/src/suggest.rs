@@ -13,15 +13,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Guard, Head, PatchError, Record, Request, layout,
+    Denials, Guard, Head, PatchError, Request,
+    denials::Kind,
+    layout,
     merge::merge,
     patch,
     rule::Keys,
     why::{SCHEMA, as_logged},
 };
-
-/// How many kinds of requests are told apart. What comes after that is counted.
-const KINDS: usize = 1 << 14;
 
 /// The sections in the order in which policies have them.
 const SECTIONS: [&str; 6] = ["network", "unix", "devices", "sysctls", "sockets", "sockopts"];
@@ -35,37 +34,6 @@ pub struct Widen {
     pub network: bool,
     /// To all names beside a host's, below the same one.
     pub subdomains: bool,
-}
-
-/// What was denied, while it is read from logs.
-#[derive(Debug, Default)]
-pub struct Seen {
-    kinds: Vec<Kind>,
-    places: HashMap<(String, String, String), usize>,
-    further: u64,
-}
-
-/// One request, or something about which there are no rules.
-#[derive(Debug)]
-struct Kind {
-    event: Event,
-    count: u64,
-}
-
-impl Seen {
-    /// Takes a record of a log.
-    pub fn add(&mut self, record: Record) {
-        let Record::Event(event) = record else { return };
-        let key = (event.op.to_string(), event.subject.to_string(), event.cause.rule.clone());
-        if let Some(place) = self.places.get(&key) {
-            self.kinds[*place].count += event.count;
-        } else if self.kinds.len() < KINDS {
-            self.places.insert(key, self.kinds.len());
-            self.kinds.push(Kind { count: event.count, event });
-        } else {
-            self.further += event.count;
-        }
-    }
 }
 
 /// Why nothing can be suggested.
@@ -126,10 +94,10 @@ pub struct Apart {
     why: String,
 }
 
-impl Kind {
-    fn denied(&self) -> Denied {
-        let Self { event, count } = self;
-        Denied { what: format!("{} {}", event.op, event.subject), count: *count, who: event.process.comm.clone() }
+impl Denied {
+    fn of(event: &Event) -> Self {
+        let Event { op, subject, count, process, .. } = event;
+        Self { what: format!("{op} {subject}"), count: *count, who: process.comm.clone() }
     }
 }
 
@@ -141,22 +109,22 @@ impl Kind {
 pub fn suggest(
     guard: &Guard,
     heads: &[Head],
-    seen: &Seen,
+    denied: &Denials,
     widen: Widen,
     machine: &impl Machine,
 ) -> Result<Suggestion, SuggestError> {
     let (mut wanted, mut by_name) = (Vec::new(), Vec::new());
     let (mut denials, mut aside, mut allowed_already) = (Vec::new(), Vec::new(), 0);
-    for kind in &seen.kinds {
-        let request = Request::of_event(&kind.event).map(|request| as_logged(guard, &request, &kind.event.cause.rule));
+    for Kind { event, .. } in &denied.kinds {
+        let request = Request::of_event(event).map(|request| as_logged(guard, &request, &event.cause.rule));
         match request {
             Some(request) if request.is_allowed(&guard.tables) => allowed_already += 1,
-            request => match apart::wanted(request.as_ref(), &kind.event, heads) {
-                Err(why) => aside.push(Apart { denied: kind.denied(), why }),
+            request => match apart::wanted(request.as_ref(), event, heads) {
+                Err(why) => aside.push(Apart { denied: Denied::of(event), why }),
                 Ok((request, keys)) => {
-                    by_name.push(apart::name_of(&kind.event));
+                    by_name.push(apart::name_of(event));
                     wanted.push((request, keys));
-                    denials.push(kind.denied());
+                    denials.push(Denied::of(event));
                 }
             },
         }
@@ -194,7 +162,7 @@ pub fn suggest(
         denials,
         apart: aside,
         allowed_already,
-        further: seen.further,
+        further: denied.further,
     })
 }
 

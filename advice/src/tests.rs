@@ -6,7 +6,7 @@ use report::Event;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    Guard, Record, Request, Seen, Widen,
+    Denials, Guard, Record, Request, Widen,
     generate::{self, Case, Memory},
     nearest::{PLACE, nearest},
     suggest,
@@ -148,7 +148,7 @@ proptest! {
     fn a_suggestion_allows_what_it_says(case in generate::case().prop_filter("few rules", |case| case.json.len() < 3000)) {
         let guard = guard(&case.json);
         let all = events(&case);
-        let mut seen = Seen::default();
+        let mut seen = Denials::default();
         // Half of what is denied was seen.
         let (half, _): (Vec<_>, Vec<_>) = all.iter().enumerate().partition(|(index, _)| index % 2 == 0);
         for (_, (_, event)) in &half {

@@ -14,7 +14,7 @@ use policy::{Action, Host, NetRule, Op, PortRange, Prefix, Protocol, Resolved, c
 use report::text::OneLine;
 use serde::Serialize;
 
-use crate::{Judge, Record, Side, TooManyNames, compare::hidden};
+use crate::{Judge, Record, Side, TooManyNames, compare::hidden, layout};
 
 /// Something that does nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -156,16 +156,9 @@ fn is_host(host: &Host, address: IpAddr, name: Option<&str>) -> bool {
         Host::Networks(networks) => networks.iter().any(|network| network.covers(Prefix::host(address))),
         Host::Sandbox => address.is_loopback(),
         // The log has all names that led there.
-        Host::Name(meant) => name.is_none_or(|names| {
-            names.split(", ").any(|name| {
-                let name = name.to_ascii_lowercase();
-                match name.strip_suffix(meant.name()) {
-                    Some("") => !meant.is_wildcard(),
-                    Some(below) => meant.is_wildcard() && below.ends_with('.'),
-                    None => false,
-                }
-            })
-        }),
+        Host::Name(meant) => {
+            name.is_none_or(|names| names.split(", ").any(|name| meant.has(&name.to_ascii_lowercase())))
+        }
         // What it holds stands in its place.
         Host::Set(_) => false,
     }
@@ -188,7 +181,7 @@ pub fn tidy(side: Side, usage: &Usage, text: &str) -> Result<Tidied, TooManyName
     };
     let found: Vec<(Idle, CstNode)> = all
         .filter_map(|(pointer, why)| {
-            let node = at(&root, pointer)?;
+            let node = layout::node(&root, pointer)?;
             let words: Vec<String> = node.to_string().split_whitespace().map(ToOwned::to_owned).collect();
             Some((Idle { pointer: pointer.clone(), text: words.join(" "), why }, node))
         })
@@ -197,19 +190,6 @@ pub fn tidy(side: Side, usage: &Usage, text: &str) -> Result<Tidied, TooManyName
     let (idle, nodes): (Vec<Idle>, Vec<CstNode>) = found.into_iter().unzip();
     nodes.into_iter().for_each(CstNode::remove);
     Ok(Tidied { idle, text: root.to_string() })
-}
-
-/// The node at a JSON pointer of the kind that is found here: keys and places in lists, none of which is escaped.
-fn at(root: &CstRootNode, pointer: &str) -> Option<CstNode> {
-    let mut steps = pointer.split('/').skip(1);
-    let mut node: CstNode = root.object_value()?.get(steps.next()?)?.value()?;
-    for step in steps {
-        node = match step.parse::<usize>() {
-            Ok(place) => node.as_array()?.elements().into_iter().nth(place)?,
-            Err(_) => node.as_object()?.get(step)?.value()?,
-        };
-    }
-    Some(node)
 }
 
 impl fmt::Display for Tidied {

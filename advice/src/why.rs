@@ -3,8 +3,6 @@
 mod text;
 mod ways;
 
-use std::collections::HashMap;
-
 use common::Decision;
 use jiff::Timestamp;
 use policy::Machine;
@@ -13,58 +11,16 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    Guard, Head, Record, Request, hardening,
+    Denials, Guard, Head, Request,
+    denials::Kind,
+    hardening,
     nearest::{PLACE, nearest},
     suggest::apart,
 };
 
 pub use ways::Way;
 
-/// How many kinds of denials are told apart. What comes after that is counted.
-const KINDS: usize = 1 << 14;
-
-/// How many processes of one kind of denial are told.
-const PROCESSES: usize = 3;
-
-/// Denials, while they are read from logs. Memory is for kinds of them, however many there are.
-#[derive(Debug, Default)]
-pub struct Denials {
-    kinds: Vec<Kind>,
-    places: HashMap<(String, String, String), usize>,
-    /// Denials of further kinds.
-    further: u64,
-}
-
-/// Denials of one thing by one rule.
-#[derive(Debug)]
-struct Kind {
-    event: Event,
-    processes: Vec<Process>,
-    /// How many more processes there were, at the most.
-    more: u64,
-}
-
 impl Denials {
-    /// Takes a record of a log.
-    pub fn add(&mut self, record: Record) {
-        let Record::Event(event) = record else { return };
-        let key = (event.op.to_string(), event.subject.to_string(), event.cause.rule.clone());
-        if let Some(place) = self.places.get(&key) {
-            self.kinds[*place].add(event);
-        } else if self.kinds.len() < KINDS {
-            self.places.insert(key, self.kinds.len());
-            self.kinds.push(Kind { processes: vec![event.process.clone()], event, more: 0 });
-        } else {
-            self.further += event.count;
-        }
-    }
-
-    /// Whether nothing was denied.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.kinds.is_empty()
-    }
-
     /// What there is to say about each kind of denial, by a policy: the rarest first, as in the last line of a run.
     #[must_use]
     pub fn explain(self, guard: &Guard, heads: &[Head], machine: &impl Machine) -> Report {
@@ -189,22 +145,6 @@ struct MissedProperty {
 }
 
 impl Kind {
-    fn add(&mut self, event: Event) {
-        let Self { event: known, processes, more } = self;
-        known.count = known.count.saturating_add(event.count);
-        known.first = known.first.min(event.first);
-        known.last = known.last.max(event.last);
-        if processes.iter().any(|process| process.pid == event.process.pid && process.details == event.process.details)
-        {
-            return;
-        }
-        if processes.len() < PROCESSES {
-            processes.push(event.process);
-        } else {
-            *more += 1;
-        }
-    }
-
     fn explain(self, guard: &Guard, (heads, changed): (&[Head], bool), machine: &impl Machine) -> Denial {
         let Self { event, processes, more } = self;
         let request = Request::of_event(&event);

@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::Path};
 
-use advice::{Denials, Guard, Head, Peer, ReadError, Record, Request, Seen, Widen, read_from};
+use advice::{Denials, Guard, Head, Peer, ReadError, Record, Request, Widen, read_from};
 use policy::{DeviceNode, Document, Machine, Surroundings};
 use serde_json::Value;
 
@@ -78,7 +78,7 @@ fn suggest() {
     for (name, widen) in
         [("suggest", Widen::default()), ("wide", Widen { port: true, network: true, subdomains: true })]
     {
-        let mut seen = Seen::default();
+        let mut seen = Denials::default();
         for record in &records {
             seen.add(record.clone());
         }

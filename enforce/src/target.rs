@@ -56,6 +56,18 @@ pub enum Found {
     Open(OwnedFd),
 }
 
+/// Has a file of this content replace the one that a path leads to, as [`Target::replace`] does.
+///
+/// # Errors
+///
+/// Those of [`Found::at`] and [`Target::replace`], and when it is no regular file.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    match Found::at(path)? {
+        Found::Name(target) => target.replace(content),
+        Found::Open(_) => Err(io::Error::other("not a regular file")),
+    }
+}
+
 impl Found {
     /// Finds what a path leads to. Symbolic links are followed if they are root's or this process's user's: those of others
     /// could be made to lead elsewhere by them at any time, to files that are not theirs.

@@ -112,7 +112,7 @@ pub struct Peer {
 pub enum End {
     /// An address and a port.
     Address(SocketAddr),
-    /// Whatever address a name has, and a port.
+    /// Any address that a name has, and a port.
     Name(HostName, u16),
 }
 

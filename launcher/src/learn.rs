@@ -17,6 +17,7 @@ use enforce::{
     machine::ThisMachine,
     outlet::tell,
     privilege::{self, Rights},
+    target,
 };
 use policy::{Document, compile::Tables};
 use report::text::OneLine;
@@ -157,7 +158,7 @@ fn write(path: &Path, replaces: bool, learnt: &Learnt) -> anyhow::Result<()> {
     let written = if path == Path::new("-") {
         io::stdout().write_all(text).and_then(|()| io::stdout().flush())
     } else if replaces {
-        replace(path, text)
+        target::replace(path, text)
     } else {
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
         opened.and_then(|mut file| file.write_all(text))
@@ -165,16 +166,5 @@ fn write(path: &Path, replaces: bool, learnt: &Learnt) -> anyhow::Result<()> {
     written.with_context(|| path.display().to_string())?;
     tell(&format!("wrote {}: {}", OneLine(path.display()), learnt.summary));
     learnt.left_out.iter().for_each(|left_out| tell(&format!("left out: {left_out}")));
-    Ok(())
-}
-
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    // Where a symbolic link leads, and not the link.
-    let path = path.canonicalize()?;
-    let permissions = fs::metadata(&path)?.permissions();
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new("/")))?;
-    file.write_all(text)?;
-    file.as_file().set_permissions(permissions)?;
-    file.persist(path)?;
     Ok(())
 }

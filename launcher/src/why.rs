@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use advice::{Denials, Guard, Seen, Suggestion, Widen};
+use advice::{Denials, Guard, Suggestion, Widen};
 use anyhow::Context as _;
 use clap::ValueEnum;
-use enforce::{exit, machine::ThisMachine, target::Found};
+use enforce::{exit, machine::ThisMachine, target};
 use policy::Document;
 use report::text::{OneLine, pretty_json};
 use serde::Serialize;
@@ -56,7 +56,7 @@ pub fn suggest(
     wider: &[Wider],
     json: bool,
 ) -> anyhow::Result<u8> {
-    let mut seen = Seen::default();
+    let mut seen = Denials::default();
     let heads = records(logs, &mut |record| seen.add(record))?;
     let logged = if policy.is_some() { None } else { advice::policy_of(&heads)? };
     let guard = choose_for(policy, logged)?.compile()?.guard();
@@ -81,16 +81,12 @@ pub fn suggest(
 /// Puts a text into the place of the policy's, unless that has changed meanwhile.
 fn rewrite(guard: &Guard, suggestion: &Suggestion, text: &str) -> anyhow::Result<()> {
     let path = guard.document.path();
-    let failed = || path.display().to_string();
-    let Found::Name(target) = Found::at(path).with_context(failed)? else {
-        anyhow::bail!("{}: not a regular file", path.display())
-    };
     anyhow::ensure!(
         Document::read(path)?.sha256() == guard.document.sha256(),
         "{} has been changed meanwhile; nothing was written",
         path.display()
     );
-    target.replace(text.as_bytes()).with_context(failed)?;
+    target::replace(path, text.as_bytes()).with_context(|| path.display().to_string())?;
     let count = suggestion.patch.0.len();
     eprintln!("guard-run: changed {}: {count} change{}", OneLine(path.display()), if count == 1 { "" } else { "s" });
     Ok(())

@@ -22,6 +22,16 @@ impl HostName {
         &self.name
     }
 
+    /// Whether a name is meant, or a wildcard that means nothing but such names. It is written in small letters, without a dot at the end.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        match name.strip_suffix(&self.name) {
+            Some("") => !self.below,
+            Some(rest) => self.below && rest.ends_with('.'),
+            None => false,
+        }
+    }
+
     /// Whether all names below it are meant, and not the name itself.
     #[must_use]
     pub const fn is_wildcard(&self) -> bool {
