@@ -29,15 +29,15 @@ impl Reasons {
         self.0.is_empty()
     }
 
-    fn add(&mut self, pointer: String, reason: Option<&str>) {
-        self.0.extend(reason.map(|reason| (pointer, reason.to_owned())));
+    fn add(&mut self, pointer: impl FnOnce() -> String, reason: Option<&str>) {
+        self.0.extend(reason.map(|reason| (pointer(), reason.to_owned())));
     }
 
     fn add_section<R: Rule>(&mut self, name: &str, section: Option<&Section<R>>) {
         let Some(section) = section else { return };
-        self.add(format!("/{name}"), section.reason.as_deref());
+        self.add(|| format!("/{name}"), section.reason.as_deref());
         for (number, rule) in section.rules.iter().enumerate() {
-            self.add(format!("/{name}/rules/{number}"), rule.reason());
+            self.add(|| format!("/{name}/rules/{number}"), rule.reason());
         }
     }
 }
@@ -47,7 +47,7 @@ impl Policy {
     #[must_use]
     pub fn reasons(&self) -> Reasons {
         let mut reasons = Reasons::default();
-        reasons.add(String::new(), self.reason.as_deref());
+        reasons.add(String::new, self.reason.as_deref());
         reasons.add_section("network", self.network.as_deref());
         reasons.add_section("unix", self.unix.as_ref());
         reasons.add_section("devices", self.devices.as_ref());
