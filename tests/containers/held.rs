@@ -8,20 +8,12 @@ use support::container::{Cgroups, Engine, Machine, Root, guarded};
 const ENGINES: [Engine; 3] =
     [(Root::Own, Cgroups::AsTheyAre, "runc"), (Root::Own, Cgroups::Pure, "runc"), (Root::Newer, Cgroups::Pure, "crun")];
 
-/// Denies a port, a device and a tunable.
-const POLICY: &str = r#"{
-    "version": 1,
-    "network": {"default": "allow", "rules": [{"action": "deny", "ops": ["connect"], "ports": [9090]}]},
-    "devices": {"default": "allow", "rules": [{"action": "deny", "type": "c", "major": 1, "minor": 7}]},
-    "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/hostname"]}]}
-}"#;
-
 const ATTEMPTS: &str = "/bin/nc 127.0.0.1 9090; /bin/echo x >/dev/full; /bin/cat /proc/sys/kernel/hostname";
 
 /// A machine with a container c1 that does nothing, guarded. Its id.
 fn machine(engine: Engine) -> (Machine, String) {
     let machine = Machine::new(engine);
-    let flags = guarded(&machine.write("policy.json", POLICY), &machine.folder().join("log.json"));
+    let flags = guarded(&machine.write("policy.json", crate::POLICY), &machine.folder().join("log.json"));
     let flags = [&flags[0], flags[1].as_str(), "--detach", "--name=c1"];
     let _ = machine.container(&flags, &["/bin/sleep", "1000"]).good();
     let id = machine.id("c1");
@@ -57,7 +49,7 @@ fn a_container_stays_guarded_when_the_bpf_file_system_goes() {
 #[test]
 fn what_waits_for_its_log_is_bounded() {
     let machine = Machine::new(ENGINES[1]);
-    let policy = format!("--annotation=io.guard-run.policy={}", machine.write("policy.json", POLICY).display());
+    let policy = format!("--annotation=io.guard-run.policy={}", machine.write("policy.json", crate::POLICY).display());
     let full =
         "mkdir -p /var/log/guard-run; mount -t tmpfs -o size=4k tmpfs /var/log/guard-run; echo x >/var/log/guard-run/x";
     let _ = machine.run("sh", &["-euc", full]).good();

@@ -5,14 +5,6 @@ use std::env;
 use serde_json::json;
 use support::container::{Cgroups, Engine, Machine, Root, guarded};
 
-/// Denies a port, a device and a tunable.
-const POLICY: &str = r#"{
-    "version": 1,
-    "network": {"default": "allow", "rules": [{"action": "deny", "ops": ["connect"], "ports": [9090]}]},
-    "devices": {"default": "allow", "rules": [{"action": "deny", "type": "c", "major": 1, "minor": 7}]},
-    "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/hostname"]}]}
-}"#;
-
 const ATTEMPTS: &str = "/bin/nc 127.0.0.1 9090; /bin/nc 127.0.0.1 9091; /bin/cat /proc/sys/kernel/hostname /dev/full";
 
 /// In a virtual machine, root may raise limits, which Debian 12's crun wants.
@@ -28,7 +20,7 @@ fn engines() -> Vec<Engine> {
 fn a_container_is_guarded_from_its_start_to_its_log() {
     for engine in engines() {
         let machine = Machine::new(engine);
-        let policy = machine.write("policy.json", POLICY);
+        let policy = machine.write("policy.json", crate::POLICY);
         let flags = guarded(&policy, &machine.folder().join("log.json"));
         let flags = [&flags[0], flags[1].as_str(), "--detach", "--name=c1"];
         let _ = machine.container(&flags, &["/bin/sleep", "1000"]).good();

@@ -124,7 +124,7 @@ fn a_container_whose_nameserver_is_not_known_yet_does_not_start() {
     assert!(said.contains("written nothing") && said.contains("nobody to ask"), "{said}");
 }
 
-/// Whoever could choose the nameserver could choose what addresses the policy's names have.
+/// A container that chose its nameserver would choose what addresses the policy's names have.
 #[test]
 fn a_container_has_no_nameserver_that_nobody_trusts() {
     let machine = Machine::new(BEFORE);

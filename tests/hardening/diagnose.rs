@@ -67,21 +67,9 @@ const WAYS: [(&str, &str, &str, &str); 12] = [
     ("mknod", "EPERM", "mknodat", r#"{"process": {"capabilities":["CAP_MKNOD"]}}"#),
 ];
 
-/// Has a service listen at /run/docker.sock, in a mount namespace of its own.
-const SERVICE: [&str; 6] = [
-    "unshare",
-    "--mount",
-    "sh",
-    "-c",
-    "mount -t tmpfs none /mnt && mkdir /mnt/run && mount --rbind /run /mnt/run && mount -t tmpfs none /run &&
-for name in /mnt/run/*; do ln -s $name /run/; done; rm -f /run/docker.sock; exec /usr/bin/python3 -c \"import socket, subprocess, sys
-listener = socket.socket(socket.AF_UNIX); listener.bind('/run/docker.sock'); listener.listen()
-sys.exit(subprocess.call(sys.argv[1:]))\" \"$@\"",
-    "sh",
-];
-
 fn run(policy: Value, ways: &[&str]) -> Run {
-    let run = Run::python(policy, TRY, ways).through(SERVICE).environment("OUTSIDE", std::process::id().to_string());
+    let run =
+        Run::python(policy, TRY, ways).through(crate::OWN_RUN).environment("OUTSIDE", std::process::id().to_string());
     let place = run.folder().display().to_string();
     // As Docker's clients spell it; /var/run is a link.
     run.environment("SOCKET", "/var/run/docker.sock").environment("PLACE", place)
@@ -284,7 +272,7 @@ fn an_ordinary_users_refusals_are_events_as_well() {
 fn programs_that_users_miss_something_in_are_explained() {
     let script = "mount -t tmpfs none /mnt; unshare --user true; nice -n -5 true; ping -c 1 -W 1 127.0.0.1
 curl -s --unix-socket /var/run/docker.sock http://localhost/; podman ps; exit 0";
-    let run = Run::shell(json!({"version": 1}), script, &[]).through(SERVICE).flags(["--diagnose"]);
+    let run = Run::shell(json!({"version": 1}), script, &[]).through(crate::OWN_RUN).flags(["--diagnose"]);
     let output = run.output().success();
     let calls: BTreeSet<(&str, &str)> = output
         .events()

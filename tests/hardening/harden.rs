@@ -226,25 +226,12 @@ fn a_tunable_is_written_where_a_rule_allows_it_and_otherwise_the_log_says_what_t
     }
 }
 
-/// Puts a folder of its own where services of the system have their sockets.
-const OWN_RUN: [&str; 6] = [
-    "unshare",
-    "--mount",
-    "sh",
-    "-c",
-    "mount -t tmpfs none /mnt && mkdir /mnt/run && mount --rbind /run /mnt/run && mount -t tmpfs none /run &&
-for name in /mnt/run/*; do ln -s $name /run/; done; rm -f /run/docker.sock; exec python3 -c \"import os, socket, subprocess, sys
-listener = socket.socket(socket.AF_UNIX); listener.bind('/run/docker.sock'); listener.listen()
-os.symlink('/run/docker.sock', '/run/link')
-sys.exit(subprocess.call(sys.argv[1:]))\" \"$@\"",
-    "sh",
-];
-
 #[test]
 fn services_that_run_commands_for_others_are_out_of_reach_unless_a_rule_allows_their_sockets() {
     let outside = Outside::new();
-    let run =
-        |policy: Value, path: &str| outside.run(policy, &["path_socket"]).through(OWN_RUN).environment("SOCKET", path);
+    let run = |policy: Value, path: &str| {
+        outside.run(policy, &["path_socket"]).through(crate::OWN_RUN).environment("SOCKET", path)
+    };
     let unix = |rules: Value| json!({"version": 1, "unix": {"default": "allow", "rules": rules}});
     // Others may be, by whatever else runs here.
     let is_covered = |output: &Output| {

@@ -92,17 +92,10 @@ printf 'api 60 A 203.0.113.7\nwww 60 CNAME api\nother 60 A 203.0.113.8\n' >>"$fo
 /// Makes the place, starts the nameserver there, waits for it, and runs a command.
 fn place(nameserver: &Nameserver) -> String {
     let Nameserver { address, before, name, configuration, command } = nameserver;
+    let resolver = include_str!("../probes/resolver.sh");
     format!(
-        r#"
-set -e
-ip link set lo up
-for net in 10.0.0.0/8 203.0.0.0/8; do ip route add local $net dev lo; done
-folder=$(mktemp -d)
-printf 'nameserver {address}\nsearch corp.test\noptions ndots:5\n' >"$folder/resolv.conf"
-printf '127.0.0.1 localhost\n' >"$folder/hosts"
-printf 'hosts: files dns\n' >"$folder/nsswitch.conf"
-mount --make-rprivate /
-for file in resolv.conf hosts nsswitch.conf; do mount --bind "$folder/$file" "/etc/$file"; done
+        r#"{resolver}
+resolver 'nameserver {address}\nsearch corp.test\noptions ndots:5\n' '127.0.0.1 localhost\n'
 cat >"$folder/{name}" <<'END'
 {configuration}END
 sed -i "s|@folder@|$folder|" "$folder/{name}"

@@ -177,16 +177,11 @@ fn an_audit_says_what_would_have_been() {
 
 /// What real programs do, with `openssl s_server` at two names' address. With a group that they don't begin with, it asks for another
 /// ClientHello.
-const REAL: &str = r#"
-set -e
-ip link set lo mtu 1500 up
-for net in 10.0.0.0/8 203.0.0.0/8; do ip route add local $net dev lo; done
-folder=$(mktemp -d)
-printf 'nameserver 10.0.0.53\n' >"$folder/resolv.conf"
-printf '127.0.0.1 localhost\n' >"$folder/hosts"
-printf 'hosts: files dns\n' >"$folder/nsswitch.conf"
-mount --make-rprivate /
-for file in resolv.conf hosts nsswitch.conf; do mount --bind "$folder/$file" "/etc/$file"; done
+const REAL: &str = concat!(
+    include_str!("../probes/resolver.sh"),
+    r#"
+resolver 'nameserver 10.0.0.53\n' '127.0.0.1 localhost\n'
+ip link set lo mtu 1500
 dnsmasq --conf-file=/dev/null --no-hosts --no-resolv --bind-interfaces --listen-address=10.0.0.53 --pid-file="$folder/pid" \
     --user=root --host-record=api.example.org,203.0.113.7 --host-record=other.example.org,203.0.113.7 --local=/example.org/
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=test -days 2 -keyout "$folder/key" -out "$folder/cert" 2>/dev/null
@@ -204,7 +199,8 @@ status=$?
 kill "$(cat "$folder/pid")" $(cat "$folder/servers")
 rm -r "$folder"
 exit $status
-"#;
+"#
+);
 
 #[test]
 fn real_clients_and_a_real_server_get_along() {

@@ -279,16 +279,10 @@ fn what_one_run_has_learnt_is_nothing_to_the_next() {
 }
 
 /// What the C library's resolver and curl's do with dnsmasq, as resolv.conf and hosts say.
-const REAL: &str = r#"
-set -e
-ip link set lo up
-for net in 10.0.0.0/8 203.0.0.0/8; do ip route add local $net dev lo; done
-folder=$(mktemp -d)
-printf 'nameserver 10.0.0.53\nsearch corp.test\noptions ndots:5\n' >"$folder/resolv.conf"
-printf '127.0.0.1 localhost\n10.0.0.77 db.internal.test\n' >"$folder/hosts"
-printf 'hosts: files dns\n' >"$folder/nsswitch.conf"
-mount --make-rprivate /
-for file in resolv.conf hosts nsswitch.conf; do mount --bind "$folder/$file" "/etc/$file"; done
+const REAL: &str = concat!(
+    include_str!("../probes/resolver.sh"),
+    r#"
+resolver 'nameserver 10.0.0.53\nsearch corp.test\noptions ndots:5\n' '127.0.0.1 localhost\n10.0.0.77 db.internal.test\n'
 dnsmasq --conf-file=/dev/null --no-hosts --no-resolv --bind-interfaces --listen-address=10.0.0.53 --pid-file="$folder/pid" \
     --user=root --address=/corp.test/ --host-record=api.example.org,203.0.113.7 --address=/other.example.org/203.0.113.8 \
     --cname=www.example.org,api.example.org --local=/example.org/
@@ -298,7 +292,8 @@ status=$?
 kill "$(cat "$folder/pid")"
 rm -r "$folder"
 exit $status
-"#;
+"#
+);
 
 #[test]
 fn real_resolvers_and_a_real_nameserver_get_along() {

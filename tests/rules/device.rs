@@ -4,7 +4,7 @@
 use std::{path::Path, process::Command};
 
 use serde_json::{Value, json};
-use support::{Output, Probe};
+use support::{Output, PolicyText, Probe};
 use tempfile::TempDir;
 
 /// Devices that every kernel has: null, zero and full, whose use has no effect; and a block device, for which a node
@@ -209,7 +209,7 @@ fn tap_seen_under(policies: &[Value]) -> Vec<String> {
     let mut script = vec![make.to_owned()];
     for (number, policy) in policies.iter().enumerate() {
         let file = folder.path().join(number.to_string());
-        std::fs::write(&file, policy.to_string()).unwrap();
+        std::fs::write(&file, PolicyText::from(policy).to_string()).unwrap();
         let (file, guard_run) = (file.display(), support::guard_run().display().to_string());
         script.push(format!("{guard_run} --quiet --policy {file} --log {file}.log -- {seen}"));
     }

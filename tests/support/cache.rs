@@ -90,7 +90,7 @@ impl Cache {
         run.output().success()
     }
 
-    /// The same when there is a cache entry of these programs: it has them.
+    /// Runs it where there is a cache entry of these programs, which it has to take.
     ///
     /// # Panics
     ///

@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
+    fmt,
     fs::{self, File},
     os::{
         fd::OwnedFd,
@@ -56,6 +57,12 @@ impl From<Value> for PolicyText {
             json["process"]["allow"] = others.chain(lacking.clone()).collect();
         }
         Self(json.to_string())
+    }
+}
+
+impl fmt::Display for PolicyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
