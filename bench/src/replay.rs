@@ -30,7 +30,7 @@ pub fn measure(setup: &Setup) -> anyhow::Result<Vec<Figure>> {
     std::fs::write(&policy, text.to_string())?;
     let mut file = BufWriter::new(File::create(&log)?);
     let list = |kind: fn(u32) -> Value| {
-        let records = (0..RECORDS / 2).map(move |number| kind(number));
+        let records = (0..RECORDS / 2).map(kind);
         records.map(|record| serde_json::to_string_pretty(&record))
     };
     write!(file, "{{\n  \"schema\": 1,\n  \"events\": [")?;
