@@ -91,6 +91,7 @@ fn event(key: &Key, tally: &Tally, clock: &Clock, verdict: Verdict) -> Event {
             comm: tally.comm.clone(),
             details: Arc::clone(&tally.details),
         },
+        test: None,
         subject: Subject::Call(call.clone()),
         cause: Cause { rule: "/process".to_owned(), reason: Some(remedy.clone().into()) },
         count: tally.count,

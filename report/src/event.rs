@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use policy::{Mode, Reasons, compile::FoundBy};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{Call, Clock, Details, Device, Name, Network, Socket, Sockopt, Sysctl, Unix, Word};
+use crate::{Call, Clock, Details, Device, Name, Network, Socket, Sockopt, Sysctl, Test, Unix, Word};
 
 /// One denial, or as many as have the same hook, rule, process and subject. In the log and as a JSON line.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -30,6 +30,9 @@ pub struct Event {
     pub verdict: Verdict,
     /// Who asked.
     pub process: Process,
+    /// During which test, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<Test>,
     /// For what.
     #[serde(flatten)]
     pub subject: Subject,
@@ -288,6 +291,7 @@ impl Event {
             hook: Hook::from_number(key.hook).map_or("unknown", Hook::name).into(),
             verdict,
             process: Process { pid: process_id(key.pid), uid: tally.uid, comm: comm(tally.comm), details },
+            test: None,
             subject: key.subject.describe(names),
             cause: Cause::new(S::SECTION, key.rule).with(given.as_deref()),
             count: tally.count,

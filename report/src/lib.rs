@@ -19,7 +19,7 @@ mod process;
 mod socket;
 mod sockopt;
 mod sysctl;
-
+mod test;
 mod unix;
 
 use std::borrow::Cow;
@@ -44,6 +44,7 @@ pub use process::{Details, Parent};
 pub use socket::Socket;
 pub use sockopt::{NameOrNumber, Sockopt, Value};
 pub use sysctl::Sysctl;
+pub use test::Test;
 pub use unix::Unix;
 
 /// A word of the log's language, such as `connect` or `denied`.
