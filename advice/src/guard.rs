@@ -22,10 +22,10 @@ pub struct Guard {
 /// Why a text is no policy that can be enforced.
 #[derive(Debug, thiserror::Error)]
 pub enum GuardError {
-    /// It isn't valid.
+    /// The policy isn't valid.
     #[error(transparent)]
     Invalid(#[from] PolicyError),
-    /// Its tables would be too large.
+    /// The policy's tables would be too large.
     #[error(transparent)]
     Compile(#[from] CompileError),
 }

@@ -14,7 +14,7 @@ pub(crate) const PLACE: &str = "place";
 /// A rule that allows, and by what a request misses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Nearest {
-    /// Its number in its section.
+    /// The rule's number in its section.
     pub rule: usize,
     /// The properties that the request misses, in the order of the manual.
     pub missed: Vec<Missed>,

@@ -74,7 +74,7 @@ pub(crate) fn applied(guard: &Guard, patch: &Patch, machine: &impl Machine) -> R
 /// Why a patch is of no use.
 #[derive(Debug, thiserror::Error)]
 pub enum PatchError {
-    /// It doesn't fit the policy.
+    /// The patch doesn't fit the policy.
     #[error(transparent)]
     Misfit(#[from] json_patch::PatchError),
     /// What it makes of the policy is none.

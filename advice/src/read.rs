@@ -52,13 +52,13 @@ pub enum ReadError {
     /// There is nothing.
     #[error("nothing is in it; a log of guard-run is a JSON document, and events are one for each line")]
     Empty,
-    /// It is not all there.
+    /// The log is not all there.
     #[error("line {line}: it ends in the middle; it was cut, or somebody still writes it")]
     Cut {
         /// The line, from 1, at which it ends.
         line: usize,
     },
-    /// It is no JSON.
+    /// The file is no JSON.
     #[error("line {line}, column {column}: not JSON, and so no log of guard-run")]
     Syntax {
         /// The line, from 1.
@@ -66,7 +66,7 @@ pub enum ReadError {
         /// The column, from 1.
         column: usize,
     },
-    /// It is JSON, but no log.
+    /// The file is JSON, but no log.
     #[error("line {line}: {message}")]
     Foreign {
         /// The line, from 1.

@@ -21,7 +21,7 @@ pub enum Request {
     Unix {
         /// What kind of name it has: `unix::Kind`, by its index.
         kind: usize,
-        /// Its path, or `@` and its abstract name; nothing for one without a name.
+        /// The socket's path, or `@` and its abstract name; nothing for one without a name.
         name: Vec<u8>,
         /// Whether it is a socket of the command's own. Logs don't say so.
         own: bool,
@@ -30,7 +30,7 @@ pub enum Request {
     Device(device::Request),
     /// To use a kernel tunable.
     Sysctl {
-        /// Its name below /proc/sys, as the kernel spells it.
+        /// The tunable's name below /proc/sys, as the kernel spells it.
         name: String,
         /// Whether it is written.
         write: bool,
@@ -46,9 +46,9 @@ pub enum Request {
     },
     /// To use a socket option.
     Sockopt {
-        /// Its level.
+        /// The option's level.
         level: i32,
-        /// Its number there.
+        /// The option's number at that level.
         option: i32,
         /// Whether it is set.
         set: bool,
@@ -64,7 +64,7 @@ pub struct Peer {
     pub protocol: u32,
     /// The peer; for bind, the socket's own address.
     pub address: IpAddr,
-    /// Its port.
+    /// The peer's port.
     pub port: u16,
     /// The socket's own port, of what is received.
     pub local_port: Option<u16>,

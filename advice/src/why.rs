@@ -105,7 +105,7 @@ pub struct Denial {
 struct Written {
     /// JSON pointer.
     pointer: String,
-    /// Its line in the file, from 1.
+    /// The rule's line in the file, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
     value: Value,

@@ -284,7 +284,7 @@ pub struct Request {
     pub protocol: Protocol,
     /// The peer, after [`effective_destination`]; for [`Op::BIND`], the socket's own address.
     pub address: Address,
-    /// Its port, in host byte order.
+    /// The peer's port, in host byte order.
     pub port: u16,
     /// 1 if the peer is a socket of this very sandbox, which `"hosts": ["sandbox"]` means; else 0. A number, as
     /// [`Protocol`] is one. For [`Op::BIND`] always 1: a socket's own address is the sandbox's.

@@ -112,7 +112,7 @@ const EXTENSIONS: u32 = 6;
 
 /// What a number in the field for the next header's protocol says about that header.
 ///
-/// It is looked up rather than compared: the verifier follows a comparison without a branch for five instructions, and a
+/// The set is looked up rather than compared: the verifier follows a comparison without a branch for five instructions, and a
 /// branch for both sides.
 #[derive(Clone, Copy)]
 struct Kind {

@@ -231,7 +231,7 @@ pub struct Key<S> {
 pub struct NetSubject {
     /// The peer.
     pub address: net::Address,
-    /// Its port, in host byte order.
+    /// The peer's port, in host byte order.
     pub port: u16,
     /// [`net::Op`], as its number.
     pub op: u8,
@@ -323,7 +323,7 @@ impl NameSubject {
 }
 /// What denials are about.
 pub trait Subject {
-    /// Its kind.
+    /// The subject's kind.
     const KIND: Kind;
 }
 
@@ -359,7 +359,7 @@ const _: () = assert!(size_of::<Key<UnixSubject>>() == 16 + unix::NAME_LEN);
 pub struct Owner {
     /// The process (thread group) in the initial pid namespace. 0: the kernel made the socket.
     pub pid: u32,
-    /// Its real user id in the initial user namespace.
+    /// The process's real user id in the initial user namespace.
     pub uid: u32,
     /// The name of its thread: its bytes in order, filled up with NULs.
     pub comm: [u64; 2],

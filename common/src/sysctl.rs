@@ -25,9 +25,9 @@ pub struct Access(u32);
 pub const ACCESSES: usize = 2;
 
 impl Access {
-    /// Its value is read.
+    /// The tunable's value is read.
     pub const READ: Self = Self(0);
-    /// Its value is changed.
+    /// The tunable's value is changed.
     pub const WRITE: Self = Self(1);
 
     /// From `bpf_sysctl.write`: 0 or 1 (include/uapi/linux/bpf.h).

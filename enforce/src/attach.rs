@@ -59,7 +59,7 @@ pub struct Attached {
     pub leaf: Leaf,
     /// The programs.
     pub programs: Vec<LoadedProgram>,
-    /// Their records.
+    /// The programs' records.
     pub records: Option<Records>,
     /// Where the programs are kept for the next run.
     pub cache: Option<CacheEntry>,

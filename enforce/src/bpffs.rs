@@ -39,11 +39,11 @@ pub enum FolderError {
     Foreign {
         /// The folder.
         folder: PathBuf,
-        /// It, or where it is.
+        /// The folder, or a folder that it is in.
         path: PathBuf,
         /// Who owns that.
         owner: u32,
-        /// Its mode.
+        /// The folder's mode.
         mode: u32,
     },
     /// The file or folder can't be looked at.

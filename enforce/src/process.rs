@@ -70,9 +70,9 @@ pub struct Status {
     pub comm: String,
     /// The process that it belongs to.
     pub process: u32,
-    /// Its user ids.
+    /// The process's real user id.
     pub real: u32,
-    /// The one that its rights depend on.
+    /// The user id that the process's rights depend on.
     pub effective: u32,
     /// The one that it may go back to.
     pub saved: u32,

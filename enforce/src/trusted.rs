@@ -47,9 +47,9 @@ pub enum TrustError {
     Foreign {
         /// The file, a link, or a folder on the way.
         path: PathBuf,
-        /// Its owner.
+        /// The file's owner.
         owner: u32,
-        /// Its permissions.
+        /// The file's permissions.
         mode: u32,
     },
     /// The path leads to a folder, a device or a pipe.

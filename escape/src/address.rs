@@ -101,7 +101,7 @@ pub const CHOSEN: (u16, u16) = (40000, 40031);
 /// The first and the last of the chosen ports that policies like to deny.
 pub const CHOSEN_DENIED: (u16, u16) = (40008, 40015);
 
-/// One of the program's descriptors, by its place.
+/// A descriptor of the program's, by its place.
 pub type Slot = u8;
 
 /// A port as a program names it.
@@ -195,7 +195,7 @@ pub fn any_destination(random: &mut Random, family: i32) -> Target {
     fitting(random, family, port)
 }
 
-/// One of those outside: most are peers.
+/// A host outside: most are peers.
 fn host(random: &mut Random) -> Host {
     random.weighted(&[(4, Host::Allowed), (4, Host::Denied), (1, Host::Local)])
 }

@@ -1,6 +1,6 @@
 //! guard-run-fuzz: looks for ways out of guard-run without a clever reader.
 //!
-//! It generates programs of system calls and policies from a seed, runs each program bare and under guard-run in a small world
+//! The fuzzer generates programs of system calls and policies from a seed, runs each program bare and under guard-run in a small world
 //! of network namespaces, and judges by what those outside see. README.md says how.
 #![deny(unsafe_code)]
 

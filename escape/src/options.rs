@@ -17,7 +17,7 @@ const SOL_UDPLITE: i32 = 136;
 /// What kind of value an option takes.
 #[derive(Clone, Copy)]
 enum Value {
-    /// One of these numbers.
+    /// Any of these numbers.
     Number(&'static [i32]),
     /// The name of a device.
     Device,

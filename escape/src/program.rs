@@ -55,7 +55,7 @@ pub struct Setting {
     pub level: i32,
     /// The option's number.
     pub option: i32,
-    /// Its name.
+    /// The tunable's name.
     pub name: String,
     /// The value as it lies in memory.
     pub value: Vec<u8>,

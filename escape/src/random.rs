@@ -35,12 +35,12 @@ impl Random {
         self.below(100) < often
     }
 
-    /// One of these.
+    /// Any of these values.
     pub fn one<T: Clone>(&mut self, of: &[T]) -> T {
         of[self.below(of.len())].clone()
     }
 
-    /// One of these, each as often as its weight says.
+    /// Any of these values, each as often as its weight says.
     pub fn weighted<T: Clone>(&mut self, of: &[(usize, T)]) -> T {
         let mut left = self.below(of.iter().map(|(weight, _)| weight).sum());
         for (weight, item) in of {

@@ -1,5 +1,5 @@
 //! The worker: runs the programs that come by standard input, each in a process of its own, and reports by standard output.
-//! One of them is started under guard-run, another one without.
+//! One worker is started under guard-run, another one without.
 
 use std::io::{self, Read as _, Write as _};
 

@@ -87,7 +87,7 @@ impl Attacker {
         Ok(Self { child, orders: orders.context("a pipe to the attacker")?, answers })
     }
 
-    /// Its process id.
+    /// The attacker's process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -25,7 +25,7 @@ pub const FAILURES: [i32; 1] = [125];
 #[derive(Debug)]
 pub struct Container {
     keeper: Child,
-    /// Its process id, outside.
+    /// The container's process id, outside.
     pub process: u32,
     base: PathBuf,
     parked: PathBuf,

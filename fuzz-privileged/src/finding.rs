@@ -12,14 +12,14 @@ use crate::world::SECRET;
 /// Something that a run must not do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
-    /// Its kind; of each, one is reported for each subject.
+    /// The finding's kind; of each, one is reported for each subject.
     pub kind: String,
     /// What happened, for people.
     pub what: String,
 }
 
 impl Violation {
-    /// One of a kind.
+    /// A finding of a kind.
     #[must_use]
     pub fn new(kind: &str, what: impl Into<String>) -> Self {
         Self { kind: kind.to_owned(), what: what.into() }

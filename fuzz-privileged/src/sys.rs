@@ -24,9 +24,9 @@ pub struct Call {
     id: u64,
     /// The thread that makes it, as this process's pid namespace numbers it.
     pub thread: i32,
-    /// Its number.
+    /// The call's number.
     pub number: c_long,
-    /// Its arguments.
+    /// The call's arguments.
     pub arguments: [u64; 6],
 }
 

@@ -31,7 +31,7 @@ pub enum AnnotationError {
     NotAbsolute {
         /// The annotation.
         key: &'static str,
-        /// Its value.
+        /// The annotation's value.
         value: String,
     },
     /// A path that leads out of the folder that it begins with.
@@ -39,7 +39,7 @@ pub enum AnnotationError {
     Dots {
         /// The annotation.
         key: &'static str,
-        /// Its value.
+        /// The annotation's value.
         value: String,
     },
     /// A policy where there is one for all containers.

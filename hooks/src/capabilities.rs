@@ -26,9 +26,9 @@ const EVADING: [Evading; 5] = [
 /// Which namespaces of a container are not the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Apart {
-    /// Its users: then its capabilities hold only for what belongs to that namespace.
+    /// Whether it has a user namespace of its own: then its capabilities hold only for what belongs to that namespace.
     pub users: bool,
-    /// Its network.
+    /// Whether it has a network namespace of its own.
     pub network: bool,
 }
 

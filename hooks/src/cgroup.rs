@@ -66,7 +66,7 @@ fn on(path: &Path) -> impl FnOnce(io::Error) -> PlaceError + '_ {
 /// A cgroup, so that it can be found again, and told from another one at the same path.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Place {
-    /// Its folder.
+    /// The cgroup's folder.
     pub path: PathBuf,
     /// The folder's inode, which is what the kernel calls the cgroup's id.
     pub id: u64,
@@ -133,7 +133,7 @@ fn view(mount: &Path) -> io::Result<(u64, u64)> {
 pub struct Own {
     /// Which one.
     pub place: Place,
-    /// Its folder, for attaching programs.
+    /// The cgroup's folder, for attaching programs.
     pub folder: OwnedFd,
     moved: Option<Moved>,
 }

@@ -47,7 +47,7 @@ pub enum Stage {
 pub struct HookCall {
     /// The stage that its words stand for.
     pub stage: Stage,
-    /// Its process, while there is one.
+    /// The container's process, while there is one.
     pub pid: Option<u32>,
     /// The container.
     pub container: Container,

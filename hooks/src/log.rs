@@ -36,13 +36,13 @@ const ATTEMPTS: u32 = 100;
 /// A file that a log goes to.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct LogFile {
-    /// Its folder.
+    /// The log's folder.
     folder: PathBuf,
     /// The folder's device.
     device: u64,
     /// The folder's inode.
     inode: u64,
-    /// Its name there. What has this name is replaced, whatever it is, unless it is a folder.
+    /// The log's name there. What has this name is replaced, unless it is a folder.
     name: PathBuf,
 }
 

@@ -56,7 +56,7 @@ struct Maker {
 pub struct Note {
     /// The container.
     pub container: Container,
-    /// Its command.
+    /// The container's command.
     pub command: Option<Vec<String>>,
     /// When it was made.
     pub started: Timestamp,
@@ -92,9 +92,9 @@ pub struct Note {
 pub struct Program {
     /// The number of its hook.
     pub hook: u8,
-    /// Its id.
+    /// The program's id.
     pub id: u32,
-    /// Its tag.
+    /// The program's tag.
     pub tag: [u8; 8],
 }
 

@@ -39,9 +39,9 @@ pub enum PathError {
     Foreign {
         /// The file or folder.
         path: PathBuf,
-        /// Its owner.
+        /// The file's owner.
         owner: u32,
-        /// Its permissions.
+        /// The file's permissions.
         mode: u32,
     },
     /// The path leads to a folder, a device or a pipe.

@@ -224,7 +224,7 @@ fn port(ctx: &SockAddrContext) -> u16 {
 /// What is known of the addresses of a hook's family, besides what they are.
 type Family = fn(Address) -> Address;
 
-/// They are IPv4 addresses, so only the last word is to be looked at.
+/// Such addresses are IPv4's, so only the last word is to be looked at.
 const IPV4: Family = |address| {
     let [_, _, _, word] = address.words();
     Address::v4(word)

@@ -368,7 +368,7 @@ pub fn matters() -> bool {
 pub mod receiver {
     use crate::verifier::is;
 
-    /// One of the sandbox's own sockets.
+    /// A socket of the sandbox's own.
     pub const OWN: u32 = 1;
     /// There is no such socket.
     pub const NOBODY: u32 = 2;

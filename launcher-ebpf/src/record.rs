@@ -39,7 +39,7 @@ static NEWS: RingBuf = RingBuf::with_byte_size(128 * 1024, 0);
 
 /// Who makes a request.
 pub trait Process {
-    /// Its id (thread group) in the initial pid namespace.
+    /// The process's id (thread group) in the initial pid namespace.
     fn pid(&self) -> u32;
     /// Writes down what else is recorded of it.
     fn describe(&self, tally: &mut Tally);

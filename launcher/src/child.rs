@@ -83,7 +83,7 @@ pub enum ChildError {
 /// The running command.
 #[derive(Debug)]
 pub struct Child {
-    /// Its process id.
+    /// The process's id.
     pub pid: Pid,
     pidfd: OwnedFd,
     /// What it was kept from, for the log.

@@ -48,7 +48,7 @@ const EXTENSION: &str = "json";
 pub struct Chosen {
     /// The policy.
     pub policy: Policy,
-    /// Its file.
+    /// The policy's file.
     pub document: Document,
     /// Whether the file was found by guard-run, and not named on the command line.
     pub was_found: bool,
@@ -61,7 +61,7 @@ pub struct Compiled {
     pub policy: Resolved,
     /// What it is compiled to.
     pub tables: Tables,
-    /// Its file.
+    /// The policy's file.
     pub document: Document,
     /// Whether the file was found by guard-run, and not named on the command line.
     pub was_found: bool,

@@ -78,7 +78,7 @@ pub enum Request {
     },
     /// Use a kernel tunable, e.g. "sysctl kernel.hostname r"
     Sysctl {
-        /// Its name, in either notation
+        /// The tunable's name, in either notation
         name: String,
         /// r or w
         access: SysctlAccess,
@@ -146,7 +146,7 @@ impl Protocol {
         }
     }
 
-    /// Its number, `IPPROTO_*`.
+    /// The protocol's number, `IPPROTO_*`.
     const fn number(self) -> u32 {
         match self {
             Self::Tcp => socket::protocol::TCP,

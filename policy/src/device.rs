@@ -106,7 +106,7 @@ impl TryFrom<String> for NodePath {
 /// The device that a node stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// Its type.
+    /// The device's type.
     pub kind: device::Type,
     /// Major number.
     pub major: u32,

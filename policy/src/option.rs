@@ -3,11 +3,11 @@
 
 /// A level and its options.
 struct KnownLevel {
-    /// Its number.
+    /// The level's number.
     number: i32,
-    /// Its names; it is printed as the first one.
+    /// The level's names; it is printed as the first one.
     names: &'static [&'static str],
-    /// Its options. Where several have one number, it is printed as the first one.
+    /// The level's options. Where several have one number, it is printed as the first one.
     options: &'static [(&'static str, i32)],
 }
 

@@ -114,7 +114,7 @@ macro_rules! words {
 }
 pub(super) use words;
 
-/// One of the words that are known, and what it stands for.
+/// A word that is known, and what it stands for.
 pub(super) fn word<'de, T: Copy, D: Deserializer<'de>>(json: D, known: &[(&str, T)]) -> Result<T, D::Error> {
     let found = String::deserialize(json)?;
     let meant = known.iter().find(|(word, _)| *word == found).map(|(_, meant)| *meant);

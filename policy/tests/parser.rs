@@ -1,4 +1,4 @@
-//! Whatever is in a policy file, the parser gives a policy or an error of one line that names the file. fuzz/ has the same
+//! Of any bytes in a policy file, the parser gives a policy or an error of one line that names the file. fuzz/ has the same
 //! without bounds.
 
 mod generate;

@@ -12,7 +12,7 @@ use crate::{Guarded, Word};
 /// A container.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Container {
-    /// Its id, unique among the containers of one runtime.
+    /// The container's id, unique among the containers of one runtime.
     pub id: String,
     /// The folder of its configuration.
     pub bundle: PathBuf,

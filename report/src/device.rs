@@ -11,7 +11,7 @@ use crate::{Names, Recorded, Subject, Word};
 /// A device.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Device {
-    /// Its usual node, where the kernel knows one. Not necessarily the one that was opened.
+    /// The device's usual node, where the kernel knows one. Not necessarily the one that was opened.
     pub path: Option<String>,
     /// `b` or `c`.
     #[serde(rename = "type")]

@@ -80,10 +80,10 @@ impl From<Mode> for Verdict {
 /// The process that asked.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Process {
-    /// Its id, in the initial pid namespace. `None` where there were too many kinds of denials to tell processes apart: all else is
+    /// The process's id, in the initial pid namespace. `None` where there were too many kinds of denials to tell processes apart: all else is
     /// told of the first one then.
     pub pid: Option<u32>,
-    /// Its user, in the initial user namespace.
+    /// The process's user, in the initial user namespace.
     pub uid: u32,
     /// The name of its thread.
     pub comm: String,

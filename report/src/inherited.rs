@@ -9,7 +9,7 @@ use crate::Word;
 /// A descriptor that the command inherits.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Inherited {
-    /// Its number.
+    /// The descriptor's number.
     pub fd: RawFd,
     /// What it stands for.
     #[serde(flatten)]

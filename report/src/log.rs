@@ -103,7 +103,7 @@ pub struct User {
 /// How the command ended.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Exit {
-    /// Its status, if it exited.
+    /// The command's status, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u8>,
     /// The number of the signal that ended it, if one did.
@@ -169,9 +169,9 @@ pub struct HookCounts {
     /// Whether there are ways round the hook, so that its denials are advice and no boundary.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub advisory: bool,
-    /// Its id, by which `bpftool prog show id` knows it while it runs.
+    /// The program's id, by which `bpftool prog show id` knows it while it runs.
     pub program_id: u32,
-    /// Its tag: the hash of its instructions.
+    /// The program's tag: the hash of its instructions.
     pub tag: String,
     /// Requests that it let go on.
     pub allowed: u64,
@@ -196,7 +196,7 @@ pub struct HookCounts {
 /// What the kernel knows a program by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProgramIdentity {
-    /// Its id, as `bpftool prog show id` takes it.
+    /// The program's id, as `bpftool prog show id` takes it.
     pub id: u32,
     /// SHA-1 of its instructions, cut to 8 bytes.
     pub tag: [u8; 8],

@@ -14,9 +14,9 @@ use crate::{Names, Recorded, Subject};
 /// A peer; for bind, the socket's own address.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Network {
-    /// Its address; IPv4 as such, by whichever socket it was asked for.
+    /// The peer's address; IPv4 as such, by whichever socket it was asked for.
     pub address: IpAddr,
-    /// Its port.
+    /// The peer's port.
     pub port: u16,
     /// The port of this host's at which it arrived, of what is received.
     #[serde(skip_serializing_if = "Option::is_none")]

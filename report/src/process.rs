@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 /// A process's parent.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Parent {
-    /// Its process id.
+    /// The parent's process id.
     pub pid: u32,
-    /// Its name.
+    /// The parent's name.
     pub comm: Option<String>,
 }
 
@@ -16,8 +16,8 @@ pub struct Parent {
 pub struct Details {
     /// The file that it executes.
     pub exe: Option<String>,
-    /// Its command line, cut after 1024 bytes.
+    /// The process's command line, cut after 1024 bytes.
     pub argv: Option<Vec<String>>,
-    /// Its parent.
+    /// The process's parent.
     pub parent: Option<Parent>,
 }

@@ -11,7 +11,7 @@ use crate::{Names, Recorded, Subject, Word};
 /// A socket option.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Sockopt {
-    /// Its level, by name if it has one.
+    /// The option's level, by name if it has one.
     pub level: NameOrNumber,
     /// The option, by name if it has one.
     pub option: NameOrNumber,
@@ -58,7 +58,7 @@ impl fmt::Display for NameOrNumber {
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// One of 1 or 4 bytes, which nearly all options have.
+    /// A value of 1 or 4 bytes, which nearly all options have.
     Number(i32),
     /// Any other, in hexadecimal; cut after 16 bytes.
     Bytes(String),

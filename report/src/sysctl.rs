@@ -13,7 +13,7 @@ use crate::{Names, Recorded, Subject, Word};
 /// A tunable.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Sysctl {
-    /// Its name below /proc/sys; empty where it was too long to be judged.
+    /// The tunable's name below /proc/sys; empty where it was too long to be judged.
     pub name: String,
     /// `r` or `w`.
     pub access: Word,

@@ -13,7 +13,7 @@ use crate::{Names, Recorded, Subject, Word};
 /// A peer.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Unix {
-    /// Its path (by hooks that see no more: as it was spelled), `@` and its abstract name, or `unnamed`. Bytes that are
+    /// The socket's path (by hooks that see no more: as it was spelled), `@` and its abstract name, or `unnamed`. Bytes that are
     /// no text are escaped, as is the backslash.
     pub path: String,
     /// `connect` or `send`.

@@ -68,17 +68,17 @@ impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
 /// A process outside the guard, for attempts on it, and what it holds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Outsider {
-    /// Its process id.
+    /// The process's id.
     pub pid: i32,
     /// Where in its memory the secret is.
     pub secret: u64,
-    /// Its descriptor of a TCP socket.
+    /// The process's descriptor of a TCP socket.
     pub socket: i32,
-    /// Its descriptor of a device.
+    /// The process's descriptor of a device.
     pub device: i32,
-    /// Its descriptor of a pipe with the secret in it.
+    /// The process's descriptor of a pipe with the secret in it.
     pub pipe: i32,
-    /// Its descriptor of the file by which processes are moved to the cgroup at the top.
+    /// The process's descriptor of the file by which processes are moved to the cgroup at the top.
     pub procs: i32,
 }
 

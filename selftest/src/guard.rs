@@ -39,7 +39,7 @@ impl Programs {
 /// A guard-run whose command does nothing but hold its cgroup. It is told to end with this value.
 pub struct Guard {
     child: Child,
-    /// Its cgroup.
+    /// The guard's cgroup.
     pub cgroup: PathBuf,
 }
 

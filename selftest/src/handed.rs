@@ -74,7 +74,7 @@ pub enum Handed {
 
 /// A descriptor while it is handed to somebody: not closed by executing a program.
 pub struct Open {
-    /// Its number.
+    /// The descriptor's number.
     pub number: RawFd,
     /// What it is, as standard input, too.
     pub input: Option<OwnedFd>,

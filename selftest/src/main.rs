@@ -151,7 +151,7 @@ const NOTHING: &str = "";
 /// A way out.
 #[derive(Clone, Copy, Debug)]
 pub struct Vector {
-    /// Its name in its family.
+    /// The vector's name in its family.
     pub name: &'static str,
     /// What it does, in a line.
     pub shows: &'static str,
@@ -246,7 +246,7 @@ impl Vector {
         self
     }
 
-    /// It is made in the network namespace of a [`wire::Wire`].
+    /// The vector is made in the network namespace of a [`wire::Wire`].
     const fn on_the_wire(mut self) -> Self {
         self.place = Place::Wire;
         self
@@ -325,7 +325,7 @@ enum Evidence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Layer {
-    /// One of the guard's programs.
+    /// A program of the guard's.
     Hook,
     /// The filter on system calls.
     Seccomp,

@@ -47,7 +47,7 @@ pub type Listen = Arc<dyn Fn(&[u8]) + Send + Sync>;
 /// A nameserver, which serves for as long as this process is there.
 #[derive(Clone, Debug)]
 pub struct Nameserver {
-    /// Its address, one of loopback that is this process's.
+    /// The nameserver's address, one of loopback that is this process's.
     pub address: [u8; 4],
     /// The number of the last mark that came as a datagram.
     mark: Arc<AtomicU32>,

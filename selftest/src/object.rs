@@ -82,7 +82,7 @@ impl Drop for Shared {
 /// A block device with a file behind it, which goes away with this value.
 pub struct Disk {
     _device: File,
-    /// Its node.
+    /// The device's node.
     pub path: PathBuf,
 }
 

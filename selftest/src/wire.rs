@@ -22,7 +22,7 @@ use crate::sys::attach_tap;
 
 /// The device.
 pub const DEVICE: &std::ffi::CStr = c"outer";
-/// Its address.
+/// The device's address.
 pub const OWN: [u8; 4] = [10, 9, 0, 1];
 /// Like [`OWN`], by IPv6.
 const OWN6: [u8; 16] = address6(1);

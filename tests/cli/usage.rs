@@ -402,7 +402,7 @@ fn what_can_not_be_written_to_standard_output_is_said_in_one_line() {
     }
 }
 
-/// Whatever stands in a policy or on the command line, one line of less than 1,000 bytes says what is the matter.
+/// For anything that stands in a policy or on the command line, one line of less than 1,000 bytes says what is the matter.
 #[test]
 fn what_is_said_is_short_and_harmless() {
     let long = "k".repeat(10_000_000);

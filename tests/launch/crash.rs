@@ -17,7 +17,7 @@ use support::{
     processes_in,
 };
 
-/// They have a guard-run that was built for development panic at one of the moments at which it, or the process that will be the
+/// These variables have a guard-run that was built for development panic at one of the moments at which it, or the process that will be the
 /// command, puts capabilities into effect.
 const PANIC: [&str; 2] = ["GUARD_RUN_PANIC_AT_RAISE", "GUARD_RUN_PANIC_AT_CHILDS_RAISE"];
 

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use serde_json::json;
 use support::{Run, Running, bpf::EVERY_SECTION, eventually, is_alive, is_stopped, status_of};
 
-/// Whatever the tests' own caller has ignored (`nohup`, a shell's `&`) would be ignored by the command, too.
+/// Signals that the tests' own caller has ignored (`nohup`, a shell's `&`) would be ignored by the command, too.
 const PLAIN: [&str; 2] = ["env", "--default-signal"];
 
 const STORM: &str = env!("CARGO_BIN_EXE_storm");

@@ -56,7 +56,7 @@ fn fifo(folder: &Path) -> PathBuf {
     path
 }
 
-/// Its reading end, opened without waiting for a writer.
+/// The FIFO's reading end, opened without waiting for a writer.
 fn reader(fifo: &Path) -> File {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(fifo).unwrap()
 }

@@ -39,7 +39,7 @@ iptables -t nat -A POSTROUTING -s 127.0.0.11 -p udp --sport 4053 -j SNAT --to-so
     ..DNSMASQ
 };
 
-/// It resolves for others, and here answers from data of its own.
+/// unbound resolves for others, and here answers from data of its own.
 const UNBOUND: Nameserver = Nameserver {
     name: "unbound.conf",
     configuration: r#"server:
@@ -64,7 +64,7 @@ remote-control:
     ..DNSMASQ
 };
 
-/// It is authoritative, and compresses names as such servers do.
+/// knot is authoritative, and compresses names as such servers do.
 const KNOT: Nameserver = Nameserver {
     name: "knot.conf",
     configuration: r#"server:

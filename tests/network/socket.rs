@@ -32,7 +32,7 @@ fn subjects(output: &Output) -> Vec<&Value> {
     output.events().iter().map(|event| &event["socket"]).collect()
 }
 
-/// One of each kind: TCP, UDP, MPTCP, UDP-Lite, ping, raw; AF_INET is 2, AF_INET6 10.
+/// A socket of each kind: TCP, UDP, MPTCP, UDP-Lite, ping, raw; AF_INET is 2, AF_INET6 10.
 const STREAMS: [&str; 4] = ["socket 2 1 0", "socket 10 1 6", "socket 2 1 262", "socket 10 1 262"];
 const DATAGRAMS: [&str; 2] = ["socket 2 2 0", "socket 10 2 17"];
 const LITE: [&str; 2] = ["socket 2 2 136", "socket 10 2 136"];

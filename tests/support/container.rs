@@ -82,9 +82,9 @@ pub struct Machine {
 pub struct Said {
     /// The exit status.
     pub code: Option<i32>,
-    /// Its standard output.
+    /// The container's standard output.
     pub stdout: String,
-    /// Its standard error.
+    /// The container's standard error.
     pub stderr: String,
 }
 

@@ -20,7 +20,7 @@ pub enum Feature {
 }
 
 impl Feature {
-    /// Its word in the declaration, and what `guard-run doctor` calls it.
+    /// The feature's word in the declaration, and what `guard-run doctor` calls it.
     fn names(self) -> (&'static str, &'static str) {
         match self {
             Self::ConnectUnix => ("connect_unix", "rules on Unix sockets, all alike, by address"),

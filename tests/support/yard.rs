@@ -38,7 +38,7 @@ impl Yard {
         Self(yard)
     }
 
-    /// Its folder.
+    /// The yard's folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0

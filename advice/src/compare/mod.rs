@@ -28,7 +28,7 @@ pub use hidden::hidden;
 pub struct Side<'a> {
     /// The policy.
     pub policy: &'a Resolved,
-    /// Its tables.
+    /// The policy's tables.
     pub tables: &'a Tables,
 }
 
@@ -63,7 +63,7 @@ pub struct Difference {
     pub allowed_by: String,
     /// What denies them: a JSON pointer into the other policy, `default`, or `fail-closed`.
     pub denied_by: String,
-    /// One of them, as `guard-run explain` takes it where it does.
+    /// A request of these, as `guard-run explain` takes it where it does.
     pub example: String,
 }
 

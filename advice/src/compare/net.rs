@@ -47,7 +47,7 @@ struct Name {
 /// A peer, but for its port.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Peer {
-    /// One of a group of addresses.
+    /// An address of a group.
     Address(usize),
     /// A socket of the sandbox's own at one of them.
     Own(usize),
@@ -309,7 +309,7 @@ impl<'a> Universe<'a> {
     }
 }
 
-/// One of the kinds of requests that nothing tells apart.
+/// A kind of requests that nothing tells apart.
 struct At<'a> {
     op: Op,
     protocol: Protocol,

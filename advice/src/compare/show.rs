@@ -64,7 +64,7 @@ impl Rows<'_> {
         }
     }
 
-    /// One of them.
+    /// A request that is in it.
     pub fn example(&self) -> String {
         let op = Op::ALL[self.ops[0]];
         let protocol = [1, 2, 3, 0].into_iter().find(|protocol| self.protocols.contains(protocol)).unwrap_or(0);

@@ -28,7 +28,7 @@ const EXTENSIONS: u32 = 256;
 pub enum Beginning {
     /// A ClientHello that names one host, by so many characters; the text is where it was to be read to.
     Named(u32),
-    /// It may become one when there is more of it.
+    /// The bytes may become a ClientHello when there are more of them.
     Short,
     /// Something else.
     Other,

@@ -133,7 +133,7 @@ fn question<C: Content>(content: &C, size: u32, text: &mut Text) -> Option<Quest
 
 /// Who learns what an answer says.
 pub trait Learner {
-    /// One of the addresses.
+    /// Takes an address of the answer.
     fn learn(&mut self, address: Address);
 }
 

@@ -103,7 +103,7 @@ pub struct Held {
     pub asked: Asked,
     /// The rules that allow the connection.
     pub rules: [u64; 4],
-    /// One of [`state`].
+    /// A value of [`state`].
     pub state: u32,
     /// 1: `first` is known.
     pub begun: u32,

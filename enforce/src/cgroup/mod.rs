@@ -155,7 +155,7 @@ fn mounts() -> Result<Vec<Mount>, CgroupError> {
 /// While its launcher is alive, the folder is locked with flock(2). The lock goes away with the launcher, however it
 /// ends, and is seen across pid namespaces: that is how abandoned leaves are told from those in use.
 ///
-/// It keeps the launcher's rights, since it is what needs them last; what needs some before borrows them ([`Leaf::rights`]).
+/// The leaf keeps the launcher's rights, since it is what needs them last; what needs some before borrows them ([`Leaf::rights`]).
 #[derive(Debug)]
 pub struct Leaf {
     pub(crate) cgroup: Locked,

@@ -24,7 +24,7 @@ pub enum BtfError {
     /// There are none to be read.
     #[error("{KERNEL} (it needs CONFIG_DEBUG_INFO_BTF)")]
     Unreadable(#[from] io::Error),
-    /// They are in a format that is not known.
+    /// The kernel's types are in a format that is not known.
     #[error("{KERNEL}: not in a format that guard-run knows")]
     Malformed,
     /// A type, field or function is missing.

@@ -25,11 +25,11 @@ const LOAD_IMMEDIATE_64: u64 = 0x18;
 pub struct Image {
     /// What the kernel is told.
     pub license: &'static CStr,
-    /// Its maps.
+    /// The image's maps.
     pub maps: &'static [MapImage],
-    /// Its global variables, which the launcher fills in.
+    /// Global variables, which the launcher fills in.
     pub variables: &'static [Variable],
-    /// Its programs.
+    /// The image's programs.
     pub programs: &'static [ProgramImage],
     /// SHA-256 of all of the above.
     pub digest: [u8; 32],
@@ -52,7 +52,7 @@ pub struct MapImage {
 /// A global variable of an [`Image`].
 #[derive(Debug)]
 pub struct Variable {
-    /// Its name.
+    /// The variable's name.
     pub name: &'static str,
     /// The position of the map that holds it.
     pub map: usize,
@@ -65,9 +65,9 @@ pub struct Variable {
 /// A program of an [`Image`].
 #[derive(Debug)]
 pub struct ProgramImage {
-    /// Its name.
+    /// The program's name.
     pub name: &'static str,
-    /// Its instructions, 8 bytes each.
+    /// The program's instructions, 8 bytes each.
     pub instructions: &'static [u64],
     /// Where its functions begin, if the kernel calls one back; else none.
     pub functions: &'static [u32],

@@ -61,7 +61,7 @@ fn number(fd: &impl AsFd) -> u32 {
 /// What a program is for.
 #[derive(Clone, Copy)]
 pub struct Place {
-    /// Its type.
+    /// The program's type.
     pub kind: bpf_prog_type,
     /// Where such a program is attached, if it is.
     pub attach_type: Option<bpf_attach_type>,

@@ -31,7 +31,7 @@ pub struct Call {
     pub thread: u32,
     /// Which call.
     pub number: libc::c_long,
-    /// Its arguments. What they point to may change at any time.
+    /// The call's arguments. What they point to may change at any time.
     pub arguments: [u64; 6],
 }
 

@@ -155,7 +155,7 @@ fn lookalike(random: &mut Random, hook: &str) -> (Written, &'static str) {
     (Written::new(&members), "entry")
 }
 
-/// One of these values.
+/// Any of these values.
 fn any(random: &mut Random, values: &[Value]) -> Written {
     Written::new(random.pick(values))
 }

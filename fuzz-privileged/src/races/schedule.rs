@@ -20,7 +20,7 @@ pub struct Stop {
     pub at: (usize, usize),
     /// The system call.
     pub call: &'static str,
-    /// Its paths that lead through such a folder.
+    /// Paths that lead through such a folder.
     pub paths: Vec<PathBuf>,
 }
 

@@ -80,7 +80,7 @@ pub fn change(random: &mut Random, ids: &str, user: u32) -> Change {
     }
 }
 
-/// One of these values.
+/// Any of these values.
 fn any(random: &mut Random, values: &[Value]) -> Written {
     Written::new(random.pick(values))
 }

@@ -2,7 +2,7 @@
 //! that asks for a guard, and becomes the real runtime: the process, its arguments, environment, descriptors and signals
 //! stay what the engine made them, so that exit statuses and speed are the runtime's own.
 //!
-//! It fails closed: where it can't tell whether a container asks for a guard, or can't add the hooks, there is no container.
+//! guard-runtime fails closed: where it can't tell whether a container asks for a guard, or can't add the hooks, there is no container.
 
 mod arguments;
 mod bundle;

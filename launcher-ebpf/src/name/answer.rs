@@ -1,6 +1,6 @@
 //! What nameservers answer.
 //!
-//! Its parts are functions of their own for the kernel, too: so their memory lies in the same place, of which there is little.
+//! The parts of this module are functions of their own for the kernel, too: so their memory lies in the same place, of which there is little.
 
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_tcp_sock, programs::SkBuffContext};
 use common::{

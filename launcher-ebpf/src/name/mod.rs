@@ -121,7 +121,7 @@ unsafe fn peer(socket: *mut bpf_sock) -> Address {
 
 /// connect(2) to a nameserver, or a datagram to one: `None` if that is none, or judged like any other peer; else what the hook returns.
 ///
-/// It is asked before the rules on addresses: one that allows all of loopback does not mean a nameserver there.
+/// This question comes before the rules on addresses: one that allows all of loopback does not mean a nameserver there.
 #[inline(always)]
 pub fn asks(ledger: Ledger, key: &mut Key<NetSubject>, op: Op, socket: Option<*const bpf_sock>) -> Option<i32> {
     let NetSubject { address, port, protocol: number, .. } = key.subject;

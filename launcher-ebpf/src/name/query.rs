@@ -1,6 +1,6 @@
 //! What leaves for nameservers.
 //!
-//! Its parts are functions of their own for the kernel, too: so their memory lies in the same place, of which there is little.
+//! The parts of this module are functions of their own for the kernel, too: so their memory lies in the same place, of which there is little.
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},

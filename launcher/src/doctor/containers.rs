@@ -44,9 +44,9 @@ const HOOK_FILE: &str = "guard-run.json";
 
 /// An engine that reads no hooks.d, but can be told of runtimes.
 struct Engine {
-    /// Its program.
+    /// The engine's program.
     name: &'static str,
-    /// Its configuration.
+    /// The engine's configuration.
     file: &'static str,
     /// What to write there.
     entry: fn(&Path) -> String,

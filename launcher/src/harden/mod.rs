@@ -120,7 +120,7 @@ pub enum HardenError {
 /// What a process does, with the rights that it has.
 type Action = dyn Fn(&mut Rights) -> nix::Result<()>;
 
-/// One of the things that a process does before it is the command.
+/// A thing that a process does before it is the command.
 pub struct Step {
     /// What it is, for people, if it fails.
     pub what: Cow<'static, str>,

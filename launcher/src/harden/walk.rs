@@ -66,7 +66,7 @@ pub(super) fn by_descriptor(fd: &OwnedFd) -> PathBuf {
 /// Who can change what a folder has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Its trusted owner alone.
+    /// The folder's trusted owner alone.
     Owner,
     /// Everybody, but each only what is theirs: such as /tmp.
     Shared,
@@ -102,7 +102,7 @@ pub(super) enum What {
 #[derive(Debug)]
 pub(super) struct Found {
     fd: OwnedFd,
-    /// Its path, in which nothing is a link.
+    /// The entry's path, in which nothing is a link.
     pub(super) path: PathBuf,
     /// What it is.
     pub(super) what: What,

@@ -35,7 +35,7 @@ struct Named {
 /// A host that an address was found by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundBy {
-    /// Its name, or the wildcard that has it; of an address that several share, all of them, with commas between them.
+    /// The address's name, or the wildcard that has it; of an address that several share, all of them, with commas between them.
     pub name: String,
     /// Why a request to it is denied that no rule is about.
     pub reason: Option<String>,

@@ -45,7 +45,7 @@ impl NamePrefix {
         Self(name.bytes().rev().chain([end]).collect())
     }
 
-    /// Its bytes.
+    /// The bytes of the name.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.0

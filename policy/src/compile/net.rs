@@ -254,7 +254,7 @@ fn find(intervals: &[PortInterval], count: u32, port: u16) -> Option<&RuleSet> {
 }
 
 /// Where there are names, what resolvers do before they ask for one: musl's, BIND's and others take a UDP port that the kernel chooses, at no address.
-/// It comes after all rules. What arrives there is judged by itself, so that only nameservers answer. `None` where there are no names, by default all
+/// The rule comes after all others. What arrives there is judged by itself, so that only nameservers answer. `None` where there are no names, by default all
 /// is allowed, or there is no room for a rule.
 pub(super) fn resolvers_rule(section: &NetSection) -> Option<NetRule> {
     let nowhere = FAMILIES.map(|(_, unspecified)| unspecified).to_vec();

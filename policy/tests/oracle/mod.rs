@@ -75,7 +75,7 @@ pub struct Unix {
     pub kind: Kind,
     /// With its `/` or `@`.
     pub name: Vec<u8>,
-    /// It is a socket of the same sandbox.
+    /// The peer is a socket of the same sandbox.
     pub own: bool,
 }
 
