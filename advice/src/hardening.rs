@@ -19,7 +19,7 @@ pub(crate) const fn why(part: Part) -> &'static str {
         Part::Terminal => "words put into a terminal's input are commands to the shell that reads it, outside",
         Part::Signals => "signals end or stop processes outside, guard-run's among them",
         Part::AbstractSockets => {
-            "abstract sockets have no file rights, so whoever serves there outside acts for anybody"
+            "abstract sockets have no file rights, so anybody who serves there outside acts for anybody"
         }
         Part::Tracing => "who traces a process outside can have it do anything",
         Part::Ipc => "shared memory and queues are ways to processes outside that no rule sees",

@@ -1,6 +1,6 @@
 //! What guard-run advises: from what logs say and policies mean to what to write.
 //!
-//! Nothing here opens a file or needs a right: whoever calls hands over readers and documents.
+//! Nothing here opens a file or needs a right: anybody who calls hands over readers and documents.
 #![forbid(unsafe_code)]
 
 mod compare;

@@ -187,7 +187,7 @@ pub struct Op(u8);
 pub const OPS: usize = 4;
 
 impl Op {
-    /// connect(2), and whatever else makes the kernel choose a peer for a socket. Address and port are the peer's.
+    /// connect(2), and all else that makes the kernel choose a peer for a socket. Address and port are the peer's.
     pub const CONNECT: Self = Self(0);
     /// bind(2). Address and port are the socket's own; port 0 lets the kernel choose.
     pub const BIND: Self = Self(1);

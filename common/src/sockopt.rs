@@ -18,7 +18,7 @@ pub mod access {
 /// One request to be judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The level that the option belongs to: `SOL_SOCKET`, or a protocol's number. Whatever the caller gave.
+    /// The level that the option belongs to: `SOL_SOCKET`, or a protocol's number. The value is the caller's, checked by nobody.
     pub level: i32,
     /// The option's number at that level.
     pub option: i32,

@@ -1,4 +1,4 @@
-//! Programs on a leaf: from here on, whatever runs there is guarded.
+//! Programs on a leaf: from here on, all that runs there is guarded.
 
 use std::{io, os::fd::OwnedFd, path::Path};
 

@@ -24,7 +24,7 @@ use nix::{
 
 use crate::ownership::{is_roots_alone, keeps_roots};
 
-/// Where a bpf file system is mounted, by systemd and whoever else does it.
+/// Where a bpf file system is mounted, by systemd or by others.
 pub const MOUNT: &str = "/sys/fs/bpf";
 
 /// Why a folder can't be used.
@@ -62,7 +62,7 @@ pub fn is_mounted() -> bool {
     statfs(MOUNT).is_ok_and(|mount| mount.filesystem_type() == BPF_FS_MAGIC)
 }
 
-/// Whether a folder is there, at the top of the file system. Then it is root's alone: whoever else could write to it could have
+/// Whether a folder is there, at the top of the file system. Then it is root's alone: anybody else who could write to it could have
 /// put programs there that do nothing, or have what links lead to removed.
 ///
 /// # Errors

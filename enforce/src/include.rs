@@ -167,7 +167,7 @@ mod tests {
         if nix::unistd::geteuid().is_root() {
             chown(place.at("team.json"), Some(4242), None).unwrap();
             assert!(place.read().unwrap_err().contains("owner 4242"));
-            // Whoever may write one may write the other.
+            // Anybody who may write one may write the other.
             chown(place.at("p.json"), Some(4242), None).unwrap();
             assert!(place.read().is_ok());
             chown(place.at("team.json"), Some(0), None).unwrap();

@@ -1,4 +1,4 @@
-//! Events as JSON lines, while the command runs. Nothing waits for whoever reads them: neither the command nor its end.
+//! Events as JSON lines, while the command runs. Nothing waits for anybody who reads them: neither the command nor its end.
 
 use std::{collections::VecDeque, io, os::fd::BorrowedFd};
 

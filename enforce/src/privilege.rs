@@ -95,7 +95,7 @@ pub fn is_root() -> bool {
 }
 
 /// What this thread may do beyond its user's rights, none of it in effect. There is one for a thread, since capabilities are a
-/// thread's, so no two operations have their parts in effect at a time. Whoever lends it to a function lets that raise them, and what
+/// thread's, so no two operations have their parts in effect at a time. Anybody who lends it to a function lets that raise them, and what
 /// [`Rights::give_up`] has consumed raises nothing any more.
 #[derive(Debug)]
 pub struct Rights(PhantomData<*const ()>);
@@ -150,7 +150,7 @@ pub fn require() -> Result<(), PrivilegeError> {
     let mut permitted = caps::read(None, CapSet::Permitted)?;
     let why = if permitted.is_empty() { ineffective() } else { in_user_namespace() };
     if is_root() && why.is_none() {
-        // What else may be in the way of root's, whoever needs them finds out.
+        // What else may be in the way of root's shows when they are needed.
         return Ok(());
     }
     if why.is_some() {
@@ -263,7 +263,7 @@ impl Rights {
     }
 
     /// Gives up everything for good, also what could be gained: for an ordinary user's command, which must not have any more
-    /// than its user. Whoever has no capabilities anyway can't take the latter from themselves, and doesn't gain it either:
+    /// than its user. Anybody who has no capabilities anyway can't take the latter from themselves, and doesn't gain it either:
     /// [`begin`] has set `no_new_privs`.
     ///
     /// # Errors

@@ -29,7 +29,7 @@ const PASSED_ON: [Signal; 15] = [
     Signal::SIGPWR,
 ];
 
-/// Before the command is executed and after its end, these end whatever guard-run waits for.
+/// Before the command is executed and after its end, these end what guard-run waits for.
 const ENOUGH: [Signal; 4] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
 
 /// Signals, held back for us to read.

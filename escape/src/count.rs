@@ -62,7 +62,7 @@ pub fn miscounted(tally: &Tally, log: &Value) -> Vec<Finding> {
             most += tally.most[Refusal::SetUnclear as usize];
         }
         if matches!(kind, Refusal::Send | Refusal::Connect) {
-            // Of several messages, the last was refused, by whatever.
+            // Of several messages, the last was refused.
             most += tally.most[Refusal::Unclear as usize];
         }
         if kind == Refusal::Send {

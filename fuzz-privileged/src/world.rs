@@ -81,7 +81,7 @@ const POLICY: &str = r#"{"version": 1, "sysctls": {"default": "allow", "rules": 
 /// What is denied by nobody but [`POLICY`].
 const OPEN_POLICY: &str = r#"{"version": 1, "sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/domainname"], "access": "r"}]}}"#;
 
-/// Names in the attacker's folders, which are also names of the victim's: so whoever follows a link finds something.
+/// Names in the attacker's folders, which are also names of the victim's: so anybody who follows a link finds something.
 const FILES: [&str; 9] =
     ["default", "bus", "podman.sock", "server", "log.json", "events.json", "policy.json", "file", "passwd"];
 

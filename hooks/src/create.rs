@@ -43,7 +43,7 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     let inside = Inside::new(&config, &container.bundle);
     let (document, policy) = container_policy::read(&wanted.policy, &inside)?;
     let apart = process::check(pid)?;
-    // The programs are no guard against whoever can send past them, or take them off.
+    // The programs are no guard against anybody who can send past them, or take them off.
     let evading = evading(&config, &policy, apart);
     require_acceptance(&evading, &config, &policy)?;
     let tables = Tables::compile(&policy).with_context(|| wanted.policy.display().to_string())?;

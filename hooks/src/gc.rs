@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// How many containers that have ended wait for their logs to be written, at most. Each keeps its records in the kernel, and with a large
-/// policy megabytes of it; whoever can start containers, and fill the disk that logs go to, must not fill the kernel's memory.
+/// policy megabytes of it; anybody who can start containers, and fill the disk that logs go to, must not fill the kernel's memory.
 const MOST_WAITING: usize = 32;
 
 /// What was reaped.

@@ -1,5 +1,5 @@
 //! What root has settled for all containers of this machine, in one file. Annotations may come from somebody else (podman before
-//! 4.5.1 takes those of an image, Kubernetes those of whoever makes a pod): what they may ask for is said here.
+//! 4.5.1 takes those of an image, Kubernetes those of a pod's author): what they may ask for is said here.
 
 use std::{
     collections::BTreeMap,

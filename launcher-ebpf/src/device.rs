@@ -25,7 +25,7 @@ pub static DEVICE_RULES: Rules = [Rule::NONE; MAX_RULES];
 #[map]
 static DEVICE_TALLIES: HashMap<Key<DeviceSubject>, Tally> = HashMap::with_max_entries(4096, BPF_F_NO_PREALLOC);
 
-/// open(2), mknod(2) and whatever else needs a device node's permission.
+/// open(2), mknod(2) and all else that needs a device node's permission.
 #[inline(always)]
 pub fn device(ctx: &DeviceContext) -> i32 {
     // SAFETY: the verifier checks each access to the context.

@@ -151,7 +151,7 @@ impl Event {
     }
 
     /// Whether a socket begins to listen or to connect. Then it is marked, in case the kernel has made it: MPTCP's
-    /// connections are TCP sockets of the kernel's, for which no `sock_create` program runs. It belongs to whoever made the
+    /// connections are TCP sockets of the kernel's, for which no `sock_create` program runs. It belongs to the process that made the
     /// MPTCP socket.
     #[inline(always)]
     pub fn begins(&mut self) -> bool {
@@ -227,7 +227,7 @@ pub unsafe fn note_nobody(socket: *mut c_void, found: u32) {
 }
 
 /// Notes whom a UDP socket is to be connected to, or who is to receive a datagram of it, where the policy allows that. Before the kernel
-/// acts on it: so whatever comes of several peers comes of a socket of which that is known. The kernel calls both hooks with the
+/// acts on it: so what comes of several peers comes of a socket of which that is known. The kernel calls both hooks with the
 /// socket locked. What goes to nobody (`found`, as [`receiver`] has it) is judged once more, by what the packet says.
 ///
 /// # Safety

@@ -45,7 +45,7 @@ pub trait Process {
     fn describe(&self, tally: &mut Tally);
 }
 
-/// The process that runs: whoever makes the system call that the hook is in.
+/// The process that runs: the one that makes the system call that the hook is in.
 pub struct Current;
 
 impl Process for Current {

@@ -140,7 +140,7 @@ fn unreported(policy: &Policy) -> Option<String> {
 /// Says so if names can carry anything.
 fn tunnel(tables: &Tables) -> Option<String> {
     (tables.names()?.table.any_query != 0).then(|| {
-        "anything can be asked of the nameservers, so that names can carry anything to whoever owns them; to have only names of the \
+        "anything can be asked of the nameservers, so that names can carry anything to anybody who owns them; to have only names of the \
          rules asked for, leave out \"queries\" and rules that allow port 53 of nameservers"
             .to_owned()
     })

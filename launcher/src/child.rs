@@ -206,7 +206,7 @@ impl Held {
 }
 
 /// Tells the process something. If it is dead by now, its end will be seen as the command's. Somebody may also have stopped it, so
-/// that it takes no signal; whoever ends guard-run then means it.
+/// that it takes no signal; anybody who ends guard-run then means it.
 fn tell(gate: &mut Outlet, bytes: &[u8], pidfd: &OwnedFd) {
     if gate.write_all(bytes, None).is_err() {
         let _ = send_signal(pidfd, Signal::SIGKILL);

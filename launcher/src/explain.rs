@@ -375,7 +375,7 @@ impl Peer {
     }
 }
 
-/// A request to a host by its name, and the name: what `decide()` is asked of whatever address it has.
+/// A request to a host by its name, and the name: what `decide()` is asked of any address that it has.
 fn by_name(request: &Request) -> anyhow::Result<(net::Request, &HostName)> {
     let (op, peer) = match request {
         Request::Connect(peer) => (net::Op::CONNECT, peer),
@@ -387,7 +387,7 @@ fn by_name(request: &Request) -> anyhow::Result<(net::Request, &HostName)> {
     Ok((net::Request { op, protocol, address: Address::UNSPECIFIED6, port: *port, own: 0 }, host))
 }
 
-/// Judges a request to whatever address a name has.
+/// Judges a request to any address that a name has.
 fn judge_host(tables: &Tables, request: &Request) -> anyhow::Result<Option<Decision>> {
     let (request, host) = by_name(request)?;
     let Some(network) = &tables.network else { return Ok(None) };

@@ -31,7 +31,7 @@ pub struct DeviceRule {
     pub minor: Option<u32>,
     /// What is done to the device.
     pub access: Access,
-    /// Why it is there, for whoever meets it.
+    /// Why it is there, for anybody who meets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

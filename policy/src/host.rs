@@ -272,7 +272,7 @@ impl TryFrom<String> for Host {
             Ok(network) => Ok(Self::Networks(vec![network])),
             Err(error) => match misplaced_port(&text) {
                 Some(misplaced) => Err(misplaced),
-                // This host is meant, and not whoever a nameserver says.
+                // This host is meant, and not the one that a nameserver says.
                 None if text.eq_ignore_ascii_case("localhost") => Err(error),
                 None if HostName::is_meant(&text) => Self::named(&text),
                 None => Err(error),

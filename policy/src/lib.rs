@@ -68,7 +68,7 @@ pub struct Policy {
     /// What it is for, in a few words, for people.
     #[serde(default, deserialize_with = "section::present", skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Why it is as it is, for whoever meets a rule or a default without a reason of its own.
+    /// Why it is as it is, for anybody who meets a rule or a default without a reason of its own.
     #[serde(default, deserialize_with = "section::reason", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Whether denials are enforced or only recorded.

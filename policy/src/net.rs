@@ -160,7 +160,7 @@ pub struct NetRule {
     /// Whether its names may lead to this host, to private networks and the like.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub private: bool,
-    /// Why it is there, for whoever meets it.
+    /// Why it is there, for anybody who meets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Whether it allows only TLS connections to servers of its names.

@@ -53,7 +53,7 @@ impl ProcessSection {
         }
         let others = [Part::Signals, Part::AbstractSockets];
         if self.allows(Part::Tracing) && !others.iter().all(|part| self.allows(*part)) {
-            return Err("whoever may trace processes outside can have them do anything: \
+            return Err("anybody who may trace processes outside can have them do anything: \
                         \"tracing\" can be allowed only together with \"signals\" and \"abstract-sockets\""
                 .to_owned());
         }

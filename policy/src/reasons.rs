@@ -1,4 +1,4 @@
-//! The reasons that a policy gives: each is a sentence for whoever meets a rule.
+//! The reasons that a policy gives: each is a sentence for anybody who meets a rule.
 
 use std::collections::BTreeMap;
 

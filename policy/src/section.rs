@@ -19,7 +19,7 @@ pub struct Section<R> {
     /// The rules, in the order in which they are tried. At most [`MAX_RULES`].
     #[serde(default = "Vec::new", deserialize_with = "rules")]
     pub rules: Vec<R>,
-    /// Why the section is as it is, for whoever meets its default, or a rule without a reason of its own.
+    /// Why the section is as it is, for anybody who meets its default, or a rule without a reason of its own.
     #[serde(default, deserialize_with = "reason", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

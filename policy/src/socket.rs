@@ -29,7 +29,7 @@ pub struct SocketRule {
     /// Protocol.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub protocol: Option<SocketProtocol>,
-    /// Why it is there, for whoever meets it.
+    /// Why it is there, for anybody who meets it.
     #[serde(default, deserialize_with = "reason", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -33,7 +33,7 @@ pub struct SockoptRule {
     /// Whether it is read or set.
     #[serde(skip_serializing_if = "Option::is_none")]
     access: Option<Access>,
-    /// Why it is there, for whoever meets it.
+    /// Why it is there, for anybody who meets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -24,7 +24,7 @@ pub struct SysctlRule {
     /// Whether they are read or written.
     #[serde(default)]
     pub access: Access,
-    /// Why it is there, for whoever meets it.
+    /// Why it is there, for anybody who meets it.
     #[serde(default, deserialize_with = "reason", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -31,7 +31,7 @@ pub struct UnixRule {
     /// The peers; `None` are all that have a name.
     #[serde(default, deserialize_with = "non_empty", skip_serializing_if = "Option::is_none")]
     pub paths: Option<Vec<SocketPattern>>,
-    /// Why it is there, for whoever meets it.
+    /// Why it is there, for anybody who meets it.
     #[serde(default, deserialize_with = "reason", skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Having somebody outside do it, or sharing memory with somebody outside: by whatever is there for processes to meet. The
+//! Having somebody outside do it, or sharing memory with somebody outside: by what is there for processes to meet. The
 //! policy says nothing about any of it.
 
 use std::{path::Path, time::Duration};

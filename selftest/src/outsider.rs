@@ -32,7 +32,7 @@ pub fn be() -> anyhow::Result<u8> {
     let device = File::open("/dev/zero")?;
     let (reader, mut writer) = io::pipe()?;
     writer.write_all(&secret)?;
-    // Room for whoever writes something longer there.
+    // Room for anybody who writes something longer there.
     secret.resize(ROOM, 0);
     let hierarchy = hierarchy()?;
     env::set_current_dir(&hierarchy)?;

@@ -95,7 +95,7 @@ fn serve(scene: &Scene, socket: impl AsFd, address: &[u8]) -> Outcome {
     answer(scene, &socket)
 }
 
-/// Listens, and says the token to whoever comes.
+/// Listens, and says the token to anybody who comes.
 pub(super) fn answer(scene: &Scene, socket: &impl AsFd) -> Outcome {
     listen(&socket.as_fd(), Backlog::new(8).expect("small")).at("listen")?;
     if local_port(socket).at("getsockname")? != scene.served {

@@ -110,7 +110,7 @@ impl Runner {
     ///
     /// When something of it can't be had.
     pub fn new(process: Process, programs: Programs) -> anyhow::Result<Self> {
-        // Before there is another thread: whoever wants to end the self-test has it end itself, and clean up.
+        // Before there is another thread: anybody who wants to end the self-test has it end itself, and clean up.
         let mut ending = SigSet::empty();
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             ending.add(signal);
@@ -429,7 +429,7 @@ fn last_line(mut errors: fs::File) -> String {
     text.lines().last().unwrap_or("ended without a word").trim_start_matches("guard-run: ").to_owned()
 }
 
-/// A port of those that the kernel gives to whoever doesn't care, and that nobody has.
+/// A port of those that the kernel gives to anybody who doesn't care, and that nobody has.
 fn free_port() -> io::Result<u16> {
     Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -38,7 +38,7 @@ pub const STREAM: &str = "stream";
 pub const SEQUENCE: &str = "sequence";
 /// One for datagrams.
 pub const DATAGRAMS: &str = "datagrams";
-/// One whose server passes descriptors to whoever connects: a TCP socket and an open device.
+/// One whose server passes descriptors to anybody who connects: a TCP socket and an open device.
 pub const GIVER: &str = "giver";
 /// One that an environment variable of the commands names as their session's message bus, in a folder.
 pub const BUS: &str = "session/bus";
@@ -82,9 +82,9 @@ pub fn giver_name(key: i32) -> String {
 
 /// Who listens.
 enum Listener {
-    /// Reads from whoever connects.
+    /// Reads from anybody who connects.
     Hears(OwnedFd),
-    /// Passes descriptors to whoever connects.
+    /// Passes descriptors to anybody who connects.
     Gives(OwnedFd),
     /// Reads what arrives.
     Reads(OwnedFd),

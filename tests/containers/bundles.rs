@@ -1,4 +1,4 @@
-//! Bundles that somebody has written so that programs read different things in them: whatever a real runtime starts of these is guarded.
+//! Bundles that somebody has written so that programs read different things in them: all that a real runtime starts of these is guarded.
 //!
 //! `GUARD_SEED` repeats a run; the seed is in the message of what fails.
 

@@ -42,7 +42,7 @@ fn assert_refused(user: &[&str], script: &str) {
 
 #[test]
 fn nothing_is_kept_or_removed_where_others_than_root_can_write() {
-    // As whoever mounts a bpf file system without saying otherwise lets everybody do.
+    // As anybody who mounts a bpf file system without saying otherwise lets everybody do.
     assert_refused(
         &["--reuid=65534", "--regid=65534", "--clear-groups"],
         &format!("mkdir {FOLDER}; ln -s PRECIOUS {FOLDER}/x~; ln -s PRECIOUS {FOLDER}/y"),

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use support::{Output, Run, ordinary::ALICE};
 
-/// Opens for writing whatever it can of them, as it is and as root of a user namespace of its own, and closes it again.
+/// Opens for writing all that it can of them, as it is and as root of a user namespace of its own, and closes it again.
 const OPEN: &str = "
 import ctypes, os
 MACHINE = 'sysrq-trigger irq bus fs acpi mtrr dynamic_debug scsi asound driver ide xen spl cio_ignore latency_stats lock_stat'.split()

@@ -169,13 +169,13 @@ fn what_still_guards_a_daemon_of_a_guard_run_that_was_killed_is_nobody_elses() {
     assert!(fs::read_to_string(report).unwrap().contains("denied") && is_alive(daemon));
     assert_eq!(server.accepted(), 0);
 
-    // And what it was denied is not in the log of whoever has the programs next.
+    // And what it was denied is not in the log of the run that has the programs next.
     assert!(yard.gc().status.success() && !is_alive(daemon));
     let output = cache.alone(&next);
     assert!(have_one_in_common(&programs(&output), &guard) && output.denied() == 1, "{output:?}");
 }
 
-/// Sends a socket to whoever has the other end of standard input.
+/// Sends a socket to anybody who has the other end of standard input.
 const HAND_OUT: &str = "
 import socket
 other = socket.socket(fileno=0)

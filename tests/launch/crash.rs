@@ -61,7 +61,7 @@ fn a_panic_is_one_line_and_leaves_nothing_behind_whenever_it_comes() {
     }
 }
 
-/// A pipe that is full, so that whoever writes to it waits until somebody reads.
+/// A pipe that is full, so that anybody who writes to it waits until somebody reads.
 fn full_pipe() -> (PipeReader, std::io::PipeWriter) {
     let (reader, mut writer) = pipe().unwrap();
     // SAFETY: takes integers, and concerns a pipe of this process's own.

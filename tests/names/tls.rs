@@ -1,4 +1,4 @@
-//! Rules on host names with `"tls"`: whoever has the same address as a name is not reached by it. In a network namespace of its own, with a
+//! Rules on host names with `"tls"`: anybody who has the same address as a name is not reached by it. In a network namespace of its own, with a
 //! nameserver and a server in it that writes down what comes.
 
 use std::{fs, path::Path};

@@ -205,7 +205,7 @@ fn who_listens_without_bind_is_judged_by_the_port_that_he_got() {
             for event in output.events() {
                 assert_eq!(event["op"], "bind", "{event:#}");
                 assert_eq!(event["network"]["port"], 40001);
-                assert_eq!(event["process"]["comm"], "python3", "whoever made the socket");
+                assert_eq!(event["process"]["comm"], "python3", "the process that made the socket");
             }
         }
     }

@@ -37,7 +37,7 @@ sys.stdin.read()"
     assert!(asked.status.success(), "{asked:?}");
     drop(hold);
     let output = running.wait().success();
-    // What the kernel received is put down to whoever made the socket, not to who happened to run.
+    // What the kernel received is put down to the process that made the socket, not to the one that happened to run.
     for event in output.events() {
         assert_eq!((&event["op"], &event["hook"]), (&json!("receive"), &json!("ingress")), "{event:#}");
         assert_eq!(

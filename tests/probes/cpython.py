@@ -77,7 +77,7 @@ suite = unittest.defaultTestLoader.loadTestsFromNames(names)
 leave_out(suite, without)
 # Some tests leave files behind.
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
-# The suite lets go of the tests that are done. Whoever kept them would make every garbage collection slower, and asyncio's
+# The suite lets go of the tests that are done. Anybody who kept them would make every garbage collection slower, and asyncio's
 # tests collect a lot.
 suite.run(Result())
 faulthandler.cancel_dump_traceback_later()

@@ -3,7 +3,7 @@ there are the sockets NAME.stream, NAME.seqpacket and NAME.dgram in the folder, 
 @NAME. They are this process's own, unless the second argument is "-".
 
 Each further argument is one attempt: "HOW SPELLING NAME". HOW says by what kind of socket and which system call, SPELLING how
-the path is written; what is a link or a mount is called by the name of the other server, ALIAS, so that whoever believes in
+the path is written; what is a link or a mount is called by the name of the other server, ALIAS, so that anybody who believes in
 names is led astray. Prints "ATTEMPT: ok" for each, or the name of the error.
 """
 import ctypes, errno, mmap, os, socket, struct, sys

@@ -292,7 +292,7 @@ low[64:68] = bytes(4)
 print(int80(GETSOCKOPT, sock.fileno(), 6, 1, start + 64, start + 68), low[64])";
     let mut policy = deny(&json!({"option": "TCP_NODELAY"}));
     let run = Run::python(&policy, PROGRAM, &[]);
-    // Therefore it ends whoever tries, unless the policy names such system calls.
+    // Therefore it ends anybody who tries, unless the policy names such system calls.
     let _ = run.output().exits(128 + libc::SIGSYS);
     policy["process"] = json!({"architectures": ["x86"]});
     let run = Run::python(&policy, PROGRAM, &[]);

@@ -1,5 +1,5 @@
-//! `"paths": ["sandbox"]`: Unix sockets that the command has made itself can be reached, and nobody else's, whatever their names are
-//! and whoever has them.
+//! `"paths": ["sandbox"]`: Unix sockets that the command has made itself can be reached, and nobody else's, by any name
+//! and no matter which process holds them.
 
 use std::{
     fs,

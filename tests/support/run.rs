@@ -314,7 +314,7 @@ impl Run {
 
     fn spawn(&self, words: &[OsString]) -> Running {
         let words: Vec<&OsString> = self.wrapper.iter().chain(words).collect();
-        // Files rather than pipes: whoever still has them open can't block anybody.
+        // Files rather than pipes: anybody who still has them open can't block anybody.
         let streams = tempfile::tempdir_in(self.folder()).expect("a folder");
         let file = |name| File::create(streams.path().join(name)).expect("the folder is writable");
         let stdin = match &self.stdin {

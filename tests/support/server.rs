@@ -142,7 +142,7 @@ impl Drop for TcpServer {
     }
 }
 
-/// Reads a request's head, or whatever comes until the client has no more to say; answers it.
+/// Reads a request's head, or all that comes until the client has no more to say; answers it.
 fn answer(mut stream: TcpStream) {
     let _ = stream.set_read_timeout(Some(PATIENCE));
     let (mut head, mut buffer) = (Vec::new(), [0; 1024]);

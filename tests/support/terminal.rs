@@ -24,7 +24,7 @@ pub const SUSPEND: &str = "\x1a";
 /// What the shell prints when it waits for a command.
 pub const PROMPT: &str = "shell> ";
 
-/// A pseudoterminal with bash on it, which has job control. It echoes nothing, so whatever is seen was printed by a
+/// A pseudoterminal with bash on it, which has job control. It echoes nothing, so all that is seen was printed by a
 /// program. The shell and its jobs are hung up with this value.
 pub struct Terminal {
     shell: Child,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Learner, network::Rule};
 
-/// Devices that do nothing: whoever has them has nothing by them. Type, numbers.
+/// Devices that do nothing: anybody who has them has nothing by them. Type, numbers.
 const HARMLESS: [(&str, u32, u32); 5] = [("c", 1, 3), ("c", 1, 5), ("c", 1, 7), ("c", 1, 8), ("c", 1, 9)];
 
 /// The major number of pseudo-terminals (Documentation/admin-guide/devices.txt), of which each run has others.

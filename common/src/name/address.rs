@@ -1,9 +1,9 @@
-//! Addresses that an answer may say only where a policy means that: else whoever owns a name, or can forge an answer, could point it at
-//! what is near to whoever asks ("DNS rebinding").
+//! Addresses that an answer may say only where a policy means that: else anybody who owns a name, or can forge an answer, could point it at
+//! what is near to anybody who asks ("DNS rebinding").
 
 use crate::net::Address;
 
-/// What an address is to whoever asks for a name, as masks: all ones if it is so, else 0.
+/// What an address is to anybody who asks for a name, as masks: all ones if it is so, else 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nearness {
     /// No name leads to it: no single host has it, or a cloud serves its metadata and credentials there.
@@ -38,7 +38,7 @@ pub const METADATA6: [[u32; 4]; 4] = [
     [0xfd00_0042, 0, 0, 0x0042],
 ];
 
-/// What an address is to whoever asks for a name. `is` gives all ones if the numbers are the same, else 0.
+/// What an address is to anybody who asks for a name. `is` gives all ones if the numbers are the same, else 0.
 #[inline(always)]
 #[must_use]
 pub fn nearness(address: Address, is: impl Fn(u32, u32) -> u32 + Copy) -> Nearness {

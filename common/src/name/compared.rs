@@ -308,7 +308,7 @@ fn what_is_cut_off_may_still_become_a_hello() {
         hello::beginning(&slice, slice.size(), &mut text)
     };
     assert_eq!(beginning(&whole), Beginning::Named(15));
-    // As soon as the name is there, it is read; of whatever is shorter, more may come.
+    // As soon as the name is there, it is read; of what is shorter, more may come.
     let named = (0..whole.len()).find(|end| beginning(&whole[..*end]) == Beginning::Named(15)).unwrap();
     for end in 0..whole.len() {
         let expected = if end < named { Beginning::Short } else { Beginning::Named(15) };

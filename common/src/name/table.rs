@@ -95,7 +95,7 @@ pub mod state {
     pub const ASKS: u32 = 3;
 }
 
-/// A TCP socket of which what it sends is looked at. Kept with the socket; but for the numbers of queries, it is used by whoever has the
+/// A TCP socket of which what it sends is looked at. Kept with the socket; but for the numbers of queries, it is used by those who have the
 /// socket's lock. All zeros for a new one.
 #[repr(C)]
 pub struct Held {

@@ -68,7 +68,7 @@ fn set_attributes(point: &CString, set: u64, clear: u64, flags: libc::c_int) -> 
     Errno::result(result).map(drop)
 }
 
-/// Puts a copy of a descriptor in the place of another one, by its number, for whatever this process executes.
+/// Puts a copy of a descriptor in the place of another one, by its number, for what this process executes.
 ///
 /// # Errors
 ///

@@ -322,6 +322,6 @@ pub fn capture(device: u32) -> Result<OwnedFd, i32> {
 
 /// Takes a descriptor that a call here has just returned.
 pub fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: the descriptor is new, and whoever asked for it hands it over.
+    // SAFETY: the descriptor is new, and the caller hands it over.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }

@@ -29,7 +29,7 @@ pub fn readable(fds: &[i32], milliseconds: i32) -> Vec<usize> {
 
 /// fork(2): `None` in the child, which has the calling thread alone.
 pub fn fork() -> Result<Option<i32>, i32> {
-    // SAFETY: whoever calls this has no other threads, so the child may do all that its parent may.
+    // SAFETY: the caller has no other threads, so the child may do all that its parent may.
     outcome(unsafe { libc::fork() } as isize).map(|pid| (pid != 0).then_some(pid))
 }
 

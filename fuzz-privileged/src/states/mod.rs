@@ -1,4 +1,4 @@
-//! States: what guard-hook is told on its standard input, with any content. Its annotations come from whoever made the image or the
+//! States: what guard-hook is told on its standard input, with any content. Its annotations come from the author of the image or the
 //! container; the rest comes from the runtime, which may be wrong. guard-hook must do what it says, or refuse it in one line: write
 //! nowhere but where logs go, and leave processes that are no container's where they are.
 

@@ -95,7 +95,7 @@ impl Bundle {
         Ok(Some(bundle))
     }
 
-    /// The annotations that are the guard's. One that is misspelled is, too: whoever reads them refuses it.
+    /// The annotations that are the guard's. One that is misspelled is, too: anybody who reads them refuses it.
     pub fn guards(&self) -> Result<BTreeMap<String, String>, BundleError> {
         let ours = self.annotations()?.into_iter().filter(|(key, _)| key.starts_with(annotations::PREFIX));
         ours.map(|(key, value)| match value {
@@ -160,7 +160,7 @@ impl Bundle {
         Ok(())
     }
 
-    /// Replaces the file at once, with its owner and mode, if there is anything to change: whoever reads it sees the old one
+    /// Replaces the file at once, with its owner and mode, if there is anything to change: anybody who reads it sees the old one
     /// or the new one.
     pub fn write(self) -> Result<(), BundleError> {
         let on = |source| BundleError::File { path: self.path.clone(), source };

@@ -90,7 +90,7 @@ unsafe fn asked(socket: *mut bpf_sock, flags: u64) -> Option<&'static mut Asked>
 /// The verifier must know the socket.
 #[inline(always)]
 unsafe fn held(socket: *mut bpf_sock, flags: u64) -> Option<&'static mut Held> {
-    // SAFETY: as above. Whoever changes it, but for the numbers of queries, has the socket's lock.
+    // SAFETY: as above. Anybody who changes it, but for the numbers of queries, has the socket's lock.
     unsafe { bpf_sk_storage_get(HELD.0.get().cast(), socket.cast(), ptr::null_mut(), flags).cast::<Held>().as_mut() }
 }
 

@@ -115,7 +115,7 @@ pub(super) fn settle(skb: *mut __sk_buff) -> i32 {
     // SAFETY: the verifier knows the socket.
     let number = unsafe { (*socket).protocol };
     let Some(Ends { address, ports, .. }) = plain::ends(ctx, number, true) else { return NONE };
-    // Whatever changes its destination on the way, it is judged by that as well. And so is a UDP port that may not be used.
+    // Where something changes its destination on the way, it is judged by that as well. And so is a UDP port that may not be used.
     let there = is(ports[1].into(), PORT.to_be().into()) & is_nameserver(address);
     // And so is what is for a nameserver on this host, but leaves it.
     let port = is(filled(&NET_TABLE).judges_udp_ports, 0) | is(number, protocol::TCP);

@@ -47,7 +47,7 @@ pub struct Scratch {
 #[map]
 static UNIX_SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// The cgroup of the sandbox: the id of its folder, which whoever attaches the programs says. 0: it is not said, so that no socket is
+/// The cgroup of the sandbox: the id of its folder, which the side that attaches the programs sets. 0: it is not said, so that no socket is
 /// one of the sandbox's own.
 #[map]
 static OWN_CGROUP: Array<u64> = Array::with_max_entries(1, 0);
@@ -98,7 +98,7 @@ fn judge(hook: Hook, op: Op, other: u64) -> i32 {
 }
 
 /// 1 if a socket was made in the sandbox's cgroup or in one below it, else 0. Every socket keeps the cgroup that its maker was in then,
-/// whoever has it since.
+/// also if it is handed on since.
 #[inline(always)]
 fn is_own(sock: u64) -> u32 {
     let layout = filled(&UNIX_PEER);

@@ -126,7 +126,7 @@ fn takes_images_annotations(said: &str) -> bool {
     version < [4, 5, 1]
 }
 
-/// Why what is at the place for bpf file systems is not what the machine's first process sees there: the engine, or whoever asks,
+/// Why what is at the place for bpf file systems is not what the machine's first process sees there: the engine, or anybody who asks,
 /// has a mount namespace with one of its own, with which the records in it go.
 fn not_the_machines() -> Option<String> {
     let device = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino()));

@@ -85,7 +85,7 @@ impl Cover {
     }
 }
 
-/// Opens a folder, and asks whatever is mounted there for nothing. `resolve` is about its last step alone.
+/// Opens a folder, and asks nothing of what is mounted there. `resolve` is about its last step alone.
 fn open_folder(path: &Path, resolve: ResolveFlag) -> nix::Result<std::os::fd::OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::ENOENT) };

@@ -1,4 +1,4 @@
-//! Sockets of services that do things for whoever asks: asking one of them to run a command outside is the oldest way out. They
+//! Sockets of services that do things for anybody who asks: asking one of them to run a command outside is the oldest way out. They
 //! are covered, so that nobody answers there, unless a rule of the unix section allows them by name.
 //!
 //! Most are in folders of root's or of the command's user, and are covered one by one. A folder in which others can make

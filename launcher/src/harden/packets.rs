@@ -13,7 +13,7 @@ const DEVICES: &str = "/dev";
 /// that are reached by Ethernet frames (AoE).
 const FOLDERS: [&str; 3] = ["infiniband", "vduse", "etherd"];
 
-/// Single nodes: by this one, the kernel connects to a host for whoever writes there.
+/// Single nodes: by this one, the kernel connects to a host for anybody who writes there.
 const NODES: [&str; 1] = ["nvme-fabrics"];
 
 /// What begins the name of a network device's own node (macvtap, ipvtap): the device's number follows.

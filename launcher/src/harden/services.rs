@@ -1,4 +1,4 @@
-//! Where services have their sockets that run commands for whoever asks, start processes or containers, or have it done. A new
+//! Where services have their sockets that run commands for anybody who asks, start processes or containers, or have it done. A new
 //! service is a line here; [`delegation`](super::delegation) finds what of it is there.
 
 /// Where services of the system listen that run commands, start processes or containers, or have it done: a folder, and what is

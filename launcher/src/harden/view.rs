@@ -37,7 +37,7 @@ use enforce::{
 };
 use policy::{Part, ProcessSection};
 
-/// File systems by which whoever may write their files changes the kernel, or cgroups.
+/// File systems by which anybody who may write their files changes the kernel, or cgroups.
 const READ_ONLY: [&str; 12] = [
     CGROUP1,
     CGROUP2,

@@ -94,7 +94,7 @@ impl NameTables {
             rules: (0..own).collect(),
         };
         let mut tables = Self { table, names, known: Vec::new(), hosts };
-        // Whoever writes /etc/hosts says what is near; but metadata stay where they are.
+        // Anybody who writes /etc/hosts says what is near; but metadata stay where they are.
         let known =
             surroundings.hosts.iter().filter(|(_, address)| nearness(shared_space(*address), ones_if_equal).never == 0);
         for (name, address) in known {
@@ -195,7 +195,7 @@ fn resolve(rules: &[NetRule], search: &[String], hosts: &mut Hosts) -> Vec<(Name
             own.rules.insert(index);
             own.host = Some(name.clone());
             // Resolvers ask for a name with what is searched behind it, before or after the name itself, and give up where that is
-            // refused. These are names of their own, not all below: by those, anything could be said to whoever serves them.
+            // refused. These are names of their own, not all below: by those, anything could be said to anybody who serves them.
             let longer =
                 search.iter().filter(|_| !name.is_wildcard()).map(|domain| format!("{}.{domain}", name.name()));
             for longer in longer.filter(|longer| longer.len() <= LONGEST) {

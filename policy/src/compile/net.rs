@@ -141,7 +141,7 @@ impl NetTables {
     /// Whether packets that arrive have to be judged.
     #[must_use]
     pub fn judges_packets(&self) -> bool {
-        // Anybody who listens may have come to his port without bind(2), and whoever answers may not be the sandbox's own.
+        // Anybody who listens may have come to his port without bind(2), and anybody who answers may not be the sandbox's own.
         // And answers of nameservers are read.
         self.table.judges(net::Op::RECEIVE)
             || self.table.judges(net::Op::BIND)
@@ -170,7 +170,7 @@ impl NetTables {
     }
 }
 
-/// What is decided on a request to whatever address a name has.
+/// What is decided on a request to any address that a name has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByName {
     /// The decision where no rule is about the address itself.
@@ -310,7 +310,7 @@ fn can_deny(section: &NetSection, op: net::Op, protocol: net::Protocol) -> bool 
 
 /// The kinds of sockets that could do by this protocol what no address hook notices.
 fn evasive_by(protocol: net::Protocol) -> u32 {
-    // A raw socket sends whatever it likes.
+    // A raw socket sends anything.
     let other = match protocol {
         net::Protocol::TCP | net::Protocol::UDP => 0,
         net::Protocol::ICMP => unjudged::PING,
@@ -367,7 +367,7 @@ fn resolve_hosts(rules: &[NetRule], known: &[(Prefix, RuleSet)]) -> Vec<(Prefix,
         while around.last().is_some_and(|(outer, _)| !outer.covers(network)) {
             around.pop();
         }
-        // IPv4 is not a part of IPv6 here, although its mapped addresses lie within ::/0: whoever writes ::/0 does
+        // IPv4 is not a part of IPv6 here, although its mapped addresses lie within ::/0: anybody who writes ::/0 does
         // not mean IPv4.
         let inherited = match around.last() {
             Some((_, outer)) if network != Prefix::ALL_V4 => *outer,

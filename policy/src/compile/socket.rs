@@ -28,7 +28,7 @@ impl SocketTables {
         let refused = network.map_or(0, NetTables::evasive_sockets);
         let given: &[SocketRule] = section.map_or(&[], |section| &section.rules);
         let packets = given.iter().any(|rule| rule.action() == Action::Allow && may_make(rule, refused));
-        // Packets are put down to whoever made their socket, and so are flows.
+        // Packets are put down to the process that made their socket, and so are flows.
         let mark = flows
             || packets
             || network.is_some_and(|network| network.looks_at_what_leaves() || network.judges_packets());

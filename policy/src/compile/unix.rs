@@ -49,7 +49,7 @@ impl UnixTables {
             || unnamed.is_some_and(|rule| rule.action == Action::Deny)
             || own != RuleSet::NONE;
         let asks_for_peer = needs_peer || !is_settled(section, Kind::PATH, outcome);
-        // Whoever sees the peer can say which rule it was, too; whoever doesn't has no use for more than what comes of it.
+        // Anybody who sees the peer can say which rule it was, too; anybody who doesn't has no use for more than what comes of it.
         let named =
             [Kind::PATH, Kind::ABSTRACT].map(|kind| (kind, !asks_for_peer && is_settled(section, kind, outcome)));
         let mut whole = [RuleSet::NONE; KINDS];
