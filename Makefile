@@ -6,6 +6,10 @@ export PATH := $(PATH):$(if $(CARGO_HOME),$(CARGO_HOME),$(HOME)/.cargo)/bin
 
 HOST = $(shell rustc --version --verbose | sed -n 's/^host: //p')
 RELEASE = $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release
+# Programs don't tell where they were built: who builds a commit again, in another folder, gets the same bytes.
+SOURCES_OF_CRATES = $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src
+without_paths = --config 'target.$(1).rustflags = ["--remap-path-prefix=$(CURDIR)=.", "--remap-path-prefix=$(SOURCES_OF_CRATES)=crates"]'
+BUILD_RELEASE = $(CARGO) build --release --locked $(call without_paths,$(HOST))
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 # What the program's file needs for ordinary users, as setcap(8) takes it; `guard-run doctor` says the same.
@@ -18,7 +22,7 @@ SEED ?=
 AS ?= root
 TEST_SEED = 20261129
 
-.PHONY: all setup build demo programs test test-kernels fuzz-parser fuzz-escape fuzz-escape-kernels fuzz-privileged bench lint msrv advisories audit install uninstall deb clean
+.PHONY: all setup build demo programs test test-kernels fuzz-parser fuzz-escape fuzz-escape-kernels fuzz-privileged bench lint msrv advisories audit install uninstall deb dist materials clean
 
 all: build
 
@@ -30,7 +34,7 @@ setup:
 
 # The release build: static programs, in bin/.
 build: setup
-	$(CARGO) build --release --locked --package launcher --package guard-selftest --package guard-hooks
+	$(BUILD_RELEASE) --package launcher --package guard-selftest --package guard-hooks
 	mkdir -p bin
 	ln -srf $(PROGRAMS:%=$(RELEASE)/%) bin/
 
@@ -47,7 +51,7 @@ programs:
 
 # All tests, and some minutes of looking for new faults; those that enforce need root.
 test:
-	tools/setup.sh ebpf test deb
+	tools/setup.sh ebpf test deb dist
 	tools/programs.py check
 	$(CARGO) build --locked
 	$(CARGO) test --locked --no-fail-fast
@@ -72,13 +76,13 @@ fuzz-parser:
 
 # Generated programs of system calls against generated policies, judged by what is seen outside. Needs root.
 fuzz-escape: setup
-	$(CARGO) build --release --locked --package launcher --package guard-hooks --package guard-run-fuzz
+	$(BUILD_RELEASE) --package launcher --package guard-hooks --package guard-run-fuzz
 	$(RELEASE)/guard-run-fuzz run --guard-run $(RELEASE)/guard-run --minutes $(MINUTES) --as $(AS) $(SEED:%=--seed %)
 
 # The same for MINUTES minutes on each of the kernels that tests/kernels.toml names for it, in virtual machines.
 fuzz-escape-kernels: setup
 	tools/setup.sh kernels
-	$(CARGO) build --release --locked --package launcher --package guard-run-fuzz
+	$(BUILD_RELEASE) --package launcher --package guard-run-fuzz
 	tools/vm/fuzz.py target/kernels $(RELEASE) $(MINUTES) $(AS) $(SEED)
 
 # The tests that enforce, on the kernels of tests/kernels.toml, in virtual machines. KERNELS picks some of them by
@@ -96,7 +100,7 @@ fuzz-privileged:
 # Measurements against the peers, with the release build.
 bench: setup
 	tools/setup.sh bench
-	$(CARGO) build --release --locked --package launcher --package guard-hooks --package guard-bench
+	$(BUILD_RELEASE) --package launcher --package guard-hooks --package guard-bench
 	target/$(HOST)/release/guard-bench
 
 lint:

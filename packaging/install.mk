@@ -31,6 +31,8 @@ OWNED = $(DATADIR)/guard-run $(DOCDIR)
 
 # Where the programs are that were built.
 BUILT ?= bin
+# A guard-run that this machine can execute: it prints its completions. Another one than is installed when that is for another machine.
+NATIVE ?= $(BUILT)/guard-run
 
 # Under sudo, what its user has built is installed: root may have no tool chain, and must not own what the build leaves.
 install: $(if $(SUDO_USER),$(BUILT)/guard-run,build)
@@ -46,9 +48,9 @@ install: $(if $(SUDO_USER),$(BUILT)/guard-run,build)
 	done
 	ln -sf guard-run.1 $(DESTDIR)$(MANDIR)/man1/guard-selftest.1
 	umask 022 && \
-	$(BUILT)/guard-run completion bash >$(DESTDIR)$(BASHDIR)/guard-run && \
-	$(BUILT)/guard-run completion zsh >$(DESTDIR)$(ZSHDIR)/_guard-run && \
-	$(BUILT)/guard-run completion fish >$(DESTDIR)$(FISHDIR)/guard-run.fish && \
+	$(NATIVE) completion bash >$(DESTDIR)$(BASHDIR)/guard-run && \
+	$(NATIVE) completion zsh >$(DESTDIR)$(ZSHDIR)/_guard-run && \
+	$(NATIVE) completion fish >$(DESTDIR)$(FISHDIR)/guard-run.fish && \
 	sed 's|/usr/bin/|$(BINDIR)/|' hooks/guard-run.json >$(DESTDIR)$(HOOKSDIR)/guard-run.json
 	install -m 644 schema/*.json $(DESTDIR)$(DATADIR)/guard-run/schema
 	install -m 644 $(POLICIES) $(DESTDIR)$(DATADIR)/guard-run/policies
@@ -63,12 +65,29 @@ uninstall:
 bin/guard-run:
 	@echo "make: nothing is built yet: run make, without sudo, first" >&2; exit 1
 
-# A Debian package of what install makes, in target/debian.
+# A Debian package of what install makes, in the folder DEB, for the machine that rustc calls DEB_TARGET.
 STAGE = target/debian/root
+DEB ?= target/debian
+DEB_TARGET ?= $(HOST)
 deb: build
 	tools/setup.sh deb
 	rm -rf $(STAGE)
 	$(MAKE) --old-file=build install DESTDIR=$(STAGE) PREFIX=/usr ZSHDIR=/usr/share/zsh/vendor-completions BUILT=$(BUILT)
 	packaging/debian.sh $(STAGE) $(VERSION)
-	$(CARGO) deb --locked --no-build --no-strip --package launcher --output target/debian/
-	lintian --fail-on error,warning target/debian/guard-run_$(VERSION)-1_*.deb
+	$(CARGO) deb --locked --no-build --no-strip --package launcher --target $(DEB_TARGET) --output $(DEB)/
+	lintian --fail-on error,warning $(DEB)/guard-run_$(VERSION)-1_*.deb
+
+# What a release consists of, in target/dist: packages of the release build, what it is made of (CycloneDX), and sums.
+dist: build materials
+	tools/setup.sh deb dist
+	rm -rf target/dist
+	packaging/dist.sh $(VERSION) $(HOST) $(RELEASE)
+	for list in target/materials/*.json; do [ ! -f "$$list" ] || cp "$$list" target/dist || exit 1; done
+	rm -r target/dist/work
+	cd target/dist && sha256sum -- * >SHA256SUMS
+
+# Which crates, in which versions, are in the programs.
+materials:
+	tools/setup.sh materials
+	rm -rf target/materials
+	packaging/materials.sh $(VERSION) $(HOST)

