@@ -40,7 +40,13 @@ impl Mount {
     pub fn all() -> io::Result<Vec<Self>> {
         // The kernel puts the whole list together anew for every piece that is read.
         let mut text = Vec::with_capacity(ENOUGH);
-        fs::File::open(MOUNTINFO)?.read_to_end(&mut text)?;
+        let mut list = fs::File::open(MOUNTINFO).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                io::Error::new(error.kind(), "nothing is there; mount the proc file system: mount -t proc proc /proc")
+            }
+            _ => error,
+        })?;
+        list.read_to_end(&mut text)?;
         Ok(Self::parse(&text))
     }
 

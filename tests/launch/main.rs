@@ -4,6 +4,7 @@ mod bare;
 mod cache;
 mod cache_folder;
 mod crash;
+mod hosts;
 mod idle;
 mod kill;
 mod lifecycle;
