@@ -34,7 +34,7 @@ setup:
 
 # The release build: static programs, in bin/.
 build: setup
-	$(BUILD_RELEASE) --package launcher --package guard-selftest --package guard-hooks
+	$(BUILD_RELEASE) --package guard-run --package guard-selftest --package guard-hooks
 	mkdir -p bin
 	ln -srf $(PROGRAMS:%=$(RELEASE)/%) bin/
 
@@ -76,13 +76,13 @@ fuzz-parser:
 
 # Generated programs of system calls against generated policies, judged by what is seen outside. Needs root.
 fuzz-escape: setup
-	$(BUILD_RELEASE) --package launcher --package guard-hooks --package guard-run-fuzz
+	$(BUILD_RELEASE) --package guard-run --package guard-hooks --package guard-run-fuzz
 	$(RELEASE)/guard-run-fuzz run --guard-run $(RELEASE)/guard-run --minutes $(MINUTES) --as $(AS) $(SEED:%=--seed %)
 
 # The same for MINUTES minutes on each of the kernels that tests/kernels.toml names for it, in virtual machines.
 fuzz-escape-kernels: setup
 	tools/setup.sh kernels
-	$(BUILD_RELEASE) --package launcher --package guard-run-fuzz
+	$(BUILD_RELEASE) --package guard-run --package guard-run-fuzz
 	tools/vm/fuzz.py target/kernels $(RELEASE) $(MINUTES) $(AS) $(SEED)
 
 # The tests that enforce, on the kernels of tests/kernels.toml, in virtual machines. KERNELS picks some of them by
@@ -94,13 +94,13 @@ test-kernels:
 # Looks for faults in what works with root's rights, for MINUTES minutes; SEED repeats an earlier run. Needs root.
 fuzz-privileged:
 	tools/setup.sh test
-	$(CARGO) build --locked --package launcher --package guard-hooks --package guard-fuzz-privileged
+	$(CARGO) build --locked --package guard-run --package guard-hooks --package guard-fuzz-privileged
 	$(or $(CARGO_TARGET_DIR),target)/$(HOST)/debug/guard-fuzz-privileged --minutes $(MINUTES) $(SEED:%=--seed %)
 
 # Measurements against the peers, with the release build.
 bench: setup
 	tools/setup.sh bench
-	$(BUILD_RELEASE) --package launcher --package guard-hooks --package guard-bench
+	$(BUILD_RELEASE) --package guard-run --package guard-hooks --package guard-bench
 	target/$(HOST)/release/guard-bench
 
 lint:

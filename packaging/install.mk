@@ -74,7 +74,7 @@ deb: build
 	rm -rf $(STAGE)
 	$(MAKE) --old-file=build install DESTDIR=$(STAGE) PREFIX=/usr ZSHDIR=/usr/share/zsh/vendor-completions BUILT=$(BUILT)
 	packaging/debian.sh $(STAGE) $(VERSION)
-	$(CARGO) deb --locked --no-build --no-strip --package launcher --target $(DEB_TARGET) --output $(DEB)/
+	$(CARGO) deb --locked --no-build --no-strip --package guard-run --target $(DEB_TARGET) --output $(DEB)/
 	lintian --fail-on error,warning $(DEB)/guard-run_$(VERSION)-1_*.deb
 
 # What a release consists of, in target/dist: packages of the release build, what it is made of (CycloneDX), and sums.

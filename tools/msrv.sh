@@ -8,4 +8,4 @@ if ! rustc "+$version" --version >/dev/null 2>&1 && ! timeout 600 rustup toolcha
     echo "msrv: NOT CHECKED: there is no Rust $version here" >&2
     exit 0
 fi
-cargo "+$version" check --locked --package launcher --package guard-hooks --package guard-selftest --target-dir target/msrv
+cargo "+$version" check --locked --package guard-run --package guard-hooks --package guard-selftest --target-dir target/msrv
