@@ -34,13 +34,25 @@ pub(crate) struct Kind {
 impl Denials {
     /// Takes a record of a log.
     pub fn add(&mut self, record: Record) {
-        let Record::Event(event) = record else { return };
+        if let Record::Event(event) = record {
+            self.add_kind(Kind { processes: vec![event.process.clone()], event, more: 0 });
+        }
+    }
+
+    /// Takes what was collected from other logs of the same policy.
+    pub fn append(&mut self, other: Self) {
+        self.further += other.further;
+        other.kinds.into_iter().for_each(|kind| self.add_kind(kind));
+    }
+
+    fn add_kind(&mut self, kind: Kind) {
+        let event = &kind.event;
         let key = (event.op.to_string(), event.subject.to_string(), event.cause.rule.clone());
         if let Some(place) = self.places.get(&key) {
-            self.kinds[*place].add(event);
+            self.kinds[*place].add(kind);
         } else if self.kinds.len() < KINDS {
             self.places.insert(key, self.kinds.len());
-            self.kinds.push(Kind { processes: vec![event.process.clone()], event, more: 0 });
+            self.kinds.push(kind);
         } else {
             self.further += event.count;
         }
@@ -54,19 +66,22 @@ impl Denials {
 }
 
 impl Kind {
-    fn add(&mut self, event: Event) {
+    fn add(&mut self, other: Self) {
         let Self { event: known, processes, more } = self;
+        let event = other.event;
         known.count = known.count.saturating_add(event.count);
         known.first = known.first.min(event.first);
         known.last = known.last.max(event.last);
-        if processes.iter().any(|process| process.pid == event.process.pid && process.details == event.process.details)
-        {
-            return;
-        }
-        if processes.len() < PROCESSES {
-            processes.push(event.process);
-        } else {
-            *more += 1;
+        *more += other.more;
+        for process in other.processes {
+            if processes.iter().any(|known| known.pid == process.pid && known.details == process.details) {
+                continue;
+            }
+            if processes.len() < PROCESSES {
+                processes.push(process);
+            } else {
+                *more += 1;
+            }
         }
     }
 }

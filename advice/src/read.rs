@@ -11,7 +11,8 @@ use std::{
     marker::PhantomData,
 };
 
-use report::{Event, Flow, Hardening, PolicySource, SCHEMA};
+use jiff::Timestamp;
+use report::{Container, Event, Exit, Flow, Hardening, HookCounts, Inherited, PolicySource, SCHEMA};
 use serde::{
     Deserialize, Deserializer as _,
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -36,8 +37,18 @@ pub enum Record {
 pub struct Head {
     /// The command with its arguments, where it is known.
     pub command: Option<Vec<String>>,
+    /// The container, in a container's log.
+    pub container: Option<Container>,
+    /// How the command ended. `None` for a container.
+    pub exit: Option<Exit>,
+    /// When the command or container was started.
+    pub started: Option<Timestamp>,
+    /// When the last process had ended.
+    pub ended: Option<Timestamp>,
     /// The policy.
     pub policy: Option<PolicySource>,
+    /// What was enforced. `None` where the log doesn't say.
+    pub enforced: Option<Enforced>,
     /// What kept a command inside beside the programs. `None` for a container.
     pub hardening: Option<Hardening>,
     /// Denials that are in no event.
@@ -135,9 +146,9 @@ struct Document<'a> {
 }
 
 /// The keys of an event. One with a further key is an event all the same.
-const OF_EVENT: [&str; 18] = [
-    "time", "op", "hook", "verdict", "process", "network", "name", "unix", "device", "sysctl", "socket", "sockopt",
-    "call", "rule", "reason", "count", "first", "last",
+const OF_EVENT: [&str; 19] = [
+    "time", "op", "hook", "verdict", "process", "test", "network", "name", "unix", "device", "sysctl", "socket",
+    "sockopt", "call", "rule", "reason", "count", "first", "last",
 ];
 
 /// The keys of a log that say that it is one.
@@ -184,8 +195,16 @@ impl<'de> Visitor<'de> for Document<'_> {
             match &*key {
                 "schema" => schema = Some(known(&entries.next_value()?).map_err(A::Error::custom)?),
                 "command" => head.command = entries.next_value()?,
+                "container" => head.container = entries.next_value()?,
+                "exit" => head.exit = entries.next_value()?,
+                "started" => head.started = entries.next_value()?,
+                "ended" => head.ended = entries.next_value()?,
                 "policy" => head.policy = entries.next_value()?,
-                "enforced" => head.hardening = entries.next_value::<Enforced>()?.hardening(),
+                "enforced" => {
+                    let enforced: Enforced = entries.next_value()?;
+                    head.hardening = serde_json::from_value(enforced.hardening.clone()).ok();
+                    head.enforced = Some(enforced);
+                }
                 "lost" => head.lost = entries.next_value()?,
                 "flows_lost" => head.flows_lost = entries.next_value::<Option<_>>()?.unwrap_or_default(),
                 "events" => entries.next_value_seed(Each::new(|event| each(Record::Event(event))))?,
@@ -228,17 +247,27 @@ fn further(told: &mut HashMap<u64, u64>, event: &Event) -> Option<u64> {
     event.count.checked_sub(before.unwrap_or(0)).filter(|more| *more > 0)
 }
 
-/// What is enforced, but for what nobody here asks about. A container's hardening is a word.
-#[derive(Deserialize)]
-struct Enforced {
+/// What was enforced, as a command's or a container's log says it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+pub struct Enforced {
+    /// The kernel's release.
+    pub kernel: Option<String>,
+    /// The programs, and what each of them has done. `None` where the log doesn't say.
+    pub hooks: Option<Vec<HookCounts>>,
+    /// Sections that the policy leaves out and that restrict nothing.
+    #[serde(default)]
+    pub unrestricted: Vec<String>,
+    /// Sockets and devices that a command was handed.
+    #[serde(default)]
+    pub inherited: Vec<Inherited>,
+    /// Capabilities by which a container could evade its policy.
+    #[serde(default)]
+    pub accepted_capabilities: Vec<String>,
+    /// Whether what an engine executed in a container after its start was guarded.
+    pub exec: Option<bool>,
+    /// A container's is a word.
     #[serde(default)]
     hardening: Value,
-}
-
-impl Enforced {
-    fn hardening(self) -> Option<Hardening> {
-        serde_json::from_value(self.hardening).ok()
-    }
 }
 
 /// A list of which each element is handed over.

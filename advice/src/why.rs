@@ -18,6 +18,7 @@ use crate::{
     suggest::apart,
 };
 
+pub use text::Who;
 pub use ways::Way;
 
 impl Denials {
@@ -42,6 +43,16 @@ impl Denials {
     }
 }
 
+impl Denials {
+    /// The kinds of denials where no policy is there that could say more of them: in the order of [`Denials::explain`].
+    #[must_use]
+    pub fn unexplained(self) -> (Vec<Denial>, u64) {
+        let Self { mut kinds, further, .. } = self;
+        kinds.sort_by_key(|kind| (kind.event.count, kind.event.first));
+        (kinds.into_iter().map(Kind::plain).collect(), further)
+    }
+}
+
 /// Version of the format of what `why --json` and `suggest --json` print.
 pub(crate) const SCHEMA: u32 = 1;
 
@@ -49,106 +60,131 @@ pub(crate) const SCHEMA: u32 = 1;
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// Version of this format.
-    schema: u32,
+    pub schema: u32,
     /// The policy's file.
-    policy: String,
+    pub policy: String,
     /// SHA-256 of its text.
-    sha256: String,
+    pub sha256: String,
     /// Whether the logs are of another text.
-    changed: bool,
+    pub changed: bool,
     /// The kinds of denials.
-    denials: Vec<Denial>,
+    pub denials: Vec<Denial>,
     /// Denials of kinds for which there was no room.
-    further: u64,
+    pub further: u64,
     /// Denials that are in no event of the logs.
-    lost: u64,
+    pub lost: u64,
 }
 
 /// What there is to say about one kind of denial.
 #[derive(Clone, Debug, Serialize)]
 pub struct Denial {
-    op: String,
+    /// What was asked for, as [`report::Event`] has it.
+    pub op: String,
+    /// For what.
     #[serde(flatten)]
-    subject: Subject,
-    verdict: Verdict,
+    pub subject: Subject,
+    /// Whether it was refused.
+    pub verdict: Verdict,
     /// How often.
-    count: u64,
+    pub count: u64,
+    /// First time.
     #[serde(serialize_with = "report::nanoseconds")]
-    first: Timestamp,
+    pub first: Timestamp,
+    /// Last time.
     #[serde(serialize_with = "report::nanoseconds")]
-    last: Timestamp,
+    pub last: Timestamp,
     /// Some who asked.
-    processes: Vec<Process>,
+    pub processes: Vec<Process>,
     /// How many others, at the most.
-    more_processes: u64,
+    pub more_processes: u64,
     /// What decided, as the log has it.
-    rule: String,
+    pub rule: String,
+    /// What the policy says of that, or why it could not be judged.
     #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
+    pub reason: Option<String>,
     /// That rule or section's default, as it is written.
     #[serde(skip_serializing_if = "Option::is_none")]
-    decides: Option<Written>,
+    pub decides: Option<Written>,
     /// What of the hardening refuses it, and why that is there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    hardening: Vec<Hardening>,
+    pub hardening: Vec<Hardening>,
+    /// The rule that would have allowed it, if the request were a little different.
     #[serde(skip_serializing_if = "Option::is_none")]
-    nearest: Option<NearestRule>,
+    pub nearest: Option<NearestRule>,
     /// What would allow it, the narrowest first.
-    ways: Vec<Way>,
+    pub ways: Vec<Way>,
     /// What stands against any of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 /// Something of a policy.
 #[derive(Clone, Debug, Serialize)]
-struct Written {
+pub struct Written {
     /// JSON pointer.
-    pointer: String,
-    /// The rule's line in the file, from 1.
+    pub pointer: String,
+    /// The line in the file, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
-    value: Value,
+    pub line: Option<usize>,
+    /// The value, as the policy has it.
+    pub value: Value,
 }
 
 impl Written {
     fn at(guard: &Guard, pointer: String) -> Option<Self> {
         let value = guard.json.pointer(&pointer)?.clone();
-        Some(Self { line: guard.document.line_of(&pointer), pointer, value })
+        // A rule of an included file has another place in the whole than in its file.
+        let is_whole = guard.policy.included.is_empty();
+        let line = if is_whole { guard.document.line_of(&pointer) } else { None };
+        Some(Self { pointer, line, value })
     }
 }
 
 /// A part of the hardening, or a right that it takes.
 #[derive(Clone, Debug, Serialize)]
-struct Hardening {
-    part: String,
-    why: &'static str,
+pub struct Hardening {
+    /// Its name in policies.
+    pub part: String,
+    /// What it is there for.
+    pub why: &'static str,
 }
 
 /// The nearest rule.
 #[derive(Clone, Debug, Serialize)]
-struct NearestRule {
+pub struct NearestRule {
+    /// The rule.
     #[serde(flatten)]
-    rule: Written,
+    pub rule: Written,
     /// What it lacks.
-    missed: Vec<MissedProperty>,
+    pub missed: Vec<MissedProperty>,
 }
 
 /// A property that a request misses.
 #[derive(Clone, Debug, Serialize)]
-struct MissedProperty {
-    property: &'static str,
+pub struct MissedProperty {
+    /// The key of the property in rules.
+    pub property: &'static str,
     /// The request's.
-    value: String,
+    pub value: String,
     /// The rule's.
-    known: Value,
+    pub known: Value,
 }
 
 impl Kind {
     fn explain(self, guard: &Guard, (heads, changed): (&[Head], bool), machine: &impl Machine) -> Denial {
+        let (event, request) = (self.event.clone(), Request::of_event(&self.event));
+        let mut denial = self.plain();
+        match request {
+            Some(request) => denial.judge(guard, &request, &event, (heads, changed), machine),
+            None => denial.ways = ways::past_hardening(guard, &event, machine),
+        }
+        denial
+    }
+
+    /// What the logs say by themselves.
+    fn plain(self) -> Denial {
         let Self { event, processes, more } = self;
-        let request = Request::of_event(&event);
-        let mut denial = Denial {
+        Denial {
             op: event.op.to_string(),
             subject: event.subject.clone(),
             verdict: event.verdict,
@@ -164,16 +200,17 @@ impl Kind {
             nearest: None,
             ways: Vec::new(),
             notes: Vec::new(),
-        };
-        match request {
-            Some(request) => denial.judge(guard, &request, &event, (heads, changed), machine),
-            None => denial.ways = ways::past_hardening(guard, &event, machine),
         }
-        denial
     }
 }
 
 impl Denial {
+    /// What was denied, in words: `connect tcp 10.0.0.1:443`.
+    #[must_use]
+    pub fn what(&self) -> String {
+        format!("{} {}", self.op, self.subject)
+    }
+
     /// Says what the policy says, as it is now.
     fn judge(
         &mut self,

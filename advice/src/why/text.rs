@@ -79,8 +79,9 @@ impl fmt::Display for Denial {
     }
 }
 
-/// Who asked.
-struct Who<'a>(&'a Process);
+/// A process that asked, in words: its command line, its ids and its parent.
+#[derive(Debug)]
+pub struct Who<'a>(pub &'a Process);
 
 impl fmt::Display for Who<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,7 +116,9 @@ impl fmt::Display for Written {
 }
 
 impl NearestRule {
-    fn lines(&self) -> Vec<String> {
+    /// The rule, and what the request misses of it, in lines for people.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
         let missed = self.missed.iter().map(|missed| match (missed.property, &missed.known) {
             (PLACE, _) => format!("  stands behind {}, which decides first", missed.value),
             (property, Value::Array(list)) => {
@@ -128,7 +131,9 @@ impl NearestRule {
 }
 
 impl Way {
-    fn lines(&self) -> Vec<String> {
+    /// The patch, the condition under which it helps, and what it grants beyond, in lines for people.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
         let mut lines = patch::lines(&self.patch);
         lines.extend(self.when.map(|when| format!("  helps {when}")));
         lines.push(format!("  grants beyond this: {}", self.beyond));
