@@ -31,6 +31,7 @@ use crate::{
     learn::{self, Lesson},
     logs::Age,
     replay,
+    report::{self, ReportArgs},
     run::{self, Options},
     selftest,
     supervise::Wait,
@@ -175,6 +176,11 @@ enum Sub {
         #[arg(long)]
         json: bool,
     },
+    /// Write a report of what logs tell of: what was enforced, what was denied, and what would allow it. Needs no root
+    #[command(after_help = "Examples:\n  guard-run report denied.json\n  \
+                            guard-run report -f json -o report.json *.json\n\n\
+                            Exit status: 0 if the report was written; 125 if not.")]
+    Report(ReportArgs),
     /// Say what policy B allows that A does not, and the other way round; exit with 1 if B is wider. Needs no root
     Compare {
         /// A policy: a file, or a name
@@ -332,6 +338,11 @@ fn act(sub: Sub, mut rights: Rights) -> anyhow::Result<u8> {
             if apply { rights.renounce() } else { rights.give_up() }?;
             why::suggest(&logs, policy.as_deref(), apply, &widen, json)
         }
+        Sub::Report(args) => {
+            // What is written is written with the rights of who asks, as by `init`.
+            if args.writes() { rights.renounce() } else { rights.give_up() }?;
+            report::report(&args)
+        }
         Sub::Compare { a, b, json } => {
             rights.give_up()?;
             compare::compare(&a, &b, json)
@@ -368,12 +379,12 @@ fn completion(shell: Shell) -> u8 {
 }
 
 /// Any path, also an empty one: that it can't be used is said in one line then, as for any other path.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// Any word, also an empty one, likewise.
-fn word() -> impl TypedValueParser<Value = OsString> {
+pub(crate) fn word() -> impl TypedValueParser<Value = OsString> {
     OsStringValueParser::new()
 }
 

@@ -1,7 +1,7 @@
 //! guard-run: runs a command that can touch only what a policy allows, enforced in the kernel.
 //!
 //! One type per stage: policy file → [`policy::Policy`] → [`policy::compile::Tables`] → [`enforce::load::Loaded`] →
-//! [`enforce::attach::Attached`] → [`child::Child`] → [`report::Event`]s → [`report::Log`]. Meanwhile, an [`enforce::cgroup::Leaf`] has a
+//! [`enforce::attach::Attached`] → [`child::Child`] → [`Event`](::report::Event)s → [`Log`](::report::Log). Meanwhile, an [`enforce::cgroup::Leaf`] has a
 //! [`child::Held`] that will be the child. [`run::run`] takes a command through all of them; [`explain`] branches off after
 //! the tables.
 #![forbid(unsafe_code)]
@@ -26,6 +26,7 @@ pub mod linked;
 pub mod logs;
 pub mod records;
 pub mod replay;
+pub mod report;
 pub mod run;
 pub mod selftest;
 pub mod supervise;

@@ -379,7 +379,9 @@ fn what_can_not_be_written_to_standard_output_is_said_in_one_line() {
     let run = Run::new(policy(), ["true"]);
     let policy = run.policy();
     let policy = policy.to_str().unwrap();
-    let table: [&[&str]; 10] = [
+    let log = concat!(env!("CARGO_MANIFEST_DIR"), "/../report/tests/logs/golden.json");
+    let table: [&[&str]; 11] = [
+        &["report", log],
         &["--help"],
         &["--version"],
         &["check", "--help"],

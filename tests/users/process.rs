@@ -65,7 +65,7 @@ fn what_reads_a_users_file_has_given_up_everything_before() {
     assert!(Command::new("mkfifo").arg(&policy).status().unwrap().success());
     chown(&policy, Some(ALICE), None).unwrap();
     for (user, kept) in [(become_user(ALICE), NOTHING), (vec!["env".into()], READING)] {
-        for words in [vec!["check"], vec!["explain"], vec!["why"], vec!["suggest"], vec!["compare"]] {
+        for words in [vec!["check"], vec!["explain"], vec!["why"], vec!["suggest"], vec!["report"], vec!["compare"]] {
             let request: &[&str] = match words[0] {
                 "explain" => &["connect", "tcp", "127.0.0.1:80"],
                 "compare" => &["tests"],
