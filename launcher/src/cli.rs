@@ -178,7 +178,8 @@ enum Sub {
     },
     /// Write a report of what logs tell of: what was enforced, what was denied, and what would allow it. Needs no root
     #[command(after_help = "Examples:\n  guard-run report denied.json\n  \
-                            guard-run report -f json -o report.json *.json\n\n\
+                            guard-run report --junit results.xml -o results.xml denied.json\n  \
+                            guard-run report --github denied.json\n\n\
                             Exit status: 0 if the report was written; 125 if not.")]
     Report(ReportArgs),
     /// Say what policy B allows that A does not, and the other way round; exit with 1 if B is wider. Needs no root

@@ -1,8 +1,9 @@
 //! `guard-run report`: what logs tell of, for people and for tools of CI.
 
 use std::{
+    env,
     ffi::OsString,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Write as _},
     path::{Path, PathBuf},
 };
@@ -10,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, ValueEnum, ValueHint};
 use enforce::{exit, machine::ThisMachine};
-use render::{Gathered, Summary};
+use render::{Gathered, Root, Summary};
 use report::text::pretty_json;
 
 use crate::{
@@ -24,6 +25,12 @@ pub enum Format {
     /// Text for a terminal
     #[default]
     Text,
+    /// Markdown, as GitHub and GitLab show it
+    Markdown,
+    /// Results of tests in JUnit's XML: those of --junit with the denials in them, or else the denials alone
+    Junit,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
     /// JSON, by share/guard-run/schema/report.schema.json
     Json,
 }
@@ -43,13 +50,37 @@ pub struct ReportArgs {
     /// The policy [default: the one that each log names]
     #[arg(short, long, value_name = "FILE|NAME", value_parser = word(), value_hint = ValueHint::FilePath)]
     policy: Option<OsString>,
+    /// Put the denials into the test cases of these results of tests, in JUnit's XML; may be given more than once
+    #[arg(long, value_name = "IN.xml", value_parser = path(), value_hint = ValueHint::FilePath)]
+    junit: Vec<PathBuf>,
+    /// Let results of tests be as they are, and have denials in the standard error of the test cases
+    #[arg(long, requires = "junit")]
+    keep_results: bool,
+    /// Append Markdown to $GITHUB_STEP_SUMMARY, and print annotations for GitHub Actions at the policy's lines
+    #[arg(long)]
+    github: bool,
+    /// Write a code quality report for GitLab to FILE
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true,
+        default_missing_value = "gl-code-quality-report.json", value_parser = path())]
+    gitlab: Option<PathBuf>,
 }
 
 impl ReportArgs {
     /// Whether files are written.
     #[must_use]
     pub fn writes(&self) -> bool {
-        self.output.is_some()
+        self.output.is_some() || self.github || self.gitlab.is_some()
+    }
+
+    /// The format that is meant. `None` where only what is for GitHub or GitLab was asked for.
+    fn format(&self) -> anyhow::Result<Option<Format>> {
+        let alone = self.output.is_none() && (self.github || self.gitlab.is_some());
+        match self.format {
+            None | Some(Format::Junit) if !self.junit.is_empty() => Ok(Some(Format::Junit)),
+            Some(_) if !self.junit.is_empty() => anyhow::bail!("--junit goes with -f junit alone"),
+            None if alone => Ok(None),
+            format => Ok(Some(format.unwrap_or_default())),
+        }
     }
 }
 
@@ -59,17 +90,47 @@ impl ReportArgs {
 ///
 /// When a log or the policy that is named can't be read, or the report can't be written.
 pub fn report(args: &ReportArgs) -> anyhow::Result<u8> {
+    let format = args.format()?;
     let summary = summary(args)?;
-    let text = match args.format.unwrap_or_default() {
+    let root = env::var_os("GITHUB_WORKSPACE").or_else(|| env::var_os("CI_PROJECT_DIR")).map(PathBuf::from);
+    let root = root.or_else(|| env::current_dir().ok());
+    let root = Root(root.as_deref());
+    if args.github {
+        let path = env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty());
+        let path =
+            PathBuf::from(path.context("--github: GITHUB_STEP_SUMMARY is not set; it is in jobs of GitHub Actions")?);
+        let opened = OpenOptions::new().append(true).create(true).open(&path);
+        let written = opened.and_then(|mut file| file.write_all(render::markdown(&summary).as_bytes()));
+        written.with_context(|| path.display().to_string())?;
+        write(None, render::annotations(&summary, root).as_bytes())?;
+    }
+    if let Some(path) = &args.gitlab {
+        write(Some(path), &render::code_quality(&summary, root)?)?;
+    }
+    let Some(format) = format else { return Ok(exit::OK) };
+    let text = match format {
         Format::Text => summary.to_string().into_bytes(),
-        Format::Json => {
-            let mut json = pretty_json(&summary)?;
-            json.push(b'\n');
-            json
-        }
+        Format::Markdown => render::markdown(&summary).into_bytes(),
+        Format::Junit => junit(&summary, args)?.into_bytes(),
+        Format::Sarif => render::sarif(&summary, env!("CARGO_PKG_VERSION"), root)?,
+        Format::Json => pretty_json(&summary)?,
     };
     write(args.output.as_deref(), &text)?;
     Ok(exit::OK)
+}
+
+/// The results of tests that were named with the denials in them, or the denials alone.
+fn junit(summary: &Summary, args: &ReportArgs) -> anyhow::Result<String> {
+    if args.junit.is_empty() {
+        return Ok(render::junit(summary));
+    }
+    let mut documents = Vec::new();
+    for path in &args.junit {
+        documents.push(fs::read_to_string(path).with_context(|| path.display().to_string())?);
+    }
+    let texts: Vec<&str> = documents.iter().map(String::as_str).collect();
+    render::junit_with(summary, &texts, args.keep_results)
+        .map_err(|(place, error)| anyhow::Error::new(error).context(args.junit[place].display().to_string()))
 }
 
 /// What the logs tell of.
@@ -96,13 +157,17 @@ fn summary(args: &ReportArgs) -> anyhow::Result<Summary> {
     Ok(gathered.summarize(&mut guard, &ThisMachine))
 }
 
-/// Writes a report to a file, or to standard output.
+/// Writes a report to a file, or to standard output. What has lines ends with one.
 fn write(output: Option<&Path>, text: &[u8]) -> anyhow::Result<()> {
+    let mut text = text.to_vec();
+    if text.last().is_some_and(|last| *last != b'\n') {
+        text.push(b'\n');
+    }
     match output {
-        Some(path) if path != Path::new("-") => fs::write(path, text).with_context(|| path.display().to_string()),
+        Some(path) if path != Path::new("-") => fs::write(path, &text).with_context(|| path.display().to_string()),
         _ => {
             let mut output = io::stdout().lock();
-            output.write_all(text).and_then(|()| output.flush()).context("can't write to standard output")
+            output.write_all(&text).and_then(|()| output.flush()).context("can't write to standard output")
         }
     }
 }

@@ -5,14 +5,26 @@
 #![forbid(unsafe_code)]
 
 mod gather;
+mod github;
+mod gitlab;
+mod junit;
+mod markdown;
+mod place;
 mod run;
+mod sarif;
 mod summary;
 mod text;
 mod timeline;
 mod words;
 
 pub use gather::{GatherError, Gathered};
+pub use github::annotations;
+pub use gitlab::code_quality;
+pub use junit::{JunitError, junit, junit_with};
+pub use markdown::markdown;
+pub use place::Root;
 pub use run::{Guarding, Run};
+pub use sarif::sarif;
 pub use summary::{
     Denial, DenialCount, Destination, Flow, PolicyPart, Refusal, RulePart, Summary, TestCount, TestPart,
 };

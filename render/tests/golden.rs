@@ -2,6 +2,11 @@
 
 mod support;
 
+use std::path::Path;
+
+use advice::Guard;
+use policy::Document;
+use render::{Root, Summary};
 use report::text::{is_escaped, pretty_json};
 use serde_json::{Value, json};
 use support::{assert_golden, assert_valid, file, log, summary, summary_of};
@@ -26,6 +31,9 @@ fn json_is_valid_by_its_schema() {
     assert_eq!(json["denials"].as_array().unwrap().len(), 5);
 }
 
+/// What is said of a log with such a change.
+type Edit = (&'static str, fn(&mut Value));
+
 /// No log can look like one of a guard that had nothing to do.
 #[test]
 fn a_guard_that_was_not_there_is_said() {
@@ -33,7 +41,7 @@ fn a_guard_that_was_not_there_is_said() {
         log["events"] = json!([]);
         log["lost"] = 0.into();
     };
-    let edits: [(&str, fn(&mut Value)); 6] = [
+    let edits: [Edit; 6] = [
         ("UNKNOWN", |log| drop(log.as_object_mut().unwrap().remove("enforced"))),
         ("UNKNOWN", |log| drop(log["enforced"].as_object_mut().unwrap().remove("hooks"))),
         ("UNKNOWN", |log| drop(log.as_object_mut().unwrap().remove("policy"))),
@@ -79,4 +87,135 @@ fn logs_of_two_policies_in_one_file_are_refused() {
     let error = gathered.read("both", both.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("policy.json and other.json"), "{error}");
     render::Gathered::new(true).read("both", both.as_bytes()).unwrap();
+}
+
+/// A summary with a name that is no name in the places where logs have names.
+fn hostile(name: &str) -> Summary {
+    let log = log("suite.json", |log| {
+        log["command"] = json!([name]);
+        log["events"][3]["unix"]["path"] = name.into();
+        for event in log["events"].as_array_mut().unwrap() {
+            event["process"]["comm"] = name.into();
+            event["process"]["exe"] = name.into();
+            event["process"]["argv"] = json!([name]);
+            event["process"]["parent"]["comm"] = name.into();
+            event["test"] = json!({"suite": name, "name": name, "file": name});
+            event["reason"] = name.into();
+        }
+        log["events"][1]["network"]["host"] = name.into();
+        log["flows"][0]["process"]["exe"] = name.into();
+        log["flows"][0]["network"]["host"] = name.into();
+    });
+    summary_of(&[(name, &log)], &mut |path| support::guard(path))
+}
+
+#[test]
+fn markdown() {
+    assert_golden("report.md", &render::markdown(&summary()));
+}
+
+#[test]
+fn names_are_no_markup() {
+    let name = "a|b `x` ``` <img src=x onerror=alert(1)> [l](http://evil.test) **b** @me www.evil.test\n# h\n::error::x\\|</code>";
+    let page = render::markdown(&hostile(name));
+    // Outside of fenced blocks, nothing of it is left that means something; and within, no fence.
+    let (mut fence, mut blocks) = (None::<String>, 0);
+    for line in page.lines() {
+        match &fence {
+            Some(open) if line == open => fence = None,
+            Some(open) => assert!(!line.starts_with(&**open)),
+            None if line.starts_with("```") => {
+                fence = Some(line.chars().take_while(|character| *character == '`').collect());
+                blocks += 1;
+            }
+            None => {
+                for markup in ["<img", "`", "](", "**b", "@me", "www.", "http:", "\\", "::"] {
+                    assert!(!line.contains(markup), "{markup}: {line}");
+                }
+                assert!(line != "# h", "{page}");
+                let cells = line.starts_with('|').then(|| line.matches('|').count());
+                assert!(cells.is_none_or(|cells| cells <= 7), "{line}");
+            }
+        }
+    }
+    assert!(fence.is_none() && blocks > 3 && page.contains("onerror"), "{page}");
+}
+
+#[test]
+fn a_page_has_an_end() {
+    let log = log("suite.json", |log| {
+        let event = log["events"][3].clone();
+        let events = (0..3000).map(|number| {
+            let mut event = event.clone();
+            event["unix"]["path"] = format!("/{}/{number}", "`x`".repeat(500)).into();
+            event["test"] = json!({"suite": "s".repeat(1000), "name": number.to_string()});
+            event
+        });
+        log["events"] = events.collect();
+    });
+    let summary = summary_of(&[("log", &log)], &mut |_| Err("nothing".to_owned()));
+    let page = render::markdown(&summary);
+    assert!(page.len() < 1 << 20 && page.contains("more"), "{}", page.len());
+    assert_eq!(render::annotations(&summary, Root(None)).lines().count(), 11);
+}
+
+#[test]
+fn annotations_and_code_quality_are_at_the_line_that_decides() {
+    let root = Root(Some(Path::new("/work/project")));
+    let log = log("suite.json", |log| log["policy"]["path"] = "/work/project/ci/policy.json".into());
+    let mut guard = |path: Option<&Path>| {
+        let text = file("logs/policy.json").into();
+        Ok(Guard::new(Document::new(path.unwrap(), text), &support::Bare).unwrap())
+    };
+    let summary = summary_of(&[("/work/project/log.json", &log)], &mut guard);
+    let annotations = render::annotations(&summary, root);
+    assert_golden("github.txt", &annotations);
+    assert!(annotations.starts_with("::error file=ci/policy.json,line=9,title="), "{annotations}");
+    let quality = render::code_quality(&summary, root).unwrap();
+    assert_golden("gitlab.json", str::from_utf8(&quality).unwrap());
+    let quality: Value = serde_json::from_slice(&quality).unwrap();
+    let mut prints: Vec<_> = quality.as_array().unwrap().iter().map(|finding| &finding["fingerprint"]).collect();
+    prints.dedup();
+    assert_eq!(prints.len(), 5);
+    assert_eq!(quality[0]["location"], json!({"path": "ci/policy.json", "lines": {"begin": 9}}));
+    for commands in [render::annotations(&hostile("x\n::error::y\r\n%0A::stop-commands::z,file=b:"), root), annotations]
+    {
+        assert!(
+            commands.lines().all(|line| line.starts_with("::error ") || line.starts_with("::notice ")),
+            "{commands}"
+        );
+    }
+}
+
+/// schemas/sarif-2.1.0.json is OASIS's, as the crate serde-sarif 0.8.0 carries it.
+#[test]
+fn sarif_is_valid_by_its_schema() {
+    // A bracket there belongs to nothing.
+    let schema = file("schemas/sarif-2.1.0.json").replace("-[a-zA-Z]{2}]?$", "-[a-zA-Z]{2}$");
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    let schema = jsonschema::draft7::new(&schema).unwrap();
+    let unguarded = log("suite.json", |log| drop(log.as_object_mut().unwrap().remove("enforced")));
+    let unguarded = summary_of(&[("log", &unguarded)], &mut |_| Err("nothing".to_owned()));
+    for (name, summary) in
+        [("sarif.json", summary()), ("", unguarded), ("", hostile("<script>\u{1b}\u{202e} a b%:/\n")), ("", empty())]
+    {
+        let text = render::sarif(&summary, "1.2.3", Root(None)).unwrap();
+        let sarif: Value = serde_json::from_slice(&text).unwrap();
+        let errors: Vec<_> =
+            schema.iter_errors(&sarif).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{errors:#?}");
+        assert_eq!(sarif["runs"][0]["invocations"][0]["executionSuccessful"], summary.is_guarded());
+        if !name.is_empty() {
+            assert_golden(name, str::from_utf8(&text).unwrap());
+        }
+    }
+}
+
+/// A run in which nothing was denied.
+fn empty() -> Summary {
+    let log = log("suite.json", |log| {
+        log["events"] = json!([]);
+        log["flows"] = json!([]);
+    });
+    summary_of(&[("log", &log)], &mut |path| support::guard(path))
 }
