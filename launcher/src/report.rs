@@ -27,6 +27,8 @@ pub enum Format {
     Text,
     /// Markdown, as GitHub and GitLab show it
     Markdown,
+    /// One HTML file, with a picture of who reached what
+    Html,
     /// Results of tests in JUnit's XML: those of --junit with the denials in them, or else the denials alone
     Junit,
     /// SARIF 2.1.0, for code scanning
@@ -111,6 +113,7 @@ pub fn report(args: &ReportArgs) -> anyhow::Result<u8> {
     let text = match format {
         Format::Text => summary.to_string().into_bytes(),
         Format::Markdown => render::markdown(&summary).into_bytes(),
+        Format::Html => render::html(&summary).into_bytes(),
         Format::Junit => junit(&summary, args)?.into_bytes(),
         Format::Sarif => render::sarif(&summary, env!("CARGO_PKG_VERSION"), root)?,
         Format::Json => pretty_json(&summary)?,

@@ -7,6 +7,7 @@
 mod gather;
 mod github;
 mod gitlab;
+mod html;
 mod junit;
 mod markdown;
 mod place;
@@ -20,6 +21,7 @@ mod words;
 pub use gather::{GatherError, Gathered};
 pub use github::annotations;
 pub use gitlab::code_quality;
+pub use html::html;
 pub use junit::{JunitError, junit, junit_with};
 pub use markdown::markdown;
 pub use place::Root;

@@ -64,7 +64,8 @@ impl Timeline {
     pub fn length(&self) -> String {
         let milliseconds = (self.last.as_nanosecond() - self.first.as_nanosecond()) / 1_000_000;
         match milliseconds {
-            0..10_000 => format!("{milliseconds} ms"),
+            0..1000 => format!("{milliseconds} ms"),
+            1000..10_000 => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
             10_000..600_000 => format!("{} s", milliseconds / 1000),
             _ => format!("{} min", milliseconds / 60_000),
         }

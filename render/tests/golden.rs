@@ -219,3 +219,61 @@ fn empty() -> Summary {
     });
     summary_of(&[("log", &log)], &mut |path| support::guard(path))
 }
+
+#[test]
+fn html() {
+    assert_golden("report.html", &render::html(&summary()));
+    let page = render::html(&summary_of(
+        &[("log", &log("suite.json", |log| log["enforced"]["hooks"] = json!([])))],
+        &mut |_| Err("it is gone".to_owned()),
+    ));
+    assert!(page.contains("NOT ENFORCED") && page.contains("role=\"alert\"") && page.contains("it is gone"));
+    assert!(render::html(&empty()).contains("Nothing was denied."));
+}
+
+/// The names of all elements of a page and of all their attributes, as the parsers of browsers find them.
+fn tags(page: &str) -> (Vec<&str>, Vec<&str>) {
+    let (mut names, mut attributes, mut rest) = (Vec::new(), Vec::new(), page);
+    while let Some(start) = rest.find('<') {
+        rest = &rest[start + 1..];
+        if !rest.starts_with(|character: char| character.is_ascii_alphabetic()) {
+            continue;
+        }
+        let (name, after) = rest.split_at(rest.find([' ', '>', '/', '\n']).unwrap());
+        names.push(name);
+        rest = after;
+        while let Some(start) = rest.find(|character: char| !character.is_ascii_whitespace() && character != '/') {
+            rest = &rest[start..];
+            if rest.starts_with('>') {
+                break;
+            }
+            let (name, after) = rest.split_at(rest.find(['=', ' ', '>']).unwrap());
+            attributes.push(name);
+            rest = match after.strip_prefix("=\"") {
+                Some(value) => value.split_once('"').unwrap().1,
+                None => after,
+            };
+        }
+        // What is in these is no markup, up to their end.
+        if ["style", "script", "title"].contains(&name) {
+            rest = &rest[rest.find(&format!("</{name}>")).unwrap_or(rest.len())..];
+        }
+    }
+    (names, attributes)
+}
+
+/// No name of a log is markup, and the page loads nothing.
+#[test]
+fn a_hostile_log_stays_text() {
+    let name = "</title></style></script><script>alert(1)</script><img src=x onerror=alert(1)>\" onload=\"alert(1)&lt;\u{202e}";
+    let page = render::html(&hostile(name));
+    assert!(!page.contains('\u{202e}') && page.contains("&lt;img src=x onerror"));
+    let (names, attributes) = tags(&page);
+    assert_eq!(names.iter().filter(|name| **name == "script").count(), 1, "{names:?}");
+    assert!(!names.contains(&"img") && attributes.iter().all(|name| !name.starts_with("on")), "{attributes:?}");
+    assert!(names.len() > 100 && attributes.contains(&"aria-labelledby"));
+    let loads = ["src=", "href=\"http", "url(", "@import", "<link", "<base", "<form", " style="];
+    let page = page.replace("src=x", "");
+    assert!(loads.iter().all(|load| !page.contains(load)), "{page}");
+    assert!(page.contains("default-src 'none'; style-src 'sha256-"));
+}
