@@ -33,10 +33,13 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     })
 }
 
-/// The exit status after help was to be printed. If that failed, it has been said.
+/// The exit status after something was to be printed. If that failed, it has been said, unless nobody reads it.
 #[must_use]
 pub fn printed(result: io::Result<()>) -> u8 {
     let Err(error) = result.and_then(|()| io::stdout().flush()) else { return exit::OK };
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return exit::UNREAD;
+    }
     tell(&format!("can't write to standard output: {error}"));
     exit::FAILURE
 }

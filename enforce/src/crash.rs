@@ -6,6 +6,7 @@
 //! leaf among them. So panics have to unwind in releases, too.
 
 use std::{
+    any::Any,
     fmt::Write as _,
     io,
     panic::{self, PanicHookInfo, UnwindSafe},
@@ -17,17 +18,21 @@ use crate::{exit, outlet::tell, privilege, sys::process::exit_now};
 /// The most that is told of what a panic says, in characters.
 const LONGEST: usize = 400;
 
-/// Runs a program's `main`. When it panics, the exit status is [`exit::FAILURE`].
+/// Runs a program's `main`. When it panics, the exit status is [`exit::FAILURE`]; [`exit::UNREAD`] where nobody reads what it prints.
 pub fn guarded(main: impl FnOnce() -> ExitCode + UnwindSafe) -> ExitCode {
     on_panic(|line| tell(&line));
-    panic::catch_unwind(main).unwrap_or_else(|_| ExitCode::from(exit::FAILURE))
+    let unread = |said: &(dyn Any + Send)| not_printed(text(said)).is_some_and(is_unread);
+    panic::catch_unwind(main)
+        .unwrap_or_else(|said| ExitCode::from(if unread(&*said) { exit::UNREAD } else { exit::FAILURE }))
 }
 
 /// Has panics of this process told in this way, when nothing is in effect any more.
 pub fn on_panic(tell: impl Fn(String) + Send + Sync + 'static) {
     panic::set_hook(Box::new(move |info| {
         privilege::lower();
-        tell(line(info));
+        if let Some(line) = line(info) {
+            tell(line);
+        }
     }));
 }
 
@@ -39,18 +44,32 @@ pub(crate) fn out_of_memory() -> ! {
     exit_now(i32::from(exit::FAILURE))
 }
 
-fn line(info: &PanicHookInfo<'_>) -> String {
-    let said = info.payload();
-    let said = said.downcast_ref::<String>().map(String::as_str).or_else(|| said.downcast_ref::<&str>().copied());
-    let said = said.unwrap_or("no more is known");
-    // What `println!` does where standard output is closed or full, which is no mistake of ours.
-    if let Some(why) = said.strip_prefix("failed printing to stdout: ") {
-        return format!("can't write to standard output: {why}");
+/// What a panic says.
+fn text(said: &dyn Any) -> &str {
+    let text = said.downcast_ref::<String>().map(String::as_str).or_else(|| said.downcast_ref::<&str>().copied());
+    text.unwrap_or("no more is known")
+}
+
+/// Why `println!` could not print, where that is what a panic says.
+fn not_printed(text: &str) -> Option<&str> {
+    text.strip_prefix("failed printing to stdout: ")
+}
+
+/// Whether printing failed because the reader has closed its end of a pipe, as `head` does when it has enough.
+fn is_unread(why: &str) -> bool {
+    why.ends_with(&format!("(os error {})", libc::EPIPE))
+}
+
+/// The line for a panic. `None` where nobody reads what is printed, of which other programs say nothing, either.
+fn line(info: &PanicHookInfo<'_>) -> Option<String> {
+    let said = text(info.payload());
+    if let Some(why) = not_printed(said) {
+        return (!is_unread(why)).then(|| format!("can't write to standard output: {why}"));
     }
     let mut line = "internal error".to_owned();
     if let Some(place) = info.location() {
         let _ = write!(line, " at {}:{}", place.file(), place.line());
     }
     let said: String = said.chars().take(LONGEST).flat_map(char::escape_debug).collect();
-    line + ": " + &said + "; please report this"
+    Some(line + ": " + &said + "; please report this")
 }

@@ -14,3 +14,5 @@ pub const NOT_EXECUTABLE: u8 = 126;
 pub const NOT_FOUND: u8 = 127;
 /// Added to the number of the signal that ended the command.
 pub const SIGNALED: u8 = 128;
+/// Nobody reads what a subcommand prints: what SIGPIPE makes of other programs, 128+13.
+pub const UNREAD: u8 = SIGNALED + 13;

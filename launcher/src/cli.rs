@@ -303,7 +303,11 @@ pub fn main() -> ExitCode {
         Err(status) => return status,
     };
     let result = match (cli.subcommand, cli.run) {
-        (Some(sub), _) => act(sub, rights),
+        // What was printed last may wait for the end of its line.
+        (Some(sub), _) => act(sub, rights).map(|status| match printed(Ok(())) {
+            exit::OK => status,
+            unwritten => unwritten,
+        }),
         (None, Some(run)) => run::run(&run.into(), rights),
         (None, None) => {
             let _ = printed(Cli::command().print_help());

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use enforce::exit;
+use enforce::{arguments::printed, exit};
 use report::text::OneLine;
 
 use crate::chosen::user_default;
@@ -54,8 +54,7 @@ pub fn init(purpose: Purpose, file: Option<&Path>) -> anyhow::Result<u8> {
     let text = purpose.text().replacen(SCHEMA_OF_EXAMPLES, &schema().display().to_string(), 1);
     let path = match file {
         Some(path) if path == Path::new("-") => {
-            io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()).context("standard output")?;
-            return Ok(exit::OK);
+            return Ok(printed(io::stdout().write_all(text.as_bytes())));
         }
         Some(path) => path.to_owned(),
         None => user_default().context("there is no home folder to write it to; say where: guard-run init FILE")?,

@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 use std::{
+    any::Any,
     io::{self, Write as _},
     panic,
     path::PathBuf,
@@ -29,6 +30,8 @@ const OK: u8 = 0;
 const NO: u8 = 1;
 /// The exit status when the self-test itself failed.
 const FAILURE: u8 = 125;
+/// The exit status when nobody reads what is printed: what SIGPIPE makes of other programs, 128+13.
+const UNREAD: u8 = 141;
 
 use attempt::{Outcome, SCENE, Scene, Stop};
 use guard::Programs;
@@ -440,17 +443,25 @@ const NOBODY: Uid = Uid::from_raw(65534);
 const ATTEMPT_LIMIT: u32 = 8;
 
 fn main() -> ExitCode {
-    // What `println!` does where standard output is closed or full, which is no mistake of ours.
     let default = panic::take_hook();
-    panic::set_hook(Box::new(move |info| match info.payload().downcast_ref::<String>() {
-        Some(said) if said.starts_with("failed printing to stdout: ") => tell("can't write to standard output"),
-        _ => default(info),
+    panic::set_hook(Box::new(move |info| match not_printed(info.payload()) {
+        Some(why) if is_unread(why) => {}
+        Some(why) => tell(&format!("can't write to standard output: {why}")),
+        None => default(info),
     }));
     let options = match Options::try_parse() {
         Ok(options) => options,
         Err(error) => {
-            let failed = error.print().is_err() || error.use_stderr();
-            return ExitCode::from(if failed { FAILURE } else { OK });
+            if !error.use_stderr() {
+                return ExitCode::from(match error.print().and_then(|()| io::stdout().flush()) {
+                    Ok(()) => OK,
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => UNREAD,
+                    Err(_) => FAILURE,
+                });
+            }
+            // With what was typed in it, which may be meant for a terminal.
+            let _ = writeln!(io::stderr(), "{}", policy::text::lines(error.render().to_string().trim_end()));
+            return ExitCode::from(FAILURE);
         }
     };
     let status = panic::catch_unwind(|| selftest(&options));
@@ -460,13 +471,26 @@ fn main() -> ExitCode {
             tell(&format!("{error:#}"));
             FAILURE
         }
-        Err(_) => FAILURE,
+        Err(said) => match not_printed(&*said) {
+            Some(why) if is_unread(why) => UNREAD,
+            _ => FAILURE,
+        },
     })
+}
+
+/// Why `println!` could not print, where that is what a panic says: standard output is closed or full, which is no mistake of ours.
+fn not_printed(said: &(dyn Any + Send)) -> Option<&str> {
+    said.downcast_ref::<String>()?.strip_prefix("failed printing to stdout: ")
+}
+
+/// Whether printing failed because the reader has closed its end of a pipe, as `head` does when it has enough.
+fn is_unread(why: &str) -> bool {
+    why.ends_with(&format!("(os error {})", libc::EPIPE))
 }
 
 /// Says something on standard error, if that is possible.
 fn tell(line: &str) {
-    let _ = writeln!(io::stderr(), "guard-selftest: {line}");
+    let _ = writeln!(io::stderr(), "guard-selftest: {}", policy::text::short_line(line));
 }
 
 /// Tries the vectors and prints what came out. The status is [`NO`] if there was a way out, or a check that could

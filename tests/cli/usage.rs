@@ -206,7 +206,8 @@ fn explain_says_so_where_nothing_is_enforced() {
 
 #[test]
 fn requests_that_name_nothing_are_refused() {
-    let table: [&[&str]; 17] = [
+    let table: [&[&str]; 18] = [
+        &["report", log],
         &[],
         &["connect"],
         &["connect", "tcp"],
@@ -374,19 +375,26 @@ fn check_says_which_file_each_rule_is_from() {
     );
 }
 
-#[test]
-fn what_can_not_be_written_to_standard_output_is_said_in_one_line() {
-    let run = Run::new(policy(), ["true"]);
-    let policy = run.policy();
-    let policy = policy.to_str().unwrap();
-    let log = concat!(env!("CARGO_MANIFEST_DIR"), "/../report/tests/logs/golden.json");
-    let table: [&[&str]; 11] = [
+/// Hands each subcommand that prints to `each`, as a command that has enough to print.
+fn each_that_prints(each: impl Fn(&[&str], &mut Command)) {
+    let run = Run::python(policy(), "import socket; socket.socket().connect_ex((\"10.0.0.1\", 443))", &[]);
+    drop(run.output());
+    let (policy, log) = (run.policy(), run.log());
+    let (policy, log) = (policy.to_str().unwrap(), log.to_str().unwrap());
+    let table: [&[&str]; 18] = [
         &["report", log],
         &["--help"],
         &["--version"],
         &["check", "--help"],
         &["check", policy],
         &["explain", policy, "connect", "tcp", "10.0.0.2:80"],
+        &["why", log],
+        &["why", "--json", log],
+        &["suggest", log],
+        &["compare", "curl", policy],
+        &["replay", policy, log],
+        &["tidy", policy],
+        &["tidy", policy, "-o", "-"],
         &["policies"],
         &["init", "-"],
         &["selftest", "--list"],
@@ -394,14 +402,37 @@ fn what_can_not_be_written_to_standard_output_is_said_in_one_line() {
         &["doctor"],
     ];
     for arguments in table {
+        let arguments: Vec<&str> = arguments.iter().map(|word| if *word == "curl" { CURL } else { word }).collect();
+        each(&arguments, Command::new(guard_run()).args(&arguments).stderr(Stdio::piped()));
+    }
+}
+
+/// A policy that is there, installed or not.
+const CURL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/curl.json");
+
+#[test]
+fn what_can_not_be_written_to_standard_output_is_said_in_one_line() {
+    each_that_prints(|arguments, command| {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let output = Command::new(guard_run()).args(arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let output = command.stdout(full).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(125), "{arguments:?}: {said}");
         let program = said.starts_with("guard-run: ") || said.starts_with("guard-selftest: ");
         assert!(program && said.contains("standard output"), "{arguments:?}: {said}");
         assert!(said.lines().count() == 1 && said.len() < 1000, "{arguments:?}: {said}");
-    }
+    });
+}
+
+/// As `guard-run why LOG | head -1`: who has read enough closes the pipe, and nothing is wrong.
+#[test]
+fn a_reader_that_has_enough_is_no_error() {
+    each_that_prints(|arguments, command| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command.stdout(writer).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), said.as_str()), (Some(128 + libc::SIGPIPE), ""), "{arguments:?}");
+    });
 }
 
 /// For anything that stands in a policy or on the command line, one line of less than 1,000 bytes says what is the matter.
@@ -430,6 +461,8 @@ fn what_is_said_is_short_and_harmless() {
         &["--policy", &word, "--", "true"],
         &["check", &word],
         &["explain", "p.json", &word],
+        &["selftest", &word],
+        &["selftest", "--program", &word],
     ] {
         let (code, _, said) = guard(arguments);
         assert!(matches!(code, Some(125 | 127)), "{code:?}");
