@@ -2,9 +2,13 @@
 
 use std::collections::HashMap;
 
-use report::{Event, Process};
+use report::{Event, Process, Subject, Verdict};
 
-use crate::Record;
+use crate::{
+    Guard, Record, Request,
+    asked::{Asked, Servers},
+    why::as_logged,
+};
 
 /// How many kinds of denials are told apart. What comes after that is counted.
 const KINDS: usize = 1 << 14;
@@ -19,6 +23,7 @@ pub struct Denials {
     places: HashMap<(String, String, String), usize>,
     /// Denials of further kinds.
     pub(crate) further: u64,
+    servers: Servers,
 }
 
 /// Denials of one thing by one rule.
@@ -34,14 +39,19 @@ pub(crate) struct Kind {
 impl Denials {
     /// Takes a record of a log.
     pub fn add(&mut self, record: Record) {
-        if let Record::Event(event) = record {
-            self.add_kind(Kind { processes: vec![event.process.clone()], event, more: 0 });
+        match record {
+            Record::Event(event) => {
+                self.servers.event(&event);
+                self.add_kind(Kind { processes: vec![event.process.clone()], event, more: 0 });
+            }
+            Record::Flow(flow) => self.servers.flow(&flow),
         }
     }
 
     /// Takes what was collected from other logs of the same policy.
     pub fn append(&mut self, other: Self) {
         self.further += other.further;
+        self.servers.append(other.servers);
         other.kinds.into_iter().for_each(|kind| self.add_kind(kind));
     }
 
@@ -56,6 +66,39 @@ impl Denials {
         } else {
             self.further += event.count;
         }
+    }
+
+    /// What a kind of denial is about, with what the others tell of it. `None` where rules have nothing to say of it.
+    pub(crate) fn asked(&self, kind: &Kind, guard: &Guard) -> Option<Asked> {
+        let event = &kind.event;
+        let request = as_logged(guard, &Request::of_event(event)?, &event.cause.rule);
+        let host = match &event.subject {
+            Subject::Network(network) => network.host.as_deref(),
+            _ => None,
+        };
+        let led_to = if let Request::Name(name) = &request { self.led_to(kind, name) } else { None };
+        Some(self.servers.tell(Asked { led_to, ..Asked::by_name(request, host) }, guard))
+    }
+
+    /// By which protocol and to which port something connected that was found by a name, if a later denial tells.
+    fn led_to(&self, asked: &Kind, name: &str) -> Option<(&'static str, u16)> {
+        let named = |host: Option<&str>| host.is_some_and(|host| host.split(", ").any(|known| known == name));
+        let by_name = self.kinds.iter().filter_map(connected).filter(|(_, host)| named(*host)).map(|(at, _)| at);
+        // Where the query was let through, the same process has gone on to what the answer said.
+        let after = |kind: &&Kind| {
+            let pids = kind.processes.iter().filter_map(|process| process.pid);
+            let mut pids = pids.filter(|pid| asked.processes.iter().any(|process| process.pid == Some(*pid)));
+            kind.event.first > asked.event.first && pids.next().is_some()
+        };
+        let mut later: Vec<&Kind> = self.kinds.iter().filter(after).collect();
+        later.sort_by_key(|kind| kind.event.first);
+        // Of what comes after another name, nobody knows by which it was found.
+        let other = |kind: &&&Kind| !matches!(&kind.event.subject, Subject::Name(other) if other.name != name);
+        let next = later.iter().take_while(other).filter_map(|kind| connected(kind)).map(|(at, _)| at);
+        let next = next.filter(|_| asked.event.verdict == Verdict::Audited);
+        // Connected UDP sockets come first where a resolver sorts addresses.
+        let all: Vec<_> = by_name.chain(next).collect();
+        all.iter().find(|(protocol, _)| *protocol == "tcp").or(all.first()).copied()
     }
 
     /// Whether nothing was denied.
@@ -84,4 +127,14 @@ impl Kind {
             }
         }
     }
+}
+
+/// Where a kind of denial connects or sends to, and by which names it was found. `None` for what isn't about that.
+fn connected(kind: &Kind) -> Option<((&'static str, u16), Option<&str>)> {
+    let Subject::Network(network) = &kind.event.subject else { return None };
+    let protocol = ["tcp", "udp"].into_iter().find(|known| *known == network.protocol)?;
+    let is_active = ["connect", "send"].contains(&&*kind.event.op);
+    // Resolvers ask nameservers, and connect sockets to addresses alone in order to sort them.
+    let is_other = network.port != 0 && network.port != 53;
+    (is_active && is_other).then_some(((protocol, network.port), network.host.as_deref()))
 }

@@ -157,7 +157,7 @@ fn sum(section: &'static str, decisions: impl IntoIterator<Item = Option<Decisio
 }
 
 /// The decision on a peer that was found by a name, if one is known.
-fn decide(network: &NetTables, peer: &Peer, host: Option<&str>) -> Decision {
+pub(crate) fn decide(network: &NetTables, peer: &Peer, host: Option<&str>) -> Decision {
     let request = peer.request();
     let is_active = [Op::CONNECT, Op::SEND].contains(&request.op);
     if let (Some(names), Some(host), true) = (&network.names, host, is_active) {

@@ -3,6 +3,7 @@
 //! Nothing here opens a file or needs a right: anybody who calls hands over readers and documents.
 #![forbid(unsafe_code)]
 
+mod asked;
 mod compare;
 mod denials;
 mod extent;
@@ -34,7 +35,7 @@ pub use replay::{Change, Replay, Replayed, Told};
 pub use request::{Peer, Request};
 pub use suggest::{SuggestError, Suggestion, Widen, policy_of, suggest};
 pub use tidy::{Idle, Tidied, Usage, Why, tidy};
-pub use why::{Denial, NearestRule, Report, Way, Who, Written, of_request};
+pub use why::{Denial, NearestRule, Report, Way, Who, Written, of_host, of_request};
 
 #[cfg(test)]
 #[path = "../../policy/tests/generate/mod.rs"]

@@ -4,6 +4,7 @@ use common::Decision;
 
 use crate::{
     Guard,
+    asked::Asked,
     property::{Missed, missed},
     request::Request,
 };
@@ -21,14 +22,15 @@ pub(crate) struct Nearest {
 }
 
 /// The nearest rule: of those of the request's section that allow, the one of which the request misses the fewest properties, and
-/// of several the first. A rule behind the one that denies misses its place as well.
-pub(crate) fn nearest(guard: &Guard, request: &Request, denied: Decision) -> Option<Nearest> {
+/// of several the first; the first that has the name by which the peer was found, if one has. A rule behind the one that denies misses its place as well.
+pub(crate) fn nearest(guard: &Guard, asked: &Asked, denied: Decision) -> Option<Nearest> {
+    let request = &asked.request;
     let section = request.section();
     let count = guard.rules(section);
     let first = usize::from(denied.rule);
     (0..count)
         .filter_map(|rule| {
-            let mut missed = missed(&guard.policy, rule, request)?;
+            let mut missed = missed(&guard.policy, rule, asked)?;
             if section == "devices" && guard.rule(section, rule)?.get("path").is_some() {
                 by_path(&mut missed, request);
             }
@@ -38,7 +40,10 @@ pub(crate) fn nearest(guard: &Guard, request: &Request, denied: Decision) -> Opt
             }
             Some(Nearest { rule, missed })
         })
-        .min_by_key(|nearest| nearest.missed.len())
+        .min_by_key(|nearest| {
+            let has_name = asked.host.is_some() && nearest.missed.iter().all(|missed| missed.key != "hosts");
+            (nearest.missed.len(), !has_name)
+        })
 }
 
 /// Makes one property of those for which a device's path stands.

@@ -6,7 +6,10 @@ use policy::{
     SockoptRule, SysctlRule, UnixRule,
 };
 
-use crate::request::{Peer, Request};
+use crate::{
+    asked::Asked,
+    request::{Peer, Request},
+};
 
 /// A property of a rule that a request does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,12 +21,12 @@ pub(crate) struct Missed {
 }
 
 /// The properties of a rule that a request misses. `None` where the policy has no such rule, or it denies.
-pub(crate) fn missed(policy: &Policy, rule: usize, request: &Request) -> Option<Vec<Missed>> {
+pub(crate) fn missed(policy: &Policy, rule: usize, asked: &Asked) -> Option<Vec<Missed>> {
     let allows = |action: Action| action == Action::Allow;
-    match request {
+    match &asked.request {
         Request::Peer(peer) => {
             let rule = policy.network.as_ref()?.rules.get(rule)?;
-            allows(rule.action()).then(|| of_network(rule, peer))
+            allows(rule.action()).then(|| of_network(rule, peer, asked))
         }
         Request::Name(name) => {
             // Rules without names are never asked.
@@ -60,18 +63,22 @@ fn list<const N: usize>(properties: [(&'static str, bool, String); N]) -> Vec<Mi
     missed.map(|(key, _, value)| Missed { key, value }).collect()
 }
 
-fn of_network(rule: &NetRule, peer: &Peer) -> Vec<Missed> {
+fn of_network(rule: &NetRule, peer: &Peer, asked: &Asked) -> Vec<Missed> {
     let request = peer.request();
     let op = rule.ops.as_ref().is_none_or(|ops| ops.iter().any(|op| op.meant() == request.op));
     let protocol = rule.protocols.as_ref().is_none_or(|all| all.iter().any(|one| is_protocol(*one, request.protocol)));
-    let hosts = rule.hosts.as_ref().is_none_or(|hosts| {
+    let by_address = rule.hosts.as_ref().is_none_or(|hosts| {
         hosts.iter().any(|host| match host {
             Host::Sandbox => request.own == 1,
-            // What a name leads to is known only while the command runs. What a set holds stands in its place.
+            // What a set holds stands in its place.
             Host::Name(_) | Host::Set(_) => false,
             Host::Networks(networks) => networks.iter().any(|network| contains(*network, request.address)),
         })
     });
+    // The log has the names that led there. A name leads to what is near only where a rule says so.
+    let by_name = rule.names().any(|name| asked.names().any(|known| name.has(known)));
+    let private = by_address || !by_name || !asked.is_near() || rule.private;
+    let address = policy::display_address(request.address).to_string();
     let within =
         |ranges: &Vec<PortRange>, port| ranges.iter().any(|range| (range.first()..=range.last()).contains(&port));
     let ports = rule.ports.as_ref().is_none_or(|ports| within(ports, peer.port));
@@ -83,7 +90,8 @@ fn of_network(rule: &NetRule, peer: &Peer) -> Vec<Missed> {
     list([
         ("ops", op, request.op.name().to_owned()),
         ("protocols", protocol, policy::protocol_name(peer.protocol)),
-        ("hosts", hosts, policy::display_address(request.address).to_string()),
+        ("hosts", by_address || by_name, asked.host.clone().unwrap_or_else(|| address.clone())),
+        ("private", private, address),
         ("ports", ports, peer.port.to_string()),
         ("local_ports", local_ports, peer.local_port.unwrap_or_default().to_string()),
     ])

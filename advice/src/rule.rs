@@ -5,6 +5,8 @@ use policy::{Host, Level, LevelOption, access_letters, display_address};
 use serde_json::{Map, Value, json};
 
 use crate::{
+    Guard,
+    asked::Asked,
     property::{FAMILIES, TYPES},
     request::{Peer, Request},
 };
@@ -17,19 +19,40 @@ pub(crate) fn is_host_name(name: &str) -> bool {
     serde_json::from_value::<Host>(name.into()).is_ok_and(|host| matches!(host, Host::Name(_)))
 }
 
-/// The rule that allows a request: what the request is, in the words of policies.
+/// Where a name is taken to lead to until something connects to it.
+pub(crate) const ASSUMED: (&str, u16) = ("tcp", 443);
+
+/// The rule that allows what was asked for: what the request is, in the words of policies.
 ///
-/// The peer's port of what is received is not in it, since a client's kernel chose that by chance; and no port is of protocols that
-/// have none.
+/// Ports that a kernel chose by chance are not in it: the peer's of what is received, and those of the command's own servers for which
+/// nobody asked; and no port is of protocols that have none. A peer that was found by a name is meant by that, since the name's
+/// addresses may be others tomorrow. Beside a rule that has a name with "tls", it has that, too.
 ///
 /// # Errors
 ///
 /// When no rule can say it: why, for people.
-pub(crate) fn exact(request: &Request) -> Result<Keys, &'static str> {
+pub(crate) fn exact(guard: &Guard, asked: &Asked) -> Result<Keys, &'static str> {
+    let request = &asked.request;
     let mut rule = match request {
-        Request::Peer(peer) => of_peer(peer)?,
+        Request::Peer(peer) => {
+            let mut rule = of_peer(peer)?;
+            let names: Vec<&str> = asked.names().collect();
+            if !names.is_empty() {
+                rule.insert("hosts".to_owned(), json!(names));
+                if asked.is_near() {
+                    rule.insert("private".to_owned(), true.into());
+                }
+            }
+            if asked.is_by_chance {
+                rule.retain(|key, _| !["ports", "local_ports"].contains(&&**key));
+            }
+            rule
+        }
         Request::Name(name) if !is_host_name(name) => return Err("no rule can have this name"),
-        Request::Name(name) => keys(json!({"hosts": [name], "protocols": ["tcp"], "ports": [443]})),
+        Request::Name(name) => {
+            let (protocol, port) = asked.led_to.unwrap_or(ASSUMED);
+            keys(json!({"hosts": [name], "protocols": [protocol], "ports": [port]}))
+        }
         Request::Unix { kind, name, .. } => keys(json!({"paths": [socket(*kind, name)?]})),
         Request::Device(request) => {
             let letter = if request.kind == device::Type::Block as u32 { "b" } else { "c" };
@@ -61,8 +84,21 @@ pub(crate) fn exact(request: &Request) -> Result<Keys, &'static str> {
             keys(json!({"level": level_name, "option": option, "access": if *set { "set" } else { "get" }}))
         }
     };
+    if is_beside_tls(guard, &rule) {
+        rule.insert("tls".to_owned(), true.into());
+    }
     rule.insert("action".to_owned(), "allow".into());
     Ok(rule)
+}
+
+/// Whether the policy wants to see in TLS that a server has one of the names that a rule has, and the rule can say so, too.
+fn is_beside_tls(guard: &Guard, rule: &Keys) -> bool {
+    let by_tcp = rule.get("protocols") == Some(&json!(["tcp"]));
+    let hosts: Vec<&str> =
+        rule.get("hosts").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let rules = guard.policy.network.iter().flat_map(|section| &section.rules);
+    let mut known = rules.filter(|known| known.tls).flat_map(policy::NetRule::names);
+    by_tcp && known.any(|known| hosts.iter().any(|host| is_host_name(host) && known.has(host)))
 }
 
 fn keys(value: Value) -> Keys {

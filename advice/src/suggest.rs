@@ -13,13 +13,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Denials, Guard, Head, PatchError, Request,
+    Denials, Guard, Head, PatchError,
+    asked::Asked,
     denials::Kind,
     layout,
     merge::merge,
     patch,
     rule::Keys,
-    why::{SCHEMA, as_logged},
+    why::{SCHEMA, assumption},
 };
 
 /// The sections in the order in which policies have them.
@@ -64,6 +65,9 @@ pub struct Suggestion {
     sha256: String,
     /// The changes (RFC 6902).
     pub patch: Patch,
+    /// What they take for granted that no log tells, for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    assumes: Vec<String>,
     /// What they allow: rules, which need not be rules of the changed policy.
     allows: Vec<Value>,
     /// What was denied and is allowed by them.
@@ -113,23 +117,25 @@ pub fn suggest(
     widen: Widen,
     machine: &impl Machine,
 ) -> Result<Suggestion, SuggestError> {
-    let (mut wanted, mut by_name) = (Vec::new(), Vec::new());
+    let mut wanted: Vec<(Asked, Keys)> = Vec::new();
     let (mut denials, mut aside, mut allowed_already) = (Vec::new(), Vec::new(), 0);
-    for Kind { event, .. } in &denied.kinds {
-        let request = Request::of_event(event).map(|request| as_logged(guard, &request, &event.cause.rule));
-        match request {
-            Some(request) if request.is_allowed(&guard.tables) => allowed_already += 1,
-            request => match apart::wanted(request.as_ref(), event, heads) {
+    for kind in &denied.kinds {
+        let Kind { event, .. } = kind;
+        match denied.asked(kind, guard) {
+            Some(asked) if asked.is_allowed(&guard.tables) => allowed_already += 1,
+            asked => match apart::wanted(guard, asked.as_ref(), event, heads) {
                 Err(why) => aside.push(Apart { denied: Denied::of(event), why }),
-                Ok((request, keys)) => {
-                    by_name.push(apart::name_of(event));
-                    wanted.push((request, keys));
+                Ok(rule) => {
+                    wanted.push(rule);
                     denials.push(Denied::of(event));
                 }
             },
         }
     }
-    let rules = wanted.iter().map(|(request, keys)| (request.section(), widened(keys.clone(), widen)));
+    let mut assumes: Vec<String> = wanted.iter().filter_map(|(asked, _)| assumption(asked)).collect();
+    assumes.sort();
+    assumes.dedup();
+    let rules = wanted.iter().map(|(asked, keys)| (asked.request.section(), widened(keys.clone(), widen)));
     let mut by_section: HashMap<&str, Vec<Keys>> = HashMap::new();
     for (section, keys) in rules {
         by_section.entry(section).or_default().push(keys);
@@ -138,8 +144,8 @@ pub fn suggest(
     for section in SECTIONS {
         let Some(keys) = by_section.remove(section) else { continue };
         let merged = merge(keys);
-        let requests = wanted.iter().map(|(request, _)| request).filter(|request| request.section() == section);
-        let deciding = requests.filter_map(|request| request.judge(&guard.tables));
+        let requests = wanted.iter().map(|(asked, _)| asked).filter(|asked| asked.request.section() == section);
+        let deciding = requests.filter_map(|asked| asked.judge(&guard.tables));
         let first = deciding.map(|decision| usize::from(decision.rule)).min().unwrap_or(usize::MAX);
         let before = Some(first).filter(|first| *first < guard.rules(section));
         plain.extend(patch::insert(guard, section, Some(0).filter(|_| guard.rules(section) > 0), merged.clone()));
@@ -151,13 +157,14 @@ pub fn suggest(
         allows.extend(merged.into_iter().map(|keys| json!({"section": section, "rule": keys})));
     }
     let patch = patch::of(operations);
-    let requests: Vec<_> = wanted.iter().map(|(request, _)| request).zip(by_name).collect();
+    let requests: Vec<&Asked> = wanted.iter().map(|(asked, _)| asked).collect();
     prove::prove(guard, &patch::of(plain), &patch, &requests, machine)?;
     Ok(Suggestion {
         schema: SCHEMA,
         policy: guard.document.path().display().to_string(),
         sha256: guard.document.sha256(),
         patch,
+        assumes,
         allows,
         denials,
         apart: aside,

@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    Denials, Guard, Head, Request,
+    Denials, Guard, Head, Peer, Request,
+    asked::Asked,
     denials::Kind,
     hardening,
     nearest::{PLACE, nearest},
@@ -20,24 +21,28 @@ use crate::{
 
 pub use text::Who;
 pub use ways::Way;
+pub(crate) use ways::assumption;
 
 impl Denials {
     /// What there is to say about each kind of denial, by a policy: the rarest first, as in the last line of a run.
     #[must_use]
     pub fn explain(self, guard: &Guard, heads: &[Head], machine: &impl Machine) -> Report {
-        let Self { mut kinds, further, .. } = self;
+        let mut kinds: Vec<&Kind> = self.kinds.iter().collect();
         kinds.sort_by_key(|kind| (kind.event.count, kind.event.first));
         let sha256 = guard.document.sha256();
         let logged = heads.iter().filter_map(|head| head.policy.as_ref());
         let changed = logged.clone().any(|policy| policy.sha256 != sha256);
-        let denials = kinds.into_iter().map(|kind| kind.explain(guard, (heads, changed), machine)).collect();
+        let denials = kinds
+            .into_iter()
+            .map(|kind| kind.explain(self.asked(kind, guard).as_ref(), guard, (heads, changed), machine))
+            .collect();
         Report {
             schema: SCHEMA,
             policy: guard.document.path().display().to_string(),
             sha256,
             changed,
             denials,
-            further,
+            further: self.further,
             lost: heads.iter().map(|head| head.lost).sum(),
         }
     }
@@ -49,7 +54,7 @@ impl Denials {
     pub fn unexplained(self) -> (Vec<Denial>, u64) {
         let Self { mut kinds, further, .. } = self;
         kinds.sort_by_key(|kind| (kind.event.count, kind.event.first));
-        (kinds.into_iter().map(Kind::plain).collect(), further)
+        (kinds.iter().map(Kind::plain).collect(), further)
     }
 }
 
@@ -157,6 +162,9 @@ pub struct NearestRule {
     pub rule: Written,
     /// What it lacks.
     pub missed: Vec<MissedProperty>,
+    /// The names that it has and by which the peer was found.
+    #[serde(skip)]
+    host: Option<String>,
 }
 
 /// A property that a request misses.
@@ -171,18 +179,23 @@ pub struct MissedProperty {
 }
 
 impl Kind {
-    fn explain(self, guard: &Guard, (heads, changed): (&[Head], bool), machine: &impl Machine) -> Denial {
-        let (event, request) = (self.event.clone(), Request::of_event(&self.event));
+    fn explain(
+        &self,
+        asked: Option<&Asked>,
+        guard: &Guard,
+        (heads, changed): (&[Head], bool),
+        machine: &impl Machine,
+    ) -> Denial {
         let mut denial = self.plain();
-        match request {
-            Some(request) => denial.judge(guard, &request, &event, (heads, changed), machine),
-            None => denial.ways = ways::past_hardening(guard, &event, machine),
+        match asked {
+            Some(asked) => denial.judge(guard, asked, &self.event, (heads, changed), machine),
+            None => denial.ways = ways::past_hardening(guard, &self.event, machine),
         }
         denial
     }
 
     /// What the logs say by themselves.
-    fn plain(self) -> Denial {
+    fn plain(&self) -> Denial {
         let Self { event, processes, more } = self;
         Denial {
             op: event.op.to_string(),
@@ -191,12 +204,12 @@ impl Kind {
             count: event.count,
             first: event.first,
             last: event.last,
-            processes,
-            more_processes: more,
+            processes: processes.clone(),
+            more_processes: *more,
             rule: event.cause.rule.clone(),
             reason: event.cause.reason.as_ref().map(ToString::to_string),
             decides: None,
-            hardening: hardening::explanation(&event).into_iter().map(|(part, why)| Hardening { part, why }).collect(),
+            hardening: hardening::explanation(event).into_iter().map(|(part, why)| Hardening { part, why }).collect(),
             nearest: None,
             ways: Vec::new(),
             notes: Vec::new(),
@@ -215,14 +228,13 @@ impl Denial {
     fn judge(
         &mut self,
         guard: &Guard,
-        request: &Request,
+        asked: &Asked,
         event: &Event,
         (heads, changed): (&[Head], bool),
         machine: &impl Machine,
     ) {
-        let request = as_logged(guard, request, &event.cause.rule);
-        let section = request.section();
-        let Some(decision) = request.judge(&guard.tables).filter(|decision| !decision.allow) else {
+        let section = asked.request.section();
+        let Some(decision) = asked.judge(&guard.tables).filter(|decision| !decision.allow) else {
             self.notes.push(if changed {
                 "the policy has changed since, and allows it now".to_owned()
             } else {
@@ -238,28 +250,28 @@ impl Denial {
         if is_rule || self.rule == "default" {
             self.decides = Written::at(guard, pointer);
         }
-        self.nearest = nearest_rule(guard, &request, decision);
-        match ways::all(guard, &request, decision, machine) {
+        self.nearest = nearest_rule(guard, asked, decision);
+        match ways::all(guard, asked, decision, machine) {
             Ok(ways) => self.ways = ways,
             Err(why) => return self.notes.push(why.to_owned()),
         }
-        if let Err(why) = apart::wanted(Some(&request), event, heads) {
+        if let Err(why) = apart::wanted(guard, Some(asked), event, heads) {
             self.notes.push(format!("think twice, and `suggest` leaves it to you: {why}"));
         }
     }
 }
 
 /// The nearest rule to a request, and what it lacks.
-fn nearest_rule(guard: &Guard, request: &Request, denied: Decision) -> Option<NearestRule> {
-    let near = nearest(guard, request, denied).filter(|near| !near.missed.is_empty())?;
-    let rule = Written::at(guard, format!("/{}/rules/{}", request.section(), near.rule))?;
+fn nearest_rule(guard: &Guard, asked: &Asked, denied: Decision) -> Option<NearestRule> {
+    let near = nearest(guard, asked, denied).filter(|near| !near.missed.is_empty())?;
+    let rule = Written::at(guard, format!("/{}/rules/{}", asked.request.section(), near.rule))?;
     let of_rule = |key: &str| rule.value.get(key).cloned().unwrap_or_default();
     let missed = near.missed.into_iter().map(|missed| MissedProperty {
         property: missed.key,
         value: missed.value,
         known: if missed.key == PLACE { Value::Null } else { of_rule(missed.key) },
     });
-    Some(NearestRule { missed: missed.collect(), rule })
+    Some(NearestRule { missed: missed.collect(), rule, host: asked.host.clone() })
 }
 
 /// The request of an event by which the policy decides as it did then, if there is one: logs don't say whether a peer was a socket of
@@ -272,7 +284,7 @@ pub(crate) fn as_logged(guard: &Guard, request: &Request, rule: &str) -> Request
     if let Request::Peer(peer) = request
         && decides(request).as_deref() != Some(rule)
     {
-        let own = Request::Peer(crate::Peer { own: true, ..*peer });
+        let own = Request::Peer(Peer { own: true, ..*peer });
         if decides(&own).as_deref() == Some(rule) {
             return own;
         }
@@ -283,5 +295,20 @@ pub(crate) fn as_logged(guard: &Guard, request: &Request, rule: &str) -> Request
 /// What there is to say about one request that a policy denies, in lines for people. Nothing where it allows it.
 #[must_use]
 pub fn of_request(guard: &Guard, request: &Request, machine: &impl Machine) -> String {
-    text::of_request(guard, request, machine)
+    text::of_request(guard, &Asked::alone(request.clone()), machine)
+}
+
+/// What there is to say about connecting or sending to a host that a policy denies, by a name and whatever address it has, in lines for
+/// people. The peer's address is the unspecified one. Nothing where it allows it.
+#[must_use]
+pub fn of_host(guard: &Guard, peer: Peer, name: &str, machine: &impl Machine) -> String {
+    let is_resolved = guard.tables.names().is_none_or(|names| names.decide(name).allow);
+    let protocol = ["tcp", "udp"].into_iter().find(|known| *known == policy::protocol_name(peer.protocol));
+    let asked = if is_resolved {
+        Asked::by_name(Request::Peer(peer), Some(name))
+    } else {
+        let led_to = protocol.map(|protocol| (protocol, peer.port));
+        Asked { led_to, ..Asked::alone(Request::Name(name.to_owned())) }
+    };
+    text::of_request(guard, &asked, machine)
 }

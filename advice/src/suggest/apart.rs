@@ -1,26 +1,29 @@
 //! What is suggested, and what is for people to decide: what keeps the command inside is never undone by a suggestion.
 
-use common::{
-    name::address::nearness,
-    net::{Address, ones_if_equal},
-};
+use common::net::Address;
 use policy::{Host, Prefix};
 use report::{Event, Subject};
-use serde_json::Value;
 
 use crate::{
-    Head, Request, hardening,
+    Guard, Head, Request,
+    asked::Asked,
+    hardening,
     property::contains,
     rule::{self, Keys},
 };
 
-/// The request of an event and the rule that allows it.
+/// What an event tells of, and the rule that allows it.
 ///
 /// # Errors
 ///
 /// When that is not to be suggested: why, for people.
-pub(crate) fn wanted(request: Option<&Request>, event: &Event, heads: &[Head]) -> Result<(Request, Keys), String> {
-    let Some(request) = request else {
+pub(crate) fn wanted(
+    guard: &Guard,
+    asked: Option<&Asked>,
+    event: &Event,
+    heads: &[Head],
+) -> Result<(Asked, Keys), String> {
+    let Some(asked) = asked else {
         let parts: Vec<String> =
             hardening::explanation(event).into_iter().map(|(part, why)| format!("{part} ({why})")).collect();
         return Err(if parts.is_empty() {
@@ -29,7 +32,7 @@ pub(crate) fn wanted(request: Option<&Request>, event: &Event, heads: &[Head]) -
             format!("it is part of what keeps the command inside: {}", parts.join("; "))
         });
     };
-    match request {
+    match &asked.request {
         Request::Sysctl { write: true, .. } => return Err("tunables change the whole machine".to_owned()),
         Request::Peer(peer) if is_metadata(peer.request().address) => {
             return Err("metadata services of clouds hand out credentials".to_owned());
@@ -49,23 +52,7 @@ pub(crate) fn wanted(request: Option<&Request>, event: &Event, heads: &[Head]) -
     if let (Subject::Network(_), "fail-closed") = (&event.subject, &*event.cause.rule) {
         return Err(event.cause.reason.as_deref().unwrap_or("it could not be judged").to_owned());
     }
-    let mut keys = rule::exact(request)?;
-    if let (Some(names), Request::Peer(peer)) = (name_of(event), request) {
-        // The name's addresses may be others tomorrow.
-        keys.insert("hosts".to_owned(), names.split(", ").map(Value::from).collect());
-        if nearness(peer.request().address, ones_if_equal).private != 0 {
-            keys.insert("private".to_owned(), true.into());
-        }
-    }
-    Ok((request.clone(), keys))
-}
-
-/// The host name by which a peer was found that the command connects or sends to.
-pub(super) fn name_of(event: &Event) -> Option<&str> {
-    match &event.subject {
-        Subject::Network(network) if ["connect", "send"].contains(&&*event.op) => network.host.as_deref(),
-        _ => None,
-    }
+    Ok((asked.clone(), rule::exact(guard, asked)?))
 }
 
 fn is_metadata(address: Address) -> bool {

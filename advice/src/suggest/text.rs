@@ -9,7 +9,7 @@ use crate::{extent::grouped, guard::written, patch};
 
 impl fmt::Display for Suggestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { policy, patch, allows, denials, apart, allowed_already, further, .. } = self;
+        let Self { policy, patch, assumes, allows, denials, apart, allowed_already, further, .. } = self;
         if self.is_empty() {
             writeln!(f, "{}: nothing to change", OneLine(policy))?;
         } else {
@@ -25,6 +25,9 @@ impl fmt::Display for Suggestion {
                     OneLine(&rule["section"].as_str().unwrap_or_default()),
                     OneLine(written(&rule["rule"]))
                 )?;
+            }
+            for assumption in assumes {
+                writeln!(f, "assumes {}", OneLine(assumption))?;
             }
             writeln!(f, "which is for:")?;
             for denied in denials {

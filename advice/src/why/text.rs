@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::{Denial, NearestRule, Report, Way, Written, ways};
 use crate::{
-    Guard, Request,
+    Guard,
+    asked::Asked,
     extent::{grouped, plain, shown},
     guard::written,
     nearest::PLACE,
@@ -121,8 +122,11 @@ impl NearestRule {
     pub fn lines(&self) -> Vec<String> {
         let missed = self.missed.iter().map(|missed| match (missed.property, &missed.known) {
             (PLACE, _) => format!("  stands behind {}, which decides first", missed.value),
+            ("private", _) => format!("  private: {} is a private address, which the rule does not mean", missed.value),
             (property, Value::Array(list)) => {
-                format!("  {property}: {} is not in {}", missed.value, shown("", list).trim_start())
+                let of = self.host.as_ref().filter(|_| property == "ports");
+                let of = of.map_or_else(String::new, |host| format!(" of {host}"));
+                format!("  {property}: {} is not in {}{of}", missed.value, shown("", list).trim_start())
             }
             (property, known) => format!("  {property}: {} is not {}", missed.value, plain(known)),
         });
@@ -136,17 +140,18 @@ impl Way {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = patch::lines(&self.patch);
         lines.extend(self.when.map(|when| format!("  helps {when}")));
+        lines.extend(self.assumes.iter().map(|assumes| format!("  assumes {assumes}")));
         lines.push(format!("  grants beyond this: {}", self.beyond));
         lines
     }
 }
 
 /// What there is to say about one request that is denied.
-pub(super) fn of_request(guard: &Guard, request: &Request, machine: &impl Machine) -> String {
-    let Some(decision) = request.judge(&guard.tables).filter(|decision| !decision.allow) else { return String::new() };
-    let nearest = super::nearest_rule(guard, request, decision);
+pub(super) fn of_request(guard: &Guard, asked: &Asked, machine: &impl Machine) -> String {
+    let Some(decision) = asked.judge(&guard.tables).filter(|decision| !decision.allow) else { return String::new() };
+    let nearest = super::nearest_rule(guard, asked, decision);
     let nearest = nearest.map(|nearest| headed("nearest", &nearest.lines())).unwrap_or_default();
-    let ways = match ways::all(guard, request, decision, machine) {
+    let ways = match ways::all(guard, asked, decision, machine) {
         Ok(ways) => ways.iter().map(|way| headed("allow by", &way.lines())).collect(),
         Err(why) => headed("note", &[why]),
     };

@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    Guard, Request, extent, hardening,
+    Guard, Request,
+    asked::Asked,
+    extent, hardening,
     nearest::{Nearest, nearest},
     patch,
     request::Peer,
@@ -23,6 +25,9 @@ pub struct Way {
     /// Under which condition it helps, for people. `None`: under any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<&'static str>,
+    /// What it takes for granted that no log tells, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub assumes: Option<String>,
     /// What it grants beyond this request, for people.
     pub beyond: String,
     /// How many other requests it grants, as far as they can be counted: 2^64 - 1 for more than that.
@@ -36,21 +41,23 @@ pub struct Way {
 /// When no rule can: why, for people.
 pub(crate) fn all(
     guard: &Guard,
-    request: &Request,
+    asked: &Asked,
     denied: Decision,
     machine: &impl Machine,
 ) -> Result<Vec<Way>, &'static str> {
-    let exact = rule::exact(request)?;
+    let request = &asked.request;
+    let exact = rule::exact(guard, asked)?;
     let section = request.section();
     let before = Some(usize::from(denied.rule)).filter(|rule| *rule < guard.rules(section));
     let mut ways = Vec::new();
-    if let Some(nearest) = nearest(guard, request, denied) {
+    if let Some(nearest) = nearest(guard, asked, denied) {
         ways.extend(widened(guard, request, &nearest, &exact));
     }
     let inserted = |rule: Keys| patch::of(patch::insert(guard, section, before, vec![rule]));
     let way = |rule: &Keys, beyond: &str, further| Way {
         patch: inserted(rule.clone()),
         when: None,
+        assumes: assumption(asked),
         beyond: beyond.to_owned(),
         further,
     };
@@ -58,7 +65,10 @@ pub(crate) fn all(
         Request::Peer(peer) if peer.request().op == net::Op::RECEIVE && peer.protocol != ICMP => {
             way(&exact, "whatever port the peer has, which is one by chance", Some(u16::MAX.into()))
         }
-        Request::Name(_) => way(&exact, "and to connect to its addresses, at port 443 by TCP: correct the port", None),
+        Request::Name(_) => way(&exact, "to connect and send to the name's addresses at that port", None),
+        _ if asked.is_by_chance => {
+            way(&exact, "every port of the command's own servers, of which this one is by chance", None)
+        }
         Request::Unix { .. } => way(&exact, "nothing; connecting and sending are one", Some(0)),
         _ => way(&exact, "nothing", Some(0)),
     });
@@ -67,11 +77,10 @@ pub(crate) fn all(
         all_ports.remove("ports");
         ways.push(way(&all_ports, "every other port of that host", Some(u16::MAX.into())));
     }
-    ways.retain(|way| allows(guard, request, way, machine));
-    if let Request::Peer(peer) = request
-        && let Some(way) = own_server(guard, peer, &exact, &inserted, machine)
-    {
-        ways.push(way);
+    ways.retain(|way| allows(guard, asked, way, machine));
+    if let Request::Peer(peer) = request {
+        ways.extend(own_server(guard, peer, &exact, &inserted, machine));
+        ways.extend(other_server(guard, peer, asked, &inserted, machine));
     }
     // What changes an existing rule comes before what adds one, where both grant as much.
     ways.sort_by_key(|way| way.further.unwrap_or(u64::MAX));
@@ -105,7 +114,7 @@ fn widened(guard: &Guard, request: &Request, nearest: &Nearest, exact: &Keys) ->
         _ => return None,
     };
     let (beyond, further) = extent::beyond(guard, request, number, missed.key, &added);
-    Some(Way { patch: patch::of(operations), when: None, beyond, further })
+    Some(Way { patch: patch::of(operations), when: None, assumes: None, beyond, further })
 }
 
 /// Two accesses in one word. `None` where both are all, and so no word: those of socket options.
@@ -135,16 +144,51 @@ fn own_server(
     let way = Way {
         patch: inserted(rule),
         when: Some("if a server that the command itself has started is there"),
+        assumes: None,
         beyond: "that port of the command's own servers at any loopback address, and nothing of others".to_owned(),
         further: None,
     };
-    let own = Request::Peer(Peer { own: true, ..*peer });
+    let own = Asked::alone(Request::Peer(Peer { own: true, ..*peer }));
     allows(guard, &own, &way, machine).then_some(way)
 }
 
-/// Whether a policy with a patch allows a request.
-fn allows(guard: &Guard, request: &Request, way: &Way, machine: &impl Machine) -> bool {
-    patch::applied(guard, &way.patch, machine).is_ok_and(|patched| request.is_allowed(&patched.tables))
+/// The way for peers on loopback that were taken for the command's own, where they are not.
+fn other_server(
+    guard: &Guard,
+    peer: &Peer,
+    asked: &Asked,
+    inserted: &impl Fn(Keys) -> Patch,
+    machine: &impl Machine,
+) -> Option<Way> {
+    let other = Asked::alone(Request::Peer(Peer { own: false, ..*peer }));
+    let way = Way {
+        patch: inserted(rule::exact(guard, &other).ok().filter(|_| asked.is_inferred)?),
+        when: Some("if the peer is no socket of the command's own"),
+        assumes: None,
+        beyond: "nothing".to_owned(),
+        further: None,
+    };
+    allows(guard, &other, &way, machine).then_some(way)
+}
+
+/// What a rule for a request takes for granted that no log tells, for people.
+pub(crate) fn assumption(asked: &Asked) -> Option<String> {
+    let (protocol, port) = rule::ASSUMED;
+    match &asked.request {
+        Request::Name(name) if asked.led_to.is_none() => {
+            Some(format!("port {port} by {} for {name}: nothing has connected to it yet", protocol.to_uppercase()))
+        }
+        Request::Peer(peer) if asked.is_inferred && peer.request().op == net::Op::RECEIVE => {
+            let port = peer.local_port.unwrap_or_default();
+            Some(format!("that who connects to its port {port} from this host is the command itself"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a policy with a patch allows what was asked for.
+fn allows(guard: &Guard, asked: &Asked, way: &Way, machine: &impl Machine) -> bool {
+    patch::applied(guard, &way.patch, machine).is_ok_and(|patched| asked.is_allowed(&patched.tables))
 }
 
 /// The way to have something allowed that no rule is about, if a policy can allow it at all.
@@ -153,6 +197,7 @@ pub(crate) fn past_hardening(guard: &Guard, event: &Event, machine: &impl Machin
     let way = Way {
         patch: patch::of(patch::loosen(guard, &wanted)),
         when: None,
+        assumes: None,
         beyond: "all that the part keeps the command from; it could get out by it".to_owned(),
         further: None,
     };
