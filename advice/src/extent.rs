@@ -114,6 +114,11 @@ pub(crate) fn grouped(number: u64) -> String {
     groups.join(",")
 }
 
+/// A number of things, of which there may be one.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

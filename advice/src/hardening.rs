@@ -32,6 +32,20 @@ pub(crate) const fn why(part: Part) -> &'static str {
     }
 }
 
+/// Why something is refused that a word of the process section allows, if that is known by its word.
+pub(crate) fn of_word(key: &str, word: &str) -> Option<&'static str> {
+    match key {
+        "allow" => serde_json::from_value(word.into()).ok().map(why),
+        "capabilities" => Some(CAPABILITY),
+        "families" => Some(FAMILY),
+        _ => None,
+    }
+}
+
+/// Why capabilities are dropped, and sockets of other families refused.
+const CAPABILITY: &str = "a capability goes past the rights of files and processes, also outside; see capabilities(7)";
+const FAMILY: &str = "no rule sees where such sockets send to";
+
 /// What the process section would have to say for something that it refuses. `None` where no policy allows it.
 pub(crate) fn wanted(event: &Event) -> Option<Value> {
     let reason = event.cause.reason.as_deref()?;
@@ -55,9 +69,7 @@ pub(crate) fn explanation(event: &Event) -> Vec<(String, &'static str)> {
         let known: Part = serde_json::from_value(part.clone()).ok()?;
         Some((shown(&part), why(known)))
     });
-    let capabilities = list("capabilities").into_iter().map(|one| {
-        (shown(&one), "a capability goes past the rights of files and processes, also outside; see capabilities(7)")
-    });
-    let families = list("families").into_iter().map(|one| (shown(&one), "no rule sees where such sockets send to"));
+    let capabilities = list("capabilities").into_iter().map(|one| (shown(&one), CAPABILITY));
+    let families = list("families").into_iter().map(|one| (shown(&one), FAMILY));
     parts.chain(capabilities).chain(families).collect()
 }

@@ -14,7 +14,7 @@ use policy::DeviceAccess;
 use report::{Call, Event, Network, Subject, text::OneLine};
 use serde_json::Value;
 
-use crate::{Judge, Record, rule::is_host_name};
+use crate::{Judge, Record, hardening, rule::is_host_name};
 
 /// What the policy of the run says of the sandbox's own sockets, by which they are told from others.
 const OWN: &str = "/network/rules/0";
@@ -85,8 +85,8 @@ pub struct Learner {
     tunables: BTreeSet<String>,
     /// Type and protocol.
     sockets: BTreeSet<(String, String)>,
-    /// What of the process section is needed: key → words.
-    process: BTreeMap<String, BTreeSet<String>>,
+    /// What of the process section is needed: key → words → what was called for want of which.
+    process: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
     left_out: BTreeSet<String>,
     lost: u64,
 }
@@ -98,6 +98,8 @@ pub struct Learnt {
     pub text: String,
     /// How narrow it is, for people.
     pub summary: String,
+    /// What in it is a guess, and what of the process section it gives up, and why; for people.
+    pub notes: Vec<String>,
     /// What it does not allow although the command did it, and why.
     pub left_out: Vec<String>,
 }
@@ -206,7 +208,7 @@ impl Learner {
             return;
         }
         for (key, word) in words {
-            self.process.entry(key).or_default().insert(word);
+            self.process.entry(key).or_default().entry(word).or_default().insert(call.name.to_string());
         }
     }
 
@@ -243,7 +245,9 @@ impl Learner {
             left_out
                 .insert("Unix sockets: this kernel can't tell whose they are (BPF LSM), so all are allowed".to_owned());
         }
-        let network = network::rules(self, addresses, &mut left_out);
+        let mut notes = Vec::new();
+        let network = network::rules(self, addresses, &mut left_out, &mut notes);
+        notes.extend(self.given_up());
         let nameless = self.unix.iter().filter(|_| has_unix).filter(|path| write::pattern(path).is_none());
         left_out.extend(nameless.map(|path| format!("Unix socket {path}: no rule can name it")));
         for (kind, protocol) in &self.sockets {
@@ -254,6 +258,18 @@ impl Learner {
         }
         let text = write(&network, has_unix);
         let summary = write::summary(self, &network, has_unix);
-        Learnt { text, summary, left_out: left_out.into_iter().collect() }
+        Learnt { text, summary, notes, left_out: left_out.into_iter().collect() }
+    }
+
+    /// What of the process section it needs, for what, and why that is otherwise refused.
+    fn given_up(&self) -> Vec<String> {
+        let words =
+            self.process.iter().flat_map(|(key, words)| words.iter().map(move |(word, calls)| (key, word, calls)));
+        let line = |(key, word, calls): (&String, &String, &BTreeSet<String>)| {
+            let calls = calls.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let why = hardening::of_word(key, word).map(|why| format!("; it is refused otherwise, since {why}"));
+            format!("{key} of process: \"{word}\", which {} needed{}", OneLine(calls), why.unwrap_or_default())
+        };
+        words.map(line).collect()
     }
 }

@@ -178,7 +178,7 @@ impl<'de> Visitor<'de> for Document<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Option<Head>, A::Error> {
         let Self { each, told } = self;
         let (mut head, mut schema, mut event) = (Head::default(), None, Map::new());
-        let mut is_log = None;
+        let (mut is_log, mut is_policy) = (None, false);
         while let Some(key) = entries.next_key::<String>()? {
             let log = *is_log.get_or_insert(OF_LOG.contains(&&*key));
             if !log {
@@ -186,9 +186,13 @@ impl<'de> Visitor<'de> for Document<'_> {
                     if OF_EVENT.contains(&&*key) {
                         event.insert(key, entries.next_value()?);
                     } else {
+                        is_policy |= is_of_policy(&key);
                         entries.next_value::<IgnoredAny>()?;
                     }
                     continue;
+                }
+                if is_of_policy(&key) {
+                    return Err(A::Error::custom(POLICY));
                 }
                 return Err(A::Error::custom("this is JSON, but neither a log of guard-run nor one of its events"));
             }
@@ -217,14 +221,24 @@ impl<'de> Visitor<'de> for Document<'_> {
                 A::Error::custom("this is no log of guard-run, which says the version of its format as \"schema\"")
             });
         }
-        let mut event: Event = serde_json::from_value(Value::Object(event))
-            .map_err(|error| A::Error::custom(format!("this is no event of guard-run: {error}")))?;
+        let mut event: Event = serde_json::from_value(Value::Object(event)).map_err(|error| {
+            let foreign = format!("this is no event of guard-run: {error}");
+            A::Error::custom(if is_policy { POLICY } else { &foreign })
+        })?;
         if let Some(more) = further(told, &event) {
             event.count = more;
             each(Record::Event(event));
         }
         Ok(None)
     }
+}
+
+/// What to say of a policy in a log's place.
+const POLICY: &str = "this is a policy of guard-run, and no log";
+
+/// Whether policies have a key, and neither logs nor events do.
+fn is_of_policy(key: &str) -> bool {
+    ["version", "$schema"].contains(&key)
 }
 
 /// Whether this version of a log's format can be read.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::{
     Record,
+    extent::counted,
     judge::{Judge, Judgement},
 };
 
@@ -163,29 +164,33 @@ fn requests_of(flow: &Flow) -> u64 {
 impl fmt::Display for Replayed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { records, without_rules, unsure, would_be_denied, would_be_allowed } = self;
+        let told = |records| counted(records, "record", "records");
         for (what, verb, changes) in [("reached", "denied", would_be_denied), ("denied", "allowed", would_be_allowed)] {
             let count: u64 = changes.iter().map(|change| change.records).sum();
             if count == 0 {
                 writeln!(f, "Nothing that was {what} would be {verb}.")?;
                 continue;
             }
-            writeln!(f, "Of what was {what}, {count} of {records} records would be {verb}:")?;
+            writeln!(f, "Of what was {what}, {count} of {} would be {verb}:", told(*records))?;
             for Change { rule, was, records, requests, more, .. } in changes {
-                writeln!(f, "  {verb} by {}, {} until now: {records} records", OneLine(rule), OneLine(was))?;
+                writeln!(f, "  {verb} by {}, {} until now: {}", OneLine(rule), OneLine(was), told(*records))?;
                 for Told { request, who, count } in requests.iter().take(SHOWN) {
                     writeln!(f, "    {} by {} ×{count}", OneLine(request), OneLine(who))?;
                 }
                 let rest = requests.len().saturating_sub(SHOWN);
                 if rest > 0 || *more > 0 {
-                    writeln!(f, "    and {rest} other requests{}", if *more > 0 { ", or more" } else { "" })?;
+                    let rest = counted(rest as u64, "other request", "other requests");
+                    writeln!(f, "    and {rest}{}", if *more > 0 { ", or more" } else { "" })?;
                 }
             }
         }
         if *unsure > 0 {
-            writeln!(f, "{unsure} records count as allowed, for which that depends on what logs don't tell.")?;
+            let counts = counted(*unsure, "record counts", "records count");
+            writeln!(f, "{counts} as allowed, for which that depends on what logs don't tell.")?;
         }
         if *without_rules > 0 {
-            writeln!(f, "{without_rules} records tell of system calls, about which there are no rules.")?;
+            let tell = counted(*without_rules, "record tells", "records tell");
+            writeln!(f, "{tell} of system calls, about which there are no rules.")?;
         }
         Ok(())
     }

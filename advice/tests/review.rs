@@ -253,7 +253,7 @@ fn what_belongs_together_is_learnt_as_one_rule() {
         vec!["203.0.113.7".parse().unwrap()]
     });
     golden("learnt.json", &learnt.text);
-    let said = learnt.summary + "\n" + &learnt.left_out.join("\n") + "\n";
+    let said = learnt.summary + "\n" + &learnt.notes.join("\n") + "\n" + &learnt.left_out.join("\n") + "\n";
     golden("learnt.txt", &said);
     let _ = parse(&learnt.text);
 }

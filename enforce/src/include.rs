@@ -38,9 +38,14 @@ impl<O: Fn(&Path) -> Result<File, String>> Files for Included<O> {
         let folders = folders.map(|folder| Ok((folder, fs::metadata(folder)?))).collect::<io::Result<Vec<_>>>();
         for (place, found) in folders.map_err(failed)?.into_iter().chain([(path, found)]) {
             if !writers.include(&found) {
+                let (at, owner) = (place.display(), fs::metadata(including).map_or(0, |found| found.uid()));
+                let remedy = if found.uid() == 0 || writers.users.contains(&found.uid()) {
+                    format!("chmod go-w {at}")
+                } else {
+                    format!("chown {owner} {at}")
+                };
                 return Err(format!(
-                    "{}: others could write this (owner {}, mode {:o}) than {}, which includes it",
-                    place.display(),
+                    "{at}: others could write this (owner {}, mode {:o}) who can't write {}, which includes it; take that from them: {remedy}",
                     found.uid(),
                     found.mode() & 0o7777,
                     including.display()

@@ -273,7 +273,7 @@ impl Rights {
         if is_root() {
             return Ok(());
         }
-        {
+        if !caps::read(None, CapSet::Permitted)?.is_empty() {
             let _raised = self.raise(Operation::Bound);
             reduce_bounding_set(&BTreeSet::new())?;
         }

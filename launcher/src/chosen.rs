@@ -22,6 +22,10 @@ use enforce::{
     privilege,
     trusted::{self, TrustError},
 };
+use nix::{
+    fcntl::{AT_FDCWD, AtFlags},
+    unistd::{AccessFlags, faccessat},
+};
 use policy::{Document, Policy, PolicyError, Resolved, compile::Tables, did_you_mean};
 use report::text::OneLine;
 
@@ -241,10 +245,15 @@ fn user_folder() -> Option<PathBuf> {
 
 /// Where policies are looked for by their names, in this order.
 fn folders() -> Vec<PathBuf> {
+    let installed = installed();
+    user_folder().into_iter().chain([PathBuf::from(ADMINISTRATORS)]).chain(installed).collect()
+}
+
+/// The folders of the installed examples, which are known by name, too.
+fn installed() -> Vec<PathBuf> {
     let own = installed_below().filter(|own| PREFIXES.iter().all(|prefix| own != Path::new(prefix)));
     let prefixes = own.into_iter().chain(PREFIXES.map(PathBuf::from));
-    let installed = prefixes.map(|prefix| prefix.join(INSTALLED));
-    user_folder().into_iter().chain([PathBuf::from(ADMINISTRATORS)]).chain(installed).collect()
+    prefixes.map(|prefix| prefix.join(INSTALLED)).collect()
 }
 
 /// The folder that has this program in its `bin`: a Python environment has all that belongs to a program below one of its own.
@@ -252,6 +261,47 @@ fn installed_below() -> Option<PathBuf> {
     let bin = env::current_exe().ok()?;
     let bin = bin.parent().filter(|folder| folder.ends_with("bin"))?;
     bin.parent().map(Path::to_path_buf)
+}
+
+/// Makes sure that a policy's file may be changed: this user can write it, and it is no installed example, which the next version of
+/// guard-run replaces.
+///
+/// # Errors
+///
+/// When it may not: what to do instead.
+pub fn changeable(path: &Path) -> anyhow::Result<()> {
+    let shown = path.display();
+    let real = fs::canonicalize(path).with_context(|| shown.to_string())?;
+    let copy = || {
+        let name = path.file_name().unwrap_or_default();
+        let copy = user_folder().unwrap_or_else(|| ".".into()).join(name);
+        let copy = if copy == path { Path::new(".").join(name) } else { copy };
+        format!("change a copy: install -Dm644 {} {}", real.display(), copy.display())
+    };
+    let is_below = |folder: PathBuf| fs::canonicalize(folder).is_ok_and(|folder| real.starts_with(folder));
+    anyhow::ensure!(
+        !installed().into_iter().any(is_below),
+        "{shown}: it came with guard-run, and the next version replaces it; {}, or begin with another: guard-run init",
+        copy()
+    );
+    let may = |path: &Path, flags| faccessat(AT_FDCWD, path, flags, AtFlags::AT_EACCESS);
+    let folder = real.parent().unwrap_or(Path::new("/"));
+    may(&real, AccessFlags::W_OK)
+        .and_then(|()| may(folder, AccessFlags::W_OK | AccessFlags::X_OK))
+        .map_err(|error| anyhow::anyhow!("{shown}: this user can't change it ({}); {}", error.desc(), copy()))
+}
+
+/// Makes sure that a new file can be made in a path's folder.
+///
+/// # Errors
+///
+/// When that can't be.
+pub fn creatable(path: &Path) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    // One without a name is made there, and goes away.
+    tempfile::tempfile_in(folder)
+        .map(drop)
+        .with_context(|| format!("{}: no file can be made there; name another one: --output FILE", folder.display()))
 }
 
 fn looked_in() -> String {

@@ -147,6 +147,10 @@ enum Sub {
         request: explain::Request,
     },
     /// Say why each thing that a log tells of was denied, and what would allow it. Needs no root
+    #[command(
+        after_help = "Examples:\n  guard-run why denied.json\n  guard-run why --policy web.json events.jsonl\n\n\
+                            Exit status: 0; 125 if the log or its policy can't be read."
+    )]
     Why {
         /// A log, or events as --events writes them ("-": standard input)
         #[arg(value_parser = path())]
@@ -159,6 +163,8 @@ enum Sub {
         json: bool,
     },
     /// Suggest changes to a policy that allow what logs tell of, and nothing else. Needs no root
+    #[command(after_help = "Examples:\n  guard-run suggest denied.json\n  guard-run suggest --apply denied.json\n\n\
+                            Exit status: 0; 1 if something is left for you to decide; 125 if nothing can be suggested.")]
     Suggest {
         /// Logs, or events as --events writes them ("-": standard input)
         #[arg(required = true, value_parser = path())]
@@ -182,7 +188,11 @@ enum Sub {
                             guard-run report --github denied.json\n\n\
                             Exit status: 0 if the report was written; 125 if not.")]
     Report(ReportArgs),
-    /// Say what policy B allows that A does not, and the other way round; exit with 1 if B is wider. Needs no root
+    /// Say what policy B allows that A does not, and the other way round. Needs no root
+    #[command(
+        after_help = "Examples:\n  guard-run compare old.json new.json\n  guard-run compare --json curl ./web.json\n\n\
+                            Exit status: 0; 1 if B allows anything that A does not; 125 if they can't be compared."
+    )]
     Compare {
         /// A policy: a file, or a name
         #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]
@@ -194,8 +204,11 @@ enum Sub {
         #[arg(long)]
         json: bool,
     },
-    /// Say what a policy would have decided on what logs tell of; exit with 1 if anything that was reached would be denied.
-    /// Needs no root
+    /// Say what a policy would have decided on what logs tell of. Needs no root
+    #[command(
+        after_help = "Examples:\n  guard-run replay new.json log.json\n  guard-run replay --json new.json logs/*.json\n\n\
+                            Exit status: 0; 1 if anything that was reached would be denied; 125 if that can't be told."
+    )]
     Replay {
         /// The policy: a file, or a name
         #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]
@@ -207,8 +220,11 @@ enum Sub {
         #[arg(long)]
         json: bool,
     },
-    /// Say which rules, hosts and ports of a policy do nothing, by its tables and by logs with flows; exit with 1 if any do.
-    /// Needs no root
+    /// Say which rules, hosts and ports of a policy do nothing, by its tables and by logs with flows. Needs no root
+    #[command(
+        after_help = "Examples:\n  guard-run tidy policy.json\n  guard-run tidy policy.json log.json --output tidy.json\n\n\
+                            Exit status: 0; 1 if anything does nothing; 125 if that can't be told."
+    )]
     Tidy {
         /// The policy: a file, or a name
         #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]
@@ -224,14 +240,18 @@ enum Sub {
         json: bool,
     },
     /// Run a command with everything recorded and nothing denied, and write the policy that it would have needed
+    #[command(
+        after_help = "Examples:\n  guard-run learn -- make test\n  guard-run learn --update learnt.json -- make test\n\n\
+                            Exit status: the command's, as without \"learn\"; 125 if nothing was learnt."
+    )]
     Learn {
         /// Where to write the policy ("-": standard output); nothing is replaced [default: learnt.json, or the policy that
         /// is added to]
         #[arg(short, long, value_name = "POLICY", value_parser = path())]
         output: Option<PathBuf>,
         /// Add to this policy what it denies for want of a rule
-        #[arg(long, value_name = "POLICY", value_parser = path(), value_hint = ValueHint::FilePath)]
-        update: Option<PathBuf>,
+        #[arg(long, value_name = "FILE|NAME", value_parser = word(), value_hint = ValueHint::FilePath)]
+        update: Option<OsString>,
         /// Run the command so often, and allow what any run needed
         #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
         runs: u32,

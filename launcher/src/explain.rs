@@ -9,15 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
-use common::{
-    Decision,
-    decision::DEFAULT,
-    device,
-    net::{self, Address},
-    socket,
-    sysctl::NAME_LEN,
-    unix,
-};
+use common::{Decision, decision::DEFAULT, device, net, socket, sysctl::NAME_LEN, unix};
 use enforce::{exit, machine::ThisMachine};
 use policy::{
     DeviceAccess, DeviceNode, Family, HostName, Machine as _, Mode, SocketProtocol, SocketType, canonical_name,
@@ -201,7 +193,8 @@ pub fn explain(word: &OsStr, request: &Request) -> anyhow::Result<u8> {
             let verdict = if allow { "allowed" } else { "denied" };
             let audit = if policy.mode == Mode::Audit && !allow { " (audit mode: only recorded)" } else { "" };
             let cause = Cause::new(section, rule).with(policy.reasons().of(section, rule));
-            let reason = cause.given().map(|reason| format!(" ({reason})")).unwrap_or_default();
+            let implied = cause.reason.as_deref().filter(|_| cause.rule == "implied");
+            let reason = cause.given().or(implied).map(|reason| format!(" ({reason})")).unwrap_or_default();
             let unreported =
                 policy.unreported().iter().any(|(name, rules)| *name == section && rules.contains(rule.into()));
             let silent = if unreported { " (counted, but not reported)" } else { "" };
@@ -220,11 +213,17 @@ pub fn explain(word: &OsStr, request: &Request) -> anyhow::Result<u8> {
         Some(Hindrance::Partly(why)) => println!("{what}: {by_rules}, but {why}"),
         None => println!("{what}: {by_rules}"),
     }
-    if !allowed && let Some(asked) = request.parse()?.0 {
+    if allowed {
+        return Ok(exit::OK);
+    }
+    if let Some(asked) = request.parse()?.0 {
         // A denial as `guard-run why` explains it.
         print!("{}", advice::of_request(&guard, &asked, &ThisMachine));
+    } else {
+        let (peer, host) = by_name(&request)?;
+        print!("{}", advice::of_host(&guard, peer, host.name(), &ThisMachine));
     }
-    Ok(if allowed { exit::OK } else { exit::NO })
+    Ok(exit::NO)
 }
 
 impl Request {
@@ -268,9 +267,14 @@ fn end(text: &str) -> Result<End, String> {
     let port = port.parse().map_err(|_| format!("\"{port}\" is no port; write a number from 0 to 65535"))?;
     let name: HostName = host.parse()?;
     if name.is_wildcard() {
-        return Err(format!("\"{name}\" stands for many names; write one of them"));
+        return Err(one_of_many(&name));
     }
     Ok(End::Name(name, port))
+}
+
+/// What to write in place of a name with a star.
+fn one_of_many(name: &HostName) -> String {
+    format!("\"{name}\" stands for many names; write one of them")
 }
 
 /// Judges a request: by which section, what it is in a few words, and the decision if there is that section.
@@ -311,6 +315,7 @@ impl Request {
             Self::Receive(Received { peer, local_port }) => return Ok(peer.asks(net::Op::RECEIVE, *local_port)),
             Self::Resolve { name } => {
                 let host = name.parse::<HostName>().map_err(anyhow::Error::msg)?;
+                anyhow::ensure!(!host.is_wildcard(), "{}", one_of_many(&host));
                 (advice::Request::Name(host.name().to_string()), format!("resolve {name}"))
             }
             Self::Socket { family, kind, protocol: named } => {
@@ -376,15 +381,15 @@ impl Peer {
 }
 
 /// A request to a host by its name, and the name: what `decide()` is asked of any address that it has.
-fn by_name(request: &Request) -> anyhow::Result<(net::Request, &HostName)> {
+fn by_name(request: &Request) -> anyhow::Result<(advice::Peer, &HostName)> {
     let (op, peer) = match request {
         Request::Connect(peer) => (net::Op::CONNECT, peer),
         Request::Send(peer) => (net::Op::SEND, peer),
         _ => anyhow::bail!("rules on bind and receive are on addresses; write the one that is meant"),
     };
     let End::Name(host, port) = &peer.end else { anyhow::bail!("this has an address") };
-    let protocol = net::Protocol::from_ipproto(peer.protocol.number());
-    Ok((net::Request { op, protocol, address: Address::UNSPECIFIED6, port: *port, own: 0 }, host))
+    let (op, protocol, address) = (op.index(), peer.protocol.number(), Ipv6Addr::UNSPECIFIED.into());
+    Ok((advice::Peer { op, protocol, address, port: *port, local_port: None, own: false }, host))
 }
 
 /// Judges a request to any address that a name has.
@@ -401,7 +406,7 @@ fn judge_host(tables: &Tables, request: &Request) -> anyhow::Result<Option<Decis
     if !resolved.allow {
         return Ok(Some(resolved));
     }
-    Ok(Some(network.decide_by_name(&request, host.name()).decision))
+    Ok(Some(network.decide_by_name(&request.request(), host.name()).decision))
 }
 
 /// What is to be said of a decision on a request to a host by its name.
@@ -412,7 +417,7 @@ fn remark(tables: &Tables, request: &Request, decision: Decision) -> Option<Stri
     if !names.decide(host.name()).allow {
         return Some("nameservers can't be asked for that name".to_owned());
     }
-    if let Some(rule) = network.decide_by_name(&request, host.name()).otherwise {
+    if let Some(rule) = network.decide_by_name(&request.request(), host.name()).otherwise {
         return Some(format!("but {} is about some addresses that it may have", Cause::new("network", rule).rule));
     }
     (!decision.allow && decision.rule == DEFAULT).then(|| names.found_by(host.name())?.reason)?

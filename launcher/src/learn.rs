@@ -13,17 +13,19 @@ use std::{
 use advice::{Judge, Learner, Learnt, Side, UnixSockets, compare, trial};
 use anyhow::Context as _;
 use enforce::{
+    exit,
     load::missing_here,
     machine::ThisMachine,
     outlet::tell,
     privilege::{self, Rights},
     target,
 };
+use nix::sys::signal::Signal;
 use policy::{Document, compile::Tables};
 use report::text::OneLine;
 
 use crate::{
-    chosen::{Compiled, choose, parse_named},
+    chosen::{Compiled, changeable, choose, creatable, parse_named},
     records::records,
     run::{Options, run},
     supervise::Wait,
@@ -38,7 +40,7 @@ pub struct Lesson {
     /// The file that is written; `-` is standard output. `None` is the policy that is added to.
     pub output: Option<PathBuf>,
     /// The policy to add to, rather than to write a new one.
-    pub update: Option<PathBuf>,
+    pub update: Option<OsString>,
     /// How often the command is run.
     pub runs: u32,
     /// The command with its arguments.
@@ -51,14 +53,21 @@ pub struct Lesson {
 ///
 /// When the command can't be run, or the policy can't be written.
 pub fn learn(lesson: &Lesson, rights: Rights) -> anyhow::Result<u8> {
-    let output = lesson.output.as_deref().or(lesson.update.as_deref()).unwrap_or(Path::new(DEFAULT));
-    anyhow::ensure!(
-        output == Path::new("-") || lesson.update.as_deref() == Some(output) || output.symlink_metadata().is_err(),
-        "{}: it is there already; remove it, name another file, or add to it: --update",
-        output.display()
-    );
-    // It is known to be good before the command runs.
-    let update = lesson.update.as_ref().map(|path| choose(Some(path.as_os_str()))?.compile()).transpose()?;
+    // The policy is known to be good, and what is written to be writable, before the command runs.
+    let update = lesson.update.as_ref().map(|word| choose(Some(word))?.compile()).transpose()?;
+    let base = update.as_ref().map(|update| update.document.path().to_owned());
+    let output = lesson.output.as_deref().or(base.as_deref()).unwrap_or(Path::new(DEFAULT));
+    let replaces = base.as_deref() == Some(output);
+    if replaces {
+        changeable(output)?;
+    } else if output != Path::new("-") {
+        anyhow::ensure!(
+            output.symlink_metadata().is_err(),
+            "{}: it is there already; remove it, name another file, or add to it: --update",
+            output.display()
+        );
+        creatable(output)?;
+    }
     anyhow::ensure!(
         lesson.runs == 1 || privilege::is_root(),
         "--runs: an ordinary user's guard-run has the rights for one run; learn from several, one after the other"
@@ -68,11 +77,13 @@ pub fn learn(lesson: &Lesson, rights: Rights) -> anyhow::Result<u8> {
     let unix = write_trial(&policy)?;
     let logs: Vec<PathBuf> = (0..lesson.runs).map(|number| folder.path().join(format!("log{number}.json"))).collect();
     let (last, others) = logs.split_last().context("--runs: at least one")?;
+    let mut statuses = Vec::new();
     for log in others {
         let program = std::env::current_exe().context("guard-run's own file")?;
         let mut again = Command::new(program);
         again.arg("--policy").arg(&policy).arg("--log").arg(log).arg("--quiet").arg("--").args(&lesson.command);
-        again.status().context("guard-run's own file")?;
+        let status = again.status().context("guard-run's own file")?;
+        statuses.push(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILURE));
     }
     let options = Options {
         policy: Some(policy.into()),
@@ -89,6 +100,7 @@ pub fn learn(lesson: &Lesson, rights: Rights) -> anyhow::Result<u8> {
         verbosity: -1,
     };
     let status = run(&options, rights)?;
+    statuses.push(status);
     // The run has taken its rights with it. What is left to do, a user names.
     privilege::begin()?.keep(&[])?;
     let mut learner = Learner::default();
@@ -109,17 +121,30 @@ pub fn learn(lesson: &Lesson, rights: Rights) -> anyhow::Result<u8> {
         }
     };
     // What is written is a policy.
-    let base = lesson.update.as_deref().unwrap_or(output);
-    let document = Document::new(base, learnt.text.clone().into_bytes());
+    let document = Document::new(base.as_deref().unwrap_or(output), learnt.text.clone().into_bytes());
     let updated = parse_named(&document)?.resolve(&document, &ThisMachine)?;
     let others = Tables::compile(&updated)?;
-    write(output, lesson.update.as_deref() == Some(output), &learnt)?;
+    match write(output, replaces, &learnt) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(exit::UNREAD),
+        written => written.with_context(|| output.display().to_string())?,
+    }
+    tell(&format!("wrote {}: {}", OneLine(output.display()), learnt.summary));
+    learnt.notes.iter().for_each(|note| tell(note));
+    learnt.left_out.iter().for_each(|left_out| tell(&format!("left out: {left_out}")));
     if let Some(Compiled { policy, tables, .. }) = &update {
         let comparison = compare(Side { policy, tables }, Side { policy: &updated, tables: &others })?;
         comparison
             .wider
             .iter()
             .for_each(|difference| tell(&format!("added: {}; e.g. {}", difference.extent, difference.example)));
+    }
+    if let Some(failed) = statuses.iter().find(|status| **status != exit::OK) {
+        let again = if output == Path::new("-") { "FILE".to_owned() } else { OneLine(output.display()).to_string() };
+        tell(&format!(
+            "the command {}, so what it would have done after that is not in the policy; once it goes on: guard-run learn --update {again} \
+             -- COMMAND",
+            ending(*failed)
+        ));
     }
     Ok(status)
 }
@@ -152,19 +177,21 @@ fn addresses(name: &str) -> Vec<IpAddr> {
     addresses
 }
 
+/// How a command ended that did not succeed, by guard-run's exit status.
+fn ending(status: u8) -> String {
+    let signal = status.checked_sub(exit::SIGNALED).and_then(|number| Signal::try_from(i32::from(number)).ok());
+    signal.map_or_else(|| format!("exited with {status}"), |signal| format!("was ended by {signal}"))
+}
+
 /// Writes the policy: to a new file, or in place of the one that was there, whole or not at all.
-fn write(path: &Path, replaces: bool, learnt: &Learnt) -> anyhow::Result<()> {
+fn write(path: &Path, replaces: bool, learnt: &Learnt) -> io::Result<()> {
     let text = learnt.text.as_bytes();
-    let written = if path == Path::new("-") {
+    if path == Path::new("-") {
         io::stdout().write_all(text).and_then(|()| io::stdout().flush())
     } else if replaces {
         target::replace(path, text)
     } else {
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
         opened.and_then(|mut file| file.write_all(text))
-    };
-    written.with_context(|| path.display().to_string())?;
-    tell(&format!("wrote {}: {}", OneLine(path.display()), learnt.summary));
-    learnt.left_out.iter().for_each(|left_out| tell(&format!("left out: {left_out}")));
-    Ok(())
+    }
 }

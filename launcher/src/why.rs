@@ -13,7 +13,10 @@ use policy::Document;
 use report::text::{OneLine, pretty_json};
 use serde::Serialize;
 
-use crate::{chosen::choose_for, records::records};
+use crate::{
+    chosen::{changeable, choose_for},
+    records::records,
+};
 
 /// How far suggestions may go beyond what was denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,6 +84,7 @@ pub fn suggest(
 /// Puts a text into the place of the policy's, unless that has changed meanwhile.
 fn rewrite(guard: &Guard, suggestion: &Suggestion, text: &str) -> anyhow::Result<()> {
     let path = guard.document.path();
+    changeable(path)?;
     anyhow::ensure!(
         Document::read(path)?.sha256() == guard.document.sha256(),
         "{} has been changed meanwhile; nothing was written",

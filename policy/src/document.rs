@@ -76,11 +76,25 @@ impl Document {
 
     /// Parses the text, with what it includes and its sets still to be put in place.
     pub(super) fn parse_alone(&self) -> Result<Policy, PolicyError> {
+        if self.text.trim_ascii().is_empty() {
+            let why = "nothing is in it; a policy begins as {\"version\": 1}, and `guard-run init FILE` writes one";
+            return Err(PolicyError::at(self, "top level".to_owned(), why));
+        }
         let mut json = serde_json::Deserializer::from_slice(&self.text);
-        let policy = serde_path_to_error::deserialize(Strict(&mut json))
-            .map_err(|error| PolicyError::invalid(&self.path, error.path(), error.inner()))?;
+        let policy = serde_path_to_error::deserialize(Strict(&mut json)).map_err(|error| {
+            self.is_log().unwrap_or_else(|| PolicyError::invalid(&self.path, error.path(), error.inner()))
+        })?;
         json.end().map_err(|error| PolicyError::syntax(&self.path, &error))?;
         Ok(policy)
+    }
+
+    /// What to say of a log in a policy's place. `None` if it is none.
+    fn is_log(&self) -> Option<PolicyError> {
+        let keys = self.keys();
+        let has = |key: &&str| keys.iter().any(|known| known == key);
+        let why = "this is a log of guard-run, and no policy; `guard-run why` says what it tells";
+        let is_log = ["schema", "policy", "events"].iter().all(has);
+        is_log.then(|| PolicyError::at(self, "top level".to_owned(), why))
     }
 
     /// Parses the text, and looks up what depends on the machine.

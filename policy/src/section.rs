@@ -185,7 +185,7 @@ impl<'de, R: Deserialize<'de> + Rule> Deserialize<'de> for Sensible<R> {
 }
 
 /// A list of at most `limit` elements, `what` they are.
-fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(super) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     json: D,
     limit: usize,
     what: &'static str,

@@ -8,22 +8,30 @@ use crate::{
     Document, Host, NetSection, Policy, PolicyError,
     error::did_you_mean,
     host::{SET, set_name},
-    section::non_empty,
+    section::list,
 };
 
 /// Sets by their names.
 pub(super) type Sets = BTreeMap<String, Vec<Host>>;
 
+/// Reads the hosts of a set.
+fn hosts<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<Host>, D::Error> {
+    let hosts = list(json, usize::MAX, "")?;
+    if hosts.is_empty() {
+        return Err(de::Error::custom("a set without hosts would never match; write some, or leave out the set"));
+    }
+    Ok(hosts)
+}
+
 /// Reads the sets of a policy.
 pub(super) fn sets<'de, D: Deserializer<'de>>(json: D) -> Result<Sets, D::Error> {
     /// The hosts of a set.
     #[derive(Deserialize)]
-    struct Hosts(#[serde(deserialize_with = "non_empty")] Option<Vec<Host>>);
+    struct Hosts(#[serde(deserialize_with = "hosts")] Vec<Host>);
 
     let sets = BTreeMap::<String, Hosts>::deserialize(json)?;
     let hosts = sets.into_iter().map(|(name, Hosts(hosts))| {
         set_name(&name).map_err(de::Error::custom)?;
-        let hosts = hosts.unwrap_or_default();
         match hosts.iter().find_map(|host| if let Host::Set(other) = host { Some(other) } else { None }) {
             Some(other) => Err(de::Error::custom(format!(
                 "the set \"{name}\" has a set in it, \"{SET}{other}\"; write its hosts, or name both sets in the rule"

@@ -230,7 +230,11 @@ fn what_can_not_be_put_together_is_refused_with_its_place() {
             "/policies/p.json: /sets",
             "has a set in it",
         ),
-        (vec![("p.json", json!({"version": 1, "sets": {"a": []}}))], "/policies/p.json: /sets/a", "empty list"),
+        (
+            vec![("p.json", json!({"version": 1, "sets": {"a": []}}))],
+            "/policies/p.json: /sets/a",
+            "a set without hosts",
+        ),
         (
             vec![("p.json", json!({"version": 1, "sets": {"a b": ["10.0.0.1"]}}))],
             "/policies/p.json: /sets",

@@ -11,7 +11,10 @@ use common::{
     record::{Hook, Key, SEVERAL, Tally},
 };
 use jiff::Timestamp;
-use policy::{Mode, Reasons, compile::FoundBy};
+use policy::{
+    Mode, Reasons,
+    compile::{FoundBy, IMPLIED},
+};
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{Call, Clock, Details, Device, Name, Network, Socket, Sockopt, Sysctl, Test, Unix, Word};
@@ -173,6 +176,10 @@ impl Cause {
     pub fn new(section: &str, rule: u16) -> Self {
         let reason = match rule {
             DEFAULT => return Self { rule: "default".to_owned(), reason: None },
+            IMPLIED => {
+                let reason = "rules with host names imply it: resolvers take a port that the kernel chooses, and ask the nameservers";
+                return Self { rule: "implied".to_owned(), reason: Some(Word::Borrowed(reason)) };
+            }
             NAME_TOO_LONG => "the name is too long to be judged",
             UNJUDGED_SOCKET => {
                 "no hook judges where such a socket sends to, and the network section denies some of it; to allow it, \

@@ -242,6 +242,78 @@ fn the_files_layout_owner_and_mode_are_kept() {
     assert!(code == Some(0) && stdout.contains("nothing to change") && stdout.contains("already"), "{stdout}");
 }
 
+/// Runs a subcommand where /usr/share/guard-run and root's home are folders of the test's.
+fn there(folder: &std::path::Path, words: &[&str]) -> (Option<i32>, String) {
+    let script = "mkdir -p /usr/share/guard-run && mount --bind \"$0/share\" /usr/share/guard-run && \
+                  mount --bind \"$0/root\" /root && cd \"$0\" && exec \"$@\"";
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(folder).arg(guard_run()).args(words);
+    let output = command.env_remove("GUARD_RUN_POLICY").output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn policies_are_named_and_those_that_came_with_guard_run_stay_as_they_are() {
+    let run = run(&network("deny", &json!([])), "socket.socket().connect_ex(('127.0.0.1', 9))");
+    drop(run.output());
+    let folder = tempfile::tempdir().unwrap();
+    let (share, root) = (folder.path().join("share/policies"), folder.path().join("root/.config/guard-run"));
+    for (place, name) in [(&share, "web.json"), (&root, "mine.json")] {
+        fs::create_dir_all(place).unwrap();
+        fs::copy(run.policy(), place.join(name)).unwrap();
+    }
+    let (web, mine) = (share.join("web.json"), root.join("mine.json"));
+    let before = fs::read(&web).unwrap();
+    let (log, mark) = (run.log(), folder.path().join("mark"));
+    let (log, mark) = (log.to_str().unwrap(), mark.to_str().unwrap());
+    for words in
+        [&["suggest", log, "--policy", "web", "--apply"][..], &["learn", "--update", "web", "--", "touch", mark]]
+    {
+        let (code, said) = there(folder.path(), words);
+        assert_eq!(code, Some(125), "{said}");
+        assert!(said.contains("/usr/share/guard-run/policies/web.json: it came with guard-run"), "{said}");
+        let copy = "install -Dm644 /usr/share/guard-run/policies/web.json /root/.config/guard-run/web.json";
+        assert!(said.contains(copy) && said.contains("guard-run init") && said.lines().count() == 1, "{said}");
+    }
+    assert!(fs::read(&web).unwrap() == before && fs::metadata(mark).is_err(), "nothing was written or run");
+    // A user's own policy is found by its name, and changed.
+    let (code, said) = there(folder.path(), &["suggest", log, "--policy", "mine", "--apply"]);
+    assert_eq!(code, Some(0), "{said}");
+    let suggested = fs::read_to_string(&mine).unwrap();
+    assert!(suggested.contains("127.0.0.1"), "{suggested}");
+    let program = "exec 3<>/dev/udp/127.0.0.1/7";
+    let (code, said) = there(folder.path(), &["learn", "--update", "mine", "--", "bash", "-c", program]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("wrote /root/.config/guard-run/mine.json") && said.contains("added: "), "{said}");
+    let text = fs::read_to_string(&mine).unwrap();
+    assert!(text.contains("sandbox"), "{said}\n{text}");
+    // Nothing is run in vain.
+    let (code, said) = there(folder.path(), &["learn", "-o", "/proc/learnt.json", "--", "touch", mark]);
+    assert!(code == Some(125) && fs::metadata(mark).is_err(), "{said}");
+    let (code, said) = there(folder.path(), &["learn", "-o", "none/learnt.json", "--", "touch", mark]);
+    assert!(code == Some(125) && said.contains("no file can be made there") && fs::metadata(mark).is_err(), "{said}");
+}
+
+#[test]
+fn a_file_that_this_user_can_not_write_is_left_alone() {
+    let run = run(&network("deny", &json!([])), "socket.socket().connect_ex(('127.0.0.1', 9))").for_everyone();
+    drop(run.output());
+    let (log, policy) = (run.log(), run.policy());
+    let before = fs::read(&policy).unwrap();
+    fs::set_permissions(&log, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut command = std::process::Command::new(user[0]);
+    command.args(&user[1..]).arg(run.program()).args(["suggest", "--apply"]).arg(&log).env("HOME", "/nonexistent");
+    let output = command.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    assert!(
+        said.contains("this user can't change it (Permission denied)") && said.contains("install -Dm644 "),
+        "{said}"
+    );
+    assert_eq!(fs::read(&policy).unwrap(), before);
+}
+
 #[test]
 fn events_need_the_name_of_a_policy() {
     let run = run(&network("deny", &json!([])), "tcp('127.0.0.1', 9)");

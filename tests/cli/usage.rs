@@ -188,10 +188,40 @@ fn explain_answers_on_hosts_by_their_names() {
         (&["connect", "tcp", "api.example.org:https"], "\"https\" is no port"),
         (&["connect", "tcp", "a_b.example.org:443"], "underscores"),
         (&["resolve", "10.0.0.1"], "no name"),
+        (&["resolve", "*.example.org"], "\"*.example.org\" stands for many names; write one of them"),
     ] {
         let output = run.subcommand("explain", request).exits(125);
         assert!(output.stderr.contains(why), "{request:?}: {output:?}");
     }
+    // As by an address, it says which rule is nearest and what would allow it.
+    for (request, nearest, missed, rule) in [
+        (
+            &["connect", "tcp", "api.example.org:8443"],
+            "/network/rules/3 (line ",
+            "ports: 8443 is not in 443 of api.example.org",
+            r#""hosts": ["api.example.org"], "ports": [8443]"#,
+        ),
+        (
+            &["connect", "tcp", "www.example.net:8443"],
+            "/network/rules/3 (line ",
+            "hosts: www.example.net is not in api.example.org",
+            r#""hosts": ["www.example.net"], "ports": [8443]"#,
+        ),
+    ] {
+        let said = run.subcommand("explain", request).exits(1).stdout;
+        assert!(said.contains(&format!("nearest   {nearest}")) && said.contains(missed), "{said}");
+        assert!(said.contains(rule) && !said.contains("assumes"), "{said}");
+    }
+    // What resolvers do, no rule says.
+    let implied = "implied (rules with host names imply it: ";
+    for request in [&["bind", "udp", "0.0.0.0:0"][..], &["send", "udp", "10.0.0.53:53"]] {
+        let said = run.subcommand("explain", request).exits(0).stdout;
+        assert!(said.contains(&format!("allowed by {implied}")), "{said}");
+    }
+    let nothing = json!({"version": 1, "network": {"default": "deny"}});
+    let nothing = Run::new(nothing, ["true"]);
+    let said = nothing.subcommand("compare", &[run.policy().to_str().unwrap()]).exits(1).stdout;
+    assert!(said.contains("bind udp 0.0.0.0, ::, port ephemeral\n    allowed by implied"), "{said}");
 }
 
 #[test]
@@ -285,7 +315,22 @@ fn help_and_version_are_answers() {
 
 #[test]
 fn each_help_has_examples_and_exit_statuses() {
-    let subcommands = ["check", "explain", "policies", "init", "doctor", "selftest", "gc", "completion"];
+    let subcommands = [
+        "check",
+        "explain",
+        "why",
+        "suggest",
+        "compare",
+        "replay",
+        "tidy",
+        "learn",
+        "policies",
+        "init",
+        "doctor",
+        "selftest",
+        "gc",
+        "completion",
+    ];
     for words in subcommands.map(|subcommand| vec![subcommand, "--help"]).into_iter().chain([vec!["--help"]]) {
         let (code, stdout, _) = guard(&words);
         assert_eq!(code, Some(0), "{words:?}");
@@ -505,6 +550,29 @@ fn common_mistakes_in_policies_are_told_with_what_to_write() {
         policy["version"] = json!(1);
         let output = Run::new(&policy, ["true"]).subcommand("check", &[]).exits(125);
         assert!(output.stderr.contains(instead) && output.stderr.lines().count() == 1, "{policy}: {output:?}");
+    }
+}
+
+/// Files that are taken for others are named for what they are.
+#[test]
+fn a_file_of_another_kind_is_named() {
+    let run = Run::new(json!({"version": 1, "network": {"default": "deny"}}), ["true"]);
+    let set = run.folder().join("set.json");
+    let empty = run.folder().join("empty.json");
+    fs::write(&set, r#"{"version": 1, "sets": {"ours": []}}"#).unwrap();
+    fs::write(&empty, " \n").unwrap();
+    drop(run.output());
+    let (log, policy) = (run.log(), run.policy());
+    let [log, policy, set, empty] = [&log, &policy, &set, &empty].map(|path| path.to_str().unwrap());
+    for (arguments, expected) in [
+        (&["check", log][..], "top level (line 1): this is a log of guard-run, and no policy; `guard-run why`"),
+        (&["why", policy], "this is a policy of guard-run, and no log"),
+        (&["replay", log, policy], "this is a log of guard-run, and no policy"),
+        (&["check", empty], "top level (line 1): nothing is in it; a policy begins as {\"version\": 1}"),
+        (&["check", set], "/sets/ours (line 1): a set without hosts would never match"),
+    ] {
+        let (code, _, said) = guard(arguments);
+        assert!(code == Some(125) && said.contains(expected) && said.lines().count() == 1, "{arguments:?}: {said}");
     }
 }
 

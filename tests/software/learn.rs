@@ -179,6 +179,34 @@ fn make_and_a_pipeline_need_no_network() {
     assert_eq!(server.accepted(), 0);
 }
 
+/// What is learnt from a command that fails is written, and the last line says that there may be more.
+#[test]
+fn a_command_that_fails_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TcpServer::start("127.0.0.1");
+    let connect = format!("exec 3<>/dev/tcp/127.0.0.1/{}", server.port());
+    for (number, (end, status, words)) in
+        [("exit 3", 3, "the command exited with 3"), ("kill -INT $$", 130, "the command was ended by SIGINT")]
+            .iter()
+            .enumerate()
+    {
+        let policy = folder.path().join(format!("{number}.json"));
+        let script = format!("{connect}; {end}");
+        let output = Command::new(guard_run())
+            .args(["learn", "-o"])
+            .arg(&policy)
+            .args(["--", "bash", "-c", &script])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(*status), "{said}");
+        let last = said.lines().last().unwrap();
+        assert!(last.contains(words) && last.contains(&format!("--update {}", policy.display())), "{said}");
+        assert!(said.contains("1 rule on the network (1 host at 1 port)") && !said.contains(" 0 "), "{said}");
+        assert!(fs::read_to_string(&policy).unwrap().contains(&server.port().to_string()));
+    }
+}
+
 #[test]
 fn what_was_learnt_replaces_nothing_and_several_runs_are_one_policy() {
     let folder = tempfile::tempdir().unwrap();

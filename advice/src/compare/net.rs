@@ -11,7 +11,7 @@ use common::{
 };
 use policy::{
     Prefix,
-    compile::{NameTables, NetTables},
+    compile::{IMPLIED, NameTables, NetTables},
     shared_space,
 };
 
@@ -173,7 +173,7 @@ impl<'a> Universe<'a> {
                     Protocol::UDP | Protocol::TCP if names.table.any_query == 0 => {
                         return Some(Decision::fail_closed(NO_QUERY));
                     }
-                    Protocol::UDP | Protocol::TCP => return Some(Decision::NOT_CONCERNED),
+                    Protocol::UDP | Protocol::TCP => return Some(Decision { allow: true, rule: IMPLIED }),
                     _ => {}
                 }
             }
@@ -197,7 +197,7 @@ impl<'a> Universe<'a> {
             } else {
                 net::decide(table, &lookup, &request)
             };
-            Some(decision.expect("nothing is missing"))
+            Some(tables.told(decision.expect("nothing is missing")))
         };
         [decide(0), decide(1)]
     }

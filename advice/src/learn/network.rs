@@ -37,14 +37,19 @@ struct Names {
 }
 
 /// The rules for what was done, those for the sandbox's own sockets first.
-pub fn rules(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>, left_out: &mut BTreeSet<String>) -> Vec<Rule> {
+pub fn rules(
+    seen: &Learner,
+    addresses: &dyn Fn(&str) -> Vec<IpAddr>,
+    left_out: &mut BTreeSet<String>,
+    notes: &mut Vec<String>,
+) -> Vec<Rule> {
     let mut rules = Vec::new();
     if seen.network.keys().any(|one| one.own && one.op != "bind") {
         let ops = ["connect", "send", "receive"].into_iter().collect();
         rules.push(Rule { ops, hosts: vec!["sandbox".to_owned()], ..Rule::default() });
     }
     rules.extend(binds(seen));
-    rules.extend(peers(seen, addresses));
+    rules.extend(peers(seen, addresses, notes));
     rules.extend(clients(seen, left_out));
     rules
 }
@@ -137,7 +142,7 @@ fn is_answer(seen: &Learner, one: &Seen) -> bool {
 type Alike = (&'static str, BTreeSet<&'static str>, BTreeSet<u16>, bool);
 
 /// Peers by their names, where they have any.
-fn peers(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>) -> Vec<Rule> {
+fn peers(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>, notes: &mut Vec<String>) -> Vec<Rule> {
     let names = Names::new(seen, addresses);
     // For each host, by each protocol: the operations at each port.
     let mut by_host: BTreeMap<(&str, String, bool), BTreeMap<u16, BTreeSet<&'static str>>> = BTreeMap::new();
@@ -188,8 +193,15 @@ fn peers(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>) -> Vec<Rule> {
             rule.hosts.iter().any(|host| host.parse::<IpAddr>().is_ok_and(|address| !address.is_loopback()))
         };
         let ports: BTreeSet<u16> = rules.iter().filter(far).flat_map(|rule| rule.ports.iter().copied()).collect();
-        let (ops, ports) =
-            (["connect", "send"].into_iter().collect(), if ports.is_empty() { [443].into() } else { ports });
+        let ops = ["connect", "send"].into_iter().collect();
+        let list = |ports: &BTreeSet<u16>| ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let (which, ports) = if ports.is_empty() {
+            ("443 is assumed".to_owned(), [443].into())
+        } else {
+            (format!("those are assumed that it reached elsewhere: {}", list(&ports)), ports)
+        };
+        let name = |name: &String| format!("guessed: the ports of {name}, which was only asked for; {which}");
+        notes.extend(names.others.iter().map(name));
         rules.push(Rule { ops, hosts: names.others.into_iter().collect(), ports, ..Rule::default() });
     }
     rules

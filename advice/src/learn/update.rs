@@ -29,7 +29,7 @@ pub fn update(seen: &Learner, rules: &[Rule], has_unix: bool, text: &str) -> Opt
     for (key, words) in &seen.process {
         let list: CstArray = policy.object_value_or_set("process").array_value_or_set(key);
         let there: Vec<String> = list.elements().iter().map(ToString::to_string).collect();
-        for word in words.iter().filter(|word| !there.contains(&format!("{word:?}"))) {
+        for word in words.keys().filter(|word| !there.contains(&format!("{word:?}"))) {
             list.append(CstInputValue::String(word.clone()));
         }
     }

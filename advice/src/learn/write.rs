@@ -1,9 +1,6 @@
 //! Writing a policy that was learnt: a rule a line.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use policy::access_letters;
 use serde_json::{Value, json};
@@ -108,7 +105,8 @@ pub fn policy(seen: &Learner, command: &[String], rules: &[Rule], has_unix: bool
     ];
     parts.extend(sections(seen, rules, has_unix, true).iter().map(Section::text));
     if !seen.process.is_empty() {
-        let keys: Vec<(&str, Value)> = seen.process.iter().map(|(key, words)| (&**key, json!(words))).collect();
+        let keys: Vec<(&str, Value)> =
+            seen.process.iter().map(|(key, words)| (&**key, json!(words.keys().collect::<Vec<_>>()))).collect();
         parts.push(format!("  \"process\": {}", line(&keys)));
     }
     format!("{{\n{}\n}}\n", parts.join(",\n"))
@@ -156,27 +154,31 @@ pub fn summary(seen: &Learner, rules: &[Rule], has_unix: bool) -> String {
     let hosts: BTreeSet<&String> = of("connect").chain(of("send")).flat_map(|rule| &rule.hosts).collect();
     let ports: BTreeSet<u16> = of("connect").chain(of("send")).flat_map(|rule| rule.ports.iter().copied()).collect();
     let bound: BTreeSet<u16> = of("bind").flat_map(|rule| rule.ports.iter().copied()).collect();
-    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
-    let mut text = format!(
-        "{} on the network: {}{} at {}; {} to bind; ",
-        count(rules.len(), "rule"),
-        if rules.iter().any(|rule| rule.hosts == ["sandbox"]) { "its own servers, " } else { "" },
-        count(hosts.len(), "host"),
-        count(ports.len(), "port"),
-        count(bound.len(), "port")
-    );
+    let count = |number: usize, what: &str| {
+        (number > 0).then(|| format!("{number} {what}{}", if number == 1 { "" } else { "s" }))
+    };
+    let own = rules.iter().any(|rule| rule.hosts == ["sandbox"]).then(|| "its own servers".to_owned());
+    let peers = count(hosts.len(), "host");
+    let peers = peers
+        .map(|hosts| count(ports.len(), "port").map_or_else(|| hosts.clone(), |ports| format!("{hosts} at {ports}")));
+    let bound = count(bound.len(), "port").map(|ports| format!("{ports} to bind"));
+    let network = match count(rules.len(), "rule") {
+        Some(rules) => {
+            let what = [own, peers, bound].into_iter().flatten().collect::<Vec<_>>().join(", ");
+            let what = if what.is_empty() { what } else { format!(" ({what})") };
+            format!("{rules} on the network{what}")
+        }
+        None => "nothing on the network".to_owned(),
+    };
     let unix = if has_unix {
         count(seen.unix.iter().filter(|path| pattern(path).is_some()).count(), "Unix socket")
     } else {
-        "all Unix sockets".to_owned()
+        Some("all Unix sockets".to_owned())
     };
-    let process: usize = seen.process.values().map(BTreeSet::len).sum();
-    let _ = write!(
-        text,
-        "{unix}, {}, {}, {} of the process section",
-        count(seen.devices.len(), "device"),
-        count(seen.tunables.len(), "tunable"),
-        count(process, "word")
-    );
-    text
+    let is_harmless = |(kind, major, minor): &&(String, u32, u32)| HARMLESS.contains(&(&**kind, *major, *minor));
+    let devices = count(seen.devices.keys().filter(|device| !is_harmless(device)).count(), "device");
+    let process = count(seen.process.values().map(BTreeMap::len).sum(), "word");
+    let process = process.map(|words| format!("{words} of the process section"));
+    let all = [Some(network), unix, devices, count(seen.tunables.len(), "tunable"), process];
+    all.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }

@@ -5,7 +5,11 @@ use std::fmt;
 use report::text::OneLine;
 
 use super::{Denied, Suggestion};
-use crate::{extent::grouped, guard::written, patch};
+use crate::{
+    extent::{counted, grouped},
+    guard::written,
+    patch,
+};
 
 impl fmt::Display for Suggestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,12 +44,20 @@ impl fmt::Display for Suggestion {
                 writeln!(f, "  {}: {}", apart.denied, OneLine(&apart.why))?;
             }
         }
-        for (count, what) in [
-            (*allowed_already as u64, "kinds of denials are allowed by the policy already"),
-            (*further, "denials of further kinds were not looked at: change the policy, and run it again"),
+        for (count, one, many) in [
+            (
+                *allowed_already as u64,
+                "kind of denial is allowed by the policy already",
+                "kinds of denials are allowed by the policy already",
+            ),
+            (
+                *further,
+                "denial of a further kind was not looked at: change the policy, and run it again",
+                "denials of further kinds were not looked at: change the policy, and run it again",
+            ),
         ] {
             if count > 0 {
-                writeln!(f, "{} {what}", grouped(count))?;
+                writeln!(f, "{}", counted(count, one, many))?;
             }
         }
         Ok(())

@@ -16,6 +16,10 @@ use common::{
     record::{Hook, Kind, Unreported},
 };
 
+/// The number that stands for a rule where something is allowed because rules have host names: what resolvers do. It is no number that the
+/// kernel's side gives.
+pub const IMPLIED: u16 = 0xfe00;
+
 pub use automaton::MAX_STATES;
 pub use device::DeviceTables;
 pub use host::{FoundBy, Hosts};

@@ -13,7 +13,7 @@ use common::{
     net::{self, Request, ones_if_equal},
 };
 
-use super::{CompileError, FoundBy, Hosts, net::resolvers_rule};
+use super::{CompileError, FoundBy, Hosts, IMPLIED, net::resolvers_rule};
 use crate::{
     Action, Host, HostName, NetRule, NetSection, Prefix, Queries, Surroundings, display_address, shared_space,
 };
@@ -126,7 +126,7 @@ impl NameTables {
             return None;
         }
         match protocol {
-            net::Protocol::UDP | net::Protocol::TCP => Some(Decision::NOT_CONCERNED),
+            net::Protocol::UDP | net::Protocol::TCP => Some(Decision { allow: true, rule: IMPLIED }),
             _ => None,
         }
     }

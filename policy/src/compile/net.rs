@@ -10,7 +10,7 @@ use common::{
     sockopt::group,
 };
 
-use super::{CompileError, NameTables};
+use super::{CompileError, IMPLIED, NameTables};
 use crate::{Action, Host, NetRule, NetSection, Op, PortRange, Prefix, Protocol, Rule as _, Surroundings};
 
 /// The compiled network section.
@@ -161,9 +161,14 @@ impl NetTables {
         if let Some(decision) = self.names.as_ref().and_then(|names| names.decide_on_peer(request)) {
             return decision;
         }
-        let decision = net::decide(&self.table, self, request).expect("tables are complete");
+        self.told(net::decide(&self.table, self, request).expect("tables are complete"))
+    }
+
+    /// A decision as people are told: what is allowed by a rule that is not the policy's has a word of its own ([`IMPLIED`]).
+    #[must_use]
+    pub fn told(&self, decision: Decision) -> Decision {
         if self.resolvers.is_some_and(|rule| usize::from(decision.rule) == rule) {
-            Decision::NOT_CONCERNED
+            Decision { allow: true, rule: IMPLIED }
         } else {
             decision
         }
