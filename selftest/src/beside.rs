@@ -34,7 +34,8 @@ const MCAST_MSFILTER: i32 = 48;
 const MCAST_INCLUDE: u32 = 1;
 const IP_UNICAST_IF: i32 = 50;
 const IPV6_HDRINCL: i32 = 36;
-const TCP_FASTOPEN_NO_COOKIE: i32 = 34;
+/// Data in the first packet, without a cookie.
+pub const TCP_FASTOPEN_NO_COOKIE: i32 = 34;
 
 /// How long the kernel may take to send a report.
 const REPORTED: Duration = Duration::from_millis(300);

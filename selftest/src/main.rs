@@ -50,6 +50,7 @@ mod error;
 mod foreign;
 mod guard;
 mod handed;
+mod heir;
 mod launcher;
 mod matrix;
 mod name;
@@ -112,6 +113,11 @@ const NOTHING_SERVED: &str = r#""network": {"default": "allow", "rules": [{"acti
 /// Nothing may come from this host.
 const NOTHING_RECEIVED: &str =
     r#""network": {"default": "allow", "rules": [{"action": "deny", "ops": ["receive"], "hosts": ["loopback"]}]}"#;
+/// Nothing may come from one address.
+const CALLER_NOT_RECEIVED: &str =
+    r#""network": {"default": "allow", "rules": [{"action": "deny", "ops": ["receive"], "hosts": ["127.0.0.2"]}]}"#;
+/// Nobody may be reached, or heard, but the sandbox's own sockets.
+const ONLY_OWN: &str = r#""network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["sandbox"]}]}"#;
 /// One port may not be served.
 const PORT_SERVED: &str =
     r#""network": {"default": "allow", "rules": [{"action": "deny", "ops": ["bind"], "ports": [SERVED]}]}"#;
@@ -249,6 +255,18 @@ impl Vector {
         self
     }
 
+    /// Somebody outside takes the port of the peer of the socket at the port that the scene calls served, and says the secret from there.
+    const fn inherited(mut self) -> Self {
+        self.comes = Comes::Heir;
+        self
+    }
+
+    /// Somebody outside asks that port for connections all the time, and says the secret by that.
+    const fn called(mut self) -> Self {
+        self.comes = Comes::Caller;
+        self
+    }
+
     /// The vector is made in the network namespace of a [`wire::Wire`].
     const fn on_the_wire(mut self) -> Self {
         self.place = Place::Wire;
@@ -287,6 +305,10 @@ enum Comes {
     Knocks,
     /// The secret, in ICMP errors.
     Errors,
+    /// The secret, from the port of the peer, when that has gone.
+    Heir,
+    /// The secret, in packets that ask for a connection.
+    Caller,
 }
 
 /// Who makes an attempt.

@@ -35,6 +35,7 @@ use super::{
     error::Errors,
     guard::{Guard, Programs},
     handed::Handed,
+    heir::{Caller, Heir},
     nameserver::{self, Nameserver},
     object::{Disk, Queues, Shared, make_node, mount_formats},
     outside::{hierarchy, reap},
@@ -321,6 +322,11 @@ impl Runner {
         let (mut text, end) = (Vec::new(), Instant::now() + LIMIT);
         let knocking = if vector.comes == Comes::Knocks { Some(Knocking::new()?) } else { None };
         let errors = if vector.comes == Comes::Errors { Some(Errors::new()?) } else { None };
+        let mut heir = (vector.comes == Comes::Heir).then(Heir::default);
+        let _caller = match (&self.ear.wire, vector.comes) {
+            (Ok(wire), Comes::Caller) => Some(Caller::new(wire, self.served, self.secret.clone())?),
+            _ => None,
+        };
         let (begin, mut restarted) = (Instant::now(), None);
         while Instant::now() < end {
             if vector.restarts && restarted.is_none() && begin.elapsed() > STARTED {
@@ -342,6 +348,9 @@ impl Runner {
             }
             if let Some(knocking) = &knocking {
                 knocking.knock(self.served, &self.ear);
+            }
+            if let Some(heir) = &mut heir {
+                heir.tell(self.served, &self.secret);
             }
             if let Some(errors) = &errors {
                 errors.tell(self.served, &self.secret);

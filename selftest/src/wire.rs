@@ -2,12 +2,12 @@
 //! policies deny is heard, and what is sent to groups, as routers would. It is in a network namespace that goes away with the self-test.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     net::{Ipv4Addr, TcpListener, UdpSocket},
     os::fd::{AsFd, OwnedFd},
     process::{Child, Command},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use anyhow::Context as _;
@@ -34,6 +34,9 @@ pub const ALLOWED6: [u8; 16] = address6(2);
 pub const DENIED: [u8; 4] = [10, 9, 0, 3];
 /// Like [`DENIED`], by IPv6.
 pub const DENIED6: [u8; 16] = address6(3);
+
+/// What clients and servers may do with the first packet: all of it, 0x603.
+const FAST_OPEN: &str = "1539";
 
 /// fd09::NUMBER.
 const fn address6(number: u8) -> [u8; 16] {
@@ -68,11 +71,27 @@ impl Wire {
             let frames = OpenOptions::new().read(true).write(true).open("/dev/net/tun").context("/dev/net/tun")?;
             attach_tap(&frames, DEVICE).context("a network device")?;
             configure(if_nametoindex(DEVICE)?).context("the addresses of a network device")?;
+            // Servers take data in the first packet, without a cookie, if they ask for that (`TFO_SERVER_ENABLE`, include/net/tcp.h).
+            fs::write("/proc/sys/net/ipv4/tcp_fastopen", FAST_OPEN).context("net/ipv4/tcp_fastopen")?;
             let own = (Ipv4Addr::from(OWN), port);
             let own = (TcpListener::bind(own)?.into(), UdpSocket::bind(own)?.into());
             Ok((Self(File::open("/proc/thread-self/ns/net")?), Hearing { own, frames: frames.into() }))
         });
         made.join().map_err(|_| anyhow::anyhow!("a thread with a network namespace of its own"))?
+    }
+
+    /// Does something in it, in a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// As setns(2).
+    pub fn enter(&self, does: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+        let namespace = self.0.try_clone()?;
+        Ok(thread::spawn(move || {
+            if setns(&namespace, CloneFlags::CLONE_NEWNET).is_ok() {
+                does();
+            }
+        }))
     }
 
     /// Starts a command in it.
