@@ -46,6 +46,15 @@ const SYN_SENT: u32 = 2;
 /// What tells MPTCP's number from TCP's.
 const MPTCP_BIT: u32 = 0x100;
 
+/// All ones if TCP's flags ask for a connection, so that the packet is no part of one; else 0.
+///
+/// It is none either if its sender is the one that the socket itself is connecting to: another thread may have made a listener of the
+/// socket by the time that the kernel gives it the packet. Two that ask each other have a connection by their answers.
+#[inline(always)]
+fn asks_for_connection(flags: u8) -> u32 {
+    is((flags & (flag::SYN | flag::ACK)).into(), flag::SYN.into())
+}
+
 /// The packet's socket, as far as packets are judged by it.
 struct Socket {
     pointer: *mut bpf_sock,
@@ -158,13 +167,6 @@ impl Socket {
         }
         let connects = if self.peer().is_loopback(is) { self.is_tcp() & self.is_in(SYN_SENT) } else { 0 };
         connects | self.is_udp()
-    }
-
-    /// All ones if TCP's flags ask for a connection, which none that there is can be about, and the socket itself asks for none: two
-    /// that ask each other make one. Else 0.
-    #[inline(always)]
-    fn is_asked_for_one(&self, flags: u8) -> u32 {
-        is((flags & (flag::SYN | flag::ACK)).into(), flag::SYN.into()) & !self.is_in(SYN_SENT)
     }
 
     /// All ones if the socket is connected, or connecting, to this address and port; else 0. The kernel itself compares no port
@@ -284,6 +286,7 @@ impl Content for Bytes<'_> {
 pub fn ingress(ctx: &SkBuffContext) -> i32 {
     let table = filled(&NET_TABLE);
     let (binds, receives) = (table.judges(Op::BIND), table.judges(Op::RECEIVE));
+    // The policy says nothing of what arrives, and it never changes.
     if !binds && !receives && !own::matters() {
         return 1;
     }
@@ -293,16 +296,17 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
     let (tcp, udp) = (socket.is_tcp(), socket.is_udp());
     // Only the answer to a connection tells for certain which socket accepts it: another one may have joined or left the
     // port meanwhile, or a program of a SO_REUSEPORT group may have chosen. Nothing but that answer takes a socket out of this
-    // state and leaves it its peer.
+    // state and leaves it its peer. If another thread connects the socket only now, this is no answer to that: its number is another one.
     let connecting = if own::matters() { tcp & socket.is_in(SYN_SENT) } else { 0 };
-    // What belongs to a TCP connection was judged when that was made. The packet says that it does.
+    // What belongs to a TCP connection was judged when that was made. The packet says that it does, and the kernel compares its numbers with
+    // those of the connection that the socket has then: what another thread makes of the socket meanwhile has other ones.
     if tcp & !connecting != 0
         && let Some(Ends { address, ports: [port, _], flags, .. }) = plain::ends(ctx, protocol::TCP, false)
-        && socket.is_peer(address, u16::from_be(port)) & !socket.is_asked_for_one(flags) != 0
+        && socket.is_peer(address, u16::from_be(port)) & !asks_for_connection(flags) != 0
     {
         return 1;
     }
-    // A socket stays of one kind.
+    // A socket stays of one kind, whatever another thread does with it.
     if tcp == 0 && !receives && (udp == 0 || table.judges_udp_ports == 0) {
         return 1;
     }
@@ -311,7 +315,7 @@ pub fn ingress(ctx: &SkBuffContext) -> i32 {
         let (address, port) = (addresses.source(), packet.source_port);
         let (own_address, own_port) = (addresses.destination(), packet.destination_port);
         let flags = if tcp != 0 { flags(ctx, packet) } else { 0 };
-        let is_peer = socket.is_peer(address, port) & !(tcp & socket.is_asked_for_one(flags));
+        let is_peer = socket.is_peer(address, port) & !(tcp & asks_for_connection(flags));
         if tcp & is_peer & !connecting != 0 {
             return Some(Decision::NOT_CONCERNED);
         }
@@ -345,6 +349,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let table = filled(&NET_TABLE);
     let (ports, packets) = (table.judges_udp_ports != 0, filled(&SOCKET_TABLE).packets != 0);
     let peers = table.tells_peers_apart();
+    // The policy says nothing of what leaves, and it never changes.
     if !peers && !ports && !packets && !own::matters() {
         return 1;
     }
@@ -356,6 +361,8 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         again |= !socket.goes_as_judged(ctx);
     }
     let judged = socket.is_tcp() | socket.is_udp();
+    // Of what a hook has judged: the kernel holds a TCP socket's lock, and whom a UDP socket has been connected to was noted before that
+    // was done. Other sockets could not be made if the policy had anything to say about their packets.
     if judged != 0 && again == 0 || judged == 0 && !packets {
         return 1;
     }

@@ -448,3 +448,45 @@ print('accepted' if while_another(change, look) else 'nothing')";
     assert_eq!(bare, "accepted\n");
     assert_eq!(guarded.stdout, "nothing\n", "{:#}", guarded.log);
 }
+
+#[test]
+fn who_asks_for_a_connection_is_judged_also_while_the_socket_asks_for_one() {
+    // A listener that has no room for one more says nothing, so that who asks it goes on asking.
+    let outside = "
+def bound():
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.bind(('127.0.0.2', 666))
+    return sock
+full = bound()
+full.listen(0)
+first, second = socket.socket(), socket.socket()
+first.connect(('127.0.0.2', 666))
+second.setblocking(False)
+second.connect_ex(('127.0.0.2', 666))
+# From 127.0.0.1:7001 to 127.0.0.2:666, SYN_SENT.
+while '0100007F:1B59 0200007F:029A 02' not in open('/proc/net/tcp').read():
+    time.sleep(0.001)
+asks = bound()
+asks.settimeout(5)
+asks.connect(('127.0.0.1', 7001))
+time.sleep(5)";
+    let inside = "
+while ':029A 00000000:0000 0A' not in open('/proc/net/tcp').read():
+    time.sleep(0.001)
+# When nobody else can be let in.
+while open('/proc/net/tcp').read().count('0200007F:029A') < 3:
+    time.sleep(0.001)
+sock = socket.socket()
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+sock.bind(('127.0.0.1', 7001))
+sock.settimeout(5)
+sock.connect(('127.0.0.2', 666))
+print('connected')";
+    let policy = network("allow", &json!([{"action": "deny", "ops": ["receive"], "hosts": ["127.0.0.2"]}]));
+    let (bare, guarded) = both(&policy, outside, inside);
+    // The connection that the command asks for is made in the end, by the answer to what it asks.
+    assert_eq!((bare.as_str(), guarded.stdout.as_str()), ("connected\n", "connected\n"));
+    let [event] = guarded.events() else { panic!("{:#}", guarded.log) };
+    assert_eq!((&event["op"], &event["network"]["address"]), (&json!("receive"), &json!("127.0.0.2")), "{event:#}");
+}
