@@ -236,7 +236,8 @@ const ANY: Family = |address| address;
 fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Address) -> i32 {
     // SAFETY: the verifier checks the access to the context.
     let (port, number) = (port(ctx), unsafe { (*ctx.sock_addr).protocol });
-    // The process has asked for no port, nor for this connection's further paths.
+    // The process has asked for no port, nor for this connection's further paths. Nothing that a command can change decides this: it is in the
+    // sandbox's cgroup, and can't bind such a socket itself.
     if op == Op::BIND
         && port == EPHEMERAL
         && number == protocol::TCP
@@ -276,7 +277,8 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     }
     let verdict = ledger.conclude(decision, &NET_TALLIES, key, |_| Current);
     // The bind(2) has not happened yet, and may fail. So what is noted is what was asked for, and it counts only for a socket that
-    // has this port later. One that has a port keeps it (`__inet_bind` gives EINVAL).
+    // has this port later. One that has a port keeps it (`__inet_bind` gives EINVAL). Of two threads that bind it, each has been judged, and
+    // the later note counts: the other one's port is then judged as one that the kernel chose.
     // SAFETY: the verifier knows the socket, which is the context's own.
     unsafe {
         if op == Op::BIND
@@ -309,6 +311,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
 pub fn listen(event: &mut Event) {
     let table = filled(&NET_TABLE);
     let Event { ops, op, known, .. } = event;
+    // Nobody gets through to what isn't noted here, if the policy judges it.
     if !table.judges(Op::BIND) || *op != BPF_SOCK_OPS_TCP_LISTEN_CB {
         return;
     }

@@ -138,6 +138,7 @@ impl Event {
         if opaque(u64::from(matter >> (op & 31))) & 1 == 0 || op > 31 || socket.is_null() {
             return None;
         }
+        // Nobody gets through to a listener of which nothing can be known.
         // SAFETY: it is the context's own socket. The kernel calls this with the socket locked, and keeps the value as long
         // as the socket.
         let Some(known) = (unsafe { known(socket).map(|known| &mut *known) }) else {

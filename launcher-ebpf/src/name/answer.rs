@@ -74,6 +74,7 @@ fn asked_by(skb: *mut __sk_buff) -> u32 {
                 && is_to_nameserver(socket)
                 && peer(socket).difference(address) == 0
         } else {
+            // A hook has let it ask before it could, and it may from then on, whatever another thread does with it.
             asked(socket, 0).is_some_and(|asked| asked.asks != 0)
         }
     };

@@ -135,9 +135,10 @@ pub fn asks(ledger: Ledger, key: &mut Key<NetSubject>, op: Op, socket: Option<*c
     if u32::from(number) == protocol::UDP {
         // SAFETY: the verifier knows the socket.
         let Some(asked) = (unsafe { asked(socket, CREATE) }) else { return Some(ledger.deny_unjudged()) };
-        // It is never cleared: another thread's query may be on its way.
+        // It says that the socket may ask, not that it has asked. It is never cleared: another thread's query may be on its way.
         asked.asks = 1;
     } else {
+        // Whom the socket really is connected to is looked at with each packet: this connect(2) may fail.
         // SAFETY: as above; the kernel calls this with the socket locked.
         let Some(held) = (unsafe { held(socket, CREATE) }) else { return Some(ledger.deny_unjudged()) };
         (held.state, held.seen, held.answered) = (state::ASKS, 0, 0);

@@ -60,6 +60,7 @@ pub fn judge(ctx: &SkBuffContext) -> Option<i32> {
     // SAFETY: as above.
     let known = unsafe {
         if number == protocol::TCP {
+            // The kernel holds the socket's lock, so its peer is that of the packet.
             if is_to_nameserver(socket) {
                 stream::judge(skb)
             } else if tls::is_held(socket) {
@@ -68,6 +69,7 @@ pub fn judge(ctx: &SkBuffContext) -> Option<i32> {
                 return None;
             }
         } else if asked(socket, 0).is_none_or(|asked| asked.asks == 0) {
+            // No hook has let it connect or send to a nameserver: that is noted before the kernel does it.
             return None;
         } else {
             asks(skb)

@@ -61,6 +61,7 @@ pub fn hold(socket: Option<*const bpf_sock>, lookup: &impl Lookup, request: &Req
     }
     let Some(socket) = socket.map(<*const bpf_sock>::cast_mut) else { return false };
     let only = if allowed { net::allowed_only_by(filled(&NET_TABLE), lookup, request, &table.tls) } else { None };
+    // This connect(2) may fail. Then the socket has no connection, and the next connect(2) is noted anew.
     // SAFETY: the verifier knows the socket, which the kernel has locked. Nothing of an earlier connection of it is still to be sent.
     unsafe {
         let Some(rules) = only else {

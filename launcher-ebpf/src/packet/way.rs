@@ -28,7 +28,8 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let Some(socket) = Socket::of(ctx) else {
         return deny_unjudged(Hook::Egress);
     };
-    // Other sockets could not be made if the policy had anything to say about them.
+    // Other sockets could not be made if the policy had anything to say about them. Of TCP and UDP, see `goes_as_judged`: what it compares was
+    // noted before the kernel did it, or can't change while the packet leaves.
     if !(socket.is_tcp() | socket.is_udp()) | socket.goes_as_judged(ctx) != 0 {
         return 1;
     }
@@ -39,6 +40,7 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let (leaves, crosses) = (leaves(ctx, address), socket.crosses(v4));
     let strays = udp & socket.peers(ctx).may_stray(stays(ctx), address);
     let refused = opaque(routed | u64::from(leaves | crosses)) != 0;
+    // It goes, as the packet itself says, where a hook has judged.
     if !refused && strays == 0 {
         return 1;
     }

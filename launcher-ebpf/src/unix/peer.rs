@@ -127,6 +127,7 @@ fn find(sock: u64, scratch: &mut Scratch) -> u16 {
         return NAME_UNKNOWN;
     }
     let subject = &mut scratch.draft.key().subject;
+    // Another thread may give it a name only now: it was reached without one.
     if address == 0 {
         subject.kind = Kind::UNNAMED.index() as u16;
         return 0;
