@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::{judge::Finding, session::Tally, wire::Refusal};
 
 /// Hooks, and the refusals that their denials are seen as.
-const HOOKS: [(&[&str], Refusal); 8] = [
+const HOOKS: [(&[&str], Refusal); 10] = [
     (&["connect4", "connect6"], Refusal::Connect),
     (&["bind4", "bind6"], Refusal::Bind),
     (&["sendmsg4", "sendmsg6"], Refusal::Send),
@@ -14,6 +14,8 @@ const HOOKS: [(&[&str], Refusal); 8] = [
     (&["getsockopt"], Refusal::Get),
     (&["device"], Refusal::Device),
     (&["sysctl"], Refusal::Sysctl),
+    (&["connect_unix"], Refusal::ConnectUnix),
+    (&["sendmsg_unix"], Refusal::SendUnix),
 ];
 
 /// What is found where datagrams of those outside are dropped without a word.
@@ -48,14 +50,27 @@ pub fn miscounted(tally: &Tally, log: &Value) -> Vec<Finding> {
         });
     }
     let ingress = sum(&["ingress"], "denied");
-    let judges = hooks.iter().any(|hook| hook["hook"] == "ingress");
-    if judges && ingress + LATE < tally.missing {
+    let has = |names: &[&str]| hooks.iter().any(|hook| hook["hook"].as_str().is_some_and(|name| names.contains(&name)));
+    if has(&["ingress"]) && ingress + LATE < tally.missing {
         found.push(Finding {
             class: String::from(UNCOUNTED),
             detail: format!("{ingress} counted, {} did not come in", tally.missing),
         });
     }
+    // Nobody is told of that denial: what nobody reaches listens all the same.
+    let listened = sum(&["sock_ops"], "denied");
+    let (least, most) = tally.listened;
+    if has(&["sock_ops"]) && (listened < least || listened > most) {
+        found.push(Finding {
+            class: String::from("listeners not counted exactly: sock_ops"),
+            detail: format!("{listened} counted, {least} to {most} that are denied"),
+        });
+    }
     for (names, kind) in HOOKS {
+        // Where there is no rule on Unix sockets, Landlock refuses abstract names; where BPF LSM judges them, their names are found first.
+        if matches!(kind, Refusal::ConnectUnix | Refusal::SendUnix) && !has(names) {
+            continue;
+        }
         let counted = sum(names, "denied");
         let (mut least, mut most) = (tally.least[kind as usize], tally.most[kind as usize]);
         if kind == Refusal::Set {

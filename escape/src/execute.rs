@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering::Relaxed},
     thread,
 };
@@ -19,6 +20,8 @@ use crate::{
 const CONNECTING: i32 = 5;
 /// How much is sent where it must not fit into a packet: three fragments.
 const LARGE: usize = 4000;
+/// The flags of all that is sent.
+const NO_WAIT: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 /// How long those outside may take to do what is asked.
 const ASKING: i32 = 1500;
 
@@ -30,6 +33,9 @@ struct Machine {
     /// The port of each place's socket, when that was last known.
     ports: [AtomicU32; SLOTS],
     streams: [AtomicBool; SLOTS],
+    unix: [AtomicBool; SLOTS],
+    /// Beside which program those outside have the files of Unix sockets.
+    program: PathBuf,
 }
 
 /// Makes all calls of a program.
@@ -40,6 +46,8 @@ pub fn run(program: &Program, memory: Memory) {
         slots: [const { AtomicI32::new(-1) }; SLOTS],
         ports: [const { AtomicU32::new(0) }; SLOTS],
         streams: [const { AtomicBool::new(false) }; SLOTS],
+        unix: [const { AtomicBool::new(false) }; SLOTS],
+        program: std::env::current_exe().unwrap_or_default(),
     };
     machine.list(&program.calls, 0, false);
     for slot in 0..SLOTS {
@@ -67,6 +75,7 @@ impl Machine {
             Call::Socket { slot, kind } => {
                 let fd = sys::socket(kind.family, kind.kind | libc::SOCK_NONBLOCK, kind.protocol);
                 self.streams[usize::from(*slot)].store(kind.is_stream(), Relaxed);
+                self.unix[usize::from(*slot)].store(kind.is_unix(), Relaxed);
                 // Nothing is in the place if that failed.
                 self.put(*slot, fd.unwrap_or(-1));
                 self.refused(Refusal::Socket, fd).map(|_| 0)
@@ -79,7 +88,13 @@ impl Machine {
             Call::Connect { slot, to } => self.connect(*slot, to, racing),
             Call::Disconnect { slot } => sys::connect(self.fd(*slot), &[0; 16]),
             Call::Listen { slot } => {
-                let outcome = sys::listen(self.fd(*slot), 16);
+                let fd = self.fd(*slot);
+                let before = sys::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN);
+                let outcome = sys::listen(fd, 16);
+                // One that listens already doesn't begin to; while threads race, that may change in between.
+                if outcome.is_ok() && (racing || before == Ok(0)) {
+                    self.note_listening(*slot);
+                }
                 self.remember(*slot);
                 outcome
             }
@@ -106,6 +121,15 @@ impl Machine {
                 let packet = [head.as_slice(), &self.token].concat();
                 let outcome = sys::sendto(self.fd(*slot), &packet, libc::MSG_DONTWAIT, &self.bytes(to));
                 self.refused(Refusal::Send, outcome)
+            }
+            Call::ConnectUnix { slot, to } => {
+                let kind = if self.is_unix(*slot) { Refusal::ConnectUnix } else { Refusal::Connect };
+                self.refused(kind, sys::connect(self.fd(*slot), &to.bytes(&self.program)))
+            }
+            Call::SendUnix { slot, way, to } => {
+                let kind = if self.is_unix(*slot) { Refusal::SendUnix } else { Refusal::Send };
+                let outcome = self.send_message(self.fd(*slot), *way, &to.bytes(&self.program), &[], NO_WAIT);
+                self.refused(kind, outcome)
             }
             Call::Receive { slot } => {
                 Self::ask(&Request::Answer);
@@ -144,6 +168,7 @@ impl Machine {
     fn put_like(&self, like: Slot, slot: Slot, fd: i32) -> i32 {
         let (like, place) = (usize::from(like), usize::from(slot));
         self.streams[place].store(self.streams[like].load(Relaxed), Relaxed);
+        self.unix[place].store(self.unix[like].load(Relaxed), Relaxed);
         self.ports[place].store(self.ports[like].load(Relaxed), Relaxed);
         self.put(slot, fd);
         0
@@ -172,6 +197,17 @@ impl Machine {
         sys::name_of(self.fd(slot), false).ok().and_then(|name| address::parse(&name))
     }
 
+    fn is_unix(&self, slot: Slot) -> bool {
+        self.unix[usize::from(slot)].load(Relaxed)
+    }
+
+    /// Notes that a socket of the internet's families listens.
+    fn note_listening(&self, slot: Slot) {
+        if let Some(local) = self.local(slot) {
+            self.memory.listen(local.ip(), local.port());
+        }
+    }
+
     fn remember(&self, slot: Slot) {
         if let Some(local) = self.local(slot).filter(|local| local.port() != 0) {
             self.ports[usize::from(slot)].store(local.port().into(), Relaxed);
@@ -180,7 +216,8 @@ impl Machine {
 
     fn connect(&self, slot: Slot, to: &Target, racing: bool) -> Outcome {
         let fd = self.fd(slot);
-        let mut outcome = self.refused(Refusal::Connect, sys::connect(fd, &self.bytes(to)));
+        let kind = if self.is_unix(slot) { Refusal::ConnectUnix } else { Refusal::Connect };
+        let mut outcome = self.refused(kind, sys::connect(fd, &self.bytes(to)));
         if outcome == Err(libc::EINPROGRESS) && !racing && sys::ready(fd, libc::POLLOUT, CONNECTING) {
             outcome = match sys::pending_error(fd) {
                 0 => Ok(0),
@@ -198,6 +235,7 @@ impl Machine {
         let (accepted, peer) = sys::accept(fd)?;
         self.note_accepted(accepted, &peer);
         self.streams[usize::from(into)].store(true, Relaxed);
+        self.unix[usize::from(into)].store(self.is_unix(slot), Relaxed);
         self.put(into, accepted);
         Ok(0)
     }
@@ -214,24 +252,7 @@ impl Machine {
         let fd = self.fd(slot);
         let to = to.map(|to| self.bytes(to)).unwrap_or_default();
         let control: Vec<u8> = control.iter().flat_map(|one| sys::control(one.level, one.option, &one.value)).collect();
-        let message = || Message { to: &to, data: &self.token, control: &control };
-        let flags = flags | libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
-        let outcome = match way {
-            Way::Sendto => sys::sendto(fd, &self.token, flags, &to),
-            Way::Sendmsg => sys::sendmsg(fd, &message(), flags),
-            Way::Sendmmsg => sys::sendmmsg(fd, &[message(), message(), message()], flags),
-            Way::Write => sys::write(fd, &self.token),
-            Way::Sendfile => sys::sendfile(fd, &self.token),
-            Way::Splice => sys::splice(fd, &self.token),
-            Way::Large => {
-                let mut data = self.token.to_vec();
-                data.resize(LARGE, 0);
-                sys::sendto(fd, &data, flags, &to)
-            }
-        };
-        if way == Way::Sendmmsg && matches!(outcome, Ok(1 | 2)) {
-            self.memory.refuse(Refusal::Unclear);
-        }
+        let outcome = self.send_message(fd, way, &to, &control, flags | NO_WAIT);
         let stream = self.streams[usize::from(slot)].load(Relaxed);
         let kind = match (control.is_empty(), stream) {
             // The kernel itself refuses some messages.
@@ -242,6 +263,27 @@ impl Machine {
         self.refused(kind, outcome)
     }
 
+    fn send_message(&self, fd: i32, way: Way, to: &[u8], control: &[u8], flags: i32) -> Outcome {
+        let message = || Message { to, data: &self.token, control };
+        let outcome = match way {
+            Way::Sendto => sys::sendto(fd, &self.token, flags, to),
+            Way::Sendmsg => sys::sendmsg(fd, &message(), flags),
+            Way::Sendmmsg => sys::sendmmsg(fd, &[message(), message(), message()], flags),
+            Way::Write => sys::write(fd, &self.token),
+            Way::Sendfile => sys::sendfile(fd, &self.token),
+            Way::Splice => sys::splice(fd, &self.token),
+            Way::Large => {
+                let mut data = self.token.to_vec();
+                data.resize(LARGE, 0);
+                sys::sendto(fd, &data, flags, to)
+            }
+        };
+        if way == Way::Sendmmsg && matches!(outcome, Ok(1 | 2)) {
+            self.memory.refuse(Refusal::Unclear);
+        }
+        outcome
+    }
+
     /// Takes all that has come to a socket: datagrams, or connections.
     fn drain(&self, slot: usize) -> i32 {
         let fd = self.slots[slot].load(Relaxed);
@@ -250,7 +292,7 @@ impl Machine {
         for _ in 0..600 {
             self.memory.count();
             match sys::recvfrom(fd, &mut buffer) {
-                Ok((0, _)) if self.streams[slot].load(Relaxed) => break,
+                Ok((0, _)) if self.streams[slot].load(Relaxed) || self.unix[slot].load(Relaxed) => break,
                 Ok((length, peer)) => {
                     count += 1;
                     self.note(fd, &buffer[..length], &peer);

@@ -95,7 +95,7 @@ pub fn fuzz(options: &Options, totals: &Totals) -> Result<()> {
         let worlds: Vec<_> = (0..options.worlds)
             .map(|number| {
                 scope.spawn(move || -> Result<()> {
-                    let outside = Outside::new().context("making the network namespaces")?;
+                    let outside = Outside::new(&options.place.worker).context("making the network namespaces")?;
                     World { options, totals, outside, begun }.fuzz(number)
                 })
             })
@@ -213,9 +213,15 @@ impl World<'_> {
         Ok(run)
     }
 
-    fn guarded(&mut self, session: &mut Session, program: &Program, bare: Option<&Run>) -> Result<Run> {
+    fn guarded(
+        &mut self,
+        session: &mut Session,
+        policy: &Policy,
+        program: &Program,
+        bare: Option<&Run>,
+    ) -> Result<Run> {
         let run = self.run(session, program, true)?;
-        session.tally.add(&run, bare);
+        session.tally.add(policy, program, &run, bare);
         Ok(run)
     }
 
@@ -229,7 +235,7 @@ impl World<'_> {
                 *counts.entry(finding.class).or_default() += 1;
             }
         }
-        let guarded = self.guarded(session, program, bare.as_ref())?;
+        let guarded = self.guarded(session, policy, program, bare.as_ref())?;
         for finding in judge::escapes(policy, program, &guarded) {
             if self.is_well_known(&finding.class) {
                 continue;
@@ -239,7 +245,7 @@ impl World<'_> {
             let mut failed = None;
             let least = minimise(program, |candidate| {
                 let mut rounds = (0..tries).take_while(|_| !INTERRUPTED.load(Relaxed));
-                rounds.any(|_| match self.guarded(session, candidate, None) {
+                rounds.any(|_| match self.guarded(session, policy, candidate, None) {
                     Ok(run) => judge::escapes(policy, candidate, &run).iter().any(|found| found.class == finding.class),
                     Err(error) => {
                         failed.get_or_insert(error);
@@ -274,7 +280,7 @@ impl World<'_> {
                     return Ok(false);
                 }
                 let bare = self.run(session, candidate, false)?;
-                let guarded = self.guarded(session, candidate, Some(&bare))?;
+                let guarded = self.guarded(session, policy, candidate, Some(&bare))?;
                 let found = hindrance::hindered(policy, candidate, &guarded, &bare);
                 if !found.iter().any(|found| found.class == finding.class) {
                     return Ok(false);
@@ -309,7 +315,7 @@ impl World<'_> {
             let mut session = self.start(&name, policy, seed)?;
             for program in programs {
                 let bare = if program.races() { None } else { Some(self.run(&mut session, program, false)?) };
-                self.guarded(&mut session, program, bare.as_ref())?;
+                self.guarded(&mut session, policy, program, bare.as_ref())?;
             }
             let (tally, log) = session.end()?;
             Ok(count::miscounted(&tally, &log).iter().any(|found| found.class == class))
@@ -366,7 +372,7 @@ impl World<'_> {
         let program = Program { token: 0, calls: calls.to_vec() };
         for _ in 0..AGAIN {
             let bare = self.run(&mut session, &program, false)?;
-            let guarded = self.guarded(&mut session, &program, Some(&bare))?;
+            let guarded = self.guarded(&mut session, &policy, &program, Some(&bare))?;
             for ((call, bare), guarded) in program.all().iter().zip(&bare.report.outcomes).zip(&guarded.report.outcomes)
             {
                 println!("  {bare:?} bare, {guarded:?} guarded: {call}");

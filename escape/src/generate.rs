@@ -6,6 +6,7 @@ use crate::{
     options, packets,
     program::{Ask, Call, Program, SocketKind, Way},
     random::Random,
+    unix,
 };
 
 /// Makes the calls of one program, knowing what is in its places.
@@ -47,6 +48,8 @@ enum Idiom {
     Converted,
     /// What goes to one peer has a route by another.
     Routed,
+    /// Somebody outside is reached by a Unix socket.
+    Unix,
 }
 
 impl Maker {
@@ -62,6 +65,7 @@ impl Maker {
             (6, Idiom::Corked),
             (3, Idiom::Converted),
             (3, Idiom::Routed),
+            (5, Idiom::Unix),
         ]) {
             Idiom::Client => self.client(),
             Idiom::Server => self.server(),
@@ -75,6 +79,7 @@ impl Maker {
             Idiom::Corked => self.corked(),
             Idiom::Converted => self.converted(),
             Idiom::Routed => self.routed(),
+            Idiom::Unix => self.unix(),
             Idiom::Both => {
                 self.server();
                 self.client();
@@ -87,7 +92,8 @@ impl Maker {
     }
 
     fn family(&self, slot: Slot) -> i32 {
-        self.kinds[usize::from(slot)].map_or(libc::AF_INET, |kind| kind.family)
+        // A Unix socket takes none of the addresses that this is for.
+        self.kinds[usize::from(slot)].filter(|kind| !kind.is_unix()).map_or(libc::AF_INET, |kind| kind.family)
     }
 
     fn is_stream(&self, slot: Slot) -> bool {
@@ -424,6 +430,43 @@ impl Maker {
         }
         let control = if by_message { vec![route] } else { Vec::new() };
         self.calls.push(Call::Send { slot, way: Way::Sendmsg, to: (!connects).then_some(to), control, flags: 0 });
+    }
+
+    /// Mostly one socket that goes to one or two peers, and now and then several threads that do so with it.
+    fn unix(&mut self) {
+        let slot = self.slot();
+        let kind = self.random.one(&unix::KINDS);
+        let kind = SocketKind { family: libc::AF_UNIX, kind, protocol: 0 };
+        self.kinds[usize::from(slot)] = Some(kind);
+        self.calls.push(Call::Socket { slot, kind });
+        if self.random.percent(10) {
+            self.hand_on(slot);
+        }
+        let mut calls: Vec<Call> = (0..=self.random.below(3)).map(|_| self.unix_call(slot, kind)).collect();
+        match self.random.below(10) {
+            0 => self.calls.push(Call::Fork { calls }),
+            1 => {
+                let other = calls.split_off(calls.len() / 2);
+                let loops = [calls, other].into_iter().filter(|calls| !calls.is_empty()).collect();
+                let times = self.random.one(&[20, 200]);
+                self.calls.push(Call::Race { loops, ask: None, times });
+            }
+            _ => self.calls.append(&mut calls),
+        }
+    }
+
+    fn unix_call(&mut self, slot: Slot, kind: SocketKind) -> Call {
+        let to = unix::any_name(&mut self.random, kind.kind);
+        let datagrams = kind.kind == libc::SOCK_DGRAM;
+        match self.random.below(10) {
+            0 => Call::Disconnect { slot },
+            1 => self.send(slot, false),
+            2..=5 if datagrams => {
+                let way = self.random.one(&[Way::Sendto, Way::Sendmsg, Way::Sendmmsg]);
+                Call::SendUnix { slot, way, to }
+            }
+            _ => Call::ConnectUnix { slot, to },
+        }
     }
 
     fn file(&mut self) {

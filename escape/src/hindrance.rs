@@ -8,6 +8,7 @@ use crate::{
     policy::{Op, Policy, Protocol, Rule},
     program::{Ask, Call, Program},
     session::Run,
+    unix::Peer,
 };
 
 /// What a guarded run was refused, or did not bring about, although the policy allows all of it and the bare run had it. Only
@@ -133,6 +134,11 @@ impl Known<'_> {
                 }
             },
             Call::Get { level, option, .. } => self.policy.option != Some((*level, *option)),
+            // Without a section of its own, Landlock refuses abstract names. Containers have other files.
+            Call::ConnectUnix { to, .. } | Call::SendUnix { to, .. } => {
+                self.policy.unix.is_some_and(|section| section.allows(*to))
+                    && !(self.policy.writes && to.peer == Peer::File)
+            }
             _ => false,
         }
     }
@@ -143,13 +149,17 @@ impl Known<'_> {
         let restricted = Op::ALL.map(|op| self.policy.restricts(op) || self.policy.knows_own());
         let binds = self.policy.restricts(Op::Bind);
         self.program.all().iter().all(|call| match call {
-            Call::Connect { .. } | Call::Bind { .. } => self.call_is_allowed(call),
+            Call::Connect { .. } | Call::Bind { .. } | Call::ConnectUnix { .. } | Call::SendUnix { .. } => {
+                self.call_is_allowed(call)
+            }
             // Options and messages with routes are refused where peers can be.
             Call::Send { to, control, .. } => {
                 (to.is_none() || self.call_is_allowed(call)) && (control.is_empty() || restricted == [false; 4])
             }
             Call::Socket { kind, .. } => {
-                let judged = kind.is_stream() || kind.protocol == libc::IPPROTO_UDP && kind.kind == libc::SOCK_DGRAM;
+                let judged = kind.is_stream()
+                    || kind.is_unix()
+                    || kind.protocol == libc::IPPROTO_UDP && kind.kind == libc::SOCK_DGRAM;
                 judged || restricted == [false; 4]
             }
             Call::Get { level, option, .. } => self.policy.option != Some((*level, *option)),

@@ -9,6 +9,8 @@ use crate::{
     policy::{Op, Policy, Protocol, Request},
     program::{Call, Program, SLOTS, SocketKind},
     session::Run,
+    unix,
+    wire::Listened,
 };
 
 /// Something that must not be.
@@ -57,7 +59,23 @@ pub fn escapes(policy: &Policy, program: &Program, run: &Run) -> BTreeSet<Findin
     run.report.received.iter().for_each(|received| found.extend(known.received(received)));
     found.extend(known.files());
     found.extend(known.options());
+    found.extend(known.reached());
     found
+}
+
+/// How many times at the least and at the most a guarded run had a TCP socket begin to listen at a port that the policy denies. Whether
+/// bind(2) asked for the port is not told: a port that was not asked for counts as one that the kernel chose, too.
+pub fn listened(policy: &Policy, program: &Program, run: &Run) -> (u64, u64) {
+    let (mut least, mut most) = (0, run.report.listened_elsewhere);
+    for Listened { ip, port, times } in &run.report.listened {
+        let allows =
+            |ports| policy.allows(&Request { op: Op::Bind, protocol: Protocol::Tcp, ip: *ip, ports, own: true });
+        let allowed = [allows(&[*port]), allows(&[*port, 0])];
+        // What is repeated by threads may have begun anew each time, or not.
+        least += if program.races() || allowed.contains(&true) { 0 } else { *times };
+        most += if allowed == [true, true] { 0 } else { *times };
+    }
+    (least, most)
 }
 
 impl Known<'_> {
@@ -88,6 +106,9 @@ impl Known<'_> {
 
     fn sent(&self, seen: &Seen) -> Option<Finding> {
         let (ip, port) = seen.destination;
+        if ip.is_loopback() && seen.at != Host::Local {
+            return self.strayed(seen);
+        }
         // Which socket on loopback gets it, those know who got it.
         let decided = !(self.policy.knows_own() && ip.is_loopback());
         // While another thread connects, the kernel may send to no address, which nobody receives.
@@ -109,6 +130,17 @@ impl Known<'_> {
                 seen.source,
                 seen.at
             ),
+        })
+    }
+
+    /// What is for a loopback address and is seen at a peer: there, that peer could take it.
+    fn strayed(&self, seen: &Seen) -> Option<Finding> {
+        let (ip, port) = seen.destination;
+        let mut addresses = seen.at.addresses().iter().filter(|address| address.is_ipv4() == ip.is_ipv4());
+        let denied = !seen.later && !addresses.any(|address| self.may_reach(seen.protocol, (*address, port), false));
+        denied.then(|| Finding {
+            class: format!("sent {}{} to loopback, by another device", seen.protocol.name(), family(ip)),
+            detail: format!("{:?} to {ip} port {port}, seen at {:?}", seen.source, seen.at),
         })
     }
 
@@ -218,7 +250,7 @@ impl Known<'_> {
     /// Whether the program has datagram sockets that aren't UDP, whose rules are others.
     fn uses_other(&self, protocol: Protocol) -> bool {
         let udp = (libc::SOCK_DGRAM, libc::IPPROTO_UDP);
-        let other = |kind: &SocketKind| !kind.is_stream() && (kind.kind, kind.protocol) != udp;
+        let other = |kind: &SocketKind| !kind.is_stream() && !kind.is_unix() && (kind.kind, kind.protocol) != udp;
         protocol == Protocol::Udp
             && self.program.all().iter().any(|call| matches!(call, Call::Socket { kind, .. } if other(kind)))
     }
@@ -255,6 +287,17 @@ impl Known<'_> {
         });
         let found = || Finding { class: String::from("option read"), detail: format!("{:?}", self.policy.option) };
         read.then(found).into_iter().collect()
+    }
+
+    /// Unix sockets of those outside that the program has reached.
+    fn reached(&self) -> BTreeSet<Finding> {
+        let denied =
+            self.run.unix.iter().filter(|name| self.policy.unix.is_some_and(|section| !section.allows(**name)));
+        let found = |name: &unix::Name| Finding {
+            class: format!("Unix socket reached, of {:?}", name.peer),
+            detail: name.to_string(),
+        };
+        denied.map(found).collect()
     }
 
     fn files(&self) -> BTreeSet<Finding> {

@@ -27,6 +27,7 @@ mod show;
 mod sys;
 mod templates;
 mod token;
+mod unix;
 mod wire;
 mod worker;
 

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     address::Host,
     sys,
-    wire::{ProgramReport, REFUSALS, Received, Refusal},
+    wire::{Listened, ProgramReport, REFUSALS, Received, Refusal},
 };
 
 const CALLS: usize = 0;
@@ -22,7 +22,12 @@ const ITEMS: usize = OUTCOMES + MAX_CALLS;
 /// How many different things that were received are kept.
 const MAX_ITEMS: usize = 48;
 const ITEM: usize = 6;
-const WORDS: usize = ITEMS + MAX_ITEMS * ITEM;
+const LISTENED: usize = ITEMS + MAX_ITEMS * ITEM;
+/// How many places to listen at are kept, each as address, port and how often; then how often there was no room for one.
+const MAX_LISTENED: usize = 12;
+const PLACE: usize = 4;
+const ELSEWHERE: usize = LISTENED + MAX_LISTENED * PLACE;
+const WORDS: usize = ELSEWHERE + 1;
 
 /// Set in an outcome that is there.
 const MADE: u64 = 1 << 40;
@@ -83,6 +88,30 @@ impl Memory {
         }
     }
 
+    /// Notes that a TCP socket has begun to listen. Threads that do so at the same time take different places.
+    pub fn listen(self, ip: IpAddr, port: u16) {
+        let [high, low] = halves(ip);
+        let port = u64::from(port) | MADE;
+        for place in 0..MAX_LISTENED {
+            let words = self.place(place);
+            let new = words[2].compare_exchange(0, port, Relaxed, Relaxed);
+            if new.is_ok() {
+                words[0].store(high, Relaxed);
+                words[1].store(low, Relaxed);
+            }
+            let same = [high, low, port] == [0, 1, 2].map(|word: usize| words[word].load(Relaxed));
+            if new.is_ok() || same {
+                words[3].fetch_add(1, Relaxed);
+                return;
+            }
+        }
+        self.0[ELSEWHERE].fetch_add(1, Relaxed);
+    }
+
+    fn place(self, index: usize) -> &'static [AtomicU64] {
+        &self.0[LISTENED + index * PLACE..][..PLACE]
+    }
+
     fn item(self, index: usize) -> &'static [AtomicU64] {
         &self.0[ITEMS + index * ITEM..][..ITEM]
     }
@@ -100,6 +129,11 @@ impl Memory {
             calls: word(CALLS),
             refused,
             received: (0..items).map(|index| decode(self.item(index))).collect(),
+            listened: (0..MAX_LISTENED)
+                .map(|index| place(self.place(index)))
+                .filter(|place| place.times != 0)
+                .collect(),
+            listened_elsewhere: word(ELSEWHERE),
             finished: word(FINISHED) != 0,
         }
     }
@@ -121,10 +155,20 @@ fn encode(received: &Received) -> [u64; ITEM] {
     [a, b, c, d, ports, u64::from(received.accepted) << 8 | from]
 }
 
+fn ip([high, low]: [u64; 2]) -> IpAddr {
+    Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).to_canonical()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "each takes the bits that it is to take")]
+fn place(words: &[AtomicU64]) -> Listened {
+    let [high, low, port, times] = [0, 1, 2, 3].map(|index: usize| words[index].load(Relaxed));
+    Listened { ip: ip([high, low]), port: port as u16, times }
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "each takes the bits that it is to take")]
 fn decode(words: &[AtomicU64]) -> Received {
     let word = |index: usize| words[index].load(Relaxed);
-    let ip = |high, low| Ipv6Addr::from_bits(u128::from(word(high)) << 64 | u128::from(word(low))).to_canonical();
+    let ip = |high, low| ip([word(high), word(low)]);
     Received {
         accepted: word(5) >> 8 != 0,
         local: (ip(0, 1), (word(4) >> 16) as u16),
@@ -153,8 +197,21 @@ mod tests {
         let report = memory.report(2);
         assert_eq!(report.received, [received]);
         assert_eq!(report.outcomes, [None, Some(-libc::EPERM)]);
-        assert_eq!(report.refused, [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(report.refused, [0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]);
         memory.clear();
         assert_eq!(memory.report(2).outcomes, [None, None]);
+    }
+
+    #[test]
+    fn places_to_listen_at_are_counted() {
+        let memory = Memory::new().expect("memory");
+        let here = "127.0.0.1".parse().expect("address");
+        memory.listen(here, 6001);
+        memory.listen(here, 6001);
+        memory.listen(here, 0xffff);
+        let listened = |port, times| Listened { ip: here, port, times };
+        assert_eq!(memory.report(0).listened, [listened(6001, 2), listened(0xffff, 1)]);
+        (0..12).for_each(|port| memory.listen(here, port));
+        assert_eq!(memory.report(0).listened_elsewhere, 2);
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd as _, OwnedFd},
+    path::Path,
 };
 
 use anyhow::{Context as _, Result};
@@ -15,6 +16,7 @@ use crate::{
     policy::Protocol,
     sys,
     token::Token,
+    unix,
     wire::Request,
 };
 
@@ -55,6 +57,9 @@ pub struct Outside {
     run: u32,
     contacts: Vec<Contact>,
     seen: Vec<Seen>,
+    unix: unix::Servers,
+    /// The Unix sockets that the program has reached.
+    reached: Vec<unix::Name>,
 }
 
 fn failed(what: &'static str) -> impl Fn(i32) -> anyhow::Error {
@@ -86,12 +91,12 @@ impl Outside {
     /// How many servers there always are.
     const SERVERS: usize = Host::ALL.len() * (2 * SERVED.len() + 1);
 
-    /// Makes the world. The calling thread is in the program's namespace afterwards.
+    /// Makes the world, with Unix sockets beside that program. The calling thread is in the program's namespace afterwards.
     ///
     /// # Errors
     ///
     /// When the kernel refuses something, or ip(8) is missing.
-    pub fn new() -> Result<Self> {
+    pub fn new(program: &Path) -> Result<Self> {
         let namespaces = Namespaces::new()?;
         let (mut servers, mut captures) = (Vec::new(), Vec::new());
         for host in Host::ALL {
@@ -114,7 +119,21 @@ impl Outside {
         namespaces.own.enter()?;
         let (connections, callers) = (Vec::new(), Vec::new());
         let (contacts, seen) = (Vec::new(), Vec::new());
-        Ok(Self { namespaces, servers, captures, connections, callers, calling: 0, run: 0, contacts, seen })
+        let unix = unix::Servers::new(program).context("listening by Unix sockets")?;
+        let reached = Vec::new();
+        Ok(Self {
+            namespaces,
+            servers,
+            captures,
+            connections,
+            callers,
+            calling: 0,
+            run: 0,
+            contacts,
+            seen,
+            unix,
+            reached,
+        })
     }
 
     /// Has everything from now on belong to the program of this number.
@@ -124,22 +143,25 @@ impl Outside {
         self.serve();
         self.seen.clear();
         self.contacts.clear();
+        self.reached.clear();
     }
 
     /// What was seen of the program since it began, and who had to do with it.
-    pub fn end(&mut self) -> (Vec<Seen>, Vec<Contact>) {
+    pub fn end(&mut self) -> (Vec<Seen>, Vec<Contact>, Vec<unix::Name>) {
         self.serve();
         self.watch();
         self.connections.clear();
         self.callers.clear();
         self.servers.truncate(Self::SERVERS);
-        (std::mem::take(&mut self.seen), std::mem::take(&mut self.contacts))
+        let (seen, contacts) = (std::mem::take(&mut self.seen), std::mem::take(&mut self.contacts));
+        (seen, contacts, std::mem::take(&mut self.reached))
     }
 
     /// The descriptors that become readable when there is something to do.
     pub fn descriptors(&self) -> Vec<i32> {
         let servers = self.servers.iter().map(|server| server.socket.as_raw_fd());
-        servers.chain(self.connections.iter().map(|(_, _, socket)| socket.as_raw_fd())).collect()
+        let connections = self.connections.iter().map(|(_, _, socket)| socket.as_raw_fd());
+        servers.chain(self.unix.descriptors()).chain(connections).collect()
     }
 
     /// Accepts, reads and answers all that has come.
@@ -150,8 +172,11 @@ impl Outside {
                 return;
             }
             for place in ready.into_iter().rev() {
-                if place >= self.servers.len() {
-                    self.read(place - self.servers.len());
+                let (unix, connections) = (self.servers.len(), self.servers.len() + self.unix.descriptors().count());
+                if place >= connections {
+                    self.read(place - connections);
+                } else if place >= unix {
+                    self.reached.extend(self.unix.take(place - unix, self.run));
                 } else if self.servers[place].stream {
                     self.accept(place);
                 } else {

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Value, json};
 
+use crate::unix;
+
 /// What is done with the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Op {
@@ -82,6 +84,8 @@ pub struct Policy {
     pub writable: Option<&'static str>,
     /// The socket option of which reading is denied: its level and number.
     pub option: Option<(i32, i32)>,
+    /// The section on Unix sockets, if there is one.
+    pub unix: Option<unix::Section>,
     /// Count what is reached.
     pub flows: bool,
 }
@@ -244,6 +248,9 @@ impl Policy {
         if let Some((level, option)) = self.option {
             let rule = json!({ "action": "deny", "level": level, "option": option, "access": "get" });
             policy["sockopts"] = json!({ "default": "allow", "rules": [rule] });
+        }
+        if let Some(unix) = self.unix {
+            policy["unix"] = unix.json();
         }
         if self.flows {
             policy["record"] = json!("flows");

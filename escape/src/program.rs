@@ -6,6 +6,7 @@ use crate::{
     address::{Host, Port, Slot, Target},
     judge::kind_of,
     show::describe,
+    unix::Name,
 };
 
 /// How many descriptors a program has places for.
@@ -14,7 +15,7 @@ pub const SLOTS: usize = 8;
 /// The arguments of socket(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SocketKind {
-    /// `AF_INET` or `AF_INET6`
+    /// `AF_INET`, `AF_INET6` or `AF_UNIX`
     pub family: i32,
     /// `SOCK_*`
     pub kind: i32,
@@ -23,9 +24,14 @@ pub struct SocketKind {
 }
 
 impl SocketKind {
+    /// Whether it is a Unix socket.
+    pub fn is_unix(self) -> bool {
+        self.family == libc::AF_UNIX
+    }
+
     /// Whether it is TCP, or MPTCP.
     pub fn is_stream(self) -> bool {
-        self.kind == libc::SOCK_STREAM
+        self.kind == libc::SOCK_STREAM && !self.is_unix()
     }
 }
 
@@ -130,6 +136,17 @@ pub enum Call {
         slot: Slot,
         to: Target,
         head: Vec<u8>,
+    },
+    /// connect(2) by a name of a Unix socket.
+    ConnectUnix {
+        slot: Slot,
+        to: Name,
+    },
+    /// Sends to a name of a Unix socket.
+    SendUnix {
+        slot: Slot,
+        way: Way,
+        to: Name,
     },
     Receive {
         slot: Slot,
@@ -259,6 +276,7 @@ impl Call {
                 parts.push(target.as_ref().map_or_else(|| String::from("send"), to));
                 parts
             }
+            Self::ConnectUnix { to, .. } | Self::SendUnix { to, .. } => vec![format!("{} {to}", self.name())],
             Self::Set { setting, .. } => vec![format!("set {}", setting.name)],
             _ => vec![self.name().to_owned()],
         }
@@ -276,6 +294,7 @@ impl Call {
                 let messages = control.iter().map(|one| format!("{name} with {}", one.name));
                 std::iter::once(format!("{name} {way:?}{named}")).chain(messages).collect()
             }
+            Self::ConnectUnix { to, .. } | Self::SendUnix { to, .. } => vec![name.to_owned(), format!("{name} {to}")],
             Self::File { path, .. } => vec![name.to_owned(), format!("{name} {path}")],
             _ => vec![name.to_owned()],
         }
@@ -295,6 +314,8 @@ impl Call {
             Self::Dup { .. } => "dup",
             Self::Send { .. } => "send",
             Self::Packet { .. } => "packet",
+            Self::ConnectUnix { .. } => "connect-unix",
+            Self::SendUnix { .. } => "send-unix",
             Self::Receive { .. } => "receive",
             Self::Set { .. } => "set",
             Self::Get { .. } => "get",

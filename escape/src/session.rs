@@ -14,11 +14,12 @@ use serde_json::Value;
 
 use crate::{
     capture::Seen,
+    judge,
     manner::{self, Manner, NOBODY},
     outside::{Contact, Outside},
     policy::Policy,
     program::Program,
-    sys,
+    sys, unix,
     wire::{self, Hello, ProgramReport, REFUSALS, Refusal, Request},
 };
 
@@ -27,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Kinds of calls that nobody but a guard refuses by `EPERM`.
 const OURS: [usize; 4] =
     [Refusal::Connect as usize, Refusal::Bind as usize, Refusal::Set as usize, Refusal::Get as usize];
+/// The part of what keeps commands inside that is about abstract names of Unix sockets.
+const ABSTRACT: &str = "abstract-sockets";
 /// How many threads and processes a program has at the most.
 const THREADS: u64 = 8;
 /// How long it may take to start: programs are verified meanwhile, perhaps by a machine that is emulated.
@@ -38,6 +41,8 @@ pub struct Run {
     pub report: ProgramReport,
     pub seen: Vec<Seen>,
     pub contacts: Vec<Contact>,
+    /// The Unix sockets that the program has reached.
+    pub unix: Vec<unix::Name>,
 }
 
 /// A worker.
@@ -107,8 +112,8 @@ impl Worker {
                 other => bail!("the worker said {other}"),
             }
         };
-        let (seen, contacts) = outside.end();
-        Ok(Run { report, seen, contacts })
+        let (seen, contacts, unix) = outside.end();
+        Ok(Run { report, seen, contacts, unix })
     }
 
     /// Ends it, and waits until it has ended.
@@ -172,13 +177,18 @@ pub struct Tally {
     /// Whether guard-run has taken the programs that were kept, where it was to. It does not while the kernel has not cleared the earlier
     /// run's cgroup away.
     pub reused: Option<bool>,
+    /// How many times at least and at most programs have listened at ports that are denied.
+    pub listened: (u64, u64),
     /// How many datagrams from outside did not come in although nothing else was different.
     pub missing: u64,
 }
 
 impl Tally {
-    /// Adds a guarded run's, and what was refused without a guard in that.
-    pub fn add(&mut self, guarded: &Run, bare: Option<&Run>) {
+    /// Adds a guarded run's of this program, and what was refused without a guard in that.
+    pub fn add(&mut self, policy: &Policy, program: &Program, guarded: &Run, bare: Option<&Run>) {
+        let (least, most) = judge::listened(policy, program, guarded);
+        self.listened.0 += if guarded.report.finished { least } else { 0 };
+        self.listened.1 += most + if guarded.report.finished { 0 } else { THREADS };
         if let Some(bare) = bare.filter(|bare| bare.report.went_like(&guarded.report)) {
             let datagrams = |run: &Run| run.report.received.iter().filter(|one| one.from.is_some()).count();
             self.missing += datagrams(bare).saturating_sub(datagrams(guarded)) as u64;
@@ -208,8 +218,13 @@ impl Session {
         fs::create_dir_all(&own)?;
         let (file, log) = (path("policy.json"), own.join("log.json"));
         let mut json = policy.json();
-        if !place.lacking.is_empty() && manner != Manner::Container {
-            json["process"]["allow"] = place.lacking.clone().into();
+        if manner != Manner::Container {
+            // Landlock would refuse abstract names before a rule is asked.
+            let names = policy.unix.map(|_| String::from(ABSTRACT)).filter(|part| !place.lacking.contains(part));
+            let allow: Vec<String> = place.lacking.iter().cloned().chain(names).collect();
+            if !allow.is_empty() {
+                json["process"]["allow"] = allow.into();
+            }
         }
         fs::write(&file, serde_json::to_string_pretty(&json)?)?;
         let guarded = manner::guarded(manner, place, policy, as_nobody, [&file, &log])?;

@@ -83,6 +83,10 @@ impl fmt::Display for Call {
                 head.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
                 write!(f, ")")
             }
+            Self::ConnectUnix { slot, to } => write!(f, "connect({slot}, {to})"),
+            Self::SendUnix { slot, way, to } => {
+                write!(f, "{}({slot}, to {to})", format!("{way:?}").to_lowercase())
+            }
             Self::Receive { slot } => write!(f, "receive({slot})"),
             Self::Set { slot, setting } => write!(f, "setsockopt({slot}, {setting})"),
             Self::Get { slot, level, option } => write!(f, "getsockopt({slot}, {level}/{option})"),
@@ -116,7 +120,11 @@ impl fmt::Display for Call {
 
 /// The arguments of socket(2), as people write them.
 pub fn describe(SocketKind { family, kind, protocol }: SocketKind) -> String {
-    let family = if family == libc::AF_INET { "inet" } else { "inet6" };
+    let family = match family {
+        libc::AF_INET => "inet",
+        libc::AF_INET6 => "inet6",
+        _ => "unix",
+    };
     let kind = match kind {
         libc::SOCK_STREAM => "stream",
         libc::SOCK_DGRAM => "dgram",

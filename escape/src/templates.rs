@@ -9,6 +9,7 @@ use crate::{
     options::READ,
     policy::{Hosts, Op, Policy, Protocol, Rule},
     random::Random,
+    unix,
 };
 
 const LOOPBACK: Hosts = Hosts::Named("loopback");
@@ -215,5 +216,8 @@ pub fn policy(seed: u64) -> Policy {
         policy.option = Some(random.one(&READ[..2]));
     }
     policy.flows = random.percent(15);
+    if random.percent(40) {
+        policy.unix = Some(unix::Section::any(&mut random));
+    }
     policy
 }

@@ -44,6 +44,14 @@ pub struct Received {
     pub from: Option<Host>,
 }
 
+/// Where a program has had TCP sockets begin to listen, and how often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Listened {
+    pub ip: IpAddr,
+    pub port: u16,
+    pub times: u64,
+}
+
 /// For which kind of call a refusal (`EPERM`) was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Refusal {
@@ -55,6 +63,10 @@ pub enum Refusal {
     Device,
     Sysctl,
     Get,
+    /// connect(2) of a Unix socket.
+    ConnectUnix,
+    /// A datagram to a Unix socket.
+    SendUnix,
     /// An option that the kernel itself refuses to whom lacks a capability.
     SetUnclear,
     /// The failure may have another reason than a denial, or none is reported: of several messages, not all were sent.
@@ -69,7 +81,7 @@ pub struct Hello {
 }
 
 /// How many kinds of refusals there are.
-pub const REFUSALS: usize = 10;
+pub const REFUSALS: usize = 12;
 
 /// What a worker reports on a program.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -82,6 +94,10 @@ pub struct ProgramReport {
     pub refused: [u64; REFUSALS],
     /// What was received.
     pub received: Vec<Received>,
+    /// Where it has listened.
+    pub listened: Vec<Listened>,
+    /// How often it may have begun to listen at places that there was no room to note.
+    pub listened_elsewhere: u64,
     /// Whether it came to its end in time.
     pub finished: bool,
 }
