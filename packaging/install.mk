@@ -53,6 +53,7 @@ install: $(if $(SUDO_USER),$(BUILT)/guard-run,build)
 	$(NATIVE) completion fish >$(DESTDIR)$(FISHDIR)/guard-run.fish && \
 	sed 's|/usr/bin/|$(BINDIR)/|' hooks/guard-run.json >$(DESTDIR)$(HOOKSDIR)/guard-run.json
 	install -m 644 schema/*.json $(DESTDIR)$(DATADIR)/guard-run/schema
+	install -m 755 packaging/ci.sh $(DESTDIR)$(DATADIR)/guard-run
 	install -m 644 $(POLICIES) $(DESTDIR)$(DATADIR)/guard-run/policies
 	install -m 644 README.md SECURITY.md CHANGELOG.md LICENSE-* $(DESTDIR)$(DOCDIR)
 	find docs -type f -exec install -D -m 644 {} $(abspath $(DESTDIR)/)$(DOCDIR)/{} \;

@@ -3,6 +3,7 @@
 mod advice;
 mod chosen;
 mod policy_errors;
+mod report;
 mod run;
 mod said;
 mod usage;

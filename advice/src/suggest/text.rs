@@ -11,6 +11,14 @@ use crate::{
     patch,
 };
 
+impl Suggestion {
+    /// The patch as JSON, an operation on each line.
+    #[must_use]
+    pub fn patch_text(&self) -> String {
+        patch::lines(&self.patch).join("\n")
+    }
+}
+
 impl fmt::Display for Suggestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { policy, patch, assumes, allows, denials, apart, allowed_already, further, .. } = self;

@@ -135,6 +135,12 @@ impl NearestRule {
 }
 
 impl Way {
+    /// The patch as JSON, an operation on each line.
+    #[must_use]
+    pub fn patch_text(&self) -> String {
+        patch::lines(&self.patch).join("\n")
+    }
+
     /// The patch, the condition under which it helps, and what it grants beyond, in lines for people.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {

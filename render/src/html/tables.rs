@@ -127,7 +127,7 @@ fn explanation(summary: &Summary, denial: &Denial) -> Markup {
         }
         @for way in &why.ways {
             p { "This would allow it" @if let Some(when) = way.when { " " (when) } ", and beyond it: " (shown(&way.beyond)) }
-            (patch(&serde_json::to_string_pretty(&way.patch).unwrap_or_default()))
+            (patch(&way.patch_text()))
         }
     }
 }
@@ -199,7 +199,7 @@ pub(super) fn changes(summary: &Summary) -> Markup {
             pre tabindex="0" { (suggestion) }
             @if !suggestion.is_empty() {
                 p { "As a patch (RFC 6902):" }
-                (patch(&serde_json::to_string_pretty(&suggestion.patch).unwrap_or_default()))
+                (patch(&suggestion.patch_text()))
             }
         }
     };
