@@ -1,6 +1,6 @@
 //! What the kernel side remembers of denials, without losing one.
 //!
-//! Each denial has an identity: the hook, the rule, the process and the subject ([`Key`]). A hash map per noun counts
+//! Each denial has an identity: the hook, the rule, the process, its thread's name and the subject ([`Key`]). A hash map per noun counts
 //! the denials of each identity ([`Tally`]); the key of each new one also goes through the ring buffer, so that the
 //! launcher can look at the process while it is there. The first byte of a key, the hook's number, and its size tell its `S`. Per-hook counters ([`Counters`]) stay exact when a
 //! hash map is full.
@@ -147,7 +147,7 @@ numbered! {
     }
 }
 
-/// From so many identities on, processes are not told apart any more in new ones: three quarters of what there is room for in a map of
+/// From so many identities on, processes and threads are not told apart any more in new ones: three quarters of what there is room for in a map of
 /// denials.
 pub const SHORT: u64 = 3072;
 
@@ -219,10 +219,22 @@ pub struct Key<S> {
     pub padding: u8,
     /// [`crate::Decision::rule`].
     pub rule: u16,
+    /// [`thread()`] of the thread's name. Test runners that run many tests in a process name a thread after each.
+    pub thread: [u32; 2],
     /// The process (thread group) in the initial pid namespace, or [`SEVERAL`].
     pub pid: u32,
     /// What it wanted.
     pub subject: S,
+}
+
+/// What stands for a thread's name in an identity. Two names that have the same are counted under the first.
+#[inline(always)]
+#[must_use]
+pub const fn thread(comm: [u64; 2]) -> [u32; 2] {
+    // An odd number with as many ones as zeros (2^64 divided by the golden ratio), so that each bit of a name counts.
+    let mixed = comm[0].wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ comm[1];
+    let [a, b, c, d, e, f, g, h] = mixed.to_ne_bytes();
+    [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
 }
 
 /// Subject of a network denial.
@@ -314,7 +326,7 @@ pub struct NameSubject {
     pub address: net::Address,
 }
 
-const _: () = assert!(size_of::<Key<NameSubject>>() == 32 + name::ROOM);
+const _: () = assert!(size_of::<Key<NameSubject>>() == 40 + name::ROOM);
 
 impl NameSubject {
     /// Nothing is known yet.
@@ -345,12 +357,12 @@ subjects! {
     SockoptSubject: Sockopt,
 }
 
-const _: () = assert!(size_of::<Key<NetSubject>>() == 32);
-const _: () = assert!(size_of::<Key<DeviceSubject>>() == 24);
-const _: () = assert!(size_of::<Key<SocketSubject>>() == 24);
-const _: () = assert!(size_of::<Key<SockoptSubject>>() == 40);
-const _: () = assert!(size_of::<Key<SysctlSubject>>() == 16 + sysctl::NAME_LEN + 8 * sysctl::VALUE_WORDS);
-const _: () = assert!(size_of::<Key<UnixSubject>>() == 16 + unix::NAME_LEN);
+const _: () = assert!(size_of::<Key<NetSubject>>() == 40);
+const _: () = assert!(size_of::<Key<DeviceSubject>>() == 32);
+const _: () = assert!(size_of::<Key<SocketSubject>>() == 32);
+const _: () = assert!(size_of::<Key<SockoptSubject>>() == 48);
+const _: () = assert!(size_of::<Key<SysctlSubject>>() == 24 + sysctl::NAME_LEN + 8 * sysctl::VALUE_WORDS);
+const _: () = assert!(size_of::<Key<UnixSubject>>() == 24 + unix::NAME_LEN);
 
 /// Who made a socket; for an accepted connection, the socket that listened. What a socket does outside system calls (the
 /// kernel receives for it, and sends again what was lost) is put down to this process.

@@ -353,6 +353,11 @@ impl Process for Maker {
     }
 
     #[inline(always)]
+    fn comm(&self) -> [u64; 2] {
+        self.0.comm
+    }
+
+    #[inline(always)]
     fn describe(&self, tally: &mut Tally) {
         let Owner { uid, comm, .. } = self.0;
         (tally.uid, tally.comm) = (uid, comm);

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use common::{
     Decision,
-    record::{Counters, Hook, Key, Kind, Owner, SEVERAL, SHORT, Subject, Tally, Unreported},
+    record::{Counters, Hook, Key, Kind, Owner, SEVERAL, SHORT, Subject, Tally, Unreported, thread},
 };
 
 use crate::{
@@ -41,6 +41,8 @@ static NEWS: RingBuf = RingBuf::with_byte_size(128 * 1024, 0);
 pub trait Process {
     /// The process's id (thread group) in the initial pid namespace.
     fn pid(&self) -> u32;
+    /// The name of its thread.
+    fn comm(&self) -> [u64; 2];
     /// Writes down what else is recorded of it.
     fn describe(&self, tally: &mut Tally);
 }
@@ -52,6 +54,13 @@ impl Process for Current {
     #[inline(always)]
     fn pid(&self) -> u32 {
         (bpf_get_current_pid_tgid() >> 32) as u32
+    }
+
+    #[inline(always)]
+    fn comm(&self) -> [u64; 2] {
+        let mut comm = [0; 2];
+        name(&mut comm);
+        comm
     }
 
     #[inline(always)]
@@ -90,7 +99,7 @@ impl<S> Draft<S> {
     /// then ([`crate::net::KernelTables`]).
     #[inline(always)]
     pub const fn new(hook: Hook, subject: S) -> Self {
-        Self(Key { hook: hook as u8, padding: 0, rule: 0, pid: ADDRESS_BITS, subject })
+        Self(Key { hook: hook as u8, padding: 0, rule: 0, thread: [0; 2], pid: ADDRESS_BITS, subject })
     }
 
     /// The key, all of it written now, and read from now on. The compiler would keep its parts elsewhere, and put them
@@ -123,7 +132,7 @@ impl Ledger {
         Some(Self { counters })
     }
 
-    /// Counts what was decided, and records a denial that the policy wants to hear of under its key, of which the rule and the process are filled in.
+    /// Counts what was decided, and records a denial that the policy wants to hear of under its key, of which the rule, the process and its thread are filled in.
     /// Process and subject are asked for only then. Returns what the hook has to return: 1 to let the request go on, 0 to
     /// refuse it.
     #[inline(always)]
@@ -146,6 +155,7 @@ impl Ledger {
         let process = process(&mut key.subject);
         key.rule = decision.rule;
         key.pid = process.pid();
+        key.thread = thread(process.comm());
         self.tally(tallies, key, &process);
         rodata::audit()
     }
@@ -183,7 +193,7 @@ impl Ledger {
             if unsafe { in_room.read_volatile() } >= SHORT {
                 // Room gets short, so that who it was is left out: many short processes that are denied the same would leave
                 // none for what else is denied.
-                key.pid = SEVERAL;
+                (key.pid, key.thread) = (SEVERAL, [0; 2]);
             }
             // It is counted below like any other. If another CPU is faster, this insertion fails, and it is there, too.
             // All of it is written, also what is written again: what a helper writes into, the verifier takes for what was
