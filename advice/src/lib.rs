@@ -30,12 +30,12 @@ pub use guard::{Guard, GuardError};
 pub use judge::{Judge, Judgement};
 pub use learn::{Learner, Learnt, UnixSockets, trial};
 pub use patch::PatchError;
-pub use read::{Enforced, Head, ReadError, Record, read, read_from};
+pub use read::{DROPPED, Enforced, Head, ReadError, Record, read, read_from};
 pub use replay::{Change, Replay, Replayed, Told};
 pub use request::{Peer, Request};
 pub use suggest::{SuggestError, Suggestion, Widen, policy_of, suggest};
 pub use tidy::{Idle, Tidied, Usage, Why, tidy};
-pub use why::{Denial, NearestRule, Report, Way, Who, Written, of_host, of_request};
+pub use why::{Denial, Explained, NearestRule, Report, Way, Who, Written, of_host, of_request};
 
 #[cfg(test)]
 #[path = "../../policy/tests/generate/mod.rs"]

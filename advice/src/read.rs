@@ -151,8 +151,12 @@ const OF_EVENT: [&str; 19] = [
     "sockopt", "call", "rule", "reason", "count", "first", "last",
 ];
 
+/// The key of what says how many denials are not told of in a file for which they were too many ([`crate::Explained`]).
+pub const DROPPED: &str = "dropped";
+
 /// The keys of a log that say that it is one.
-const OF_LOG: [&str; 13] = [
+const OF_LOG: [&str; 14] = [
+    DROPPED,
     "schema",
     "command",
     "container",
@@ -210,6 +214,7 @@ impl<'de> Visitor<'de> for Document<'_> {
                     head.enforced = Some(enforced);
                 }
                 "lost" => head.lost = entries.next_value()?,
+                DROPPED => (head.lost, schema) = (entries.next_value()?, Some(())),
                 "flows_lost" => head.flows_lost = entries.next_value::<Option<_>>()?.unwrap_or_default(),
                 "events" => entries.next_value_seed(Each::new(|event| each(Record::Event(event))))?,
                 "flows" => entries.next_value_seed(Each::new(|flow| each(Record::Flow(flow))))?,

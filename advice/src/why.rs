@@ -5,9 +5,10 @@ mod ways;
 
 use common::Decision;
 use jiff::Timestamp;
+use json_patch::Patch;
 use policy::Machine;
 use report::{Event, Process, Subject, Verdict};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -176,6 +177,33 @@ pub struct MissedProperty {
     pub value: String,
     /// The rule's.
     pub known: Value,
+}
+
+/// What the one who was denied something is told beside the event itself.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Explained {
+    /// What this means for who asked: a program that works on, or an agent that wonders what to try next.
+    pub meaning: String,
+    /// Why it was denied, and what would allow it, in lines for people.
+    pub explanation: String,
+    /// The narrowest change to the policy that would allow it (RFC 6902), where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<Patch>,
+}
+
+/// What a denial means for who asked.
+const MEANING: &str = "guard-run refused this because of a policy. This was a decision and no fault: trying again, later or in another way, \
+                       gives the same result. Who is responsible for the policy can change it.";
+
+impl Explained {
+    /// What there is to say about one denial of a run, by its policy.
+    #[must_use]
+    pub fn new(event: &Event, guard: &Guard, heads: &[Head], machine: &impl Machine) -> Self {
+        let kind = Kind { event: event.clone(), processes: vec![event.process.clone()], more: 0 };
+        let denial = kind.explain(Denials::default().asked(&kind, guard).as_ref(), guard, (heads, false), machine);
+        let patch = denial.ways.first().map(|way| way.patch.clone());
+        Self { meaning: MEANING.to_owned(), explanation: denial.to_string(), patch }
+    }
 }
 
 impl Kind {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use report::{Cause, Clock, Details, Event, Observed, Process, Refusal, Subject, Verdict, Word};
+use report::{Cause, Clock, Details, Event, Observed, Process, Refusal, Subject, Test, Verdict, Word};
 
 use crate::process::Status;
 
@@ -20,6 +20,7 @@ struct Tally {
     uid: u32,
     comm: String,
     details: Arc<Details>,
+    test: Option<Test>,
     count: u64,
     /// Nanoseconds of `CLOCK_BOOTTIME`.
     first: u64,
@@ -34,13 +35,13 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Counts one, of this thread's. `look` finds out about a process. Returns the event if it is the first of its kind.
+    /// Counts one, of this thread's. `look` finds out about a process, and the test of its thread. Returns the event if it is the first of its kind.
     pub(crate) fn add(
         &mut self,
         refusal: Refusal,
         who: Option<Status>,
         now: u64,
-        look: impl FnOnce(u32) -> Arc<Details>,
+        look: impl FnOnce(u32, &str) -> (Arc<Details>, Option<Test>),
         (clock, verdict): (&Clock, Verdict),
     ) -> Option<Event> {
         self.observed.refused += 1;
@@ -59,8 +60,8 @@ impl Calls {
             self.observed.unrecorded += 1;
             return None;
         }
-        let details = look(who.process);
-        let tally = Tally { uid: who.real, comm: who.comm, details, count: 1, first: now, last: now };
+        let (details, test) = look(who.process, &who.comm);
+        let tally = Tally { uid: who.real, comm: who.comm, details, test, count: 1, first: now, last: now };
         let event = event(&key, &tally, clock, verdict);
         self.tallies.insert(key, tally);
         Some(event)
@@ -91,7 +92,7 @@ fn event(key: &Key, tally: &Tally, clock: &Clock, verdict: Verdict) -> Event {
             comm: tally.comm.clone(),
             details: Arc::clone(&tally.details),
         },
-        test: None,
+        test: tally.test.clone(),
         subject: Subject::Call(call.clone()),
         cause: Cause { rule: "/process".to_owned(), reason: Some(remedy.clone().into()) },
         count: tally.count,
@@ -115,7 +116,7 @@ mod tests {
             let path = of.map(|number| number.to_string());
             let call = Call { name: "mount".into(), path, error: "EPERM".to_owned(), wants: String::new() };
             let refusal = Refusal { call, measure: "seccomp".into(), remedy: String::new() };
-            calls.add(refusal, who.cloned(), 7, |_| Arc::default(), (&clock, Verdict::Denied)).is_some()
+            calls.add(refusal, who.cloned(), 7, |_, _| Default::default(), (&clock, Verdict::Denied)).is_some()
         };
         assert!(add(None, Some(&who)) && !add(None, Some(&who)) && !add(None, None));
         let new = (0..KINDS).filter(|number| add(Some(*number), Some(&who))).count();

@@ -1,6 +1,11 @@
 //! Collecting events while the command runs, and all of them once it has ended.
 
-use std::{collections::HashMap, fs, io, mem, net::IpAddr, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    fs, io, mem,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use aya::maps::MapError;
 use common::{
@@ -13,13 +18,13 @@ use policy::{
     Reasons,
     compile::{FoundBy, Hosts},
 };
-use report::{Clock, Details, Event, Flow, Names, Observed, Recorded, Refusal, Verdict};
+use report::{Clock, Details, Event, Flow, Names, Observed, Recorded, Refusal, Test, Verdict};
 
 use crate::{
     call::Calls,
     live::{Awaited, Live},
     load::{Flows, Learned, Records, Tallies, Visitor},
-    process::{Status, read_details},
+    process::{Status, find_test, read_details},
     sys::plain::{Plain, bytes_of, from_bytes},
 };
 
@@ -72,6 +77,7 @@ pub fn open(flows: &Flows) -> Result<u64, MapError> {
 /// What was found out about a denial when it was new.
 struct Seen {
     details: Arc<Details>,
+    test: Option<Test>,
     /// The count that it was announced with.
     count: u64,
 }
@@ -92,6 +98,12 @@ pub struct Journal {
     /// What was refused by what keeps the command inside beside the programs.
     calls: Calls,
     live: Option<Live>,
+    /// New events that nobody has taken yet.
+    fresh: VecDeque<Event>,
+    /// How many may wait there. Others that come meanwhile are only counted.
+    room: usize,
+    /// How many denials were not kept for want of room.
+    passed_over: u64,
     failure: Option<io::Error>,
 }
 
@@ -110,8 +122,34 @@ impl Journal {
             processes: HashMap::new(),
             calls: Calls::default(),
             live,
+            fresh: VecDeque::new(),
+            room: 0,
+            passed_over: 0,
             failure: None,
         }
+    }
+
+    /// Keeps so many new events until they are taken.
+    #[must_use]
+    pub fn keeping(self, room: usize) -> Self {
+        Self { room, ..self }
+    }
+
+    /// The first new event that nobody has taken yet.
+    pub fn take_fresh(&mut self) -> Option<Event> {
+        self.fresh.pop_front()
+    }
+
+    /// Whether there is such an event.
+    #[must_use]
+    pub fn has_fresh(&self) -> bool {
+        !self.fresh.is_empty()
+    }
+
+    /// How many denials there were of which [`Journal::take_fresh`] tells nothing.
+    #[must_use]
+    pub const fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 
     /// Takes the new denials that have come since the last time, while their processes may still be there.
@@ -138,10 +176,11 @@ impl Journal {
         &self,
         key: &Key<S>,
         tally: &Tally,
-        details: Arc<Details>,
+        (details, test): (Arc<Details>, Option<Test>),
         learned: Option<&Learned>,
     ) -> Event {
-        Event::new(key, tally, details, &self.clock, (self.verdict, &self.reasons), &self.names(learned))
+        let event = Event::new(key, tally, details, &self.clock, (self.verdict, &self.reasons), &self.names(learned));
+        Event { test, ..event }
     }
 
     const fn names<'a>(&'a self, learned: Option<&'a Learned>) -> KernelNames<'a> {
@@ -167,6 +206,11 @@ impl Journal {
         details
     }
 
+    /// During which test a process has done something at that time, in a thread of this name.
+    fn test_of(&self, pid: u32, boottime: u64, thread: &str) -> Option<Test> {
+        if pid == SEVERAL || !self.pids_are_ours { None } else { find_test(pid, boottime, thread) }
+    }
+
     /// Counts a call that was refused, of this thread's, if it is known.
     pub fn refuse(&mut self, refused: Refusal, who: Option<Status>) {
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |now| {
@@ -175,10 +219,11 @@ impl Journal {
         });
         let mut calls = mem::take(&mut self.calls);
         let (clock, verdict) = (self.clock, self.verdict);
-        let event = calls.add(refused, who, now, |pid| self.look_at(pid, now), (&clock, verdict));
+        let look = |pid, thread: &str| (self.look_at(pid, now), self.test_of(pid, now, thread));
+        let event = calls.add(refused, who, now, look, (&clock, verdict));
         self.calls = calls;
         if let Some(event) = event {
-            self.write_live(&event);
+            self.tell(event);
         }
     }
 
@@ -186,6 +231,16 @@ impl Journal {
     #[must_use]
     pub fn observed(&self) -> Observed {
         self.calls.observed()
+    }
+
+    /// Tells of a new event.
+    fn tell(&mut self, event: Event) {
+        self.write_live(&event);
+        if self.fresh.len() < self.room {
+            self.fresh.push_back(event);
+        } else if self.room > 0 {
+            self.passed_over = self.passed_over.saturating_add(event.count);
+        }
     }
 
     fn write_live(&mut self, event: &Event) {
@@ -267,10 +322,11 @@ impl Visitor for Noting<'_> {
         let Self { journal, learned, record } = self;
         let Some(key) = from_bytes::<Key<S>>(record) else { return Ok(()) };
         let tally = denials.of(key)?;
+        let test = journal.test_of(key.pid, tally.first, &report::comm(tally.comm));
         let details = journal.look_at(key.pid, tally.first);
-        let event = journal.event(&key, &tally, Arc::clone(&details), *learned);
-        journal.write_live(&event);
-        journal.seen.insert((*record).into(), Seen { details, count: event.count });
+        let event = journal.event(&key, &tally, (Arc::clone(&details), test.clone()), *learned);
+        journal.seen.insert((*record).into(), Seen { details, test, count: event.count });
+        journal.tell(event);
         Ok(())
     }
 }
@@ -287,11 +343,11 @@ impl Visitor for Concluding<'_> {
         let Self { journal, learned, events } = self;
         for entry in denials.all() {
             let (key, tally) = entry?;
-            let (details, announced) = match journal.seen.get(bytes_of(&[key])) {
-                Some(Seen { details, count }) => (Arc::clone(details), *count),
-                None => (journal.processes.get(&key.pid).cloned().unwrap_or_default(), 0),
+            let (seen, announced) = match journal.seen.get(bytes_of(&[key])) {
+                Some(Seen { details, test, count }) => ((Arc::clone(details), test.clone()), *count),
+                None => ((journal.processes.get(&key.pid).cloned().unwrap_or_default(), None), 0),
             };
-            let event = journal.event(&key, &tally, details, *learned);
+            let event = journal.event(&key, &tally, seen, *learned);
             events.push((event, announced));
         }
         Ok(())

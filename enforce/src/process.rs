@@ -3,14 +3,24 @@
 use std::{
     fs,
     io::{self, Read as _},
+    mem,
     path::{Path, PathBuf},
 };
 
 use nix::unistd::{SysconfVar, sysconf};
-use report::{Details, Parent};
+use report::{Details, Parent, Test, Traces, test};
 
 /// How much of a command line is read, in bytes. Denials of many processes must not fill the memory.
 const MAX_ARGV: u64 = 1024;
+
+/// How much of an environment is read, in bytes. What comes after that tells of no test.
+const MAX_ENVIRONMENT: u64 = 128 * 1024;
+
+/// How many processes are asked for their test: the one that asked, and its ancestors.
+const GENERATIONS: usize = 8;
+
+/// How often an environment is read that is being written.
+const TRIES: usize = 3;
 
 /// Looks at a process as it is now. What can't be read any more is left empty, and so is everything if the process
 /// was started after `boottime` (nanoseconds): then its number has been given to another one.
@@ -33,6 +43,61 @@ fn try_read(pid: u32, boottime: u64) -> io::Result<Details> {
         argv: argv.filter(|argv| !argv.is_empty()),
         parent: Some(Parent { pid: stat.parent, comm: Stat::read(stat.parent).ok().map(|stat| stat.comm) }),
     })
+}
+
+/// Finds out during which test a process asks for something, by what it says of itself, or else by what its ancestors do that this process
+/// has started. `thread` is the name of the thread that asked. `None` where nothing says so, or nobody is there any more.
+#[must_use]
+pub fn find_test(pid: u32, boottime: u64, thread: &str) -> Option<Test> {
+    let own = std::process::id();
+    let (mut pid, mut latest, mut thread) = (pid, boottime, Some(thread));
+    let mut child: Option<Vec<String>> = None;
+    for _ in 0..GENERATIONS {
+        if pid <= 1 || pid == own {
+            break;
+        }
+        let folder = PathBuf::from(format!("/proc/{pid}"));
+        // First, since it says most and vanishes with the others.
+        let environment = read_environment(&folder.join("environ"));
+        let exe = fs::read_link(folder.join("exe")).ok().map(|path| path.to_string_lossy().into_owned());
+        let argv = read_argv(&folder.join("cmdline")).unwrap_or_default();
+        let stat = Stat::read(pid).ok().filter(|stat| stat.started <= latest)?;
+        let (exe, child_argv) = (exe.as_deref(), child.as_deref());
+        let traces = Traces { thread, time: boottime, exe, argv: &argv, environment: &environment, child: child_argv };
+        if let Some(test) = Test::of(&traces) {
+            return Some(test);
+        }
+        (pid, latest, thread, child) = (stat.parent, stat.started, None, Some(argv));
+    }
+    None
+}
+
+/// The variables of an environment that tell of tests. A process writes the one that is about its tests in place, so that this is read
+/// until it is the same twice.
+fn read_environment(path: &Path) -> Vec<(String, String)> {
+    let read = || {
+        let mut text = Vec::new();
+        fs::File::open(path).and_then(|file| file.take(MAX_ENVIRONMENT).read_to_end(&mut text)).ok();
+        let variables = text.split(|byte| *byte == 0).filter_map(|variable| {
+            let at = variable.iter().position(|byte| *byte == b'=')?;
+            let name = test::VARIABLES.iter().find(|name| name.as_bytes() == &variable[..at])?;
+            Some(((*name).to_owned(), String::from_utf8_lossy(&variable[at + 1..]).into_owned()))
+        });
+        variables.collect::<Vec<_>>()
+    };
+    let mut last = read();
+    for _ in 0..TRIES {
+        let Some((_, value)) = last.iter().find(|(name, _)| name == test::VARIABLE) else { return last };
+        if !value.starts_with([test::ANNOUNCED, test::UNFINISHED]) {
+            return last;
+        }
+        let before = mem::replace(&mut last, read());
+        if before == last && !before.iter().any(|(_, value)| value.starts_with(test::UNFINISHED)) {
+            return last;
+        }
+    }
+    last.retain(|(name, _)| name != test::VARIABLE);
+    last
 }
 
 /// Some of /proc/PID/stat (proc_pid_stat(5)).

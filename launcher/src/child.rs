@@ -41,6 +41,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     command::Command,
     harden::{Attendant, Calls, HardenError, Hardening, Step, View},
+    inside::Unseen,
     user::Identity,
 };
 
@@ -122,12 +123,17 @@ enum Said {
 
 impl Held {
     /// Starts the command's process, which takes all steps that keep it inside while this process looks around and goes on.
-    /// `mask` are the signals that the command has to find blocked.
+    /// `unseen` is the file of denials that it will see. `mask` are the signals that the command has to find blocked.
     ///
     /// # Errors
     ///
     /// When there is no process to be had.
-    pub fn new(leaf: &mut Leaf, command: &Command, hardening: &Hardening, mask: &SigSet) -> Result<Self, ChildError> {
+    pub fn new(
+        leaf: &mut Leaf,
+        command: &Command,
+        (hardening, unseen): (&Hardening, Option<&Unseen>),
+        mask: &SigSet,
+    ) -> Result<Self, ChildError> {
         let (gate, go) = io::pipe().map_err(ChildError::Fork)?;
         let (said, writer) = io::pipe().map_err(ChildError::Fork)?;
         let (calls, its) = hardening.listening().map_err(ChildError::Fork)?.unzip();
@@ -146,7 +152,7 @@ impl Held {
                     }
                 });
                 let mut gate = BufReader::new(gate);
-                match prepare(leaf, command, hardening, its, &mut gate, launcher) {
+                match prepare(leaf, command, (hardening, unseen), its, &mut gate, launcher) {
                     Ok(()) => {
                         if gate.read_exact(&mut [0]).is_ok() {
                             say(&writer, &Said::Execute(become_command(mask, command) as i32));
@@ -249,7 +255,7 @@ fn say(mut writer: &PipeWriter, said: &Said) {
 fn prepare(
     leaf: &mut Leaf,
     command: &Command,
-    hardening: &Hardening,
+    (hardening, unseen): (&Hardening, Option<&Unseen>),
     calls: Option<UnixStream>,
     gate: &mut impl BufRead,
     launcher: Pid,
@@ -261,7 +267,9 @@ fn prepare(
     steps.extend(hardening.steps_at_once());
     take(steps, leaf.rights())?;
     let view = told(gate).map_err(|_| ("learning what to be kept from".into(), Errno::EPIPE))?;
-    let mut steps = hardening.steps_before_user(&view, leaf.path(), calls);
+    let shown =
+        unseen.map(Unseen::shown).transpose().map_err(|_| ("showing the file of denials".into(), Errno::EMFILE))?;
+    let mut steps = hardening.steps_before_user(&view, leaf.path(), calls, shown);
     steps.extend(command.user.as_ref().into_iter().flat_map(become_user));
     steps.extend(hardening.steps_after_user());
     steps.push(Step::with_rights("giving up capabilities", |rights| rights.renounce().map_err(|_| Errno::EPERM)));

@@ -152,9 +152,9 @@ enum Sub {
                             Exit status: 0; 125 if the log or its policy can't be read."
     )]
     Why {
-        /// A log, or events as --events writes them ("-": standard input)
+        /// A log, or events as --events writes them ("-": standard input) [default, inside a guard: its last denials]
         #[arg(value_parser = path())]
-        log: PathBuf,
+        log: Option<PathBuf>,
         /// The policy [default: the one that the log names]
         #[arg(short, long, value_name = "FILE|NAME", value_parser = word(), value_hint = ValueHint::FilePath)]
         policy: Option<OsString>,
@@ -356,7 +356,7 @@ fn act(sub: Sub, mut rights: Rights) -> anyhow::Result<u8> {
         }
         Sub::Why { log, policy, json } => {
             rights.give_up()?;
-            why::why(&log, policy.as_deref(), json)
+            why::why(log.as_deref(), policy.as_deref(), json)
         }
         Sub::Suggest { logs, policy, apply, widen, json } => {
             // What is written is written with the rights of who asks, as by `init`.

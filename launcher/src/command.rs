@@ -74,6 +74,20 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Sets an environment variable, in the place of one that was handed on.
+    ///
+    /// # Errors
+    ///
+    /// When the value contains a NUL byte.
+    pub fn set(&mut self, name: &str, value: &OsStr) -> Result<(), NulError> {
+        let variable = CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?;
+        self.environment.retain(|known| name_of(known.as_bytes()) != name.as_bytes());
+        self.environment.push(variable);
+        Ok(())
+    }
+}
+
 /// Looks for a command in PATH. As in execvp(3), one that can't be executed is only reported if no other is found.
 fn search(name: &Path) -> Result<PathBuf, CommandError> {
     let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());

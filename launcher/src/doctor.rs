@@ -211,7 +211,7 @@ fn kept_inside(attached: &mut Attached, policy: &str) -> anyhow::Result<()> {
     let hardening = Hardening::new(&*parse(policy)?, 0, Mount::all()?, false)?;
     let view = hardening.look(attached.leaf.path(), None)?;
     let mut steps = hardening.steps_at_once();
-    steps.extend(hardening.steps_before_user(&view, attached.leaf.path(), None));
+    steps.extend(hardening.steps_before_user(&view, attached.leaf.path(), None, None));
     steps.extend(hardening.steps_after_user());
     match attached.leaf.fork()? {
         Side::Child => {

@@ -20,6 +20,7 @@ pub mod harden;
 pub mod hindrance;
 pub mod inherited;
 pub mod init;
+pub mod inside;
 pub mod learn;
 pub mod left;
 pub mod linked;

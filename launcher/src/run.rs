@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use advice::{Guard, Head};
 use anyhow::Context as _;
 use enforce::{
     attach::Attached,
@@ -22,7 +23,7 @@ use enforce::{
     patience::Patience,
     privilege::{self, Operation, Rights},
     signals::Signals,
-    sys::process::Change,
+    sys::process::{Change, wake_soon},
     target::Found,
 };
 use jiff::Timestamp;
@@ -32,8 +33,8 @@ use nix::{
 };
 use policy::{Mode, Recording};
 use report::{
-    CommandMeasures, CommandRun, Enforced, Event, Exit, HookCounts, InForce, IncludedFile, Log, PolicySource, SCHEMA,
-    User,
+    CommandMeasures, CommandRun, Enforced, Event, Exit, HookCounts, InForce, IncludedFile, Log, Observed, PolicySource,
+    SCHEMA, User,
 };
 
 use crate::{
@@ -43,6 +44,7 @@ use crate::{
     destination::Destination,
     harden::{Hardening, nested},
     inherited::inherited,
+    inside::{Denials, Unseen, VARIABLE},
     supervise::{Wait, supervise},
     user::{Identity, local_name},
 };
@@ -95,7 +97,7 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     }
     let Compiled { policy, tables, document, was_found } = chosen.compile()?;
     privilege::require()?;
-    let command = Command::find(&options.command, options.user.clone(), &mut rights)?;
+    let mut command = Command::find(&options.command, options.user.clone(), &mut rights)?;
     anyhow::ensure!(
         privilege::is_root() || options.user.as_ref().is_none_or(Identity::is_own),
         "--user: only root can run a command as somebody else, or with other groups"
@@ -106,11 +108,16 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     nested::check(&mounts, &hierarchy.mount)?;
     let hardening = Hardening::new(&policy, options.preserve_fds, mounts, options.diagnose)?;
     let handed = hardening.accepts(&inherited)?;
+    // What the command is told of its denials. It may be missing: nothing that is enforced depends on it.
+    let unseen = hardening.spare().and_then(|place| Unseen::new(place, &mut rights));
+    if let Some(unseen) = &unseen {
+        command.set(VARIABLE, unseen.path().as_os_str())?;
+    }
     let signals = Signals::hold().context("signals")?;
     let mut leaf = Leaf::create(&hierarchy, rights)?;
     // The command's process is born in the leaf, and does what keeps it there while the kernel verifies the programs: both take
     // their time. It is not the command until it is let go.
-    let held = Held::new(&mut leaf, &command, &hardening, signals.before())?;
+    let held = Held::new(&mut leaf, &command, (&hardening, unseen.as_ref()), signals.before())?;
     let loaded =
         if options.fresh { Loaded::new(&tables, leaf.rights())? } else { Loaded::cached_or_new(&tables, &mut leaf)? };
     let started = Timestamp::now();
@@ -129,6 +136,7 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     // the leaf.
     attached.leaf.rights().keep(&[Operation::Leaf])?;
     let hosts = tables.names().map(|names| names.hosts.clone());
+    wake_soon();
     let mut journal = Journal::new(clock()?, policy.mode.into(), policy.reasons(), hosts, live);
     // What takes time to find out is found out while the command runs.
     let mut report = Log {
@@ -161,26 +169,22 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
         flows: None,
         flows_lost: None,
     };
+    let mode = policy.mode;
+    let mut denials = unseen
+        .map(|unseen| Denials::new(unseen, Box::new(move || Guard::of(document, policy, tables)), head_of(&report)));
+    if denials.is_some() {
+        journal = Denials::kept_by(journal);
+    }
     if let Some(cache) = &mut attached.cache {
         // If it can't be kept, the next run takes as long as this one.
         let _ = cache.keep(&attached.programs);
     }
-    let outcome = supervise(&mut attached, &child, &signals, &mut journal, options.wait, options.verbosity < 0)?;
+    let watched = (&mut journal, denials.as_mut());
+    let outcome = supervise(&mut attached, &child, &signals, watched, options.wait, options.verbosity < 0)?;
     // Nobody is left in the leaf, so the counts are final.
-    report.ended = Timestamp::now();
     report.guarded.exit = exit_of(outcome.end, outcome.killed);
-    report.enforced.hooks = hooks(&attached, policy.mode)?;
     let observed = (hardening.observes() && child.attendant.is_some()).then(|| journal.observed());
-    report.enforced.measures.hardening.observed = observed;
-    report.lost = report.enforced.hooks.iter().map(|hook| hook.unrecorded).sum::<u64>()
-        + observed.map_or(0, |observed| observed.unrecorded);
-    if let Some(records) = &mut attached.records {
-        if let Some(flows) = &records.flows {
-            settle(flows)?;
-            report.flows_lost = Some(flows.lost().context("reading the flows")?);
-        }
-        report.flows = journal.flows(records).context("reading the flows")?;
-    }
+    complete(&mut report, &mut attached, &mut journal, observed, mode)?;
     report.events = finish(journal, attached.records.as_mut(), options.events.as_deref())?;
     if let Some(refused) = handed.filter(|_| options.verbosity >= 0) {
         tell(&format!("enforced, this would not have run: {refused}"));
@@ -191,6 +195,35 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
         tell(&format!("can't remove the cgroup: {:#}; `guard-run gc` will try again", anyhow::Error::from(error)));
     }
     Ok(status)
+}
+
+/// What advice wants to know of a log beside its events.
+fn head_of(report: &Log<CommandRun>) -> Head {
+    let hardening = Some(report.enforced.measures.hardening.clone());
+    Head { policy: Some(report.policy.clone()), hardening, ..Head::default() }
+}
+
+/// Adds what is known once the command has ended, but for the events.
+fn complete(
+    report: &mut Log<CommandRun>,
+    attached: &mut Attached,
+    journal: &mut Journal,
+    observed: Option<Observed>,
+    mode: Mode,
+) -> anyhow::Result<()> {
+    report.ended = Timestamp::now();
+    report.enforced.hooks = hooks(attached, mode)?;
+    report.enforced.measures.hardening.observed = observed;
+    report.lost = report.enforced.hooks.iter().map(|hook| hook.unrecorded).sum::<u64>()
+        + observed.map_or(0, |observed| observed.unrecorded);
+    if let Some(records) = &mut attached.records {
+        if let Some(flows) = &records.flows {
+            settle(flows)?;
+            report.flows_lost = Some(flows.lost().context("reading the flows")?);
+        }
+        report.flows = journal.flows(records).context("reading the flows")?;
+    }
+    Ok(())
 }
 
 /// Opens what the JSON lines go to: a file is emptied; `-` is standard error.

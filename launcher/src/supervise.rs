@@ -20,7 +20,7 @@ use nix::{
     unistd::{getpgrp, tcgetpgrp, tcsetpgrp},
 };
 
-use crate::{child::Child, harden::Attendant, left::Left};
+use crate::{child::Child, harden::Attendant, inside::Denials, left::Left};
 
 /// Something that guard-run can't go on without failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,11 +67,12 @@ pub fn supervise(
     attached: &mut Attached,
     child: &Child,
     signals: &Signals,
-    journal: &mut Journal,
+    (journal, denials): (&mut Journal, Option<&mut Denials>),
     wait: Wait,
     silent: bool,
 ) -> Result<Outcome, SuperviseError> {
     let mut supervisor = Supervisor {
+        denials,
         child,
         signals,
         attendant: child.attendant.as_ref(),
@@ -100,6 +101,8 @@ pub fn supervise(
 }
 
 struct Supervisor<'a> {
+    /// What the command is told of its denials.
+    denials: Option<&'a mut Denials>,
     child: &'a Child,
     signals: &'a Signals,
     /// What answers the command's calls, while there may be some.
@@ -134,10 +137,19 @@ impl Supervisor<'_> {
         // Up to the next millisecond, so that it is time then.
         let pause = self.left.as_ref().map(|left| left.pause() + Duration::from_millis(1));
         let pause = pause.map_or(PollTimeout::NONE, |pause| PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX));
-        let mut timeout = if self.busy { PollTimeout::ZERO } else { pause };
+        let mut timeout = if self.busy || journal.has_fresh() { PollTimeout::ZERO } else { pause };
+        match self.denials.as_ref().and_then(|denials| denials.awaited()) {
+            Some(Ok(file)) => files.push(PollFd::new(file, PollFlags::POLLIN)),
+            // Up to the next millisecond, as above.
+            Some(Err(pause)) if timeout == PollTimeout::NONE => {
+                timeout = PollTimeout::try_from(pause + Duration::from_millis(1)).unwrap_or(timeout);
+            }
+            Some(Err(_)) => {}
+            None => {}
+        }
         match journal.awaits() {
             Some(Awaited::Room(file)) => files.push(PollFd::new(file, PollFlags::POLLOUT)),
-            Some(Awaited::Reader) if !self.busy => timeout = PollTimeout::from(RETRY),
+            Some(Awaited::Reader) if timeout != PollTimeout::ZERO => timeout = PollTimeout::from(RETRY),
             Some(Awaited::Reader) | None => {}
         }
         match poll(&mut files, timeout) {
@@ -155,8 +167,14 @@ impl Supervisor<'_> {
             }
         }
         journal.go_on();
+        if let Some(denials) = &mut self.denials {
+            denials.look();
+        }
         if let Some(records) = &mut attached.records {
             journal.drain(records);
+        }
+        if let Some(denials) = &mut self.denials {
+            denials.go_on(journal);
         }
         while let Some(info) = self.signals.next()? {
             self.handle(&info);

@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use crate::{
     chosen::{changeable, choose_for},
+    inside,
     records::records,
 };
 
@@ -29,12 +30,17 @@ pub enum Wider {
     Subdomains,
 }
 
-/// Says why each kind of what a log tells of was denied, and what would allow it.
+/// Says why each kind of what a log tells of was denied, and what would allow it. Without a log, this is about the guard that this process
+/// is in.
 ///
 /// # Errors
 ///
-/// When the log can't be read, or its policy can't.
-pub fn why(log: &Path, policy: Option<&OsStr>, json: bool) -> anyhow::Result<u8> {
+/// When the log can't be read, or its policy can't; or there is no such guard.
+pub fn why(log: Option<&Path>, policy: Option<&OsStr>, json: bool) -> anyhow::Result<u8> {
+    let Some(log) = log else {
+        inside::show(json)?;
+        return Ok(exit::OK);
+    };
     let mut denials = Denials::default();
     let heads = records(&[log.to_owned()], &mut |record| denials.add(record))?;
     if denials.is_empty() && heads.iter().all(|head| head.lost == 0) {

@@ -266,7 +266,8 @@ pub trait Names {
 }
 
 /// The name of a thread, as the kernel side records it.
-pub(crate) fn comm(words: [u64; 2]) -> String {
+#[must_use]
+pub fn comm(words: [u64; 2]) -> String {
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0).collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }

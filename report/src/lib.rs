@@ -19,7 +19,7 @@ mod process;
 mod socket;
 mod sockopt;
 mod sysctl;
-mod test;
+pub mod test;
 mod unix;
 
 use std::borrow::Cow;
@@ -30,7 +30,7 @@ pub use call::{Call, Refusal};
 pub use clock::Clock;
 pub use container::{Container, ContainerMeasures, ContainerRun};
 pub use device::Device;
-pub use event::{Cause, Event, Names, Process, Recorded, Subject, Verdict, nanoseconds};
+pub use event::{Cause, Event, Names, Process, Recorded, Subject, Verdict, comm, nanoseconds};
 pub use flow::{Extent, Flow, Transfer};
 pub use hardening::{Hardening, InForce, Observed};
 pub use inherited::{Inherited, Object};
@@ -44,7 +44,7 @@ pub use process::{Details, Parent};
 pub use socket::Socket;
 pub use sockopt::{NameOrNumber, Sockopt, Value};
 pub use sysctl::Sysctl;
-pub use test::Test;
+pub use test::{Test, Traces};
 pub use unix::Unix;
 
 /// A word of the log's language, such as `connect` or `denied`.

@@ -3,8 +3,9 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::CString,
+    ffi::{CStr, CString},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    ptr,
 };
 
 use nix::{
@@ -100,10 +101,53 @@ pub fn mount_instead(folder: &CString, point: &CString) -> nix::Result<()> {
         Ok(()) | Err(Errno::EINVAL) => {}
         Err(error) => return Err(error),
     }
+    attach_mount(&tree, point)
+}
+
+/// For fsopen(2), fsconfig(2) and fsmount(2); the libc crate has none of these (include/uapi/linux/mount.h).
+const FSOPEN_CLOEXEC: libc::c_uint = 1;
+const FSCONFIG_SET_STRING: libc::c_uint = 1;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+
+/// Mounts a file system in memory nowhere: it is there as long as the descriptor is, or until [`attach_mount`] gives it a place. Each
+/// option is a name and a value.
+///
+/// # Errors
+///
+/// As fsopen(2), fsconfig(2) and fsmount(2): `EPERM` without `CAP_SYS_ADMIN`, `ENOSYS` before Linux 5.2.
+pub fn detached_memory(options: &[(&CStr, &CStr)]) -> nix::Result<OwnedFd> {
+    let descriptor = |result| {
+        let number = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
+        // SAFETY: the descriptor is new, and nobody else's.
+        Ok::<_, Errno>(unsafe { OwnedFd::from_raw_fd(number) })
+    };
+    // SAFETY: the kernel reads a string that ends with a NUL.
+    let context = descriptor(unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), FSOPEN_CLOEXEC) })?;
+    let number = context.as_raw_fd();
+    for (name, value) in options {
+        let (set, name, value) = (FSCONFIG_SET_STRING, name.as_ptr(), value.as_ptr());
+        // SAFETY: as above.
+        Errno::result(unsafe { libc::syscall(libc::SYS_fsconfig, number, set, name, value, 0) })?;
+    }
+    let nothing = ptr::null::<libc::c_char>();
+    // SAFETY: null is what this command wants for name and value.
+    Errno::result(unsafe { libc::syscall(libc::SYS_fsconfig, number, FSCONFIG_CMD_CREATE, nothing, nothing, 0) })?;
+    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+    // SAFETY: takes integers.
+    descriptor(unsafe { libc::syscall(libc::SYS_fsmount, number, FSMOUNT_CLOEXEC, attributes) })
+}
+
+/// Gives a mount that is nowhere a place, in this process's mount namespace.
+///
+/// # Errors
+///
+/// As move_mount(2).
+pub fn attach_mount(mount: &OwnedFd, point: &CString) -> nix::Result<()> {
     // SAFETY: the kernel reads strings that end with a NUL.
     let result = unsafe {
-        let (tree, here) = (tree.as_raw_fd(), libc::AT_FDCWD);
-        libc::syscall(libc::SYS_move_mount, tree, c"".as_ptr(), here, point.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH)
+        let (mount, here) = (mount.as_raw_fd(), libc::AT_FDCWD);
+        libc::syscall(libc::SYS_move_mount, mount, c"".as_ptr(), here, point.as_ptr(), MOVE_MOUNT_F_EMPTY_PATH)
     };
     Errno::result(result).map(drop)
 }

@@ -29,7 +29,10 @@ mod walk;
 use std::{
     borrow::Cow,
     io,
-    os::{fd::RawFd, unix::net::UnixStream},
+    os::{
+        fd::{OwnedFd, RawFd},
+        unix::net::UnixStream,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -318,6 +321,16 @@ impl Hardening {
         Ok(view.pinning(helpers).hiding(hidden).showing(Limits::find(&self.mounts, leaf)))
     }
 
+    /// The folder in which the command can be shown files of its own, in its mount namespace. `None` where it has none, or there is no
+    /// folder for that.
+    #[must_use]
+    pub fn spare(&self) -> Option<PathBuf> {
+        if self.isolation != InForce::Full {
+            return None;
+        }
+        view::spare(&self.section, &self.mounts).map(Path::to_owned)
+    }
+
     /// Whether the command gets this descriptor, if guard-run has it and it is not closed on execution anyway.
     #[must_use]
     pub fn hands_on(&self, descriptor: RawFd) -> bool {
@@ -350,9 +363,15 @@ impl Hardening {
     }
 
     /// What it does then, as long as it is who guard-run is, being in this cgroup, of which this is the view. Through the socket,
-    /// it hands over the calls that guard-run answers.
+    /// it hands over the calls that guard-run answers. `shown` is a mount, and where the command is to see it.
     #[must_use]
-    pub fn steps_before_user(&self, view: &View, leaf: &Path, calls: Option<UnixStream>) -> Vec<Step> {
+    pub fn steps_before_user(
+        &self,
+        view: &View,
+        leaf: &Path,
+        calls: Option<UnixStream>,
+        shown: Option<(OwnedFd, &Path)>,
+    ) -> Vec<Step> {
         let asking = self.filters.asking.clone().zip(calls).map(|((filter, _), calls)| {
             let otherwise = self.filters.otherwise.clone();
             Step::new("a filter of system calls that guard-run answers", move || {
@@ -363,6 +382,7 @@ impl Hardening {
             return asking.into_iter().collect();
         }
         let mut steps = view.steps(leaf, &self.folders);
+        steps.extend(shown.into_iter().flat_map(|(mount, place)| view::show(mount, place)));
         if !self.section.allows(Part::Privileges) {
             steps.push(Step::new("no_new_privs", prctl::set_no_new_privs));
         }

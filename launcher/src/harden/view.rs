@@ -4,7 +4,7 @@
 use std::{
     ffi::CString,
     fs, io,
-    os::unix::ffi::OsStrExt as _,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
     rc::Rc,
 };
@@ -33,7 +33,7 @@ use enforce::{
     cgroup::CGROUP2,
     mounts::Mount,
     privilege::{self, Operation},
-    sys::confine::{make_read_only, make_writable, mount_instead},
+    sys::confine::{attach_mount, make_read_only, make_writable, mount_instead},
 };
 use policy::{Part, ProcessSection};
 
@@ -90,6 +90,10 @@ const MACHINE: [&str; 16] = [
     "latency_stats",
     "lock_stat",
 ];
+
+/// Folders to mount something over that the command is to see: the first in which nobody else has something. They are there for mounting
+/// file systems of the kernel's, and empty without (`sysfs_create_mount_point`, fs/sysfs/dir.c).
+const SPARE: [&str; 3] = ["/sys/fs/bpf", "/sys/kernel/debug", "/sys/kernel/tracing"];
 
 /// What is mounted over a folder: nothing, in as little memory as can be.
 pub(super) const EMPTY: &str = "mode=0555,size=4k,nr_inodes=1";
@@ -276,6 +280,31 @@ impl View {
         }));
         steps
     }
+}
+
+/// Where the command can be shown files of its own: in the place of something that it would not see anyway, or of nothing.
+pub(super) fn spare(section: &ProcessSection, mounts: &[Mount]) -> Option<&'static Path> {
+    let is_spare = |place: &&Path| {
+        let mut here = mounts.iter().filter(|mount| mount.point.starts_with(place));
+        let is_hidden = |mount: &Mount| HIDDEN.contains(&mount.kind.as_str()) && !section.allows(Part::KernelFiles);
+        // In a guard that may use eBPF, programs expect to find the file system of that kind at its usual place.
+        let is_wanted = section.allows(Part::Bpf) && *place == Path::new(SPARE[0]);
+        !is_wanted && here.all(is_hidden) && place.is_dir()
+    };
+    SPARE.into_iter().map(Path::new).find(is_spare)
+}
+
+/// What a process in its cgroup does to see a mount that is nowhere yet, at a place, and only to read.
+pub(super) fn show(mount: OwnedFd, place: &Path) -> [Step; 3] {
+    let point = CString::new(place.as_os_str().as_bytes());
+    [
+        on("mounting the file of denials at", place, move || {
+            attach_mount(&mount, point.as_ref().map_err(|_| Errno::EINVAL)?)
+        }),
+        // Of the first, guard-run has a file open for writing, so that it can't be made read-only itself.
+        on("mounting the file of denials once more at", place, bind(place, place)),
+        on("making the file of denials read-only at", place, read_only(place)),
+    ]
 }
 
 /// What a process in its cgroup does to have namespaces of its own. Needs `CAP_SYS_ADMIN`.
