@@ -144,8 +144,7 @@ impl Supervisor<'_> {
             Some(Err(pause)) if timeout == PollTimeout::NONE => {
                 timeout = PollTimeout::try_from(pause + Duration::from_millis(1)).unwrap_or(timeout);
             }
-            Some(Err(_)) => {}
-            None => {}
+            Some(Err(_)) | None => {}
         }
         match journal.awaits() {
             Some(Awaited::Room(file)) => files.push(PollFd::new(file, PollFlags::POLLOUT)),
