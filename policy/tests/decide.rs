@@ -260,12 +260,16 @@ fn hooks_follow_from_the_rules() {
         (json!({"network": {"default": "allow"}}), vec![]),
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["connect"]}))}),
+            vec!["connect4", "connect6", "sendmsg4", "sendmsg6", "egress", "sock_create"],
+        ),
+        (
+            json!({"network": deny(json!({"action": "deny", "ops": ["connect"], "protocols": ["tcp"]}))}),
             vec!["connect4", "connect6", "sock_create"],
         ),
-        // What leaves is looked at where hosts are told apart, or UDP ports.
+        // What leaves is looked at where hosts are told apart, or UDP ports, or a connect(2) by UDP may be denied.
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["connect"], "hosts": ["10.0.0.1"]}))}),
-            vec!["connect4", "connect6", "egress", "sock_create"],
+            vec!["connect4", "connect6", "sendmsg4", "sendmsg6", "egress", "sock_create"],
         ),
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["receive"], "hosts": ["10.0.0.1"]}))}),
@@ -302,7 +306,7 @@ fn hooks_follow_from_the_rules() {
         ),
         (
             json!({"network": {"default": "deny"}}),
-            [&addresses[..], &["ingress", "sock_create", "sock_ops", "setsockopt"]].concat(),
+            [&addresses[..], &["ingress", "egress", "sock_create", "sock_ops", "setsockopt"]].concat(),
         ),
         (
             json!({"network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["sandbox"]}]}}),
@@ -314,7 +318,7 @@ fn hooks_follow_from_the_rules() {
                 "network": deny(json!({"action": "deny", "ops": ["connect"]})),
                 "sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw"}]},
             }),
-            vec!["connect4", "connect6", "egress", "sock_create"],
+            vec!["connect4", "connect6", "sendmsg4", "sendmsg6", "egress", "sock_create"],
         ),
         // Headers of a packet's own.
         (
@@ -322,21 +326,21 @@ fn hooks_follow_from_the_rules() {
                 "network": deny(json!({"action": "deny", "ops": ["connect"], "hosts": ["10.0.0.1"]})),
                 "sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw"}]},
             }),
-            vec!["connect4", "connect6", "egress", "sock_create", "setsockopt"],
+            vec!["connect4", "connect6", "sendmsg4", "sendmsg6", "egress", "sock_create", "setsockopt"],
         ),
         (
             json!({
                 "network": deny(json!({"action": "deny", "ops": ["connect"], "hosts": ["10.0.0.1"]})),
                 "sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw", "protocol": 255}]},
             }),
-            vec!["connect4", "connect6", "egress", "sock_create"],
+            vec!["connect4", "connect6", "sendmsg4", "sendmsg6", "egress", "sock_create"],
         ),
         (
             json!({
                 "network": deny(json!({"action": "deny", "ops": ["connect"]})),
                 "sockets": {"default": "allow", "rules": [{"action": "allow", "protocol": "tcp", "type": "stream"}]},
             }),
-            vec!["connect4", "connect6", "sock_create"],
+            vec!["connect4", "connect6", "sendmsg4", "sendmsg6", "egress", "sock_create"],
         ),
     ];
     for (mut policy, expected) in table {

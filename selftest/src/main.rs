@@ -43,6 +43,7 @@ mod attempt;
 mod beside;
 mod bpf;
 mod cgroup;
+mod connected;
 mod delegation;
 mod descriptor;
 mod device;
@@ -77,6 +78,7 @@ use handed::Handed;
 /// The families of vectors, in the order in which they are tried.
 pub const FAMILIES: &[(&str, &[Vector])] = &[
     ("address", address::VECTORS),
+    ("connected", connected::VECTORS),
     ("port", port::VECTORS),
     ("receive", receive::VECTORS),
     ("protocol", protocol::VECTORS),

@@ -2,6 +2,7 @@
 
 mod beside;
 mod bind;
+mod deferred;
 mod flows;
 mod network;
 mod race;

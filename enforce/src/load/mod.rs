@@ -480,6 +480,7 @@ mod tests {
         ".rodata",
         "NAMES",
         "SOCKETS",
+        "DEFERRED",
         "ASKED",
         "HELD",
         "UNIX_SCRATCH",
