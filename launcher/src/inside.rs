@@ -6,37 +6,42 @@
 use std::{
     cell::LazyCell,
     env,
-    ffi::CStr,
+    ffi::{CStr, OsString},
     fs::File,
     io::{self, Read as _},
     os::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-        unix::fs::FileExt as _,
+        unix::{fs::FileExt as _, process::ExitStatusExt as _},
     },
     path::{Path, PathBuf},
-    thread,
+    process, thread,
     time::{Duration, Instant, SystemTime},
 };
 
 use advice::{DROPPED, Explained, Guard, Head};
 use anyhow::Context as _;
 use enforce::{
+    exit,
     journal::Journal,
     machine::ThisMachine,
     privilege::{Operation, Rights},
     sys::confine::detached_memory,
 };
+use jiff::Timestamp;
 use nix::{
+    errno::Errno,
     fcntl::{OFlag, openat},
     sys::{
         inotify::{AddWatchFlags, InitFlags, Inotify},
         stat::{Mode, fchmod, futimens},
         time::TimeSpec,
+        wait::{Id, WaitPidFlag, waitid},
     },
     time::{ClockId, clock_gettime},
+    unistd::Pid,
 };
 use report::{
-    Event,
+    Event, Test, Traces, test,
     text::{OneLine, json},
 };
 use serde::{Deserialize, Serialize};
@@ -246,44 +251,124 @@ fn open_complete(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// The file that a command was told of.
+fn told_of() -> Option<PathBuf> {
+    env::var_os(VARIABLE).map(PathBuf::from)
+}
+
+/// All that is in the file, once all is in it that was denied before: the denials that are explained, and how many there are besides.
+fn read(path: &Path) -> anyhow::Result<(String, Vec<Line<Known>>, u64)> {
+    let mut text = String::new();
+    let read = open_complete(path).and_then(|file| file.take(2 * LIMIT).read_to_string(&mut text));
+    read.with_context(|| format!("{VARIABLE}={}", path.display()))?;
+    let whole: Vec<&str> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
+    let lines = whole.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let last = whole.last().and_then(|line| serde_json::from_str::<Value>(line).ok());
+    let dropped = last.and_then(|line| line[DROPPED].as_u64()).unwrap_or(0);
+    Ok((text, lines, dropped))
+}
+
+/// What a reader of the file wants to know of an event.
+#[derive(Deserialize)]
+struct Known {
+    first: String,
+    process: KnownProcess,
+    #[serde(default)]
+    test: Option<Test>,
+}
+
+#[derive(Deserialize)]
+struct KnownProcess {
+    pid: Option<u32>,
+}
+
+/// Explanations for people, with their numbers. The lines are as they were made; nothing in them steers a terminal, whoever made them.
+fn numbered<'a>(told: impl Iterator<Item = (usize, &'a Explained)>) -> String {
+    let shown = told.map(|(number, Explained { explanation, .. })| {
+        let lines: Vec<String> = explanation.lines().map(|line| OneLine(line).to_string()).collect();
+        format!("{}. {}\n", number + 1, lines.join("\n"))
+    });
+    shown.collect::<Vec<_>>().join("\n")
+}
+
 /// Shows the last denials of the guard that this process is in.
 ///
 /// # Errors
 ///
 /// When there is no file of these.
 pub fn show(as_json: bool) -> anyhow::Result<()> {
-    let path = env::var_os(VARIABLE).with_context(|| {
+    let path = told_of().with_context(|| {
         format!("name a log: guard-run why LOG. Without one, it tells of the guard that it runs in, but {VARIABLE} is not set")
     })?;
-    let path = PathBuf::from(path);
-    let mut text = String::new();
-    let read = open_complete(&path).and_then(|file| file.take(2 * LIMIT).read_to_string(&mut text));
-    read.with_context(|| format!("{VARIABLE}={}", path.display()))?;
+    let (text, lines, dropped) = read(&path)?;
     if as_json {
         print!("{text}");
         return Ok(());
     }
-    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    let lines: Vec<Value> = whole.filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let told: Vec<Explained> = lines.iter().filter_map(|line| Explained::deserialize(&line["why"]).ok()).collect();
-    let earlier = told.len().saturating_sub(SHOWN);
-    if told.is_empty() {
-        println!("nothing was denied");
-    }
-    for (number, Explained { explanation, .. }) in told.iter().enumerate().skip(earlier) {
-        let gap = if number > earlier { "\n" } else { "" };
-        // The lines are shown as they were made; nothing in them steers a terminal, unless somebody else has written them.
-        let lines: Vec<String> = explanation.lines().map(|line| OneLine(line).to_string()).collect();
-        println!("{gap}{}. {}", number + 1, lines.join("\n"));
-    }
-    if let Some(last) = told.last() {
-        println!("\n{}", OneLine(&last.meaning));
+    let earlier = lines.len().saturating_sub(SHOWN);
+    match lines.last() {
+        None => println!("nothing was denied"),
+        Some(last) => {
+            print!("{}", numbered(lines.iter().map(|line| &line.why).enumerate().skip(earlier)));
+            println!("\n{}", OneLine(&last.why.meaning));
+        }
     }
     if earlier > 0 {
         println!("and {earlier} before these; all are in {}", OneLine(path.display()));
     }
-    if let Some(dropped) = lines.last().and_then(|line| line[DROPPED].as_u64()) {
+    if dropped > 0 {
         println!("and {dropped} for which there was no room; they are in the log");
     }
     Ok(())
+}
+
+/// Runs one test of a suite that runs in a guard, and fails it if it was denied something, also if it has swallowed the error. Returns the
+/// test's exit status, or else [`exit::DENIED`].
+///
+/// # Errors
+///
+/// When this is in no guard that tells of denials, or the command can't be executed.
+pub fn test(command: &[OsString]) -> anyhow::Result<u8> {
+    let path = told_of().with_context(|| {
+        format!(
+            "this is for tests in a guard, and {VARIABLE} is not set: run the suite by guard-run -p tests -- COMMAND"
+        )
+    })?;
+    let environment: Vec<_> =
+        test::VARIABLES.iter().filter_map(|name| Some(((*name).to_owned(), env::var(name).ok()?))).collect();
+    let program = Path::new(&command[0]);
+    let own = Test::of(&Traces { environment: &environment, ..Traces::default() })
+        .unwrap_or_else(|| Test::of_program(&program.to_string_lossy()));
+    let start = Timestamp::now();
+    let mut child =
+        process::Command::new(program).args(&command[1..]).spawn().with_context(|| program.display().to_string())?;
+    let pid = child.id();
+    // It stays as a zombie until all of its denials were looked at, so that guard-run finds its parent, and by that its test.
+    while waitid(Id::Pid(Pid::from_raw(pid.cast_signed())), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+        == Err(Errno::EINTR)
+    {}
+    let read = read(&path);
+    let status = child.wait()?;
+    let (_, lines, dropped) = read?;
+    // What ended before guard-run had looked at it may have been started by any test that runs: none of these is said to be good.
+    let is_own = |line: &&Line<Known>| match &line.event {
+        Known { test: Some(test), process, .. } => *test == own || process.pid == Some(pid),
+        Known { first, process, .. } => {
+            process.pid == Some(pid) || first.parse::<Timestamp>().is_ok_and(|first| first >= start)
+        }
+    };
+    let denied: Vec<&Line<Known>> = lines.iter().filter(is_own).collect();
+    let code = status.code().map_or(exit::FAILURE, |code| u8::try_from(code).unwrap_or(exit::FAILURE));
+    let code = status.signal().map_or(code, |signal| exit::SIGNALED + u8::try_from(signal).unwrap_or(0));
+    if denied.is_empty() && dropped == 0 {
+        return Ok(code);
+    }
+    eprint!(
+        "guard-run: this test was denied what it asked for:\n{}",
+        numbered(denied.iter().map(|line| &line.why).enumerate())
+    );
+    if dropped > 0 {
+        eprintln!("{dropped} more denials, of any tests, are only in the log: this one may have been denied something");
+    }
+    Ok(if code == exit::OK { exit::DENIED } else { code })
 }

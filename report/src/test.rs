@@ -95,8 +95,15 @@ impl Test {
             .or_else(|| node(traces))
             .or_else(|| java(traces))
             .or_else(|| unittest(traces))
-            .or_else(|| ctest(traces))?;
+            .or_else(|| ctest(traces))
+            .or_else(|| guarded(traces))?;
         Some(test.bounded())
+    }
+
+    /// The test that is a program of its own.
+    #[must_use]
+    pub fn of_program(path: &str) -> Self {
+        Self { suite: None, name: file_name(path).map(Into::into), file: Some(path.to_owned()) }
     }
 
     fn bounded(self) -> Self {
@@ -310,6 +317,13 @@ fn ctest(traces: &Traces<'_>) -> Option<Test> {
     traces.program().filter(|program| *program == "ctest")?;
     let file = traces.child?.first()?;
     Some(Test { suite: Some("ctest".to_owned()), name: None, file: Some(file.clone()) })
+}
+
+/// What `guard-run test -- COMMAND` runs, where nothing else says what it is: the program's name.
+fn guarded(traces: &Traces<'_>) -> Option<Test> {
+    traces.program().filter(|program| *program == "guard-run")?;
+    let [_, subcommand, separator, program, ..] = traces.argv else { return None };
+    (subcommand == "test" && separator == "--").then(|| Test::of_program(program))
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ fn compare(script: &str, prepare: impl Fn(Run) -> Run) -> Output {
 
 #[test]
 fn environment_arguments_and_folder() {
-    let script = r#"env -0 | sort -z | tr '\0' '\n' | grep -v '^_='; pwd; printf '<%s>' "$0" "$@""#;
+    let script =
+        r#"env -0 | sort -z | tr '\0' '\n' | grep -v -e '^_=' -e '^GUARD_RUN_DENIALS='; pwd; printf '<%s>' "$0" "$@""#;
     let prepare = |run: Run| run.environment("ODD", "a=b \n\u{1}\t\"$(x)").environment("EMPTY", "");
     let bare = compare(script, |run| prepare(run).through(["env", "-C", "/usr/share", "OLDPWD=x"]));
     assert!(bare.stdout.contains("\n/usr/share\n<bash><one><><th ree>"), "{}", bare.stdout);
@@ -25,7 +26,10 @@ fn environment_arguments_and_folder() {
 #[test]
 fn an_empty_environment() {
     let run = Run::new(EVERY_SECTION, ["/usr/bin/env"]).through(["env", "-i"]);
-    assert_eq!((run.output().success().stdout, run.bare().success().stdout), (String::new(), String::new()));
+    // But for what guard-run adds.
+    let guarded = run.output().success().stdout;
+    assert!(guarded.starts_with("GUARD_RUN_DENIALS=/") && guarded.lines().count() == 1, "{guarded}");
+    assert_eq!(run.bare().success().stdout, "");
 }
 
 #[test]

@@ -137,6 +137,11 @@ fn what_troubleshooting_shows_is_what_is_printed() {
 }
 
 #[test]
+fn what_is_said_of_tests_works_as_typed() {
+    works_as_typed("docs/testing.md");
+}
+
+#[test]
 fn the_recipes_work_as_typed() {
     for entry in fs::read_dir(repository().join("docs/recipes")).unwrap() {
         works_as_typed(&format!("docs/recipes/{}", entry.unwrap().file_name().to_str().unwrap()));

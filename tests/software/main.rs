@@ -7,5 +7,6 @@ mod learn;
 mod recipes;
 mod servers;
 mod servers_network;
+mod suites;
 mod tools;
 mod tools_system;

@@ -1,0 +1,334 @@
+"""Runs a pytest session under guard-run, and shows each denial under the test that caused it.
+
+The session is executed again under guard-run. There, GUARD_RUN_DENIALS names a file in which each denial appears while the session
+runs. A process says which test it runs by its thread's name, which the kernel records with each denial, and by the value of GUARD_RUN_TEST,
+which it overwrites in place: that is where guard-run looks.
+"""
+
+import fnmatch
+import json
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+
+import pytest
+
+DENIALS = "GUARD_RUN_DENIALS"
+TEST = "GUARD_RUN_TEST"
+# Where the session is the one that was executed again: the options that it was given.
+INSIDE = "PYTEST_GUARD_RUN"
+# Room for the latest tests.
+ROOM = 3000
+TESTS = 12
+# How many characters of a name guard-run keeps.
+KEPT = 512
+# How long to wait until guard-run says that all denials are in the file, in seconds.
+PATIENCE = 1.0
+
+MISSING = (
+    "--guard-policy needs guard-run, which is not in PATH: build and install it (make && sudo make install), "
+    "or name it: GUARD_RUN=/path/to/guard-run"
+)
+
+
+class GuardWarning(pytest.PytestWarning):
+    """A test was denied something, and --guard-report says that this is no failure."""
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("guard-run", "guard-run: a policy for what the session may touch")
+    group.addoption("--guard-policy", metavar="FILE|NAME", help="run the session under guard-run with this policy")
+    group.addoption(
+        "--guard-report", action="store_true", help="warn of denials, instead of failing the tests that caused them"
+    )
+    group.addoption("--guard-log", metavar="FILE", help="where guard-run writes its log")
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers",
+        "guard(allow=[...], expect=[...]): what the test may be denied, and what it has to be denied, as patterns of "
+        '"OPERATION SUBJECT", such as "connect tcp 192.0.2.1:*"',
+    )
+    if is_guarded():
+        config.pluginmanager.register(Guard(config), "guard-run-session")
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config):
+    """Executes the session again under guard-run, before anything is captured or loaded."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        guard(early_config.known_args_namespace)
+    yield
+
+
+def guard(options):
+    policy = options.guard_policy
+    if INSIDE in os.environ:
+        # What another session has started, which has no guard of its own, is in that one's.
+        if policy and os.environ[INSIDE] == policy and not is_guarded():
+            raise pytest.UsageError(
+                f"guard-run tells of no denials under the policy {policy} ({DENIALS} is not set): "
+                'take one with "mode": "enforce" and full isolation'
+            )
+    elif is_guarded():
+        # Somebody else has started it under guard-run: only the place for the names of tests is missing.
+        again([], "")
+    elif policy:
+        program = os.environ.get("GUARD_RUN") or shutil.which("guard-run")
+        if not program:
+            raise pytest.UsageError(MISSING)
+        log = ["--log", options.guard_log] if options.guard_log else []
+        again([program, "--policy", policy, *log, "--"], policy)
+
+
+def is_guarded():
+    return bool(os.environ.get(DENIALS)) and os.path.exists(os.environ[DENIALS])
+
+
+def again(prefix, policy):
+    """Executes this program again, by way of another if there is a prefix. The environment has room for the names of tests."""
+    original = getattr(sys, "orig_argv", None) or [sys.executable, *sys.argv]
+    command = [*prefix, sys.executable, *without_options(original[1:])]
+    environment = {**os.environ, INSIDE: policy, TEST: "#".ljust(ROOM)}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvpe(command[0], command, environment)
+    except OSError as error:
+        raise pytest.UsageError(f"{command[0]}: {error}") from error
+
+
+def without_options(words):
+    """A command line without the options of this plugin that have values: pytest takes any path among its arguments for one of tests."""
+    kept, words = [], iter(words)
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if option not in ("--guard-policy", "--guard-log"):
+            kept.append(word)
+        elif not equals:
+            next(words, None)
+    return kept
+
+
+class Place:
+    """The value of GUARD_RUN_TEST as this process was started with it, where guard-run reads it."""
+
+    def __init__(self):
+        with open("/proc/self/environ", "rb") as file:
+            found = re.search(rb"(?:^|\0)GUARD_RUN_TEST=(#[^\0]*)", file.read())
+        self.size = len(found.group(1)) if found else 0
+        if found:
+            with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+                # Fields are counted from the third here, since the second may contain anything. env_start is the 50th.
+                self.start = int(file.read().rpartition(")")[2].split()[47]) + found.start(1)
+        self.lines = []
+
+    def announce(self, thread, test):
+        """Says that the test of this name, or none, runs from now on, in threads of this name."""
+        if self.size < 100:
+            return
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        self.lines.insert(0, f"#{thread}\t{now}\t{json.dumps(test) if test else ''}\n".encode())
+        del self.lines[TESTS:]
+        while sum(map(len, self.lines)) > self.size:
+            self.lines.pop()
+        text = b"".join(self.lines).ljust(self.size)
+        with open("/proc/self/mem", "r+b", buffering=0) as memory:
+            # While it begins like this, nobody reads it.
+            for offset, part in ((0, b"!"), (1, text[1:]), (0, text[:1])):
+                memory.seek(self.start + offset)
+                memory.write(part)
+
+
+def name_thread(name):
+    with open(f"/proc/self/task/{threading.get_native_id()}/comm", "w", encoding="ascii") as file:
+        file.write(name)
+
+
+def cut(name):
+    """A name as guard-run keeps it."""
+    return name if len(name) <= KEPT else name[:KEPT] + "…"
+
+
+def split(nodeid):
+    """A node's name as the parts that guard-run has for a test."""
+    file, _, rest = nodeid.partition("::")
+    before, bracket, case = rest.partition("[")
+    suite, _, name = before.rpartition("::")
+    test = {"name": cut(name + bracket + case), "file": cut(file)}
+    return {"suite": cut(suite), **test} if suite else test
+
+
+class Guard:
+    """What a session does inside a guard."""
+
+    def __init__(self, config):
+        self.config = config
+        self.report_only = config.getoption("guard_report")
+        self.path = os.environ[DENIALS]
+        self.worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+        self.place = Place()
+        self.number = 0
+        # How far the file was read.
+        self.position = os.stat(self.path).st_size
+        # Denials, by the test that they belong to.
+        self.found = {}
+        self.dropped = 0
+        with open("/proc/self/comm", encoding="utf-8", errors="replace") as file:
+            self.usual_name = file.read().rstrip("\n")
+        # Tests that are over and had all their denials reported so far.
+        self.over = {}
+        self.late = []
+
+    def read(self):
+        """Takes what is new in the file, once guard-run has said that all is there: whole lines only."""
+        before = time.time_ns()
+        with open(self.path, "rb") as file:
+            # Whoever opens it asks for that; the time of access is the answer.
+            end = time.monotonic() + PATIENCE
+            while os.fstat(file.fileno()).st_atime_ns < before and time.monotonic() < end:
+                time.sleep(0.0002)
+            file.seek(self.position)
+            text = file.read()
+        for line in text.splitlines(keepends=True):
+            if not line.endswith(b"\n"):
+                break
+            event = json.loads(line)
+            if "dropped" in event:
+                self.dropped = event["dropped"]
+                break
+            self.position += len(line)
+            test = event.get("test") or {}
+            self.found.setdefault((test.get("file"), test.get("suite"), test.get("name")), []).append(event)
+
+    def of(self, item):
+        """The new denials of a test."""
+        self.read()
+        return self.found.pop(key(item.nodeid), [])
+
+    def pytest_sessionstart(self, session):
+        self.session = session
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item, nextitem):
+        self.number += 1
+        thread = f"t{self.worker[2:]}-{self.number}"[:15]
+        test = split(item.nodeid)
+        before = os.environ.get(TEST)
+        self.place.announce(thread, test)
+        name_thread(thread)
+        # For what the test starts.
+        os.environ[TEST] = json.dumps(test).ljust(ROOM)
+        yield
+        name_thread(self.usual_name)
+        self.place.announce(self.usual_name, None)
+        if before is not None:
+            os.environ[TEST] = before
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_runtest_makereport(self, item, call):
+        outcome = yield
+        report = outcome.get_result()
+        allowed, expected = patterns(item)
+        # What fixtures are denied belongs to the test, too.
+        if report.when == "call":
+            self.judge(item, report, allowed, expected)
+        elif report.when == "teardown":
+            self.judge(item, report, allowed, [])
+            self.over[item.nodeid] = allowed
+
+    def judge(self, item, report, allowed, expected):
+        events = self.of(item)
+        text = "".join(f"guard-run: {shown(event)}\n" for event in events if not matches(event, allowed))
+        missing = [pattern for pattern in expected if not is_in(events, [pattern])]
+        text += "".join(f"guard-run: this was to be denied, and was not: {pattern}\n" for pattern in missing)
+        if not text:
+            return
+        report.sections.append(("guard-run", text))
+        if self.report_only and not missing:
+            try:
+                item.warn(GuardWarning(f"{item.nodeid}\n{text.rstrip()}"))
+                return
+            except GuardWarning:
+                # Warnings are to be errors.
+                pass
+        if report.passed:
+            report.outcome = "failed"
+            report.longrepr = text
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session):
+        """Looks once more, for denials that came when their test was over already."""
+        if not self.number:
+            return
+        self.read()
+        for nodeid, allowed in self.over.items():
+            late = [event for event in self.found.pop(key(nodeid), []) if not matches(event, allowed)]
+            self.late += [(nodeid, shown(event)) for event in late]
+        if self.worker:
+            self.config.workeroutput["guard_run_late"] = self.late
+        else:
+            self.late += [("between tests", shown(event)) for event in self.found.pop((None, None, None), [])]
+        self.fail_if_late(session)
+
+    def fail_if_late(self, session):
+        if self.late and not self.report_only and not self.worker and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node, error):
+        late = getattr(node, "workeroutput", {}).get("guard_run_late", [])
+        self.late += [tuple(each) for each in late]
+        self.fail_if_late(self.session)
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if self.late:
+            terminalreporter.section("guard-run: denials after their test", red=True, bold=True)
+            for nodeid, text in self.late:
+                terminalreporter.write_line(f"{nodeid}: denied {text}")
+        if self.dropped:
+            terminalreporter.write_line(f"guard-run: {self.dropped} more denials are only in its log", red=True)
+
+
+def patterns(item):
+    """What a test may be denied, and what it must be."""
+    mark = item.get_closest_marker("guard")
+    if mark is None:
+        return [], []
+    if "policy" in mark.kwargs:
+        raise pytest.UsageError(
+            f"{item.nodeid}: a test can't have a policy of its own, since its process runs others, too; "
+            "start what is to be narrowed by guard-run, or run the test in a session of its own"
+        )
+    if mark.args or set(mark.kwargs) - {"allow", "expect"}:
+        raise pytest.UsageError(f"{item.nodeid}: guard() knows allow=[...] and expect=[...] only")
+    expected = list(mark.kwargs.get("expect", []))
+    return [*mark.kwargs.get("allow", []), *expected], expected
+
+
+def key(nodeid):
+    test = split(nodeid)
+    return test["file"], test.get("suite"), test["name"]
+
+
+def what(event):
+    """What was denied: an operation and its subject, as guard-run's last line has it."""
+    return re.split(r"(?: ×[0-9,]+)?: (?:would be )?denied by ", event["why"]["explanation"], maxsplit=1)[0]
+
+
+def matches(event, wanted):
+    return any(fnmatch.fnmatchcase(what(event), pattern) for pattern in wanted)
+
+
+def is_in(events, wanted):
+    return any(matches(event, wanted) for event in events)
+
+
+def shown(event):
+    why = event["why"]
+    patch = f"\n   patch     {json.dumps(why['patch'])}" if why.get("patch") else ""
+    return f"{why['explanation'].rstrip()}{patch}"
