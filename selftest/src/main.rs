@@ -45,6 +45,7 @@ mod bpf;
 mod cgroup;
 mod connected;
 mod delegation;
+mod denials;
 mod descriptor;
 mod device;
 mod error;
@@ -96,6 +97,7 @@ pub const FAMILIES: &[(&str, &[Vector])] = &[
     ("trace", trace::VECTORS),
     ("delegation", delegation::VECTORS),
     ("launcher", launcher::VECTORS),
+    ("denials", denials::VECTORS),
 ];
 
 /// What an attempt does.
