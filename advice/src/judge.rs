@@ -94,6 +94,12 @@ impl<'a> Judge<'a> {
         Some(self.asked(Asked::Flow { incoming, datagrams, peer, host: host.clone() }))
     }
 
+    /// Whether other tables allow what was judged last, as far as it is remembered, if and only if these do.
+    pub(crate) fn is_alike(&self, tables: &Tables) -> bool {
+        let other = Judge::new(tables);
+        self.known.iter().all(|(asked, judgement)| other.judge(asked).allowed == judgement.allowed)
+    }
+
     fn asked(&mut self, asked: Asked) -> Judgement {
         if let Some(known) = self.known.get(&asked) {
             return *known;

@@ -7,10 +7,10 @@ mod oracle;
 
 use std::{net::IpAddr, path::Path};
 
-use advice::{Learner, Record, Replay, Replayed, Side, UnixSockets, Usage, Why, read_from, tidy, trial};
+use advice::{Learner, Record, Replay, Replayed, Side, UnixSockets, Usage, Why, compare, read_from, tidy, trial};
 use generate::{case, parse};
 use oracle::Net;
-use policy::{Resolved, compile::Tables, display_address, protocol_name, shared_space};
+use policy::{Document, Resolved, compile::Tables, display_address, protocol_name, shared_space};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -159,7 +159,7 @@ fn what_does_nothing_is_left_out_and_the_rest_stays_as_it_was() {
         usage.add(record);
     }
     let side = Side { policy: &policy, tables: &tables };
-    let tidied = tidy(side, &usage, POLICY).unwrap();
+    let tidied = tidy(side, &usage, POLICY, &read).unwrap();
     let idle: Vec<(&str, Why)> = tidied.idle.iter().map(|idle| (&*idle.pointer, idle.why)).collect();
     // Nothing tells whether a device, or bind, was needed; and 192.0.2.0/24 may not be bound by this host.
     let expected = [
@@ -175,7 +175,51 @@ fn what_does_nothing_is_left_out_and_the_rest_stays_as_it_was() {
     assert_eq!(replayed(&parse(&tidied.text), &records).would_be_denied, replayed(&policy, &records).would_be_denied);
     // Without flows, logs don't tell what was needed.
     let usage = Usage::new(&policy, &tables);
-    assert_eq!(tidy(side, &usage, POLICY).unwrap().idle, []);
+    assert_eq!(tidy(side, &usage, POLICY, &read).unwrap().idle, []);
+}
+
+#[test]
+fn sets_are_left_out_where_nothing_names_them() {
+    let text = r#"{"version": 1, "sets": {"ours": ["10.0.0.1", "10.0.0.2"], "theirs": ["10.9.0.1"], "none": ["10.9.0.2"]},
+        "network": {"default": "deny", "rules": [
+            {"action": "allow", "ops": ["connect"], "hosts": ["@ours", "@theirs", "10.0.0.7"], "ports": [443]}]}}"#;
+    let policy = parse(text);
+    let tables = Tables::compile(&policy).unwrap();
+    let mut usage = Usage::new(&policy, &tables);
+    for record in &records(&[], &[flow("outgoing", "10.0.0.2", 443, "tcp")]) {
+        usage.add(record);
+    }
+    let tidied = tidy(Side { policy: &policy, tables: &tables }, &usage, text, &read).unwrap();
+    let idle: Vec<(&str, Why)> = tidied.idle.iter().map(|idle| (&*idle.pointer, idle.why)).collect();
+    let expected = [
+        ("/network/rules/0/hosts/1", Why::Unused),
+        ("/network/rules/0/hosts/2", Why::Unused),
+        ("/sets/none", Why::Unnamed),
+        ("/sets/theirs", Why::Unnamed),
+    ];
+    assert_eq!(idle, expected, "{tidied}");
+    let json: Value = serde_json::from_str(&tidied.text).unwrap();
+    assert_eq!(json["sets"], json!({"ours": ["10.0.0.1", "10.0.0.2"]}));
+    assert_eq!(json["network"]["rules"][0]["hosts"], json!(["@ours"]));
+    assert_valid(include_str!("../../schema/tidy.schema.json"), &serde_json::to_value(&tidied.idle).unwrap());
+}
+
+#[test]
+fn what_a_rule_implies_keeps_it() {
+    let text = r#"{"version": 1, "network": {"default": "deny", "rules": [
+            {"action": "allow", "ops": ["connect"], "hosts": ["sandbox"]},
+            {"action": "allow", "ops": ["connect"], "hosts": ["10.0.0.1"], "ports": [443]}]}}"#;
+    let policy = parse(text);
+    let tables = Tables::compile(&policy).unwrap();
+    let mut usage = Usage::new(&policy, &tables);
+    for record in &records(&[], &[flow("outgoing", "10.0.0.9", 443, "tcp")]) {
+        usage.add(record);
+    }
+    let tidied = tidy(Side { policy: &policy, tables: &tables }, &usage, text, &read).unwrap();
+    let idle: Vec<&str> = tidied.idle.iter().map(|idle| &*idle.pointer).collect();
+    // Without a rule on own sockets, their options would be nobody's matter.
+    assert_eq!(idle, ["/network/rules/1"], "{tidied}");
+    assert!(tidied.to_string().contains("left as it is: /network/rules/0: "), "{tidied}");
 }
 
 /// An event of a run in which all is recorded.
@@ -278,5 +322,86 @@ proptest! {
         let text = learner.policy(&[], UnixSockets::Unseen, &|_| vec![]).text;
         let replayed = replayed(&parse(&text), &records);
         prop_assert!(replayed.would_be_denied.is_empty(), "{replayed}\n{text}");
+    }
+}
+
+/// The flow that a request leaves that was let through. `None` of what leaves none.
+fn left(net: &Net, host: Option<&str>) -> Option<Value> {
+    let protocol = [(6, "tcp"), (17, "udp")].into_iter().find(|(number, _)| *number == net.protocol)?.1;
+    let address = display_address(shared_space(IpAddr::V6(net.address))).to_string();
+    let mut flow = match net.op {
+        0 | 2 => flow("outgoing", &address, net.port, protocol),
+        3 => flow("incoming", &address, 8000 + net.port % 3, protocol),
+        _ => return None,
+    };
+    flow["network"]["host"] = json!(host);
+    Some(flow)
+}
+
+/// A policy from its text, if it is one.
+fn read(text: &str) -> Option<Resolved> {
+    Document::new(Path::new("p.json"), text.into()).resolve(&generate::Memory).ok()
+}
+
+/// Asserts that a policy without what does nothing is one that allows no more and decides on all records as before.
+fn tidies(text: &str, records: &[Record]) -> Result<(), TestCaseError> {
+    let policy = parse(text);
+    let tables = Tables::compile(&policy).unwrap();
+    let mut usage = Usage::new(&policy, &tables);
+    for record in records {
+        usage.add(record);
+    }
+    let side = Side { policy: &policy, tables: &tables };
+    let Ok(tidied) = tidy(side, &usage, text, &read) else {
+        // Names that can be told apart in too many ways.
+        return Ok(());
+    };
+    let shorter = parse(&tidied.text);
+    let shorter_tables = Tables::compile(&shorter).unwrap();
+    let wider = compare(side, Side { policy: &shorter, tables: &shorter_tables }).unwrap().wider;
+    prop_assert!(wider.is_empty(), "{wider:?}\n{text}\n{}", tidied.text);
+    let (before, after) = (replayed(&policy, records), replayed(&shorter, records));
+    let counts = |all: &[advice::Change]| all.iter().map(|change| change.records).sum::<u64>();
+    let same = |before: &[advice::Change], after: &[advice::Change]| counts(before) == counts(after);
+    prop_assert!(
+        same(&before.would_be_denied, &after.would_be_denied)
+            && same(&before.would_be_allowed, &after.would_be_allowed),
+        "{before}\n{after}\n{text}\n{}",
+        tidied.text
+    );
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_left_out_changes_no_verdict(case in case(), seen in any::<u64>(), told in any::<prop::sample::Index>(), names in 0_usize..4) {
+        let is_there = |net: &&Net| !net.own || net.address.to_canonical().is_loopback();
+        let nets: Vec<&Net> = case.nets.iter().filter(is_there).collect();
+        let mut events: Vec<Value> = nets.iter().map(|net| tried(net)).collect();
+        let name = |number: usize| format!("host{number}.example.org");
+        for number in 0..names {
+            let asked = json!({"name": {"name": name(number), "type": "A", "nameserver": "10.0.0.53"}});
+            events.push(event("resolve", "egress", "audited", "default", asked));
+        }
+        // Some names have an address that was reached, others none.
+        let address = |net: &Net| display_address(shared_space(IpAddr::V6(net.address)));
+        let leads: Vec<(String, IpAddr)> =
+            (0..names).zip(nets.iter().step_by(2)).map(|(number, net)| (name(number), address(net))).collect();
+        let mut learner = Learner::default();
+        for record in &records(&events, &[]) {
+            learner.add(record);
+        }
+        let addresses =
+            |asked: &str| leads.iter().filter(|(name, _)| name == asked).map(|(_, address)| *address).collect();
+        let text = learner.policy(&[], UnixSockets::Unseen, &addresses).text;
+        let host = |net: &Net| leads.iter().find(|(_, led)| *led == address(net)).map(|(name, _)| &**name);
+        let some = nets.iter().enumerate().filter(|(number, _)| seen >> (number % 64) & 1 == 1);
+        let mut flows: Vec<Value> = some.filter_map(|(_, net)| left(net, host(net))).collect();
+        flows.push(flow("outgoing", "10.0.0.53", 53, "udp"));
+        let records = records(&events[..told.index(events.len() + 1)], &flows);
+        tidies(&text, &records)?;
+        tidies(&case.json, &records)?;
     }
 }

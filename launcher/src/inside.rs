@@ -14,7 +14,9 @@ use std::{
         unix::{fs::FileExt as _, process::ExitStatusExt as _},
     },
     path::{Path, PathBuf},
-    process, thread,
+    process,
+    rc::Rc,
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -52,6 +54,9 @@ pub const VARIABLE: &str = "GUARD_RUN_DENIALS";
 
 /// The name of the file in its folder.
 const NAME: &str = "guard-run-denials.jsonl";
+
+/// A policy as advice needs it, made when it is first asked for: most runs are denied nothing.
+pub type LazyGuard = Rc<LazyCell<Guard, Box<dyn FnOnce() -> Guard>>>;
 
 /// How large the file gets, in bytes.
 const LIMIT: u64 = 1 << 20;
@@ -127,7 +132,7 @@ struct Line<E> {
 pub struct Denials {
     file: File,
     /// Who advises, once there is something to be explained.
-    guard: LazyCell<Guard, Box<dyn FnOnce() -> Guard>>,
+    guard: LazyGuard,
     /// What the log says beside its events.
     heads: [Head; 1],
     /// Where the next line goes.
@@ -149,12 +154,12 @@ pub struct Denials {
 impl Denials {
     /// The file of a run, whose policy `guard` gives once something was denied, and of whose log this is the head.
     #[must_use]
-    pub fn new(unseen: Unseen, guard: Box<dyn FnOnce() -> Guard>, head: Head) -> Self {
+    pub fn new(unseen: Unseen, guard: LazyGuard, head: Head) -> Self {
         let Unseen { file, .. } = unseen;
         let readers = readers_of(&file).ok();
         Self {
             file,
-            guard: LazyCell::new(guard),
+            guard,
             heads: [head],
             end: 0,
             is_full: false,

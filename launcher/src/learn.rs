@@ -129,8 +129,12 @@ pub fn learn(lesson: &Lesson, rights: Rights) -> anyhow::Result<u8> {
         written => written.with_context(|| output.display().to_string())?,
     }
     tell(&format!("wrote {}: {}", OneLine(output.display()), learnt.summary));
-    learnt.notes.iter().for_each(|note| tell(note));
-    learnt.left_out.iter().for_each(|left_out| tell(&format!("left out: {left_out}")));
+    for note in &learnt.notes {
+        tell(note);
+    }
+    for left_out in &learnt.left_out {
+        tell(&format!("left out: {left_out}"));
+    }
     if let Some(Compiled { policy, tables, .. }) = &update {
         let comparison = compare(Side { policy, tables }, Side { policy: &updated, tables: &others })?;
         comparison

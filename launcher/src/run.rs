@@ -1,15 +1,17 @@
 //! A guarded run, from top to bottom: this is the security argument.
 
 use std::{
+    cell::LazyCell,
     ffi::OsString,
     io,
     path::{Path, PathBuf},
+    rc::Rc,
     sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use advice::{Guard, Head};
+use advice::{Guard, Head, Record, Widen};
 use anyhow::Context as _;
 use enforce::{
     attach::Attached,
@@ -18,6 +20,7 @@ use enforce::{
     journal::{Journal, clock, open},
     live::Live,
     load::{Flows, Loaded, Records},
+    machine::ThisMachine,
     mounts::{MOUNTINFO, Mount},
     outlet::{Outlet, tell},
     patience::Patience,
@@ -44,7 +47,7 @@ use crate::{
     destination::Destination,
     harden::{Hardening, nested},
     inherited::inherited,
-    inside::{Denials, Unseen, VARIABLE},
+    inside::{Denials, LazyGuard, Unseen, VARIABLE},
     supervise::{Wait, supervise},
     user::{Identity, local_name},
 };
@@ -170,8 +173,8 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
         flows_lost: None,
     };
     let mode = policy.mode;
-    let mut denials = unseen
-        .map(|unseen| Denials::new(unseen, Box::new(move || Guard::of(document, policy, tables)), head_of(&report)));
+    let guard: LazyGuard = Rc::new(LazyCell::new(Box::new(move || Guard::of(document, policy, tables))));
+    let mut denials = unseen.map(|unseen| Denials::new(unseen, Rc::clone(&guard), head_of(&report)));
     if denials.is_some() {
         journal = Denials::kept_by(journal);
     }
@@ -189,7 +192,8 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     if let Some(refused) = handed.filter(|_| options.verbosity >= 0) {
         tell(&format!("enforced, this would not have run: {refused}"));
     }
-    let status = conclude(options, (&mut log, patience), &report, was_found)?;
+    let news = |log: &Destination| news(&guard, &report, log);
+    let status = conclude(options, (&mut log, patience), &report, (was_found, news))?;
     // Last, since the kernel has more to do after it than before.
     if let Err(error) = attached.leaf.remove() {
         tell(&format!("can't remove the cgroup: {:#}; `guard-run gc` will try again", anyhow::Error::from(error)));
@@ -298,7 +302,7 @@ fn conclude(
     options: &Options,
     (log, patience): (&mut Destination, Patience),
     report: &Log<CommandRun>,
-    was_found: bool,
+    (was_found, news): (bool, impl FnOnce(&Destination) -> Vec<String>),
 ) -> anyhow::Result<u8> {
     let written = log.write(report, patience);
     let policy = if was_found { format!("; policy: {}", report.policy.path.display()) } else { String::new() };
@@ -329,6 +333,12 @@ fn conclude(
             "can't diagnose: only one filter of a process can have a listener, and guard-run was started under one that has",
         );
     }
+    // Where the policy is the user's, and not one for everybody, what is denied may be what it should allow from now on.
+    if options.fail_on_deny.is_some() && options.verbosity >= 0 && report.reported() > 0 && !was_found {
+        for line in news(log) {
+            tell(&line);
+        }
+    }
     match report.summary() {
         Some(summary) if options.verbosity >= 0 => tell(&format!("{summary}{policy}; log: {log}")),
         None if options.verbosity > 0 => {
@@ -355,6 +365,19 @@ fn conclude(
         (Exit { signal: Some(signal), .. }, _) => exit::SIGNALED + u8::try_from(*signal).unwrap_or(0),
         _ => exit::FAILURE,
     })
+}
+
+/// What was denied that the policy does not know, in lines for people: who asked, and what would allow it.
+fn news(guard: &Guard, report: &Log<CommandRun>, log: &Destination) -> Vec<String> {
+    let file = if let Destination::File(path, _) = log { Some(&**path) } else { None };
+    let mut denials = advice::Denials::default();
+    report.events.iter().for_each(|event| denials.add(Record::Event(event.clone())));
+    let hardening = Some(report.enforced.measures.hardening.clone());
+    let head = Head { policy: Some(report.policy.clone()), hardening, lost: report.lost, ..Head::default() };
+    match advice::suggest(guard, &[head], &denials, Widen::default(), &ThisMachine) {
+        Ok(suggestion) => suggestion.brief(file),
+        Err(error) => vec![format!("no change is suggested: {:#}", anyhow::Error::from(error))],
+    }
 }
 
 /// Whether the command has failed in a way that a refusal may be the reason of, which nobody has looked for.

@@ -11,12 +11,11 @@ use std::{
 use advice::{Replay, Replayed, Side, Tidied, Usage, compare, tidy as tidied};
 use anyhow::Context as _;
 use enforce::{exit, machine::ThisMachine, outlet::tell};
-use policy::{Document, compile::Tables};
+use policy::{Document, PolicyError, Resolved, compile::Tables};
 use report::text::pretty_json;
-use serde_json::Value;
 
 use crate::{
-    chosen::{Compiled, choose},
+    chosen::{Compiled, choose, parse_named},
     records::records,
 };
 
@@ -29,12 +28,6 @@ use crate::{
 pub fn tidy(policy: &OsStr, logs: &[PathBuf], output: Option<&Path>, json: bool) -> anyhow::Result<u8> {
     let Compiled { policy, tables, document, .. } = choose(Some(policy))?.compile()?;
     anyhow::ensure!(!logs.iter().any(|log| log == Path::new("-")), "logs are read twice, so name files");
-    let has = |key| serde_json::from_slice::<Value>(document.text()).is_ok_and(|json| json.get(key).is_some());
-    anyhow::ensure!(
-        !has("sets") && !has("include"),
-        "{} has sets or includes other files; what stands in the places of these can't be left out one by one",
-        document.path().display()
-    );
     let mut usage = Usage::new(&policy, &tables);
     let mut before = Replay::new(&tables);
     let heads = records(logs, &mut |record| {
@@ -48,8 +41,9 @@ pub fn tidy(policy: &OsStr, logs: &[PathBuf], output: Option<&Path>, json: bool)
     );
     let text = fs::read_to_string(document.path()).with_context(|| document.path().display().to_string())?;
     let side = Side { policy: &policy, tables: &tables };
-    let tidied = tidied(side, &usage, &text)?;
-    prove(side, &tidied, logs, &before.finish())?;
+    let read = |text: &str| read(document.path(), text).ok();
+    let tidied = tidied(side, &usage, &text, &read)?;
+    prove(side, (document.path(), &tidied), logs, &before.finish())?;
     if json {
         println!("{}", String::from_utf8(pretty_json(&tidied.idle)?)?);
     } else if output != Some(Path::new("-")) {
@@ -68,10 +62,15 @@ pub fn tidy(policy: &OsStr, logs: &[PathBuf], output: Option<&Path>, json: bool)
     Ok(if tidied.idle.is_empty() { exit::OK } else { exit::NO })
 }
 
+/// The policy of a text in a file's place, with what it includes.
+fn read(path: &Path, text: &str) -> Result<Resolved, PolicyError> {
+    let document = Document::new(path, text.as_bytes().to_vec());
+    parse_named(&document)?.resolve(&document, &ThisMachine)
+}
+
 /// Makes sure that the shorter policy allows nothing more, and changes no verdict of the logs.
-fn prove(side: Side, tidied: &Tidied, logs: &[PathBuf], before: &Replayed) -> anyhow::Result<()> {
-    let document = Document::new(Path::new("the shorter policy"), tidied.text.clone().into_bytes());
-    let policy = document.resolve(&ThisMachine)?;
+fn prove(side: Side, (path, tidied): (&Path, &Tidied), logs: &[PathBuf], before: &Replayed) -> anyhow::Result<()> {
+    let policy = read(path, &tidied.text)?;
     let tables = Tables::compile(&policy)?;
     let wider = compare(side, Side { policy: &policy, tables: &tables })?.wider;
     if let Some(difference) = wider.first() {

@@ -242,6 +242,34 @@ fn the_files_layout_owner_and_mode_are_kept() {
     assert!(code == Some(0) && stdout.contains("nothing to change") && stdout.contains("already"), "{stdout}");
 }
 
+#[test]
+fn what_does_nothing_is_left_out_of_a_policy_that_includes_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let one = json!({"action": "allow", "hosts": ["10.0.0.0/8"]});
+    let hidden = json!({"action": "allow", "hosts": ["10.0.0.1"]});
+    let part = json!({"version": 1, "network": {"default": "deny", "rules": [one, hidden]}});
+    fs::write(at("part.json"), part.to_string()).unwrap();
+    let other = json!({"action": "allow", "hosts": ["192.0.2.1"]});
+    let policy =
+        json!({"version": 1, "include": ["part.json"], "network": {"default": "deny", "rules": [hidden, other]}});
+    fs::write(at("p.json"), policy.to_string()).unwrap();
+    let tidy = |name: &str, more: &[&str]| {
+        let output = std::process::Command::new(guard_run()).arg("tidy").arg(at(name)).args(more).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let tidied = at("tidied.json");
+    let (code, stdout, stderr) = tidy("p.json", &["-o", tidied.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    assert!(stdout.starts_with("/network/rules/0: earlier rules match all that it does"), "{stdout}");
+    let left = format!("left as it is: {}: /network/rules/1: earlier rules", at("part.json").display());
+    assert!(stdout.contains(&left), "{stdout}");
+    let shorter: Value = serde_json::from_str(&fs::read_to_string(&tidied).unwrap()).unwrap();
+    assert_eq!((&shorter["network"]["rules"], &shorter["include"]), (&json!([other]), &json!(["part.json"])));
+    let (code, stdout, _) = tidy("tidied.json", &[]);
+    assert!(code == Some(0) && stdout.contains(&left), "{stdout}");
+}
+
 /// Runs a subcommand where /usr/share/guard-run and root's home are folders of the test's.
 fn there(folder: &std::path::Path, words: &[&str]) -> (Option<i32>, String) {
     let script = "mkdir -p /usr/share/guard-run && mount --bind \"$0/share\" /usr/share/guard-run && \

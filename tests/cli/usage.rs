@@ -236,8 +236,7 @@ fn explain_says_so_where_nothing_is_enforced() {
 
 #[test]
 fn requests_that_name_nothing_are_refused() {
-    let table: [&[&str]; 18] = [
-        &["report", log],
+    let table: [&[&str]; 17] = [
         &[],
         &["connect"],
         &["connect", "tcp"],

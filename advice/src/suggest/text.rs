@@ -1,6 +1,6 @@
 //! Suggestions for people.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use report::text::OneLine;
 
@@ -69,6 +69,35 @@ impl fmt::Display for Suggestion {
             }
         }
         Ok(())
+    }
+}
+
+/// How many kinds of denials, and operations of a patch, are in the lines for one who has not asked.
+const BRIEF: usize = 12;
+
+impl Suggestion {
+    /// What is new by these denials, who asked, and the change that would allow it, in a few lines. The denials are in a log, if it is a
+    /// file.
+    #[must_use]
+    pub fn brief(&self, log: Option<&Path>) -> Vec<String> {
+        let kinds = self.denials.len() + self.apart.len();
+        let wanted = self.denials.iter().map(|denied| format!("new: {denied}"));
+        let apart =
+            self.apart.iter().map(|apart| format!("new, and for you to decide: {}: {}", apart.denied, apart.why));
+        let mut lines: Vec<String> = wanted.chain(apart).take(BRIEF).collect();
+        if kinds > BRIEF {
+            lines.push(format!("new: {}", counted((kinds - BRIEF) as u64, "other kind", "other kinds")));
+        }
+        lines.extend(self.assumes.iter().map(|assumption| format!("assumed: {assumption}")));
+        let patch = patch::lines(&self.patch);
+        if !self.is_empty() && patch.len() <= BRIEF {
+            lines.push(format!("if that is meant, change {}:", OneLine(&self.policy)));
+            lines.extend(patch.into_iter().map(|line| format!("  {line}")));
+        }
+        if let Some(log) = log.filter(|_| !self.is_empty()) {
+            lines.push(format!("which this does: guard-run suggest --apply {}", OneLine(log.display())));
+        }
+        lines
     }
 }
 
