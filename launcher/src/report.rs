@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum, ValueHint};
-use enforce::{exit, machine::ThisMachine};
+use enforce::{arguments::printed, exit, machine::ThisMachine};
 use render::{Gathered, Root, Summary};
 use report::text::pretty_json;
 
@@ -118,8 +118,7 @@ pub fn report(args: &ReportArgs) -> anyhow::Result<u8> {
         Format::Sarif => render::sarif(&summary, env!("CARGO_PKG_VERSION"), root)?,
         Format::Json => pretty_json(&summary)?,
     };
-    write(args.output.as_deref(), &text)?;
-    Ok(exit::OK)
+    write(args.output.as_deref(), &text)
 }
 
 /// The results of tests that were named with the denials in them, or the denials alone.
@@ -160,17 +159,17 @@ fn summary(args: &ReportArgs) -> anyhow::Result<Summary> {
     Ok(gathered.summarize(&mut guard, &ThisMachine))
 }
 
-/// Writes a report to a file, or to standard output. What has lines ends with one.
-fn write(output: Option<&Path>, text: &[u8]) -> anyhow::Result<()> {
+/// Writes a report to a file, or to standard output, and returns the exit status. What has lines ends with one.
+fn write(output: Option<&Path>, text: &[u8]) -> anyhow::Result<u8> {
     let mut text = text.to_vec();
     if text.last().is_some_and(|last| *last != b'\n') {
         text.push(b'\n');
     }
     match output {
-        Some(path) if path != Path::new("-") => fs::write(path, &text).with_context(|| path.display().to_string()),
-        _ => {
-            let mut output = io::stdout().lock();
-            output.write_all(&text).and_then(|()| output.flush()).context("can't write to standard output")
+        Some(path) if path != Path::new("-") => {
+            fs::write(path, &text).with_context(|| path.display().to_string())?;
+            Ok(exit::OK)
         }
+        _ => Ok(printed(io::stdout().write_all(&text))),
     }
 }

@@ -5,11 +5,11 @@ use std::{io, process::Command};
 use serde_json::{Value, json};
 use support::{Output, PYTHON, Run, TcpServer, cgroup_only, eventually, leaves_of};
 
-/// Connects UDP sockets to a port of 127.0.0.1, so often: "PORT TIMES" for each pair of arguments. Errors don't matter.
+/// Connects TCP sockets to a port of 127.0.0.1, so often: "PORT TIMES" for each pair of arguments. Errors don't matter.
 const CONNECT: &str = "import socket, sys
 for port, times in zip(sys.argv[1::2], sys.argv[2::2]):
     for _ in range(int(times)):
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect_ex(('127.0.0.1', int(port)))";
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM).connect_ex(('127.0.0.1', int(port)))";
 
 fn deny_port_9() -> Value {
     json!({"version": 1, "network": {"default": "allow", "rules": [{"action": "deny", "ports": [9]}]}})
@@ -85,7 +85,7 @@ fn hooks_are_named_with_the_programs_that_the_kernel_has_attached() {
         })
         .collect();
     assert_eq!(named, attached.lines().collect::<Vec<_>>());
-    assert_eq!(named.len(), 13);
+    assert_eq!(named.len(), 14);
 }
 
 #[test]
@@ -98,11 +98,12 @@ fn sections_that_are_left_out_have_no_hooks_and_are_called_unrestricted() {
         "sendmsg4",
         "sendmsg6",
         "ingress",
+        "egress",
         "sock_create",
         "sock_ops",
         "setsockopt",
     ];
-    let all = [&network[..9], &["device", "sysctl", "setsockopt"]].concat();
+    let all = [&network[..10], &["device", "sysctl", "setsockopt"]].concat();
     let table: [(Value, &[&str], &[&str]); 6] = [
         (json!({"version": 1}), &[], &["network", "unix", "devices", "sysctls", "sockets", "sockopts"]),
         (json!({"version": 1, "network": {"default": "deny"}}), &network, &["unix", "devices", "sysctls", "sockopts"]),
@@ -148,9 +149,9 @@ fn requests_are_counted_exactly() {
 def times(count, function):
     for _ in range(count):
         try: function()
-        except PermissionError: pass
+        except (PermissionError, ConnectionRefusedError): pass
 def connect(family, address, port):
-    with socket.socket(family, socket.SOCK_DGRAM) as s: s.connect((address, port))
+    with socket.socket(family, socket.SOCK_STREAM) as s: s.connect((address, port))
 times(11, lambda: connect(socket.AF_INET, '127.0.0.1', 9))
 times(12, lambda: connect(socket.AF_INET, '127.0.0.1', 10))
 times(13, lambda: connect(socket.AF_INET6, '::1', 9))
@@ -199,7 +200,7 @@ fn each_process_has_events_of_its_own_and_they_are_in_order() {
 fn an_event_tells_who_did_what_and_which_rule_decided() {
     const PROGRAM: &str = "import os, socket, sys
 print(os.getpid(), os.getppid(), flush=True)
-socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect_ex(('127.0.0.1', 9))
+socket.socket(socket.AF_INET, socket.SOCK_STREAM).connect_ex(('127.0.0.1', 9))
 sys.stdin.read()";
     let (end, writer) = io::pipe().unwrap();
     let run = Run::shell(deny_port_9(), "\"$1\" -c \"$2\" 'an argument'; true", &[PYTHON, PROGRAM]).stdin(end);
@@ -226,7 +227,7 @@ sys.stdin.read()";
     );
     let keys: Vec<&String> = event.as_object().unwrap().keys().collect();
     assert_eq!(keys, ["count", "first", "hook", "last", "network", "op", "process", "rule", "time", "verdict"]);
-    assert_eq!(event["network"], json!({"address": "127.0.0.1", "port": 9, "protocol": "udp", "host": null}));
+    assert_eq!(event["network"], json!({"address": "127.0.0.1", "port": 9, "protocol": "tcp", "host": null}));
     let rest = ["op", "hook", "verdict", "rule", "count"].map(|key| &event[key]);
     assert_eq!(rest, [&json!("connect"), &json!("connect4"), &json!("denied"), &json!("/network/rules/0"), &json!(1)]);
     assert_eq!(output.log["user"], json!({"uid": 65534, "gid": 65534, "name": "nobody"}));
