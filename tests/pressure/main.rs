@@ -12,7 +12,10 @@ use support::{
 const STORM: &str = env!("CARGO_BIN_EXE_storm");
 
 /// In KiB, of a development build: of its file alone, 17 MiB are in memory. What denials take is what comes on top.
-const MAX_MEMORY: u64 = 20 << 10;
+const MAX_MEMORY: u64 = 21 << 10;
+
+/// How many KiB denials may take together: most of it is code that explains the first one to the command.
+const MAX_OF_DENIALS: u64 = 1 << 10;
 
 /// In bytes.
 const MAX_LOG: u64 = 64 << 10;
@@ -64,7 +67,7 @@ fn ten_million_denials_from_several_processes_are_all_counted() {
     let log = fs::metadata(run.log()).unwrap().len();
     assert!(log < MAX_LOG, "the log has {log} bytes");
     println!("memory: {before} KiB before, {after} KiB after; log: {log} bytes");
-    assert!(after <= MAX_MEMORY && after <= before + 512, "memory: {before} KiB before, {after} KiB after");
+    assert!(after <= MAX_MEMORY && after <= before + MAX_OF_DENIALS, "memory: {before} KiB before, {after} KiB after");
 }
 
 #[test]
