@@ -28,15 +28,22 @@ impl Denials {
     /// What there is to say about each kind of denial, by a policy: the rarest first, as in the last line of a run.
     #[must_use]
     pub fn explain(self, guard: &Guard, heads: &[Head], machine: &impl Machine) -> Report {
+        self.explain_within(usize::MAX, guard, heads, machine)
+    }
+
+    /// Like [`Denials::explain`], but with the nearest rule and what would allow it for so many kinds at the most: each of these takes
+    /// compiling some policies.
+    #[must_use]
+    pub fn explain_within(self, most: usize, guard: &Guard, heads: &[Head], machine: &impl Machine) -> Report {
         let mut kinds: Vec<&Kind> = self.kinds.iter().collect();
         kinds.sort_by_key(|kind| (kind.event.count, kind.event.first));
         let sha256 = guard.document.sha256();
         let logged = heads.iter().filter_map(|head| head.policy.as_ref());
         let changed = logged.clone().any(|policy| policy.sha256 != sha256);
-        let denials = kinds
-            .into_iter()
-            .map(|kind| kind.explain(self.asked(kind, guard).as_ref(), guard, (heads, changed), machine))
-            .collect();
+        let explain = |(place, kind): (usize, &Kind)| {
+            kind.explain(self.asked(kind, guard).as_ref(), place < most, guard, (heads, changed), machine)
+        };
+        let denials = kinds.into_iter().enumerate().map(explain).collect();
         Report {
             schema: SCHEMA,
             policy: guard.document.path().display().to_string(),
@@ -200,7 +207,8 @@ impl Explained {
     #[must_use]
     pub fn new(event: &Event, guard: &Guard, heads: &[Head], machine: &impl Machine) -> Self {
         let kind = Kind { event: event.clone(), processes: vec![event.process.clone()], more: 0 };
-        let denial = kind.explain(Denials::default().asked(&kind, guard).as_ref(), guard, (heads, false), machine);
+        let denial =
+            kind.explain(Denials::default().asked(&kind, guard).as_ref(), true, guard, (heads, false), machine);
         let patch = denial.ways.first().map(|way| way.patch.clone());
         Self { meaning: MEANING.to_owned(), explanation: denial.to_string(), patch }
     }
@@ -210,14 +218,19 @@ impl Kind {
     fn explain(
         &self,
         asked: Option<&Asked>,
+        in_full: bool,
         guard: &Guard,
         (heads, changed): (&[Head], bool),
         machine: &impl Machine,
     ) -> Denial {
         let mut denial = self.plain();
         match asked {
-            Some(asked) => denial.judge(guard, asked, &self.event, (heads, changed), machine),
-            None => denial.ways = ways::past_hardening(guard, &self.event, machine),
+            Some(asked) => denial.judge(asked, in_full, guard, &self.event, (heads, changed), machine),
+            None if in_full => denial.ways = ways::past_hardening(guard, &self.event, machine),
+            None => {}
+        }
+        if !in_full {
+            denial.notes.push("of so many kinds of denials, this one's changes are left to `guard-run why`".to_owned());
         }
         denial
     }
@@ -252,11 +265,12 @@ impl Denial {
         format!("{} {}", self.op, self.subject)
     }
 
-    /// Says what the policy says, as it is now.
+    /// Says what the policy says, as it is now: in full, or what decides alone.
     fn judge(
         &mut self,
-        guard: &Guard,
         asked: &Asked,
+        in_full: bool,
+        guard: &Guard,
         event: &Event,
         (heads, changed): (&[Head], bool),
         machine: &impl Machine,
@@ -277,6 +291,9 @@ impl Denial {
         let pointer = if is_rule { format!("/{section}/rules/{number}") } else { format!("/{section}/default") };
         if is_rule || self.rule == "default" {
             self.decides = Written::at(guard, pointer);
+        }
+        if !in_full {
+            return;
         }
         self.nearest = nearest_rule(guard, asked, decision);
         match ways::all(guard, asked, decision, machine) {

@@ -401,6 +401,9 @@ impl Builder {
     }
 }
 
+/// How many kinds of denials of a policy are told of with what would allow them: each of these takes compiling some policies.
+const EXPLAINED: usize = 500;
+
 /// What a policy says of denials, as far as it is there.
 fn explained(
     key: Option<PolicyKey>,
@@ -419,7 +422,7 @@ fn explained(
         }
     };
     let suggestion = suggest(&guard, heads, &all, Widen::default(), machine);
-    let report = all.explain(&guard, heads, machine);
+    let report = all.explain_within(EXPLAINED, &guard, heads, machine);
     let (suggestion, problem) = match suggestion {
         Ok(suggestion) => (Some(suggestion), None),
         Err(error) => (None, Some(format!("no change is suggested: {error}"))),

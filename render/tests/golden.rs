@@ -277,3 +277,25 @@ fn a_hostile_log_stays_text() {
     assert!(loads.iter().all(|load| !page.contains(load)), "{page}");
     assert!(page.contains("default-src 'none'; style-src 'sha256-"));
 }
+
+/// However many kinds of denials there are, all are told of, and the first 500 with what would allow them.
+#[test]
+fn many_kinds_are_told_of_in_short() {
+    const KINDS: usize = 510;
+    let log = log("suite.json", |log| {
+        let event = log["events"][0].clone();
+        let events = (0..KINDS).map(|number| {
+            let mut event = event.clone();
+            event["network"]["port"] = (number + 1000).into();
+            event
+        });
+        log["events"] = events.collect();
+    });
+    let summary = summary_of(&[("log", &log)], &mut |path| support::guard(path));
+    let in_full = |denial: &render::Denial| !denial.why.ways.is_empty() && denial.why.nearest.is_some();
+    assert!(summary.denials[..500].iter().all(in_full));
+    let rest = &summary.denials[500..];
+    assert_eq!(rest.len(), KINDS - 500);
+    assert!(rest.iter().all(|denial| denial.line() == Some(5) && denial.why.ways.is_empty()));
+    assert!(rest[0].why.to_string().contains("left to `guard-run why`"));
+}
