@@ -50,6 +50,8 @@ enum Idiom {
     Routed,
     /// Somebody outside is reached by a Unix socket.
     Unix,
+    /// A UDP socket goes from one peer to another while it sends.
+    Torn,
 }
 
 impl Maker {
@@ -66,6 +68,7 @@ impl Maker {
             (3, Idiom::Converted),
             (3, Idiom::Routed),
             (5, Idiom::Unix),
+            (4, Idiom::Torn),
         ]) {
             Idiom::Client => self.client(),
             Idiom::Server => self.server(),
@@ -80,6 +83,7 @@ impl Maker {
             Idiom::Converted => self.converted(),
             Idiom::Routed => self.routed(),
             Idiom::Unix => self.unix(),
+            Idiom::Torn => self.torn(),
             Idiom::Both => {
                 self.server();
                 self.client();
@@ -382,6 +386,22 @@ impl Maker {
         let named = self.random.percent(30);
         let last = self.send(slot, named);
         self.calls.push(last);
+    }
+
+    /// What is sent may go to the address of the one and the port of the other, or where nobody has named. Among any calls that race, one
+    /// thread that does nothing but send is drawn too seldom.
+    fn torn(&mut self) {
+        let slot = self.slot();
+        let family = self.random.one(&[libc::AF_INET, libc::AF_INET, libc::AF_INET6]);
+        let kind = SocketKind { family, kind: libc::SOCK_DGRAM, protocol: libc::IPPROTO_UDP };
+        self.kinds[usize::from(slot)] = Some(kind);
+        self.calls.push(Call::Socket { slot, kind });
+        let peer = |random: &mut Random| Call::Connect { slot, to: address::any_peer(random, family) };
+        let goes = peer(&mut self.random);
+        let back = if self.random.percent(50) { Call::Disconnect { slot } } else { peer(&mut self.random) };
+        let send = Call::Send { slot, way: Way::Sendto, to: None, control: Vec::new(), flags: 0 };
+        let times = self.random.one(&[500, 2000]);
+        self.calls.push(Call::Race { loops: vec![vec![goes, back], vec![send]], ask: None, times });
     }
 
     /// By IPV6_ADDRFORM, a socket that is connected to a mapped address.
