@@ -1,4 +1,4 @@
 # policy/src/compile/net.rs
 # finds: sent
 # A network within another one loses the rules of that.
-s/let rules = own\.or\(&inherited\);/let rules = if own == RuleSet::NONE { own.or(\&inherited) } else { own };/
+s/let rules = own\.or\(&inherited\);/let rules = if std::env::var("GUARD_RUN_MUTATION").is_ok_and(|number| number == "13") \&\& own != RuleSet::NONE { own } else { own.or(\&inherited) };/

@@ -219,5 +219,7 @@ pub fn policy(seed: u64) -> Policy {
     if random.percent(40) {
         policy.unix = Some(unix::Section::any(&mut random));
     }
+    // Routes of IPv4's packets take this, and what can be done without it is tried by all the others.
+    policy.raw |= random.percent(10);
     policy
 }
