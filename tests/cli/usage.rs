@@ -329,6 +329,8 @@ fn each_help_has_examples_and_exit_statuses() {
         "selftest",
         "gc",
         "completion",
+        "report",
+        "test",
     ];
     for words in subcommands.map(|subcommand| vec![subcommand, "--help"]).into_iter().chain([vec!["--help"]]) {
         let (code, stdout, _) = guard(&words);
