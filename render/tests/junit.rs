@@ -242,6 +242,19 @@ fn what_is_no_result_of_tests_is_refused() {
     }
 }
 
+/// Results that were cut, wherever that is, are refused and not taken for whole.
+#[test]
+fn results_that_were_cut_are_refused() {
+    let summary = summary();
+    for (framework, _) in frameworks() {
+        let whole = file(&format!("junit/{framework}.xml"));
+        let end = whole.trim_end().len();
+        for end in (0..end).step_by(7).filter(|end| whole.is_char_boundary(*end)) {
+            assert!(junit_with(&summary, &[&whole[..end]], false).is_err(), "{framework}, cut at {end}");
+        }
+    }
+}
+
 /// Names from logs and results are text in XML, whatever they look like.
 #[test]
 fn hostile_names_stay_text() {
