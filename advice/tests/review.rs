@@ -179,6 +179,32 @@ fn what_does_nothing_is_left_out_and_the_rest_stays_as_it_was() {
 }
 
 #[test]
+fn udp_ports_that_a_program_chooses_at_random_are_all_allowed() {
+    let bind = |port| event("bind", "bind4", "audited", "default", network("0.0.0.0".parse().unwrap(), port, "udp"));
+    let events: Vec<Value> = (0..8).map(|number| bind(1000 + 1111 * number)).collect();
+    let learnt = |events: &[Value]| {
+        let mut learner = Learner::default();
+        for record in &records(events, &[]) {
+            learner.add(record);
+        }
+        learner.policy(&[], UnixSockets::Unseen, &|_| vec![])
+    };
+    let all = learnt(&events);
+    assert!(
+        all.text.contains(r#""ops": ["bind"], "protocols": ["udp"], "hosts": ["0.0.0.0"], "reason""#),
+        "{}",
+        all.text
+    );
+    assert!(
+        all.notes[0].starts_with("guessed: the command chooses its UDP ports at 0.0.0.0 at random (8)"),
+        "{:?}",
+        all.notes
+    );
+    let some = learnt(&events[..7]);
+    assert!(some.text.contains("7666") && some.notes.is_empty(), "{}", some.text);
+}
+
+#[test]
 fn sets_are_left_out_where_nothing_names_them() {
     let text = r#"{"version": 1, "sets": {"ours": ["10.0.0.1", "10.0.0.2"], "theirs": ["10.9.0.1"], "none": ["10.9.0.2"]},
         "network": {"default": "deny", "rules": [

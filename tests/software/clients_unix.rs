@@ -18,8 +18,8 @@ fn event(address: &str, port: u16) -> Value {
     json!({"op": "connect", "verdict": "denied", "network": network, "rule": "/network/rules/0", "count": 1})
 }
 
-/// An SSH server for each connection to the Unix socket `socket` in a folder, with keys that are thrown away with it.
-fn ssh_server(folder: &Path) -> Daemon {
+/// An SSH server for each connection to what socat listens at, with keys in a folder that are thrown away with it.
+pub fn ssh_server(folder: &Path, listen: &str, ready: impl Fn() -> bool) -> Daemon {
     let path = |name: &str| folder.join(name).display().to_string();
     for key in ["host", "user"] {
         let _ = Run::new("", ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", &path(key)]).bare().success();
@@ -31,15 +31,14 @@ fn ssh_server(folder: &Path) -> Daemon {
     ];
     fs::write(folder.join("sshd_config"), lines.join("\n")).unwrap();
     // It insists on an empty folder of this name, which is there only while the system's own server runs.
-    let script = "mount -t tmpfs none /run && mkdir /run/sshd && exec socat UNIX-LISTEN:\"$1\",fork EXEC:\"$2\"";
+    let script = "mount -t tmpfs none /run && mkdir /run/sshd && exec socat \"$1\" EXEC:\"$2\"";
     let server = format!("/usr/sbin/sshd -i -e -f {}", path("sshd_config"));
-    let command = ["unshare", "--mount", "sh", "-c", script, "sh", &path("socket"), &server];
-    let socket = folder.join("socket");
-    Daemon::start(command, |_| socket.exists())
+    let command = ["unshare", "--mount", "sh", "-c", script, "sh", listen, &server];
+    Daemon::start(command, |_| ready())
 }
 
 /// A client that trusts any server and uses that key only.
-fn ssh(folder: &Path, arguments: &[&str]) -> Vec<String> {
+pub fn ssh(folder: &Path, arguments: &[&str]) -> Vec<String> {
     let key = folder.join("user").display().to_string();
     let options =
         ["UserKnownHostsFile=/dev/null", "StrictHostKeyChecking=no", "LogLevel=ERROR", "BatchMode=yes", "User=root"];
@@ -52,7 +51,8 @@ fn ssh(folder: &Path, arguments: &[&str]) -> Vec<String> {
 #[test]
 fn ssh_needs_no_network_where_it_goes_through_a_unix_socket() {
     let folder = tempfile::tempdir().unwrap();
-    let _server = ssh_server(folder.path());
+    let socket = folder.path().join("socket");
+    let _server = ssh_server(folder.path(), &format!("UNIX-LISTEN:{},fork", socket.display()), || socket.exists());
     let proxy = format!("ProxyCommand=socat - UNIX-CONNECT:{}", folder.path().join("socket").display());
     let command = ssh(folder.path(), &["-o", &proxy, "server", "echo hello; id -u"]);
     assert_eq!(works(&no_network(), &command).stdout, "hello\n0\n");
@@ -164,7 +164,8 @@ fn socat_relays_unix_sockets_where_it_may() {
 #[test]
 fn ssh_cannot_use_a_unix_socket_where_none_may_be_connected_to() {
     let folder = tempfile::tempdir().unwrap();
-    let _server = ssh_server(folder.path());
+    let socket = folder.path().join("socket");
+    let _server = ssh_server(folder.path(), &format!("UNIX-LISTEN:{},fork", socket.display()), || socket.exists());
     let socket = folder.path().join("socket").display().to_string();
     let proxy = format!("ProxyCommand=socat - UNIX-CONNECT:{socket}");
     let command = ssh(folder.path(), &["-o", &proxy, "server", "echo hello"]);

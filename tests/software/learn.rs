@@ -27,14 +27,15 @@ fn works(policy: &str, command: &[&str]) -> Output {
 }
 
 /// Learns from a command, and runs it under what was learnt. Returns the policy.
-fn learns(command: &[&str]) -> Value {
+pub fn learns(command: &[&str]) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let policy = learnt(folder.path(), command);
     works(&policy, command);
     serde_json::from_str(&policy).unwrap()
 }
 
-fn rules(policy: &Value) -> Vec<String> {
+/// The rules of its network section, each as a text.
+pub fn rules(policy: &Value) -> Vec<String> {
     policy["network"]["rules"].as_array().into_iter().flatten().map(ToString::to_string).collect()
 }
 

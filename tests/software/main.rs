@@ -4,6 +4,7 @@ mod clients;
 mod clients_unix;
 mod documents;
 mod learn;
+mod learn_tools;
 mod recipes;
 mod servers;
 mod servers_network;

@@ -48,7 +48,7 @@ pub fn rules(
         let ops = ["connect", "send", "receive"].into_iter().collect();
         rules.push(Rule { ops, hosts: vec!["sandbox".to_owned()], ..Rule::default() });
     }
-    rules.extend(binds(seen));
+    rules.extend(binds(seen, notes));
     rules.extend(peers(seen, addresses, notes));
     rules.extend(clients(seen, left_out));
     rules
@@ -97,8 +97,11 @@ fn word(protocol: &str) -> &'static str {
     }
 }
 
+/// So many UDP ports at one address a program has chosen at random, as resolvers do, and will choose others next time.
+const RANDOM: usize = 8;
+
 /// Addresses and ports that the command took.
-fn binds(seen: &Learner) -> Vec<Rule> {
+fn binds(seen: &Learner, notes: &mut Vec<String>) -> Vec<Rule> {
     let all = || seen.network.keys().filter(|one| one.op == "bind");
     let asked: BTreeSet<(&str, u16)> =
         all().filter(|one| !one.chosen).map(|one| (word(&one.protocol), one.port)).collect();
@@ -112,7 +115,14 @@ fn binds(seen: &Learner) -> Vec<Rule> {
         }
     }
     let mut by_ports: BTreeMap<(&str, BTreeSet<u16>), BTreeSet<IpAddr>> = BTreeMap::new();
-    for ((protocol, address), ports) in by_address {
+    for ((protocol, address), mut ports) in by_address {
+        if protocol == "udp" && ports.len() >= RANDOM {
+            notes.push(format!(
+                "guessed: the command chooses its UDP ports at {address} at random ({}), so all are allowed",
+                ports.len()
+            ));
+            ports.clear();
+        }
         by_ports.entry((protocol, ports)).or_default().insert(address);
     }
     let rule = |((protocol, ports), addresses): ((&'static str, BTreeSet<u16>), BTreeSet<IpAddr>)| Rule {
