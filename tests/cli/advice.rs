@@ -120,6 +120,11 @@ fn denials_of_servers() {
     one_command_is_enough("a port that the kernel chooses", &network("deny", &json!([connects])), &bind(0));
     let may_bind = json!([connects, {"action": "allow", "ops": ["bind"]}]);
     one_command_is_enough("a server's clients", &network("deny", &may_bind), &format!("own({free})"));
+    // In audit mode, the whole of it is known at once: its own server, which it connects to.
+    let mut all = network("deny", &json!([]));
+    all["mode"] = json!("audit");
+    one_command_is_enough("an own server in audit mode", &all, &format!("own({free})"));
+    one_command_is_enough("one at a port that the kernel chooses", &all, "own(0)");
 }
 
 #[test]
