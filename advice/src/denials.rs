@@ -101,6 +101,12 @@ impl Denials {
         all.iter().find(|(protocol, _)| *protocol == "tcp").or(all.first()).copied()
     }
 
+    /// How many kinds of denials there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.kinds.len()
+    }
+
     /// Whether nothing was denied.
     #[must_use]
     pub fn is_empty(&self) -> bool {

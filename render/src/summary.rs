@@ -421,11 +421,12 @@ fn explained(
             return (part, denials, further);
         }
     };
-    let suggestion = suggest(&guard, heads, &all, Widen::default(), machine);
+    let suggestion = (all.len() <= EXPLAINED).then(|| suggest(&guard, heads, &all, Widen::default(), machine));
     let report = all.explain_within(EXPLAINED, &guard, heads, machine);
     let (suggestion, problem) = match suggestion {
-        Ok(suggestion) => (Some(suggestion), None),
-        Err(error) => (None, Some(format!("no change is suggested: {error}"))),
+        Some(Ok(suggestion)) => (Some(suggestion), None),
+        Some(Err(error)) => (None, Some(format!("no change is suggested: {error}"))),
+        None => (None, Some("the change for so many kinds of denials is left to `guard-run suggest`".to_owned())),
     };
     let (path, sha256, changed) = (Some(report.policy), Some(report.sha256), report.changed);
     (PolicyPart { path, sha256, changed, problem, suggestion }, report.denials, report.further)

@@ -298,4 +298,7 @@ fn many_kinds_are_told_of_in_short() {
     assert_eq!(rest.len(), KINDS - 500);
     assert!(rest.iter().all(|denial| denial.line() == Some(5) && denial.why.ways.is_empty()));
     assert!(rest[0].why.to_string().contains("left to `guard-run why`"));
+    assert!(
+        summary.policies[0].problem.as_ref().is_some_and(|problem| problem.contains("left to `guard-run suggest`"))
+    );
 }
