@@ -313,17 +313,13 @@ pub struct Table {
     pub judges_udp_ports: u32,
     /// The number of intervals of the sockets' own ports, a power of two; 0 where no rule names such ports.
     pub local_intervals: u32,
-    /// 1: some connect(2) by UDP can be denied. Then it is put off until something is sent ([`Deferred`]).
-    pub defers: u32,
-    /// Always 0.
-    pub padding: u32,
     /// The rules on sending datagrams by UDP, but for those that deny it at some ports only.
     pub groups: RuleSet,
     /// The rules that hold for an operation by a protocol: `by_kind[op][protocol]`.
     pub by_kind: [[RuleSet; PROTOCOLS]; OPS],
 }
 
-const _: () = assert!(size_of::<Table>() == 176 + 32 * OPS * PROTOCOLS);
+const _: () = assert!(size_of::<Table>() == 168 + 32 * OPS * PROTOCOLS);
 
 impl Table {
     /// No rules, everything denied: what the programs are compiled with.
@@ -337,14 +333,12 @@ impl Table {
         udp_ports: Verdicts::DENY_ALL,
         judges_udp_ports: 0,
         local_intervals: 0,
-        defers: 1,
-        padding: 0,
         groups: RuleSet::NONE,
         by_kind: [[RuleSet::NONE; PROTOCOLS]; OPS],
     };
 
     /// No rules, everything allowed.
-    pub const ALLOW_ALL: Self = Self { verdicts: Verdicts::ALLOW_ALL, judged: 0, defers: 0, ..Self::DENY_ALL };
+    pub const ALLOW_ALL: Self = Self { verdicts: Verdicts::ALLOW_ALL, judged: 0, ..Self::DENY_ALL };
 
     /// Whether any request for this operation can be denied.
     #[inline(always)]
@@ -383,26 +377,6 @@ pub fn find_interval(intervals: u32, reached: impl Fn(u32) -> u32) -> u32 {
     }
     found & mask
 }
-
-/// A connect(2) by UDP that the policy denies, and that is let through with port 0 in place of the peer's: nothing is denied before
-/// something is sent. Kept with the socket from then on.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Deferred {
-    /// The peer that was named.
-    pub peer: Address,
-    /// The peer's port, in host byte order.
-    pub port: u16,
-    /// What decided that it is denied, as [`Decision::rule`].
-    pub rule: u16,
-    /// 1: the socket has not been connected since, nor sent a datagram that names its receiver, where the policy allows that.
-    pub current: u32,
-    /// 1: an IPv6 socket was connected to an IPv4 address in this way. What it sends names the peer to the kernel's hook each time, so the
-    /// port is left as it is. As an IPv4 socket (`IPV6_ADDRFORM`), it would not.
-    pub crossed: u32,
-}
-
-const _: () = assert!(size_of::<Deferred>() == 28);
 
 /// Ports from `first` to before the next interval's `first`, which no rule tells apart.
 #[repr(C)]

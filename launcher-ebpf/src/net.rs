@@ -17,7 +17,6 @@ use common::{
 };
 
 use crate::{
-    deferred,
     own::{self, Event, Maker, receiver},
     record::{Current, Draft, Ledger},
     rodata::{filled, judged},
@@ -256,9 +255,6 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     let Some(ledger) = Ledger::of(hook) else { return 0 };
     #[cfg(feature = "names")]
     if let Some(verdict) = crate::name::asks(ledger, key, op, socket(ctx)) {
-        if number == protocol::UDP {
-            settle(ctx);
-        }
         return verdict;
     }
     let found = if op == Op::BIND {
@@ -275,16 +271,6 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     let Some(decision) = judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request)) else {
         return ledger.deny_unjudged();
     };
-    let connects = hook as u8 == Hook::Connect4 as u8 || hook as u8 == Hook::Connect6 as u8;
-    if connects
-        && deferred::matters()
-        && number == protocol::UDP
-        && !decision.allow
-        && let Some(socket) = socket(ctx)
-        && deferred::defer(ctx, socket, &key.subject, decision.rule)
-    {
-        return ledger.allow();
-    }
     #[cfg(feature = "names")]
     if !crate::name::tls::hold(socket(ctx), &KernelTables::of(key), &request, decision.allow) {
         return ledger.deny_unjudged();
@@ -309,28 +295,13 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
         {
             let socket = socket.cast_mut().cast();
             if number == protocol::UDP {
-                if own::note_peer(socket, op, key.subject.address, port, found) != 0 {
-                    settle(ctx);
-                }
+                own::note_peer(socket, op, key.subject.address, port, found);
             } else if own::matters() {
                 own::note_nobody(socket, found);
             }
         }
     }
-    if op != Op::BIND && !filled(&NET_TABLE).tells_peers_apart() && number == protocol::UDP && verdict != 0 {
-        settle(ctx);
-    }
     verdict
-}
-
-/// Notes that a UDP socket has a peer that the policy allows.
-#[inline(always)]
-fn settle(ctx: &SockAddrContext) {
-    if deferred::matters()
-        && let Some(socket) = socket(ctx)
-    {
-        deferred::settle(socket);
-    }
 }
 
 /// listen(2) by TCP: the socket may have a port now that no bind hook has seen. Nothing can be refused here, but nobody gets

@@ -229,21 +229,20 @@ pub unsafe fn note_nobody(socket: *mut c_void, found: u32) {
 
 /// Notes whom a UDP socket is to be connected to, or who is to receive a datagram of it, where the policy allows that. Before the kernel
 /// acts on it: so what comes of several peers comes of a socket of which that is known. The kernel calls both hooks with the
-/// socket locked. What goes to nobody (`found`, as [`receiver`] has it) is judged once more, by what the packet says. Returns what is not 0 if the
-/// socket may have had several peers.
+/// socket locked. What goes to nobody (`found`, as [`receiver`] has it) is judged once more, by what the packet says.
 ///
 /// # Safety
 ///
 /// The verifier must take the pointer for one to a socket.
 #[inline(always)]
-pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16, found: u32) -> u32 {
+pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16, found: u32) {
     // SAFETY: the caller's promise. A socket of which nothing can be kept counts as one with several peers.
-    let Some(known) = (unsafe { known(socket).map(|known| &mut *known) }) else { return 1 };
+    let Some(known) = (unsafe { known(socket).map(|known| &mut *known) }) else { return };
     known.mixed |= found & receiver::NOBODY;
     let connects = op == Op::CONNECT;
     if connects && known.connected | known.named == 0 {
         (known.peer, known.peer_port, known.connected) = (address, port, 1);
-        return known.mixed;
+        return;
     }
     let differs = known.peer.difference(address) | u32::from(known.peer_port ^ port);
     if connects || known.connected != 0 && differs != 0 {
@@ -253,18 +252,6 @@ pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16
     if !connects {
         known.named = 1;
     }
-    known.mixed
-}
-
-/// Notes that a UDP socket has had several peers. `false` if nothing can be kept of it.
-///
-/// # Safety
-///
-/// The verifier must take the pointer for one to a socket.
-#[inline(always)]
-pub unsafe fn note_several_peers(socket: *mut c_void) -> bool {
-    // SAFETY: the caller's promise; the kernel calls this with the socket locked.
-    unsafe { known(socket).map(|known| (*known).mixed = 1) }.is_some()
 }
 
 /// Whom a UDP socket has been connected to. Values, so that the verifier need not follow what comes after once with and once without

@@ -31,7 +31,6 @@ use common::{
 };
 
 use crate::{
-    deferred,
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, subject_of, words},
     own::{self, Maker, Peers, receiver},
     packet::plain::{Ends, flag},
@@ -351,7 +350,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let (ports, packets) = (table.judges_udp_ports != 0, filled(&SOCKET_TABLE).packets != 0);
     let peers = table.tells_peers_apart();
     // The policy says nothing of what leaves, and it never changes.
-    if !peers && !ports && !packets && !own::matters() && !deferred::matters() {
+    if !peers && !ports && !packets && !own::matters() {
         return 1;
     }
     let Some(socket) = Socket::of(ctx) else {
@@ -360,14 +359,6 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let mut again = socket.may_be_received_by_others() | if ports { socket.is_udp() } else { 0 };
     if peers {
         again |= !socket.goes_as_judged(ctx);
-    }
-    if deferred::matters() && socket.is_udp() & (again | !is(u32::from(peers), 1)) != 0 {
-        // SAFETY: the verifier knows the socket from `of`.
-        match unsafe { deferred::judge(ctx, socket.pointer) } {
-            deferred::Packet::Denied(verdict) => return verdict,
-            deferred::Packet::Suspect => again = u32::MAX,
-            deferred::Packet::OfNoConcern => {}
-        }
     }
     let judged = socket.is_tcp() | socket.is_udp();
     // Of what a hook has judged: the kernel holds a TCP socket's lock, and whom a UDP socket has been connected to was noted before that
@@ -382,7 +373,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         let (address, port) = (addresses.destination(), packet.destination_port);
         let (own_address, own_port) = (addresses.source(), packet.source_port);
         let mut op = Op::of_sent(protocol);
-        if own::matters() || peers || deferred::matters() {
+        if own::matters() || peers {
             // What a connected UDP socket sends was judged as that.
             op = op.or_connect(udp & socket.is_peer(address, port));
         }
@@ -403,11 +394,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
             }
         }
         let own = socket.may_be_received_by_others();
-        let strays = if peers || deferred::matters() {
-            (udp | own) & socket.peers(ctx).may_stray(stays(ctx), address)
-        } else {
-            0
-        };
+        let strays = if peers { (udp | own) & socket.peers(ctx).may_stray(stays(ctx), address) } else { 0 };
         if tcp | udp != 0 && strays == 0 && (own == 0 || !address.is_loopback(is)) {
             // The address hooks have judged where it goes. What it says of its destination is not judged: it may be on its way
             // to another address (NAT).

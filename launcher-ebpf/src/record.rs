@@ -161,6 +161,7 @@ impl Ledger {
     }
 
     /// Counts something that is let through. Returns 1.
+    #[cfg(feature = "names")]
     #[inline(always)]
     pub fn allow(self) -> i32 {
         increment(&self.counters.allowed);

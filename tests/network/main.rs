@@ -2,7 +2,6 @@
 
 mod beside;
 mod bind;
-mod deferred;
 mod flows;
 mod network;
 mod race;

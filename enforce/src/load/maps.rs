@@ -122,7 +122,6 @@ fn names_content(names: &NameTables) -> MapContent {
 pub fn unused(tables: &Tables) -> Vec<&'static str> {
     let (network, sysctls) = (tables.network.as_ref(), tables.sysctls.as_ref());
     let maps = [
-        ("DEFERRED", network.is_some_and(|network| network.table.defers != 0)),
         ("NET_HOSTS", network.is_some_and(|network| !network.hosts.is_empty())),
         ("NET_LOCAL_PORTS", network.is_some_and(|network| !network.local_ports.is_empty())),
         ("NET_PORTS", network.is_some_and(|network| !network.ports.is_empty())),

@@ -470,7 +470,7 @@ mod tests {
     use super::{pin::record_maps, *};
 
     /// The policy's tables, and what belongs to the programs alone: variables, what is kept with a socket, and room to put a path together.
-    const OTHERS: [&str; 13] = [
+    const OTHERS: [&str; 12] = [
         "NET_HOSTS",
         "NET_PORTS",
         "NET_LOCAL_PORTS",
@@ -480,7 +480,6 @@ mod tests {
         ".rodata",
         "NAMES",
         "SOCKETS",
-        "DEFERRED",
         "ASKED",
         "HELD",
         "UNIX_SCRATCH",

@@ -11,7 +11,6 @@ use common::{
 
 use super::{Bytes, Socket, deny_unjudged, leaves, plain, stays};
 use crate::{
-    deferred,
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject},
     record::{Draft, Ledger},
     rodata::{filled, judged},
@@ -29,23 +28,10 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let Some(socket) = Socket::of(ctx) else {
         return deny_unjudged(Hook::Egress);
     };
-    let peers = filled(&NET_TABLE).tells_peers_apart();
     // Other sockets could not be made if the policy had anything to say about them. Of TCP and UDP, see `goes_as_judged`: what it compares was
     // noted before the kernel did it, or can't change while the packet leaves.
-    let goes = if peers { !(socket.is_tcp() | socket.is_udp()) | socket.goes_as_judged(ctx) } else { !socket.is_udp() };
-    if goes != 0 {
+    if !(socket.is_tcp() | socket.is_udp()) | socket.goes_as_judged(ctx) != 0 {
         return 1;
-    }
-    let deferred = if deferred::matters() && socket.is_udp() != 0 {
-        // SAFETY: the verifier knows the socket from `of`.
-        unsafe { deferred::judge(ctx, socket.pointer) }
-    } else {
-        deferred::Packet::OfNoConcern
-    };
-    match deferred {
-        deferred::Packet::Denied(verdict) => return verdict,
-        deferred::Packet::OfNoConcern if !peers => return 1,
-        _ => {}
     }
     let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
     let socket = socket.again();

@@ -125,9 +125,7 @@ impl Tables {
             ];
             // Anybody who asks a nameserver connects or sends to it, whatever else is judged.
             let asks = |op: Op| network.names.is_some() && op != Op::BIND;
-            // An IPv6 socket that is connected to an IPv4 address names it with each datagram.
-            let defers = |op: Op| network.table.defers != 0 && op == Op::SEND;
-            let judged = |op: Op| network.table.judges(op) || asks(op) || defers(op);
+            let judged = |op: Op| network.table.judges(op) || asks(op);
             hooks.extend(by_op.iter().filter(|(op, _)| judged(*op)).flat_map(|(_, hooks)| hooks));
             if network.judges_packets() {
                 hooks.push(Hook::Ingress);
