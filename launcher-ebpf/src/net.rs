@@ -255,6 +255,14 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     let Some(ledger) = Ledger::of(hook) else { return 0 };
     #[cfg(feature = "names")]
     if let Some(verdict) = crate::name::asks(ledger, key, op, socket(ctx)) {
+        // A nameserver is a peer, too: with another one, the kernel may put together the address of one and the port of the other.
+        if number == protocol::UDP
+            && filled(&NET_TABLE).tells_peers_apart()
+            && let Some(socket) = socket(ctx)
+        {
+            // SAFETY: the verifier knows the socket, which is the context's own.
+            unsafe { own::note_peer(socket.cast_mut().cast(), op, key.subject.address, port, 0) };
+        }
         return verdict;
     }
     let found = if op == Op::BIND {

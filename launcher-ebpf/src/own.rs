@@ -278,12 +278,18 @@ impl Peers {
         Self { mixed: unknown | 1, connected: unknown, first: Address::v6([unknown; 4]) }
     }
 
+    /// All ones if the socket has several peers, else 0.
+    #[inline(always)]
+    pub fn are_several(&self) -> u32 {
+        !is(self.mixed, 0)
+    }
+
     /// All ones if a packet to this address may go elsewhere than a hook has judged, else 0: its socket has several peers, or the
     /// packet stays on this host (`stays`: all ones) and the one peer has another address. The latter is what the kernel makes of a
     /// peer that is gone when it looks again (0.0.0.0, and so 127.0.0.1 or a device's own address).
     #[inline(always)]
     pub fn may_stray(&self, stays: u32, address: Address) -> u32 {
-        !is(self.mixed, 0) | stays & !is(self.connected, 0) & !is(self.first.difference(address), 0)
+        self.are_several() | stays & !is(self.connected, 0) & !is(self.first.difference(address), 0)
     }
 }
 

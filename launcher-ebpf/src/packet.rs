@@ -385,6 +385,9 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         if peers && leaves(ctx, address) != 0 {
             return Some(Decision::fail_closed(LOOPBACK_LEAVES));
         }
+        if peers && udp & socket.peers(ctx).are_several() & returns(ctx, address) != 0 {
+            return Some(Decision::fail_closed(UNPARSED_PACKET));
+        }
         if ports && udp & !socket.is_peer(address, port) != 0 {
             // Where the packet has none to be seen (IPsec), it is the socket's.
             let own_port = own_port | socket.port() & is(own_port.into(), 0) as u16;
@@ -456,6 +459,16 @@ fn stays(ctx: &SkBuffContext) -> u32 {
 #[inline(always)]
 pub fn leaves(ctx: &SkBuffContext, address: Address) -> u32 {
     is_loopback_network(address) & !stays(ctx)
+}
+
+/// All ones if a packet stays on this host although its address is none of loopback; else 0.
+///
+/// It may be this host's own. But the kernel keeps the route of a datagram that waits for more (`MSG_MORE`), and of a socket that another thread
+/// connects meanwhile, and puts the address of the next peer into the header (`__ip4_datagram_connect`, net/ipv4/datagram.c): then a header with an
+/// allowed address goes to anybody on this host who listens at that port. Nothing in the packet tells the two apart.
+#[inline(always)]
+fn returns(ctx: &SkBuffContext, address: Address) -> u32 {
+    stays(ctx) & !is_loopback_network(address)
 }
 
 /// All ones for an address of the loopback networks, those for several receivers included; else 0.

@@ -289,3 +289,43 @@ print(attempt('join', 0, 42, '239.1.2.5', struct.pack('Q', outer) + storage('239
     assert_eq!(guarded.stdout, "joined\njoined\nEPERM\nEPERM\nEPERM\njoined\n");
     assert!(guarded.events().iter().all(|event| event["rule"] == "fail-closed"), "{:#}", guarded.log);
 }
+
+/// The kernel keeps the route of a datagram that waits for more, and puts the next peer into its header: so it comes to this host, to a port of
+/// anybody's, with an allowed header.
+#[test]
+fn a_route_that_is_kept_leads_nobody_home() {
+    let rules = json!([
+        {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["127.0.0.1"], "ports": [5301]},
+        {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["10.9.0.10"], "ports": [5300]},
+    ]);
+    let outside = "
+import os, select
+served = []
+for address in [('0.0.0.0', 5300), ('127.0.0.1', 5301)]:
+    served.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)); served[-1].bind(address)
+with open(os.environ['HEARD'], 'w') as heard:
+    print('ready', file=heard, flush=True)
+    while True:
+        for ready in select.select(served, [], [])[0]: print(ready.recv(99).decode(), file=heard, flush=True)
+";
+    let inside = "
+import errno, os, socket, time
+def heard(): return open(os.environ['HEARD']).read().split()
+while 'ready' not in heard(): time.sleep(0.01)
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.connect(('127.0.0.1', 5301))
+sock.send(b'home', socket.MSG_MORE)
+# From 127.0.0.1, there is no way there; the peer is noted all the same.
+try: sock.connect(('10.9.0.10', 5300))
+except OSError as error: assert error.errno == errno.EINVAL, error
+CORK = 1
+try: sock.setsockopt(socket.IPPROTO_UDP, CORK, 0)
+except PermissionError: pass
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'end', ('127.0.0.1', 5301))
+while 'end' not in heard(): time.sleep(0.01)
+print('home' in heard())";
+    let (bare, guarded) = both(&network("deny", &rules), outside, inside);
+    assert_eq!((&*bare, &*guarded.stdout), ("True\n", "False\n"));
+    let [event] = guarded.events() else { panic!("{:#}", guarded.log) };
+    assert_eq!((&event["rule"], &event["hook"]), (&json!("fail-closed"), &json!("egress")), "{event:#}");
+}

@@ -9,7 +9,7 @@ use common::{
     record::Hook,
 };
 
-use super::{Bytes, Socket, deny_unjudged, leaves, plain, stays};
+use super::{Bytes, Socket, deny_unjudged, leaves, plain, returns, stays};
 use crate::{
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject},
     record::{Draft, Ledger},
@@ -38,8 +38,10 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let (tcp, udp, v4) = (socket.is_tcp(), socket.is_udp(), plain::v4_mask(ctx));
     let Way { destination: address, routed, port } = way(&Bytes(ctx), v4);
     let (leaves, crosses) = (leaves(ctx, address), socket.crosses(v4));
-    let strays = udp & socket.peers(ctx).may_stray(stays(ctx), address);
-    let refused = opaque(routed | u64::from(leaves | crosses)) != 0;
+    let peers = socket.peers(ctx);
+    let strays = udp & peers.may_stray(stays(ctx), address);
+    let rerouted = udp & peers.are_several() & returns(ctx, address);
+    let refused = opaque(routed | u64::from(leaves | crosses | rerouted)) != 0;
     // It goes, as the packet itself says, where a hook has judged.
     if !refused && strays == 0 {
         return 1;
