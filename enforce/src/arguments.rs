@@ -1,6 +1,7 @@
 //! The command line of a program that may run with rights that its user doesn't have.
 
 use std::{
+    env,
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -25,7 +26,12 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
             return ExitCode::from(printed(error.print()));
         }
         // With what was typed in it, which may be the name of somebody else's file.
-        let said = error.render().to_string();
+        let mut said = error.render().to_string();
+        if error.kind() == ErrorKind::UnknownArgument && !env::args_os().any(|argument| argument == "--") {
+            said.push_str(
+                "\nA command that is to be executed comes after \"--\", as in: guard-run -p POLICY -- COMMAND\n",
+            );
+        }
         let lines: String =
             said.split_inclusive('\n').map(|line| short_line(line.trim_end_matches('\n')) + "\n").collect();
         let _ = write_stderr(lines.as_bytes(), Some(PATIENCE));

@@ -26,6 +26,7 @@ use enforce::{
     exit,
     journal::Journal,
     machine::ThisMachine,
+    outlet::tell,
     privilege::{Operation, Rights},
     sys::confine::detached_memory,
 };
@@ -303,7 +304,10 @@ fn numbered<'a>(told: impl Iterator<Item = (usize, &'a Explained)>) -> String {
 /// When there is no file of these.
 pub fn show(as_json: bool) -> anyhow::Result<()> {
     let path = told_of().with_context(|| {
-        format!("name a log: guard-run why LOG. Without one, it tells of the guard that it runs in, but {VARIABLE} is not set")
+        format!(
+            "name a log: guard-run why LOG. Without one, it tells of the guard that it runs in, but {VARIABLE} is not set, \
+             as in audit mode or outside of a guard"
+        )
     })?;
     let (text, lines, dropped) = read(&path)?;
     if as_json {
@@ -332,11 +336,12 @@ pub fn show(as_json: bool) -> anyhow::Result<()> {
 ///
 /// # Errors
 ///
-/// When this is in no guard that tells of denials, or the command can't be executed.
+/// When this is in no guard that tells of denials.
 pub fn test(command: &[OsString]) -> anyhow::Result<u8> {
     let path = told_of().with_context(|| {
         format!(
-            "this is for tests in a guard, and {VARIABLE} is not set: run the suite by guard-run -p tests -- COMMAND"
+            "this is for tests in a guard that refuses what its policy denies, and {VARIABLE} is not set, as in audit mode or outside of a \
+             guard: run the suite by guard-run -p tests -- COMMAND"
         )
     })?;
     let environment: Vec<_> =
@@ -345,8 +350,13 @@ pub fn test(command: &[OsString]) -> anyhow::Result<u8> {
     let own = Test::of(&Traces { environment: &environment, ..Traces::default() })
         .unwrap_or_else(|| Test::of_program(&program.to_string_lossy()));
     let start = Timestamp::now();
-    let mut child =
-        process::Command::new(program).args(&command[1..]).spawn().with_context(|| program.display().to_string())?;
+    let mut child = match process::Command::new(program).args(&command[1..]).spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            tell(&format!("{}: {error}", OneLine(program.display())));
+            return Ok(if error.kind() == io::ErrorKind::NotFound { exit::NOT_FOUND } else { exit::NOT_EXECUTABLE });
+        }
+    };
     let pid = child.id();
     // It stays as a zombie until all of its denials were looked at, so that guard-run finds its parent, and by that its test.
     while waitid(Id::Pid(Pid::from_raw(pid.cast_signed())), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
@@ -368,10 +378,13 @@ pub fn test(command: &[OsString]) -> anyhow::Result<u8> {
     if denied.is_empty() && dropped == 0 {
         return Ok(code);
     }
-    eprint!(
-        "guard-run: this test was denied what it asked for:\n{}",
-        numbered(denied.iter().map(|line| &line.why).enumerate())
-    );
+    let is_certain = |line: &&&Line<Known>| line.event.test.is_some() || line.event.process.pid == Some(pid);
+    let what = if denied.iter().any(|line| is_certain(&line)) || denied.is_empty() {
+        "this test was denied what it asked for"
+    } else {
+        "something was denied while this test ran; which test that was of is not known"
+    };
+    eprint!("guard-run: {what}:\n{}", numbered(denied.iter().map(|line| &line.why).enumerate()));
     if dropped > 0 {
         eprintln!("{dropped} more denials, of any tests, are only in the log: this one may have been denied something");
     }

@@ -93,6 +93,16 @@ impl ReportArgs {
 /// When a log or the policy that is named can't be read, or the report can't be written.
 pub fn report(args: &ReportArgs) -> anyhow::Result<u8> {
     let format = args.format()?;
+    for output in args.output.iter().chain(&args.gitlab) {
+        let same = |log: &PathBuf| {
+            fs::canonicalize(log).ok().is_some_and(|log| fs::canonicalize(output).is_ok_and(|output| log == output))
+        };
+        anyhow::ensure!(
+            !args.logs.iter().any(same),
+            "{}: this is one of the logs, which would be lost; name another file",
+            output.display()
+        );
+    }
     let summary = summary(args)?;
     let root = env::var_os("GITHUB_WORKSPACE").or_else(|| env::var_os("CI_PROJECT_DIR")).map(PathBuf::from);
     let root = root.or_else(|| env::current_dir().ok());

@@ -4,7 +4,7 @@ use std::{
     cell::LazyCell,
     ffi::OsString,
     io,
-    path::{Path, PathBuf},
+    path::{Path, PathBuf, absolute},
     rc::Rc,
     sync::Arc,
     thread::sleep,
@@ -152,7 +152,7 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
         started,
         ended: started,
         policy: PolicySource {
-            path: document.path().to_owned(),
+            path: absolute(document.path()).unwrap_or_else(|_| document.path().to_owned()),
             sha256: document.sha256(),
             included: IncludedFile::all_of(&policy),
             mode: policy.mode,

@@ -8,7 +8,7 @@ use std::{
 use advice::{Denials, Guard, Suggestion, Widen};
 use anyhow::Context as _;
 use clap::ValueEnum;
-use enforce::{exit, machine::ThisMachine, target};
+use enforce::{exit, load::missing_here, machine::ThisMachine, outlet::tell, target};
 use policy::Document;
 use report::text::{OneLine, pretty_json};
 use serde::Serialize;
@@ -81,6 +81,18 @@ pub fn suggest(
     }
     let text = suggestion.apply(&guard)?;
     say(&suggestion, json)?;
+    if heads.iter().filter_map(|head| head.policy.as_ref()).any(|logged| logged.sha256 != guard.document.sha256()) {
+        tell(&format!(
+            "{} is not what the log tells of: it has changed since, or is another policy",
+            OneLine(guard.document.path().display())
+        ));
+    }
+    let changed = guard.with_text(text.clone().into_bytes(), &ThisMachine)?;
+    if let Some(missing) = missing_here(&changed.tables) {
+        let missing = format!("this machine can't enforce the changed policy: {missing}");
+        anyhow::ensure!(!apply, "{missing}; nothing was written");
+        tell(&missing);
+    }
     if apply && !suggestion.is_empty() {
         rewrite(&guard, &suggestion, &text)?;
     }
