@@ -5,6 +5,7 @@ runs. A process says which test it runs by its thread's name, which the kernel r
 which it overwrites in place: that is where guard-run looks.
 """
 
+import calendar
 import fnmatch
 import json
 import os
@@ -25,8 +26,15 @@ ROOM = 3000
 TESTS = 12
 # How many characters of a name guard-run keeps.
 KEPT = 512
-# How long to wait until guard-run says that all denials are in the file, in seconds.
-PATIENCE = 1.0
+# How long to wait until guard-run says that all denials are in the file, in nanoseconds.
+PATIENCE = 1_000_000_000
+# The test of a denial of which guard-run knows none.
+NONE = (None, None, None)
+# In a session's configuration: how much of the file of denials is older than the session.
+BEGINNING = pytest.StashKey()
+# What is known of a run of an item, as Ran.
+RAN = pytest.StashKey()
+BY_TIME = "\n   test      by the time alone: guard-run knows no test of this session of that process"
 
 MISSING = (
     "--guard-policy needs guard-run, which is not in PATH: build and install it (make && sudo make install), "
@@ -62,6 +70,9 @@ def pytest_load_initial_conftests(early_config):
     """Executes the session again under guard-run, before anything is captured or loaded."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         guard(early_config.known_args_namespace)
+    if is_guarded():
+        # A guard that was started for this session has nothing older.
+        early_config.stash[BEGINNING] = 0 if os.environ.get(INSIDE) and Place().size else complete_size()
     yield
 
 
@@ -114,6 +125,25 @@ def without_options(words):
     return kept
 
 
+def now(clock=time.CLOCK_REALTIME):
+    """The time in nanoseconds, also where a test has replaced what the module time has."""
+    return time.clock_gettime_ns(clock)
+
+
+def open_complete(path):
+    """Opens the file of denials, and waits until guard-run says that all before are in it: opening it asks, its time of access answers."""
+    before, end = now(), now(time.CLOCK_MONOTONIC) + PATIENCE
+    file = open(path, "rb")
+    while os.fstat(file.fileno()).st_atime_ns < before and now(time.CLOCK_MONOTONIC) < end:
+        time.sleep(0.0002)
+    return file
+
+
+def complete_size():
+    with open_complete(os.environ[DENIALS]) as file:
+        return os.fstat(file.fileno()).st_size
+
+
 class Place:
     """The value of GUARD_RUN_TEST as this process was started with it, where guard-run reads it."""
 
@@ -131,8 +161,7 @@ class Place:
         """Says that the test of this name, or none, runs from now on, in threads of this name."""
         if self.size < 100:
             return
-        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        self.lines.insert(0, f"#{thread}\t{now}\t{json.dumps(test) if test else ''}\n".encode())
+        self.lines.insert(0, f"#{thread}\t{now(time.CLOCK_BOOTTIME)}\t{json.dumps(test) if test else ''}\n".encode())
         del self.lines[TESTS:]
         while sum(map(len, self.lines)) > self.size:
             self.lines.pop()
@@ -163,6 +192,19 @@ def split(nodeid):
     return {"suite": cut(suite), **test} if suite else test
 
 
+class Ran:
+    """A test that was run in this process: when, by guard-run's clock in nanoseconds, and what it may be denied."""
+
+    def __init__(self, nodeid, start):
+        self.nodeid, self.start, self.end = nodeid, start, None
+        self.allowed, self.expected = [], []
+        # What it was denied so far.
+        self.events = []
+
+    def is_at(self, when):
+        return self.start <= when and (self.end is None or when <= self.end)
+
+
 class Guard:
     """What a session does inside a guard."""
 
@@ -172,26 +214,35 @@ class Guard:
         self.path = os.environ[DENIALS]
         self.worker = os.environ.get("PYTEST_XDIST_WORKER", "")
         self.place = Place()
-        self.number = 0
+        # Whether nothing else is in this guard.
+        self.own = bool(os.environ.get(INSIDE) and self.place.size)
+        # Whether one test runs at a time, so that what happens during a test is that test's.
+        self.alone = not self.worker and "TOX_PARALLEL_ENV" not in os.environ
+        # guard-run adds to CLOCK_BOOTTIME what was between both clocks when it started.
+        self.offset = min(now() - now(time.CLOCK_BOOTTIME) for _ in range(9))
         # How far the file was read.
-        self.position = os.stat(self.path).st_size
-        # Denials, by the test that they belong to.
+        self.position = config.stash.get(BEGINNING, None)
+        if self.position is None:
+            self.position = complete_size()
+        # Denials that are in no report yet, by the test that they belong to.
         self.found = {}
         self.dropped = 0
         with open("/proc/self/comm", encoding="utf-8", errors="replace") as file:
             self.usual_name = file.read().rstrip("\n")
-        # Tests that are over and had all their denials reported so far.
-        self.over = {}
+        # Tests that were run here, in their order.
+        self.ran = []
+        # Tests that were run here or by workers.
+        self.known = set()
+        # When tests of workers ran that may be denied something, and what.
+        self.allowing = []
         self.late = []
+
+    def clock(self):
+        return now(time.CLOCK_BOOTTIME) + self.offset
 
     def read(self):
         """Takes what is new in the file, once guard-run has said that all is there: whole lines only."""
-        before = time.time_ns()
-        with open(self.path, "rb") as file:
-            # Whoever opens it asks for that; the time of access is the answer.
-            end = time.monotonic() + PATIENCE
-            while os.fstat(file.fileno()).st_atime_ns < before and time.monotonic() < end:
-                time.sleep(0.0002)
+        with open_complete(self.path) as file:
             file.seek(self.position)
             text = file.read()
         for line in text.splitlines(keepends=True):
@@ -202,21 +253,32 @@ class Guard:
                 self.dropped = event["dropped"]
                 break
             self.position += len(line)
-            test = event.get("test") or {}
-            self.found.setdefault((test.get("file"), test.get("suite"), test.get("name")), []).append(event)
+            self.found.setdefault(self.belongs(event), []).append(event)
 
-    def of(self, item):
-        """The new denials of a test."""
-        self.read()
-        return self.found.pop(key(item.nodeid), [])
+    def belongs(self, event):
+        """The test of a denial: the one that guard-run knows, else the one that ran at that time, where one did."""
+        test = event.get("test") or {}
+        named = (test.get("file"), test.get("suite"), test.get("name"))
+        if self.alone and named not in self.known and (self.own or named == NONE):
+            for ran in reversed(self.ran):
+                if ran.is_at(when(event)):
+                    event["by time"] = True
+                    return key(ran.nodeid)
+        return named
 
     def pytest_sessionstart(self, session):
         self.session = session
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item, nextitem):
-        self.number += 1
-        thread = f"t{self.worker[2:]}-{self.number}"[:15]
+        if self.ran and self.ran[-1].end is None:
+            # Another plugin runs several at a time.
+            self.alone = False
+        ran = Ran(item.nodeid, self.clock())
+        self.ran.append(ran)
+        self.known.add(key(item.nodeid))
+        item.stash[RAN] = ran
+        thread = f"t{self.worker[2:]}-{len(self.ran)}"[:15]
         test = split(item.nodeid)
         before = os.environ.get(TEST)
         self.place.announce(thread, test)
@@ -228,27 +290,31 @@ class Guard:
         self.place.announce(self.usual_name, None)
         if before is not None:
             os.environ[TEST] = before
+        ran.end = self.clock()
+
+    def pytest_runtest_setup(self, item):
+        ran = item.stash[RAN]
+        ran.allowed, ran.expected = patterns(item)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item, call):
         outcome = yield
-        report = outcome.get_result()
-        allowed, expected = patterns(item)
-        # What fixtures are denied belongs to the test, too.
-        if report.when == "call":
-            self.judge(item, report, allowed, expected)
-        elif report.when == "teardown":
-            self.judge(item, report, allowed, [])
-            self.over[item.nodeid] = allowed
+        self.judge(item, outcome.get_result())
 
-    def judge(self, item, report, allowed, expected):
-        events = self.of(item)
-        text = "".join(f"guard-run: {shown(event)}\n" for event in events if not matches(event, allowed))
-        missing = [pattern for pattern in expected if not is_in(events, [pattern])]
+    def judge(self, item, report):
+        """Has a report tell of what its test was denied since the one before, and fail by it."""
+        self.read()
+        ran = item.stash[RAN]
+        events, missing = self.found.pop(key(item.nodeid), []), []
+        ran.events += events
+        if report.when == "call":
+            # Where several tests run at a time, a denial of no known test may be of each.
+            unknown = [event for event in self.found.get(NONE, []) if ran.is_at(when(event))]
+            missing = [pattern for pattern in ran.expected if not is_in(ran.events + unknown, pattern)]
+        text = "".join(f"guard-run: {shown(event)}\n" for event in events if not matches(event, ran.allowed))
         text += "".join(f"guard-run: this was to be denied, and was not: {pattern}\n" for pattern in missing)
         if not text:
             return
-        report.sections.append(("guard-run", text))
         if self.report_only and not missing:
             try:
                 item.warn(GuardWarning(f"{item.nodeid}\n{text.rstrip()}"))
@@ -259,21 +325,46 @@ class Guard:
         if report.passed:
             report.outcome = "failed"
             report.longrepr = text
+        else:
+            report.sections.append(("guard-run", text))
+
+    def pytest_runtest_logreport(self, report):
+        # Reports of workers come here, too. A test without this one has taken its worker along.
+        if report.when == "teardown":
+            self.known.add(key(report.nodeid))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):
-        """Looks once more, for denials that came when their test was over already."""
-        if not self.number:
-            return
+        """Looks once more, for denials that are in no test's report."""
         self.read()
-        for nodeid, allowed in self.over.items():
-            late = [event for event in self.found.pop(key(nodeid), []) if not matches(event, allowed)]
-            self.late += [(nodeid, shown(event)) for event in late]
+        for ran in self.ran:
+            late = [event for event in self.found.pop(key(ran.nodeid), []) if not matches(event, ran.allowed)]
+            self.late += [(f"{ran.nodeid}, after its report", shown(event)) for event in late]
         if self.worker:
             self.config.workeroutput["guard_run_late"] = self.late
+            self.config.workeroutput["guard_run_allowing"] = [
+                (ran.start, ran.end or self.clock(), ran.allowed) for ran in self.ran if ran.allowed
+            ]
         else:
-            self.late += [("between tests", shown(event)) for event in self.found.pop((None, None, None), [])]
+            for test, events in self.found.items():
+                # What is of another session's test is that one's, unless all that is in the guard is this one's.
+                if test == NONE or (self.own and test not in self.known):
+                    self.late += [(self.place_of(test, event), shown(event)) for event in events if not self.may(event)]
         self.fail_if_late(session)
+
+    def may(self, event):
+        """Whether a test of a worker that ran at that time may be denied that."""
+        return any(start <= when(event) <= end and matches(event, allowed) for start, end, allowed in self.allowing)
+
+    def place_of(self, test, event):
+        """Where a denial belongs that is of no test of this session."""
+        if test != NONE:
+            return "of another test, " + "::".join(filter(None, test))
+        if not self.alone or self.known and not self.ran:
+            return "of no known test"
+        if not self.ran or when(event) < self.ran[0].start:
+            return "before the first test"
+        return "after the last test" if when(event) > self.ran[-1].start else "between tests"
 
     def fail_if_late(self, session):
         if self.late and not self.report_only and not self.worker and session.exitstatus == pytest.ExitCode.OK:
@@ -281,15 +372,15 @@ class Guard:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node, error):
-        late = getattr(node, "workeroutput", {}).get("guard_run_late", [])
-        self.late += [tuple(each) for each in late]
-        self.fail_if_late(self.session)
+        output = getattr(node, "workeroutput", {})
+        self.late += [tuple(each) for each in output.get("guard_run_late", [])]
+        self.allowing += output.get("guard_run_allowing", [])
 
     def pytest_terminal_summary(self, terminalreporter):
         if self.late:
-            terminalreporter.section("guard-run: denials after their test", red=True, bold=True)
-            for nodeid, text in self.late:
-                terminalreporter.write_line(f"{nodeid}: denied {text}")
+            terminalreporter.section("guard-run: denials in no test's report", red=True, bold=True)
+            for place, text in self.late:
+                terminalreporter.write_line(f"{place}: denied {text}")
         if self.dropped:
             terminalreporter.write_line(f"guard-run: {self.dropped} more denials are only in its log", red=True)
 
@@ -324,11 +415,18 @@ def matches(event, wanted):
     return any(fnmatch.fnmatchcase(what(event), pattern) for pattern in wanted)
 
 
-def is_in(events, wanted):
-    return any(matches(event, wanted) for event in events)
+def is_in(events, pattern):
+    return any(matches(event, [pattern]) for event in events)
+
+
+def when(event):
+    """When it was denied first, in nanoseconds."""
+    digits = [int(part) for part in re.findall("[0-9]+", event["first"])]
+    return calendar.timegm(digits[:6]) * 1_000_000_000 + digits[6]
 
 
 def shown(event):
     why = event["why"]
     patch = f"\n   patch     {json.dumps(why['patch'])}" if why.get("patch") else ""
-    return f"{why['explanation'].rstrip()}{patch}"
+    by_time = BY_TIME if event.get("by time") else ""
+    return f"{why['explanation'].rstrip()}{patch}{by_time}"
