@@ -79,10 +79,10 @@ def pytest_load_initial_conftests(early_config):
 def guard(options):
     policy = options.guard_policy
     if INSIDE in os.environ:
-        # What another session has started, which has no guard of its own, is in that one's.
-        if policy and os.environ[INSIDE] == policy and not is_guarded():
+        # This session was executed again, or another that was has started it and it is in that one's guard.
+        if os.environ[INSIDE] and not is_guarded():
             raise pytest.UsageError(
-                f"guard-run tells of no denials under the policy {policy} ({DENIALS} is not set): "
+                f"guard-run reports no denials under the policy {os.environ[INSIDE]} ({DENIALS} names no file): "
                 'take one with "mode": "enforce" and full isolation'
             )
     elif is_guarded():
