@@ -294,7 +294,10 @@ class Guard:
 
     def pytest_runtest_setup(self, item):
         ran = item.stash[RAN]
-        ran.allowed, ran.expected = patterns(item)
+        try:
+            ran.allowed, ran.expected = patterns(item)
+        except ValueError as error:
+            raise pytest.fail.Exception(f"guard-run: {error}", pytrace=False) from None
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_runtest_makereport(self, item, call):
@@ -305,17 +308,22 @@ class Guard:
         """Has a report tell of what its test was denied since the one before, and fail by it."""
         self.read()
         ran = item.stash[RAN]
-        events, missing = self.found.pop(key(item.nodeid), []), []
+        events, missing, wrong = self.found.pop(key(item.nodeid), []), [], ""
         ran.events += events
         if report.when == "call":
             # Where several tests run at a time, a denial of no known test may be of each.
             unknown = [event for event in self.found.get(NONE, []) if ran.is_at(when(event))]
+            try:
+                # Marks may be added while the test runs.
+                ran.allowed, ran.expected = patterns(item)
+            except ValueError as error:
+                wrong = f"guard-run: {error}\n"
             missing = [pattern for pattern in ran.expected if not is_in(ran.events + unknown, pattern)]
-        text = "".join(f"guard-run: {shown(event)}\n" for event in events if not matches(event, ran.allowed))
+        text = wrong + "".join(f"guard-run: {shown(event)}\n" for event in events if not matches(event, ran.allowed))
         text += "".join(f"guard-run: this was to be denied, and was not: {pattern}\n" for pattern in missing)
         if not text:
             return
-        if self.report_only and not missing:
+        if self.report_only and not missing and not wrong:
             try:
                 item.warn(GuardWarning(f"{item.nodeid}\n{text.rstrip()}"))
                 return
@@ -391,12 +399,16 @@ def patterns(item):
     if mark is None:
         return [], []
     if "policy" in mark.kwargs:
-        raise pytest.UsageError(
-            f"{item.nodeid}: a test can't have a policy of its own, since its process runs others, too; "
+        raise ValueError(
+            "a test can't have a policy of its own, since its process runs others, too; "
             "start what is to be narrowed by guard-run, or run the test in a session of its own"
         )
-    if mark.args or set(mark.kwargs) - {"allow", "expect"}:
-        raise pytest.UsageError(f"{item.nodeid}: guard() knows allow=[...] and expect=[...] only")
+    unknown = [repr(each) for each in mark.args] + sorted(set(mark.kwargs) - {"allow", "expect"})
+    if unknown:
+        raise ValueError(f"the mark guard() has {', '.join(unknown)}; it knows allow=[...] and expect=[...] alone")
+    for name, given in mark.kwargs.items():
+        if not isinstance(given, (list, tuple)) or not all(isinstance(each, str) for each in given):
+            raise ValueError(f"the mark guard() has {name}={given!r}, which has to be a list of patterns")
     expected = list(mark.kwargs.get("expect", []))
     return [*mark.kwargs.get("allow", []), *expected], expected
 
