@@ -34,7 +34,9 @@ NONE = (None, None, None)
 BEGINNING = pytest.StashKey()
 # What is known of a run of an item, as Ran.
 RAN = pytest.StashKey()
-BY_TIME = "\n   test      by the time alone: guard-run knows no test of this session of that process"
+BY_TIME = "   test      by the time alone: guard-run knows no test of this session of that process"
+ALLOW_BY = "   allow by  "
+PATCH = "   patch     "
 
 MISSING = (
     "--guard-policy needs guard-run, which is not in PATH: build and install it (make && sudo make install), "
@@ -438,7 +440,20 @@ def when(event):
 
 
 def shown(event):
+    """Why it was denied, and what would allow it, once: a change that the explanation has already is called the patch there."""
     why = event["why"]
-    patch = f"\n   patch     {json.dumps(why['patch'])}" if why.get("patch") else ""
-    by_time = BY_TIME if event.get("by time") else ""
-    return f"{why['explanation'].rstrip()}{patch}{by_time}"
+    lines, patch = why["explanation"].rstrip().splitlines(), why.get("patch")
+    if patch:
+        changes = {number: line[len(ALLOW_BY) :] for number, line in enumerate(lines) if line.startswith(ALLOW_BY)}
+        number = next((number for number, change in changes.items() if is_json(change, patch)), len(lines))
+        lines[number : number + 1] = [f"{PATCH}{json.dumps(patch)}"]
+    if event.get("by time"):
+        lines.append(BY_TIME)
+    return "\n".join(lines)
+
+
+def is_json(text, value):
+    try:
+        return json.loads(text) == value
+    except ValueError:
+        return False
