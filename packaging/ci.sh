@@ -21,6 +21,11 @@ fail() {
     exit 1
 }
 
+warn() {
+    echo "guard-run: $*" >&2
+    [ "${GITHUB_ACTIONS:-}" != true ] || printf '::warning title=guard-run::%s\n' "${*//%/%25}"
+}
+
 # as_root COMMAND...: runs it as root, by sudo(8) where this is another user.
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
@@ -49,10 +54,11 @@ install() {
     "$program" --version
 }
 
-# Runs the command. How it ended is kept for finish, so that the report is written before the job fails.
+# Runs the command. How it ended is kept for finish, so that the report is written before the job fails. Fails only where the command did
+# not run under guard-run, as without its policy.
 run() {
     mkdir -p "$folder"
-    rm -f "$log"
+    rm -f "$log" "$folder/status" "$folder/unreported"
     local status=0 options=(--policy "${GUARD_POLICY:-ci}" --log "$log" --flows) more=() command=(bash -euo pipefail -c "$GUARD_COMMAND")
     [ "${GUARD_FAIL_ON_DENY:-true}" != true ] || options+=(--fail-on-deny)
     read -ra more <<<"${GUARD_ARGUMENTS:-}"
@@ -68,10 +74,16 @@ run() {
     if [ -n "${GITHUB_OUTPUT:-}" ]; then
         printf '%s\n' "status=$status" "folder=$folder" "log=$log" >>"$GITHUB_OUTPUT"
     fi
+    if [ ! -s "$log" ]; then
+        echo "guard-run: the command did not run under guard-run, which ended with $status and left no log" >&2
+        exit $((status ? status : 1))
+    fi
 }
 
-# Writes the reports: what the forge shows, and files to keep.
+# Writes the reports: what the forge shows, and files to keep. Until all are written, a file says so to finish.
 report() {
+    mkdir -p "$folder"
+    : >"$folder/unreported"
     [ -s "$log" ] || fail "there is no log: the command did not run under guard-run"
     local forge=() results=() patterns=() pattern file
     [ -z "${GITHUB_STEP_SUMMARY:-}" ] || forge+=(--github)
@@ -82,11 +94,12 @@ report() {
     read -ra patterns <<<"${GUARD_JUNIT:-}"
     for pattern in "${patterns[@]}"; do
         for file in $pattern; do
-            [ -e "$file" ] || fail "$file: there are no such results of tests"
-            results+=(--junit "$file")
+            # A command that failed early has left none.
+            if [ -e "$file" ]; then results+=(--junit "$file"); else warn "$file: there are no such results of tests"; fi
         done
     done
     "$program" report -f junit "${results[@]}" -o "$folder/junit.xml" "$log"
+    rm -f "$folder/unreported"
 }
 
 # Ends as the command did; says first what would allow what was denied.
@@ -96,6 +109,9 @@ finish() {
     status=$(cat "$folder/status")
     if [ "$status" != 0 ] && [ -s "$log" ]; then
         "$program" suggest "$log" || true
+    fi
+    if [ "$status" = 0 ] && [ -e "$folder/unreported" ]; then
+        fail "the command succeeded, but its reports could not be written"
     fi
     exit "$status"
 }
