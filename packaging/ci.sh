@@ -4,7 +4,7 @@
 # GUARD_COMMAND        what to run, as a script for bash
 # GUARD_POLICY         the policy, a file or a name
 # GUARD_ARGUMENTS      further options of guard-run, divided by blanks
-# GUARD_FAIL_ON_DENY   "true": a denial fails the job, also if the command succeeds
+# GUARD_FAIL_ON_DENY   "true": a denial fails the job, also if the command succeeds, and the test case that it belongs to
 # GUARD_JUNIT          results of tests, as patterns of files divided by blanks: denials are put into a copy of them
 # GUARD_FOLDER         where log and reports go
 # GUARD_PROGRAM        guard-run, where it is not in PATH
@@ -98,6 +98,8 @@ report() {
             if [ -e "$file" ]; then results+=(--junit "$file"); else warn "$file: there are no such results of tests"; fi
         done
     done
+    # Where a denial is no failure, as in a test that expects it, results stay as they are.
+    [ "${#results[@]}" = 0 ] || [ "${GUARD_FAIL_ON_DENY:-true}" = true ] || results+=(--keep-results)
     "$program" report -f junit "${results[@]}" -o "$folder/junit.xml" "$log"
     rm -f "$folder/unreported"
 }
