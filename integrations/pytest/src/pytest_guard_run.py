@@ -180,6 +180,26 @@ def name_thread(name):
         file.write(name)
 
 
+def is_alone():
+    """Whether none of this process's ancestors in the guard has another child. /proc shows those outside in a cgroup above."""
+    pid = os.getpid()
+    try:
+        while True:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                pid = int(file.read().rpartition(")")[2].split()[1])
+            with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+                if re.search("^0::/\\.\\.", file.read(), re.MULTILINE):
+                    return True
+            children = 0
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
+                    children += len(file.read().split())
+            if children != 1:
+                return False
+    except OSError:
+        return False
+
+
 def cut(name):
     """A name as guard-run keeps it."""
     return name if len(name) <= KEPT else name[:KEPT] + "…"
@@ -200,6 +220,8 @@ class Ran:
     def __init__(self, nodeid, start):
         self.nodeid, self.start, self.end = nodeid, start, None
         self.allowed, self.expected = [], []
+        # Whether nothing else seemed to run in the guard.
+        self.alone = False
         # What it was denied so far.
         self.events = []
 
@@ -218,8 +240,8 @@ class Guard:
         self.place = Place()
         # Whether nothing else is in this guard.
         self.own = bool(os.environ.get(INSIDE) and self.place.size)
-        # Whether one test runs at a time, so that what happens during a test is that test's.
-        self.alone = not self.worker and "TOX_PARALLEL_ENV" not in os.environ
+        # Whether one test of this session runs at a time, so that what happens during a test is that test's.
+        self.alone = not self.worker
         # guard-run adds to CLOCK_BOOTTIME what was between both clocks when it started.
         self.offset = min(now() - now(time.CLOCK_BOOTTIME) for _ in range(9))
         # How far the file was read.
@@ -235,7 +257,7 @@ class Guard:
         self.ran = []
         # Tests that were run here or by workers.
         self.known = set()
-        # When tests of workers ran that may be denied something, and what.
+        # When tests ran that may be denied something, here or in workers, and what.
         self.allowing = []
         self.late = []
 
@@ -264,6 +286,8 @@ class Guard:
         if self.alone and named not in self.known and (self.own or named == NONE):
             for ran in reversed(self.ran):
                 if ran.is_at(when(event)):
+                    if not (ran.alone and (self.own or is_alone())):
+                        break
                     event["by time"] = True
                     return key(ran.nodeid)
         return named
@@ -277,6 +301,7 @@ class Guard:
             # Another plugin runs several at a time.
             self.alone = False
         ran = Ran(item.nodeid, self.clock())
+        ran.alone = self.alone and (self.own or is_alone())
         self.ran.append(ran)
         self.known.add(key(item.nodeid))
         item.stash[RAN] = ran
@@ -350,11 +375,10 @@ class Guard:
         for ran in self.ran:
             late = [event for event in self.found.pop(key(ran.nodeid), []) if not matches(event, ran.allowed)]
             self.late += [(f"{ran.nodeid}, after its report", shown(event)) for event in late]
+        self.allowing += [(ran.start, ran.end or self.clock(), ran.allowed) for ran in self.ran if ran.allowed]
         if self.worker:
             self.config.workeroutput["guard_run_late"] = self.late
-            self.config.workeroutput["guard_run_allowing"] = [
-                (ran.start, ran.end or self.clock(), ran.allowed) for ran in self.ran if ran.allowed
-            ]
+            self.config.workeroutput["guard_run_allowing"] = self.allowing
         else:
             for test, events in self.found.items():
                 # What is of another session's test is that one's, unless all that is in the guard is this one's.
@@ -363,14 +387,14 @@ class Guard:
         self.fail_if_late(session)
 
     def may(self, event):
-        """Whether a test of a worker that ran at that time may be denied that."""
+        """Whether a test that ran at that time may be denied that."""
         return any(start <= when(event) <= end and matches(event, allowed) for start, end, allowed in self.allowing)
 
     def place_of(self, test, event):
         """Where a denial belongs that is of no test of this session."""
         if test != NONE:
             return "of another test, " + "::".join(filter(None, test))
-        if not self.alone or self.known and not self.ran:
+        if not self.alone or (self.known and not self.ran) or any(ran.is_at(when(event)) for ran in self.ran):
             return "of no known test"
         if not self.ran or when(event) < self.ran[0].start:
             return "before the first test"
