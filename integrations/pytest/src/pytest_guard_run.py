@@ -32,11 +32,15 @@ PATIENCE = 1_000_000_000
 NONE = (None, None, None)
 # In a session's configuration: how much of the file of denials is older than the session.
 BEGINNING = pytest.StashKey()
+# In a session's configuration: whether nothing else is in its guard.
+OWN = pytest.StashKey()
 # What is known of a run of an item, as Ran.
 RAN = pytest.StashKey()
 BY_TIME = "   test      by the time alone: guard-run knows no test of this session of that process"
 ALLOW_BY = "   allow by  "
 PATCH = "   patch     "
+# The sessions that have begun in this process. Tests of plugins run more than one.
+BEGUN = []
 
 MISSING = (
     "--guard-policy needs guard-run, which is not in PATH: build and install it (make && sudo make install), "
@@ -73,8 +77,11 @@ def pytest_load_initial_conftests(early_config):
     if "PYTEST_XDIST_WORKER" not in os.environ:
         guard(early_config.known_args_namespace)
     if is_guarded():
-        # A guard that was started for this session has nothing older.
-        early_config.stash[BEGINNING] = 0 if os.environ.get(INSIDE) and Place().size else complete_size()
+        # A guard that was started for this session has nothing older, and nothing else.
+        own = bool(os.environ.get(INSIDE) and Place().size) and not BEGUN
+        early_config.stash[OWN] = own
+        early_config.stash[BEGINNING] = 0 if own else complete_size()
+        BEGUN.append(True)
     yield
 
 
@@ -128,7 +135,7 @@ def without_options(words):
 
 
 def now(clock=time.CLOCK_REALTIME):
-    """The time in nanoseconds, also where a test has replaced what the module time has."""
+    """The time in nanoseconds. Tests that stop the time replace time.time(), and not this."""
     return time.clock_gettime_ns(clock)
 
 
@@ -238,8 +245,7 @@ class Guard:
         self.path = os.environ[DENIALS]
         self.worker = os.environ.get("PYTEST_XDIST_WORKER", "")
         self.place = Place()
-        # Whether nothing else is in this guard.
-        self.own = bool(os.environ.get(INSIDE) and self.place.size)
+        self.own = config.stash.get(OWN, False)
         # Whether one test of this session runs at a time, so that what happens during a test is that test's.
         self.alone = not self.worker
         # guard-run adds to CLOCK_BOOTTIME what was between both clocks when it started.
