@@ -15,8 +15,8 @@ def test_short_stays_at_home():
 def test_short_may_call_others():
     subprocess.run(SHORT)
 
-@pytest.mark.guard(alow=["connect tcp 192.0.2.1:80"])
-def test_typo():
+@pytest.mark.guard(allows=["connect tcp 192.0.2.1:80"])
+def test_wrong_mark():
     pass
 
 @pytest.mark.guard(allow="connect tcp 192.0.2.1:80")
