@@ -170,12 +170,12 @@ fn pytest_with_its_plugin_fails_what_is_denied_and_only_that() {
     let programs = environment(folder.path());
     let suites = folder.path().join("suites");
     succeeds(Command::new("cp").arg("-r").arg(repository().join("tests/suites")).arg(&suites));
-    let pytest = |arguments: &[&str], program: Option<PathBuf>| {
+    let pytest = |suite: &str, arguments: &[&str], program: Option<PathBuf>| {
         let mut command = Command::new(programs.join("pytest"));
         command.args(["-p", "no:cacheprovider", "-rA", "--color=no", "--guard-policy"]);
         command.arg(repository().join("examples/tests.json"));
         command.arg(format!("--guard-log={}", folder.path().join("log.json").display()));
-        command.args(arguments).current_dir(suites.join("pytest"));
+        command.args(arguments).current_dir(suites.join(suite));
         command
             .env("GUARD_RUN", program.unwrap_or_default())
             .env_remove("GUARD_RUN_DENIALS")
@@ -184,7 +184,7 @@ fn pytest_with_its_plugin_fails_what_is_denied_and_only_that() {
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
     for workers in [&[][..], &["-n", "2"]] {
-        let (code, text) = pytest(workers, Some(guard_run()));
+        let (code, text) = pytest("pytest", workers, Some(guard_run()));
         assert!(code == Some(1) && text.contains(COUNTS), "{text}");
         for line in [
             "FAILED test_shop.py::test_phones_home",
@@ -212,12 +212,18 @@ fn pytest_with_its_plugin_fails_what_is_denied_and_only_that() {
             |name: &str| log["events"].as_array().unwrap().iter().filter(|event| event["test"]["name"] == name).count();
         assert_eq!((of("test_swallows_the_error"), of("test_subprocess"), of("test_quiet")), (1, 1, 0), "{log:#}");
     }
+    // A wrong mark fails its own test, and a subprocess that is gone at once does not pass for nobody's.
+    for workers in [&[][..], &["-n", "2"]] {
+        let (code, text) = pytest("pytest_edges", workers, Some(guard_run()));
+        assert!(code == Some(1) && text.contains("4 errors"), "{text}");
+        assert!(text.contains("::test_wrong_mark") && text.contains("::test_setup_calls"), "{text}");
+    }
     // Denials are warnings; what was to be denied, and wasn't, is an error all the same.
-    let (code, text) = pytest(&["--guard-report"], Some(guard_run()));
+    let (code, text) = pytest("pytest", &["--guard-report"], Some(guard_run()));
     assert!(code == Some(1) && text.contains("2 failed, 14 passed, 10 warnings"), "{text}");
-    let (code, text) = pytest(&["--guard-report", "-k", "swallows"], Some(guard_run()));
+    let (code, text) = pytest("pytest", &["--guard-report", "-k", "swallows"], Some(guard_run()));
     assert!(code == Some(0) && text.contains("GuardWarning: test_shop.py::test_swallows_the_error"), "{text}");
-    let (code, text) = pytest(&[], Some("/nonexistent/guard-run".into()));
+    let (code, text) = pytest("pytest", &[], Some("/nonexistent/guard-run".into()));
     assert!(code == Some(4) && text.contains("/nonexistent/guard-run: [Errno 2]"), "{text}");
     // tox has it in the guard that it was started in, by somebody else.
     let run = suite("tox", "tox run -q 2>&1");
