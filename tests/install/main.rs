@@ -110,7 +110,8 @@ fn everything_is_in_its_place_and_readable_for_all() {
     }
     for file in found {
         let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o7777;
-        let expected = if file.parent().unwrap().ends_with("bin") { 0o755 } else { 0o644 };
+        let is_program = file.parent().unwrap().ends_with("bin") || file.extension() == Some("sh".as_ref());
+        let expected = if is_program { 0o755 } else { 0o644 };
         assert_eq!(mode, expected, "{}", file.display());
         assert!(fs::metadata(&file).unwrap().len() > 0, "{} is empty", file.display());
     }
