@@ -24,16 +24,11 @@ fn checkout() -> &'static Path {
 
 /// Calls make for a target, with everything built already.
 fn make(target: &str, root: &Path) -> Output {
-    make_of(guard_run().parent().unwrap(), target, root)
-}
-
-/// Calls make for a target, with programs that are in a folder.
-fn make_of(built: &Path, target: &str, root: &Path) -> Output {
     let output = Command::new("make")
         .current_dir(checkout())
         .args(["--no-print-directory", "--old-file=build", target])
         .env_remove("SUDO_USER")
-        .arg(format!("BUILT={}", built.display()))
+        .arg(format!("BUILT={}", guard_run().parent().unwrap().display()))
         .arg(format!("PREFIX={PREFIX}"))
         .arg(format!("DESTDIR={}", root.display()))
         .output()
@@ -226,12 +221,8 @@ fn stripped() -> TempDir {
 
 #[test]
 fn the_debian_package_has_what_is_installed_and_goes_without_a_trace() {
-    // lintian is part of it.
-    make_of(stripped().path(), "deb", Path::new(""));
-    let output = Command::new("dpkg").arg("--print-architecture").output().unwrap();
-    let architecture = String::from_utf8(output.stdout).unwrap();
-    let version = env!("CARGO_PKG_VERSION");
-    let package = checkout().join(format!("target/debian/guard-run_{version}-1_{}.deb", architecture.trim()));
+    // lintian is part of making it.
+    let package = release::part("guard-run_", ".deb");
     let root = tempfile::tempdir().unwrap();
     for folder in ["info", "updates"] {
         fs::create_dir_all(root.path().join("var/lib/dpkg").join(folder)).unwrap();

@@ -32,7 +32,7 @@ static RELEASE: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 
 /// The file of a release that has these beginning and end.
-fn part(beginning: &str, end: &str) -> PathBuf {
+pub fn part(beginning: &str, end: &str) -> PathBuf {
     let is_it = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         name.starts_with(beginning) && name.ends_with(end)
