@@ -56,7 +56,7 @@ fn threads_of_libtest_are_tests() {
 #[test]
 fn a_child_of_a_nextest_process_belongs_to_its_test() {
     let environment = [("NEXTEST_TEST_NAME", "buys::things"), ("NEXTEST_BINARY_ID", "shop::it")];
-    let run = Run::shell(POLICY, &format!("bash -c '(exec 3<>/dev/tcp/192.0.2.1/7); {LINGER}'"), &[]);
+    let run = Run::shell(POLICY, &format!("bash -c ': 3<>/dev/tcp/192.0.2.1/7; {LINGER}'"), &[]);
     let run = environment.into_iter().fold(run, |run, (name, value)| run.environment(name, value));
     assert_eq!(tests(&run), [(7, json!({"suite": "shop::it", "name": "buys::things"}))]);
 }
@@ -64,7 +64,7 @@ fn a_child_of_a_nextest_process_belongs_to_its_test() {
 #[test]
 fn what_runs_without_its_environment_belongs_to_the_test_of_its_ancestor() {
     let script =
-        format!("env -i GUARD_RUN_DENIALS=$GUARD_RUN_DENIALS bash -c '(exec 3<>/dev/tcp/192.0.2.1/7); {LINGER}'; true");
+        format!("env -i GUARD_RUN_DENIALS=$GUARD_RUN_DENIALS bash -c ': 3<>/dev/tcp/192.0.2.1/7; {LINGER}'; true");
     let run = Run::shell(POLICY, &script, &[]).environment("GUARD_RUN_TEST", "buys things");
     assert_eq!(tests(&run), [(7, json!({"name": "buys things"}))]);
     let run = Run::shell(POLICY, &script, &[]);
@@ -105,7 +105,7 @@ told(3)
 
 #[test]
 fn runners_that_are_installed_leave_their_traces() {
-    let connect = format!("(exec 3<>/dev/tcp/192.0.2.1/7) || {LINGER}");
+    let connect = format!(": 3<>/dev/tcp/192.0.2.1/7 || {LINGER}");
     let bats = with_file("shop.bats", &format!("@test \"buys things\" {{\n{connect}\n}}\n"), "bats shop.bats || true");
     assert_eq!(
         tests(&bats),
