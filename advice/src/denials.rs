@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use policy::Machine;
 use report::{Event, Process, Subject, Verdict};
 
 use crate::{
@@ -69,9 +70,9 @@ impl Denials {
     }
 
     /// What a kind of denial is about, with what the others tell of it. `None` where rules have nothing to say of it.
-    pub(crate) fn asked(&self, kind: &Kind, guard: &Guard) -> Option<Asked> {
+    pub(crate) fn asked(&self, kind: &Kind, guard: &Guard, machine: &impl Machine) -> Option<Asked> {
         let event = &kind.event;
-        let request = as_logged(guard, &Request::of_event(event)?, &event.cause.rule);
+        let request = as_logged(guard, &Request::of_event(event)?.on(machine), &event.cause.rule);
         let host = match &event.subject {
             Subject::Network(network) => network.host.as_deref(),
             _ => None,

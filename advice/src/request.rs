@@ -1,13 +1,18 @@
 //! Requests, as logs tell of them, judged by the tables that the kernel judges them by.
 
-use std::net::IpAddr;
+use std::{
+    ffi::OsStr,
+    net::IpAddr,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::Path,
+};
 
 use common::{
     Decision, device, net, socket, sockopt,
     sysctl::{self, NAME_LEN},
     unix,
 };
-use policy::{SocketProtocol, compile::Tables, parse_sockopt, shared_space};
+use policy::{Machine, SocketProtocol, compile::Tables, parse_sockopt, shared_space};
 use report::{Event, Network, Subject};
 
 /// Something that a command asked for.
@@ -97,6 +102,19 @@ impl Peer {
 }
 
 impl Request {
+    /// The request, with a Unix socket's path as rules have it: hooks that see addresses alone have it as the command spelled it, such as
+    /// /var/run/nscd/socket.
+    #[must_use]
+    pub(crate) fn on(self, machine: &impl Machine) -> Self {
+        match self {
+            Self::Unix { kind, name, own } if name.starts_with(b"/") => {
+                let real = machine.real_path(Path::new(OsStr::from_bytes(&name)));
+                Self::Unix { kind, name: real.into_os_string().into_vec(), own }
+            }
+            other => other,
+        }
+    }
+
     /// What an event tells of. `None` for a system call, about which there are no rules, and for what is not known by name.
     #[must_use]
     pub fn of_event(event: &Event) -> Option<Self> {

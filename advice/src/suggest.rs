@@ -121,7 +121,7 @@ pub fn suggest(
     let (mut denials, mut aside, mut allowed_already) = (Vec::new(), Vec::new(), 0);
     for kind in &denied.kinds {
         let Kind { event, .. } = kind;
-        match denied.asked(kind, guard) {
+        match denied.asked(kind, guard, machine) {
             Some(asked) if asked.is_allowed(&guard.tables) => allowed_already += 1,
             asked => match apart::wanted(guard, asked.as_ref(), event, heads) {
                 Err(why) => aside.push(Apart { denied: Denied::of(event), why }),

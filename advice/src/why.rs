@@ -41,7 +41,7 @@ impl Denials {
         let logged = heads.iter().filter_map(|head| head.policy.as_ref());
         let changed = logged.clone().any(|policy| policy.sha256 != sha256);
         let explain = |(place, kind): (usize, &Kind)| {
-            kind.explain(self.asked(kind, guard).as_ref(), place < most, guard, (heads, changed), machine)
+            kind.explain(self.asked(kind, guard, machine).as_ref(), place < most, guard, (heads, changed), machine)
         };
         let denials = kinds.into_iter().enumerate().map(explain).collect();
         Report {
@@ -207,8 +207,13 @@ impl Explained {
     #[must_use]
     pub fn new(event: &Event, guard: &Guard, heads: &[Head], machine: &impl Machine) -> Self {
         let kind = Kind { event: event.clone(), processes: vec![event.process.clone()], more: 0 };
-        let denial =
-            kind.explain(Denials::default().asked(&kind, guard).as_ref(), true, guard, (heads, false), machine);
+        let denial = kind.explain(
+            Denials::default().asked(&kind, guard, machine).as_ref(),
+            true,
+            guard,
+            (heads, false),
+            machine,
+        );
         let patch = denial.ways.first().map(|way| way.patch.clone());
         Self { meaning: MEANING.to_owned(), explanation: denial.to_string(), patch }
     }

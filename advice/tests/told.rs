@@ -1,6 +1,6 @@
 //! What is suggested takes into account what the other records of the logs tell.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use advice::{Denials, Guard, Peer, Widen, of_host, read_from};
 use policy::{DeviceNode, Document, Machine, Surroundings};
@@ -16,6 +16,10 @@ impl Machine for Bare {
 
     fn surroundings(&self) -> Result<Surroundings, String> {
         Ok(Surroundings { nameservers: vec!["10.0.0.53".parse().unwrap()], ..Surroundings::default() })
+    }
+
+    fn real_path(&self, path: &Path) -> PathBuf {
+        path.strip_prefix("/var/run").map_or_else(|_| path.to_owned(), |rest| Path::new("/run").join(rest))
     }
 }
 
@@ -192,4 +196,16 @@ fn beside_a_rule_with_tls_stands_another() {
     assert_eq!(suggested(&rules, &found("api.example.net")).0[0]["tls"], Value::Null);
     let said = explained(&rules, &found("api.example.org"));
     assert!(said.contains(r#""ports": [8443], "tls": true"#), "{said}");
+}
+
+#[test]
+fn a_socket_is_suggested_by_its_real_path() {
+    let policy = json!({"version": 1, "unix": {"default": "deny", "rules": []}}).to_string();
+    let guard = Guard::new(Document::new(Path::new("p.json"), policy.into()), &Bare).unwrap();
+    let asked =
+        event(1, 7, "unix", "denied", &json!({"unix": {"path": "/var/run/nscd/socket", "operation": "connect"}}));
+    let seen = denials(&[asked]);
+    let suggestion = advice::suggest(&guard, &[], &seen, Widen::default(), &Bare).unwrap();
+    let patch = serde_json::to_value(&suggestion.patch).unwrap();
+    assert_eq!(patch[0]["value"]["paths"], json!(["/run/nscd/socket"]), "{patch}");
 }

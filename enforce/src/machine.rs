@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use common::device;
@@ -21,6 +21,21 @@ impl Machine for ThisMachine {
     fn surroundings(&self) -> Result<Surroundings, String> {
         Ok(Surroundings::parse(&read("/etc/resolv.conf")?, &read("/etc/hosts")?))
     }
+
+    fn real_path(&self, path: &Path) -> PathBuf {
+        real_path(path)
+    }
+}
+
+/// The path of what a path leads to. What is not there, or can't be looked at, is what it says.
+#[must_use]
+pub fn real_path(path: &Path) -> PathBuf {
+    let real = |known: &Path| -> io::Result<PathBuf> {
+        let rest = path.strip_prefix(known).map_err(io::Error::other)?;
+        let real = known.canonicalize()?;
+        Ok(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
+    };
+    path.ancestors().find_map(|known| real(known).ok()).unwrap_or_else(|| path.to_owned())
 }
 
 /// A file of the resolver's, which has nothing to say if it isn't there.

@@ -10,7 +10,10 @@ use std::{
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use common::{Decision, decision::DEFAULT, device, net, socket, sysctl::NAME_LEN, unix};
-use enforce::{exit, machine::ThisMachine};
+use enforce::{
+    exit,
+    machine::{ThisMachine, real_path},
+};
 use policy::{
     DeviceAccess, DeviceNode, Family, HostName, Machine as _, Mode, SocketProtocol, SocketType, canonical_name,
     compile::Tables, parse_sockopt,
@@ -21,7 +24,6 @@ use serde::de::DeserializeOwned;
 use crate::{
     chosen::choose,
     hindrance::{Hindrance, hindrance},
-    linked,
 };
 
 /// A request to be judged.
@@ -232,7 +234,7 @@ impl Request {
     fn really(&self) -> (Self, String) {
         if let Self::Unix { operation, peer, sandbox } = self
             && peer.starts_with('/')
-            && let Some(real) = linked::real(Path::new(peer)).to_str().filter(|real| real != peer)
+            && let Some(real) = real_path(Path::new(peer)).to_str().filter(|real| real != peer)
         {
             let (operation, sandbox) = (*operation, *sandbox);
             return (Self::Unix { operation, peer: real.to_owned(), sandbox }, format!(" (by {peer})"));

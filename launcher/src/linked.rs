@@ -1,11 +1,9 @@
 //! Paths of Unix sockets as the kernel knows them: without symbolic links. What a path leads to is a matter of this machine, so policies are
 //! looked at here once they have been parsed.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
+use enforce::machine::real_path;
 use policy::{Policy, SocketPattern};
 
 /// A rule names a path that no socket has.
@@ -56,21 +54,10 @@ fn linked(glob: &str) -> Option<PathBuf> {
         Some(wild) => &glob[..=glob[..wild].rfind('/')?],
         None => glob,
     };
-    let real = real(Path::new(fixed));
+    let real = real_path(Path::new(fixed));
     let rest = glob[fixed.len()..].trim_start_matches('/');
     let real = if rest.is_empty() { real } else { real.join(rest) };
     (real != Path::new(glob)).then_some(real)
-}
-
-/// The path of what a path leads to. What is not there, or can't be looked at, is what it says.
-#[must_use]
-pub fn real(path: &Path) -> PathBuf {
-    let real = |known: &Path| -> io::Result<PathBuf> {
-        let rest = path.strip_prefix(known).map_err(io::Error::other)?;
-        let real = known.canonicalize()?;
-        Ok(if rest.as_os_str().is_empty() { real } else { real.join(rest) })
-    };
-    path.ancestors().find_map(|known| real(known).ok()).unwrap_or_else(|| path.to_owned())
 }
 
 #[cfg(test)]

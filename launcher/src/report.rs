@@ -3,8 +3,8 @@
 use std::{
     env,
     ffi::OsString,
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write as _},
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -17,6 +17,7 @@ use report::text::pretty_json;
 use crate::{
     chosen::{choose, choose_for},
     cli::{path, word},
+    records::open,
 };
 
 /// What a report is written as.
@@ -151,12 +152,7 @@ fn summary(args: &ReportArgs) -> anyhow::Result<Summary> {
     let mut gathered = Gathered::new(named.is_some());
     for log in &args.logs {
         let name = || log.display().to_string();
-        let input: Box<dyn Read> = if log == Path::new("-") {
-            Box::new(io::stdin().lock())
-        } else {
-            Box::new(File::open(log).with_context(name)?)
-        };
-        gathered.read(&name(), input).with_context(name)?;
+        gathered.read(&name(), open(log)?).with_context(name)?;
     }
     let mut named = named;
     let mut guard = |path: Option<&Path>| match named.take() {

@@ -87,8 +87,9 @@ pub fn suggest(
             OneLine(guard.document.path().display())
         ));
     }
-    let changed = guard.with_text(text.clone().into_bytes(), &ThisMachine)?;
-    if let Some(missing) = missing_here(&changed.tables) {
+    if !suggestion.is_empty()
+        && let Some(missing) = missing_here(&guard.with_text(text.clone().into_bytes(), &ThisMachine)?.tables)
+    {
         let missing = format!("this machine can't enforce the changed policy: {missing}");
         anyhow::ensure!(!apply, "{missing}; nothing was written");
         tell(&missing);

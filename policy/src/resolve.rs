@@ -3,7 +3,10 @@
 //! Parsing looks at the text alone. What depends on a machine, like the device that a path stands for, is looked up here,
 //! by somebody who can: this crate opens no such file.
 
-use std::{ops::Deref, path::Path};
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+};
 
 use crate::{DeviceNode, Document, NetSection, Policy, PolicyError, Surroundings, device::NodePath};
 
@@ -22,6 +25,12 @@ pub trait Machine {
     ///
     /// When what says so is there but can't be read: the reason, for people.
     fn surroundings(&self) -> Result<Surroundings, String>;
+
+    /// The path of what a path leads to, without symbolic links: rules on Unix sockets have such paths. What is not known is what the
+    /// path says.
+    fn real_path(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
 }
 
 /// A policy in which nothing depends on a machine any more.

@@ -37,10 +37,8 @@ pub(crate) fn wanted(
         Request::Peer(peer) if is_metadata(peer.request().address) => {
             return Err("metadata services of clouds hand out credentials".to_owned());
         }
-        Request::Unix { .. } => {
-            if let Subject::Unix(unix) = &event.subject
-                && let Some(covered) = covered(&unix.path, heads)
-            {
+        Request::Unix { name, .. } => {
+            if let Some(covered) = covered(&String::from_utf8_lossy(name), heads) {
                 return Err(format!("{covered} is covered, since services there act for others, outside of the guard"));
             }
         }
