@@ -27,10 +27,12 @@ pub fn parse<C: Parser>() -> Result<C, ExitCode> {
         }
         // With what was typed in it, which may be the name of somebody else's file.
         let mut said = error.render().to_string();
-        if error.kind() == ErrorKind::UnknownArgument && !env::args_os().any(|argument| argument == "--") {
-            said.push_str(
-                "\nA command that is to be executed comes after \"--\", as in: guard-run -p POLICY -- COMMAND\n",
-            );
+        let takes_command = said.split("Usage:").nth(1).is_some_and(|usage| usage.contains(" -- "));
+        if error.kind() == ErrorKind::UnknownArgument
+            && takes_command
+            && !env::args_os().any(|argument| argument == "--")
+        {
+            said.push_str("\nA command that is to be executed comes after \"--\"\n");
         }
         let lines: String =
             said.split_inclusive('\n').map(|line| short_line(line.trim_end_matches('\n')) + "\n").collect();
