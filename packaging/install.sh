@@ -60,7 +60,8 @@ sed "s|/usr/local/bin/|$prefix/bin/|" "$hook" >"$hook.new"
 mv "$hook.new" "$hook"
 mkdir -p "$prefix" 2>/dev/null || true
 [ -w "$prefix" ] || fail "$prefix can't be written: run this as root, or name another folder by --prefix"
-(cd "$folder" && find . -type f -o -type l) | sed 's|^\./||' | sort >"$folder/installed"
+files=$(cd "$folder" && find . -type f -o -type l)
+echo "$files" | sed 's|^\./||' | sort >"$folder/installed"
 umask 022
 while read -r file; do
     mkdir -p "$prefix/$(dirname "$file")"
