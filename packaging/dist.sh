@@ -11,7 +11,7 @@ machine=${target%%-*}
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 release=$PWD/target/dist
-tools=$PWD/target/tools
+hatchling=$PWD/target/tools/hatchling
 work=$release/work/$machine
 rm -rf "$work"
 mkdir -p "$work"
@@ -48,5 +48,5 @@ cp packaging/wheel/* README.md LICENSE-* "$wheel"
 cp "$work/prefix/bin/guard-run" "$work/prefix/bin/guard-selftest" "$wheel/bin"
 cp -r "$work/prefix/share/guard-run" "$wheel/share"
 cp -r "$work/prefix/share/man/man1" "$work/prefix/share/man/man5" "$wheel/share/man"
-(cd "$wheel" && GUARD_RUN_VERSION=$version GUARD_RUN_MACHINE=$machine PYTHONPATH=$tools \
+(cd "$wheel" && GUARD_RUN_VERSION=$version GUARD_RUN_MACHINE=$machine PYTHONPATH=$hatchling \
     python3 -m hatchling build --target wheel --directory "$release" >"$work/log") || { cat "$work/log"; exit 1; }

