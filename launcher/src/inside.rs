@@ -130,7 +130,7 @@ struct Line<E> {
 }
 
 /// The file, while the command runs.
-pub struct Denials {
+pub struct DenialsFile {
     file: File,
     /// Who advises, once there is something to be explained.
     guard: LazyGuard,
@@ -152,7 +152,7 @@ pub struct Denials {
     answered: Option<Instant>,
 }
 
-impl Denials {
+impl DenialsFile {
     /// The file of a run, whose policy `guard` gives once something was denied, and of whose log this is the head.
     #[must_use]
     pub fn new(unseen: Unseen, guard: LazyGuard, head: Head) -> Self {

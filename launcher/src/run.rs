@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use advice::{Guard, Head, Record, Widen};
+use advice::{Denials, Guard, Head, Record, Widen};
 use anyhow::Context as _;
 use enforce::{
     attach::Attached,
@@ -47,7 +47,7 @@ use crate::{
     destination::Destination,
     harden::{Hardening, nested},
     inherited::inherited,
-    inside::{Denials, LazyGuard, Unseen, VARIABLE},
+    inside::{DenialsFile, LazyGuard, Unseen, VARIABLE},
     supervise::{Wait, supervise},
     user::{Identity, local_name},
 };
@@ -112,7 +112,7 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     let hardening = Hardening::new(&policy, options.preserve_fds, mounts, options.diagnose)?;
     let handed = hardening.accepts(&inherited)?;
     // What the command is told of its denials. It may be missing: nothing that is enforced depends on it.
-    let unseen = hardening.spare().and_then(|place| Unseen::new(place, &mut rights));
+    let unseen = hardening.free_folder().and_then(|place| Unseen::new(place, &mut rights));
     if let Some(unseen) = &unseen {
         command.set(VARIABLE, unseen.path().as_os_str())?;
     }
@@ -174,9 +174,9 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     };
     let mode = policy.mode;
     let guard: LazyGuard = Rc::new(LazyCell::new(Box::new(move || Guard::of(document, policy, tables))));
-    let mut denials = unseen.map(|unseen| Denials::new(unseen, Rc::clone(&guard), head_of(&report)));
+    let mut denials = unseen.map(|unseen| DenialsFile::new(unseen, Rc::clone(&guard), head_of(&report)));
     if denials.is_some() {
-        journal = Denials::kept_by(journal);
+        journal = DenialsFile::kept_by(journal);
     }
     if let Some(cache) = &mut attached.cache {
         // If it can't be kept, the next run takes as long as this one.
@@ -370,7 +370,7 @@ fn conclude(
 /// What was denied that the policy does not know, in lines for people: who asked, and what would allow it.
 fn news(guard: &Guard, report: &Log<CommandRun>, log: &Destination) -> Vec<String> {
     let file = if let Destination::File(path, _) = log { Some(&**path) } else { None };
-    let mut denials = advice::Denials::default();
+    let mut denials = Denials::default();
     report.events.iter().for_each(|event| denials.add(Record::Event(event.clone())));
     let hardening = Some(report.enforced.measures.hardening.clone());
     let head = Head { policy: Some(report.policy.clone()), hardening, lost: report.lost, ..Head::default() };

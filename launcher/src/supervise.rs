@@ -20,7 +20,7 @@ use nix::{
     unistd::{getpgrp, tcgetpgrp, tcsetpgrp},
 };
 
-use crate::{child::Child, harden::Attendant, inside::Denials, left::Left};
+use crate::{child::Child, harden::Attendant, inside::DenialsFile, left::Left};
 
 /// Something that guard-run can't go on without failed.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,7 @@ pub fn supervise(
     attached: &mut Attached,
     child: &Child,
     signals: &Signals,
-    (journal, denials): (&mut Journal, Option<&mut Denials>),
+    (journal, denials): (&mut Journal, Option<&mut DenialsFile>),
     wait: Wait,
     silent: bool,
 ) -> Result<Outcome, SuperviseError> {
@@ -102,7 +102,7 @@ pub fn supervise(
 
 struct Supervisor<'a> {
     /// What the command is told of its denials.
-    denials: Option<&'a mut Denials>,
+    denials: Option<&'a mut DenialsFile>,
     child: &'a Child,
     signals: &'a Signals,
     /// What answers the command's calls, while there may be some.

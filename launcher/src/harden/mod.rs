@@ -324,11 +324,11 @@ impl Hardening {
     /// The folder in which the command can be shown files of its own, in its mount namespace. `None` where it has none, or there is no
     /// folder for that.
     #[must_use]
-    pub fn spare(&self) -> Option<PathBuf> {
+    pub fn free_folder(&self) -> Option<PathBuf> {
         if self.isolation != InForce::Full {
             return None;
         }
-        view::spare(&self.section, &self.mounts).map(Path::to_owned)
+        view::free_folder(&self.section, &self.mounts).map(Path::to_owned)
     }
 
     /// Whether the command gets this descriptor, if guard-run has it and it is not closed on execution anyway.

@@ -93,7 +93,7 @@ const MACHINE: [&str; 16] = [
 
 /// Folders to mount something over that the command is to see: the first in which nobody else has something. They are there for mounting
 /// file systems of the kernel's, and empty without (`sysfs_create_mount_point`, fs/sysfs/dir.c).
-const SPARE: [&str; 3] = ["/sys/fs/bpf", "/sys/kernel/debug", "/sys/kernel/tracing"];
+const FREE: [&str; 3] = ["/sys/fs/bpf", "/sys/kernel/debug", "/sys/kernel/tracing"];
 
 /// What is mounted over a folder: nothing, in as little memory as can be.
 pub(super) const EMPTY: &str = "mode=0555,size=4k,nr_inodes=1";
@@ -283,15 +283,15 @@ impl View {
 }
 
 /// Where the command can be shown files of its own: in the place of something that it would not see anyway, or of nothing.
-pub(super) fn spare(section: &ProcessSection, mounts: &[Mount]) -> Option<&'static Path> {
-    let is_spare = |place: &&Path| {
+pub(super) fn free_folder(section: &ProcessSection, mounts: &[Mount]) -> Option<&'static Path> {
+    let is_free = |place: &&Path| {
         let mut here = mounts.iter().filter(|mount| mount.point.starts_with(place));
         let is_hidden = |mount: &Mount| HIDDEN.contains(&mount.kind.as_str()) && !section.allows(Part::KernelFiles);
         // In a guard that may use eBPF, programs expect to find the file system of that kind at its usual place.
-        let is_wanted = section.allows(Part::Bpf) && *place == Path::new(SPARE[0]);
+        let is_wanted = section.allows(Part::Bpf) && *place == Path::new(FREE[0]);
         !is_wanted && here.all(is_hidden) && place.is_dir()
     };
-    SPARE.into_iter().map(Path::new).find(is_spare)
+    FREE.into_iter().map(Path::new).find(is_free)
 }
 
 /// What a process in its cgroup does to see a mount that is nowhere yet, at a place, and only to read.
