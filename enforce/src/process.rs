@@ -5,10 +5,13 @@ use std::{
     io::{self, Read as _},
     mem,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::unistd::{SysconfVar, sysconf};
 use report::{Details, Parent, Test, Traces, test};
+
+use crate::patience::ask_process;
 
 /// How much of a command line is read, in bytes. Denials of many processes must not fill the memory.
 const MAX_ARGV: u64 = 1024;
@@ -22,11 +25,15 @@ const GENERATIONS: usize = 8;
 /// How often an environment is read that is being written.
 const TRIES: usize = 3;
 
+/// How long a process may keep guard-run waiting by what it does to its memory meanwhile: while one thread of it waits for a page of a
+/// file system that does not answer, and another one for changing the memory, nobody else gets to it (`mmap_lock`).
+const LIMIT: Duration = Duration::from_millis(200);
+
 /// Looks at a process as it is now. What can't be read any more is left empty, and so is everything if the process
 /// was started after `boottime` (nanoseconds): then its number has been given to another one.
 #[must_use]
 pub fn read_details(pid: u32, boottime: u64) -> Details {
-    try_read(pid, boottime).unwrap_or_default()
+    ask_process(LIMIT, move || try_read(pid, boottime)).and_then(|details| details).unwrap_or_default()
 }
 
 fn try_read(pid: u32, boottime: u64) -> io::Result<Details> {
@@ -49,6 +56,11 @@ fn try_read(pid: u32, boottime: u64) -> io::Result<Details> {
 /// has started. `thread` is the name of the thread that asked. `None` where nothing says so, or nobody is there any more.
 #[must_use]
 pub fn find_test(pid: u32, boottime: u64, thread: &str) -> Option<Test> {
+    let thread = thread.to_owned();
+    ask_process(LIMIT, move || search_test(pid, boottime, &thread)).ok()?
+}
+
+fn search_test(pid: u32, boottime: u64, thread: &str) -> Option<Test> {
     let own = std::process::id();
     let (mut pid, mut latest, mut thread) = (pid, boottime, Some(thread));
     let mut child: Option<Vec<String>> = None;

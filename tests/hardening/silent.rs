@@ -110,3 +110,79 @@ os._exit(0)";
     let counts: Vec<_> = output.events().iter().filter(unshare).map(|event| &event["count"]).collect();
     assert_eq!(counts, [&json!(2)], "{:#}", output.log);
 }
+
+/// Mounts a FUSE file system with one file, which answers nothing after that was closed, for the rest of its arguments, and executes them.
+const MUTE: &str = "
+import ctypes, os, struct, sys, threading
+libc = ctypes.CDLL(None, use_errno=True)
+def call(result):
+    if result < 0: raise OSError(ctypes.get_errno(), '')
+call(libc.unshare(0x20000))
+call(libc.mount(None, b'/', None, 0x44000, None))
+fuse = os.open('/dev/fuse', os.O_RDWR)
+os.makedirs(sys.argv[1], exist_ok=True)
+call(libc.mount(b'mute', sys.argv[1].encode(), b'fuse', 0, f'fd={fuse},rootmode=40000,user_id=0,group_id=0'.encode()))
+if os.fork():
+    os.close(fuse)
+    os.execvp(sys.argv[2], sys.argv[2:])
+libc.prctl(1, 9)
+def attributes(node):
+    mode = 0o40755 if node == 1 else 0o100644
+    return struct.pack('6Q10I', node, 4096, 8, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+while True:
+    request = os.read(fuse, 1 << 20)
+    _, operation, unique, node = struct.unpack_from('IIQQ', request)
+    answer = {
+        26: struct.pack('IIIIHHIIHH8I', 7, 31, 0, 0, 0, 0, 4096, 1, 0, 0, *[0] * 8),
+        1: struct.pack('QQQQII', 2, 1, 9, 9, 0, 0) + attributes(2),
+        3: struct.pack('QII', 9, 0, 0) + attributes(node),
+        14: struct.pack('QII', 0, 0, 0),
+    }.get(operation)
+    error = 0 if answer is not None else -38
+    answer = answer or b''
+    os.write(fuse, struct.pack('IiQ', 16 + len(answer), error, unique) + answer)
+    # Who waits for what nobody has taken can be killed.
+    if operation == 25: libc.pause()";
+
+#[test]
+fn a_process_that_lets_nobody_to_its_memory_keeps_nobody_from_ending() {
+    // One thread waits for a page of the file, with the memory held, another one for changing the memory.
+    let inside = "
+import ctypes, mmap, os, socket, sys, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+file = os.open(sys.argv[1] + '/file', os.O_RDONLY)
+page = libc.mmap(None, 4096, 1, 2, file, 0)
+os.close(file)
+memory = os.open('/proc/self/mem', os.O_RDONLY)
+peer = bytes([2, 0, 0, 9, 127, 0, 0, 1]) + bytes(8)
+stream = socket.socket()
+number = stream.fileno()
+def waits(task, call):
+    while open(f'/proc/self/task/{task}/syscall').read().split()[0] != call: time.sleep(0.01)
+def change():
+    waits(reader.native_id, '17')
+    libc.mmap(None, 4096, 3, 0x22, -1, 0)
+# Both have their stacks before nobody gets any more memory.
+begin = threading.Event()
+reader = threading.Thread(target=lambda: (begin.wait(), os.pread(memory, 1, page)), daemon=True)
+changer = threading.Thread(target=change, daemon=True)
+reader.start(), changer.start(), begin.set()
+waits(changer.native_id, '9')
+libc.connect(number, peer, 16)
+libc.write(1, b'over\\n', 5)
+libc.pause()";
+    let run = Run::python(nothing(), inside, &[]);
+    let place = run.folder().join("mute").display().to_string();
+    let inside = run.folder().join("program.py").display().to_string();
+    let run = Run::new(nothing(), ["python3", &inside, &place]).through(["python3", "-c", MUTE, &place]);
+    let mut running = run.start();
+    running.wait_for("over");
+    let begun = Instant::now();
+    running.signal(SIGTERM);
+    let output = running.wait();
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert_eq!(output.status.code(), Some(128 + SIGTERM), "{}", output.stderr);
+    let [event] = output.events() else { panic!("{:#}", output.log) };
+    assert_eq!((&event["hook"], &event["process"]["comm"]), (&json!("connect4"), &json!("python3")), "{event:#}");
+}
