@@ -23,6 +23,9 @@ pub const RECEIVER_CHOICE: u16 = 0xfffa;
 /// Denied because what such a socket sends goes to the neighbour of an address that no hook sees, whatever the packet says.
 pub const OWN_HEADERS: u16 = 0xfff4;
 
+/// Denied because IPv4 hands this host's own sockets a copy of what goes to a group or as a broadcast, which no hook sees.
+pub const UNSEEN_COPY: u16 = 0xffeb;
+
 /// Denied because joining a group sends a report to all routers of the network, to whom the network section denies to send.
 pub const GROUP_REPORT: u16 = 0xfff5;
 

@@ -100,12 +100,16 @@ pub struct Socket {
     /// 1: it was connected, and to another peer as well, by a connect(2) or a datagram that names it. Then the kernel can
     /// put together the address of one and the port of another, or half of an address.
     pub mixed: u32,
+    /// 1: it may broadcast, or has sent to a group, or was connected to one. IPv4 hands this host's own sockets a copy of such packets.
+    pub copied: u32,
     /// 1: it is one of the sandbox's own. Read rather than implied, since the verifier would follow everything that comes
     /// after once for each value that it knows.
     pub own: u32,
+    /// Always 0.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Socket>() == 80 + size_of::<Owner>());
+const _: () = assert!(size_of::<Socket>() == 88 + size_of::<Owner>());
 
 /// Tells the launcher of a new flow, so that it can look at the process while it is there.
 #[repr(C)]

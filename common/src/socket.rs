@@ -2,7 +2,7 @@
 
 use crate::{
     Decision, MAX_RULES, RuleSet,
-    decision::{OWN_HEADERS, UNJUDGED_SOCKET, Verdicts},
+    decision::{OWN_HEADERS, UNJUDGED_SOCKET, UNSEEN_COPY, Verdicts},
 };
 
 /// `AF_INET` (include/linux/socket.h).
@@ -103,6 +103,9 @@ pub mod unjudged {
     /// Raw sockets whose packets come with an IP header. The address that sendto(2) names chooses the neighbour that gets such a packet,
     /// and its header may name another one.
     pub const HEADERS: u32 = 8;
+    /// Raw sockets of IPv4 by which datagrams are sent: this host's own servers are handed a copy of what goes to a group or as a
+    /// broadcast, and no hook sees the copy (`ip_mc_output`, net/ipv4/ip_output.c).
+    pub const COPIES: u32 = 16;
 }
 
 impl Request {
@@ -111,9 +114,13 @@ impl Request {
     #[must_use]
     pub fn unjudged(&self) -> u32 {
         match (self.kind, self.protocol) {
-            // Without a branch: 1 only for a difference of 0, since no protocol's number is that large.
             (kind::RAW, protocol) => {
-                unjudged::RAW | (((protocol ^ protocol::RAW).wrapping_sub(1) >> 31) * unjudged::HEADERS)
+                // Without a branch: 1 only for a difference of 0, since no number is that large.
+                let is = |one: u32, other: u32| (one ^ other).wrapping_sub(1) >> 31;
+                let datagrams = is(protocol, protocol::UDP) | is(protocol, protocol::UDPLITE);
+                unjudged::RAW
+                    | (is(protocol, protocol::RAW) * unjudged::HEADERS)
+                    | (is(self.family, INET) * datagrams * unjudged::COPIES)
             }
             (kind::STREAM, protocol::TCP | protocol::MPTCP) | (kind::DGRAM, protocol::UDP) => 0,
             (kind::DGRAM, protocol::ICMP | protocol::ICMPV6) => unjudged::PING,
@@ -137,7 +144,8 @@ pub struct Table {
     pub packets: u32,
     /// Always 0.
     pub padding: u32,
-    /// The rules that name a type or a protocol: what these allow is allowed although it is in `refused`.
+    /// The rules that name a type or a protocol: what these allow is allowed although it is in `refused`, but for
+    /// [`unjudged::HEADERS`] and [`unjudged::COPIES`].
     pub naming: RuleSet,
     /// The rules that name [`protocol::RAW`], and so [`unjudged::HEADERS`].
     pub naming_headers: RuleSet,
@@ -178,7 +186,7 @@ pub fn decide(table: &Table, rules: &Rules, request: &Request) -> Decision {
         if (key ^ rule.value) & rule.mask == 0 {
             decision = table.verdicts.of_rule(index);
             let index = usize::from(index);
-            let all = if table.naming.contains(index) { !unjudged::HEADERS } else { 0 };
+            let all = if table.naming.contains(index) { !(unjudged::HEADERS | unjudged::COPIES) } else { 0 };
             named = all | if table.naming_headers.contains(index) { unjudged::HEADERS } else { 0 };
             break;
         }
@@ -188,8 +196,10 @@ pub fn decide(table: &Table, rules: &Rules, request: &Request) -> Decision {
     if decision.allow && unjudged != 0 {
         // By arithmetic, for the same reason.
         #[allow(clippy::cast_possible_truncation)] // a bit
-        let headers = ((unjudged / unjudged::HEADERS) & 1) as u16;
-        return Decision::fail_closed(UNJUDGED_SOCKET ^ ((UNJUDGED_SOCKET ^ OWN_HEADERS) * headers));
+        let [headers, copies] = [unjudged::HEADERS, unjudged::COPIES].map(|kind| ((unjudged / kind) & 1) as u16);
+        return Decision::fail_closed(
+            UNJUDGED_SOCKET ^ ((UNJUDGED_SOCKET ^ OWN_HEADERS) * headers) ^ ((UNJUDGED_SOCKET ^ UNSEEN_COPY) * copies),
+        );
     }
     decision
 }
@@ -216,6 +226,8 @@ mod tests {
             (kind::SEQPACKET, protocol::SCTP, unjudged::OTHER),
             (kind::RAW, protocol::TCP, unjudged::RAW),
             (kind::RAW, 255, unjudged::RAW | unjudged::HEADERS),
+            (kind::RAW, protocol::UDP, unjudged::RAW | unjudged::COPIES),
+            (kind::RAW, protocol::UDPLITE, unjudged::RAW | unjudged::COPIES),
         ];
         for (kind, protocol, expected) in table {
             assert_eq!(socket(kind, protocol).unjudged(), expected, "type {kind}, protocol {protocol}");
@@ -248,5 +260,12 @@ mod tests {
         let table = Table { refused: unjudged::RAW | unjudged::HEADERS, ..table };
         assert_eq!(decided(&table), OWN_HEADERS);
         assert_eq!(decided(&Table { naming_headers: [1].into_iter().collect(), ..table }), 1);
+        // Nothing allows raw datagrams of IPv4 then.
+        let table = Table { refused: unjudged::RAW | unjudged::COPIES, ..table };
+        let raw = socket(kind::RAW, protocol::UDP);
+        assert_eq!(
+            decide(&table, &[Rule::new(None, Some(kind::RAW), Some(protocol::UDP)); MAX_RULES], &raw).rule,
+            UNSEEN_COPY
+        );
     }
 }

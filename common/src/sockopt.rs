@@ -72,6 +72,8 @@ const LOCAL_PORT_RANGE: (i32, i32) = (0, 51);
 /// `SOL_SOCKET`, `SO_ATTACH_REUSEPORT_CBPF` and `SO_ATTACH_REUSEPORT_EBPF` (include/uapi/asm-generic/socket.h).
 const ATTACH_REUSEPORT: [(i32, i32); 2] = [(1, 51), (1, 52)];
 
+/// `SOL_SOCKET`, `SO_BROADCAST` (include/uapi/asm-generic/socket.h).
+const BROADCAST: (i32, i32) = (1, 6);
 /// `IPPROTO_IP`, `IP_HDRINCL` (include/uapi/linux/in.h), and `IPPROTO_IPV6`, `IPV6_HDRINCL` (include/uapi/linux/in6.h).
 const INCLUDE_HEADER: [(i32, i32); 2] = [(0, 3), (41, 36)];
 /// `IPPROTO_IP`, `IP_RECVERR` (include/uapi/linux/in.h), and `IPPROTO_IPV6`, `IPV6_RECVERR` (include/uapi/linux/in6.h): what others
@@ -207,8 +209,8 @@ pub struct Table {
     pub keep_errors: u32,
     /// 1: nobody may send packets with an IP header of their own, which go to the neighbour of another address than they name.
     pub keep_headers: u32,
-    /// Always 0.
-    pub padding: u32,
+    /// 1: it is noted which sockets may broadcast.
+    pub note_broadcast: u32,
 }
 
 const _: () = assert!(size_of::<Table>() == 64);
@@ -222,7 +224,7 @@ impl Table {
         keep_groups: group::V4 | group::V6,
         keep_errors: 1,
         keep_headers: 1,
-        padding: 0,
+        note_broadcast: 1,
     };
 }
 
@@ -239,6 +241,14 @@ pub fn has_no_effect(table: &Table, request: &Request, is: impl Fn(u32, u32) -> 
         is(differs.cast_unsigned(), 0)
     });
     v4 | v6
+}
+
+/// Whether it may allow a socket to broadcast, where that is to be noted.
+#[inline(always)]
+#[must_use]
+pub fn may_broadcast(table: &Table, request: &Request) -> bool {
+    let same = key(request.level, request.option) == key(BROADCAST.0, BROADCAST.1);
+    table.note_broadcast != 0 && request.access == access::SET && same
 }
 
 /// Judges a request: the first rule that matches decides, else the default.

@@ -100,7 +100,13 @@ impl Known<'_> {
             })
         };
         let crosses = by(true) && by(false);
+        // IPv4 hands this host a copy of what goes to several: a socket that sends so gets no other peer.
+        let several =
+            |to: &Target| matches!(to.ip.to_canonical(), ip @ IpAddr::V4(_) if ip.is_multicast() || MANY.contains(&ip));
+        let connects = all.iter().any(|call| matches!(call, Call::Connect { .. }));
+        let copied = connects && self.targets().iter().any(|(_, to)| several(to));
         crosses
+            || copied
             || self.program.corks()
             || all.iter().any(scoped)
             || all.iter().any(broadcasts) && self.names_unspecified()

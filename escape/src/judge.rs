@@ -260,7 +260,8 @@ impl Known<'_> {
         self.run.contacts.iter().any(|contact| contact.incoming && contact.outsider == peer)
     }
 
-    fn targets(&self) -> Vec<(bool, Target)> {
+    /// Whom the program names as peers, and whether by a connect.
+    pub fn targets(&self) -> Vec<(bool, Target)> {
         let target = |call: &&Call| match call {
             Call::Connect { to, .. } => Some((true, *to)),
             Call::Send { to: Some(to), .. } => Some((false, *to)),

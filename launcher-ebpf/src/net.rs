@@ -10,7 +10,8 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use common::{
-    RuleSet,
+    Decision, RuleSet,
+    decision::UNSEEN_COPY,
     net::{self, Address, EPHEMERAL, Lookup, Op, PortInterval, Protocol, Request, Table},
     record::{Hook, Key, NetSubject, Tally},
     socket::{self, protocol},
@@ -19,7 +20,7 @@ use common::{
 use crate::{
     own::{self, Event, Maker, receiver},
     record::{Current, Draft, Ledger},
-    rodata::{filled, judged},
+    rodata::{audit, filled, judged},
     verifier::{is, opaque},
 };
 
@@ -255,14 +256,6 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     let Some(ledger) = Ledger::of(hook) else { return 0 };
     #[cfg(feature = "names")]
     if let Some(verdict) = crate::name::asks(ledger, key, op, socket(ctx)) {
-        // A nameserver is a peer, too: with another one, the kernel may put together the address of one and the port of the other.
-        if number == protocol::UDP
-            && filled(&NET_TABLE).tells_peers_apart()
-            && let Some(socket) = socket(ctx)
-        {
-            // SAFETY: the verifier knows the socket, which is the context's own.
-            unsafe { own::note_peer(socket.cast_mut().cast(), op, key.subject.address, port, 0) };
-        }
         return verdict;
     }
     let found = if op == Op::BIND {
@@ -276,12 +269,30 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     // Where nobody listens, the kernel says so. Anybody who comes to listen meanwhile is found when the packet leaves.
     let own = (receiver::is_own(found) | receiver::is_nobody(found)) & 1;
     let request = Request { op, protocol, address: key.subject.address, port, own };
-    let Some(decision) = judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request)) else {
+    let Some(mut decision) = judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request)) else {
         return ledger.deny_unjudged();
     };
     #[cfg(feature = "names")]
     if !crate::name::tls::hold(socket(ctx), &KernelTables::of(key), &request, decision.allow) {
         return ledger.deny_unjudged();
+    }
+    let goes_on = decision.allow || audit() != 0;
+    if op != Op::BIND
+        && filled(&NET_TABLE).tells_peers_apart()
+        && goes_on
+        && let Some(socket) = socket(ctx)
+    {
+        let socket = socket.cast_mut().cast();
+        // SAFETY: the verifier knows the socket, which is the context's own.
+        unsafe {
+            if number == protocol::UDP || number == protocol::UDPLITE {
+                if own::note_peer(socket, op, key.subject.address, port, found) != 0 {
+                    decision = Decision::fail_closed(UNSEEN_COPY);
+                }
+            } else if own::matters() {
+                own::note_nobody(socket, found);
+            }
+        }
     }
     let verdict = ledger.conclude(decision, &NET_TALLIES, key, |_| Current);
     // The bind(2) has not happened yet, and may fail. So what is noted is what was asked for, and it counts only for a socket that
@@ -295,18 +306,6 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
             && (*socket).src_port == 0
         {
             own::note_asked(socket.cast_mut().cast(), key.subject.address, port);
-        }
-        if op != Op::BIND
-            && filled(&NET_TABLE).tells_peers_apart()
-            && verdict != 0
-            && let Some(socket) = socket(ctx)
-        {
-            let socket = socket.cast_mut().cast();
-            if number == protocol::UDP {
-                own::note_peer(socket, op, key.subject.address, port, found);
-            } else if own::matters() {
-                own::note_nobody(socket, found);
-            }
         }
     }
     verdict

@@ -227,31 +227,49 @@ pub unsafe fn note_nobody(socket: *mut c_void, found: u32) {
     }
 }
 
-/// Notes whom a UDP socket is to be connected to, or who is to receive a datagram of it, where the policy allows that. Before the kernel
-/// acts on it: so what comes of several peers comes of a socket of which that is known. The kernel calls both hooks with the
-/// socket locked. What goes to nobody (`found`, as [`receiver`] has it) is judged once more, by what the packet says.
+/// Notes that a socket may broadcast from now on. `false` if that can't be kept: then it must not.
 ///
 /// # Safety
 ///
 /// The verifier must take the pointer for one to a socket.
 #[inline(always)]
-pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16, found: u32) {
-    // SAFETY: the caller's promise. A socket of which nothing can be kept counts as one with several peers.
-    let Some(known) = (unsafe { known(socket).map(|known| &mut *known) }) else { return };
-    known.mixed |= found & receiver::NOBODY;
+pub unsafe fn note_broadcast(socket: *mut c_void) -> bool {
+    // SAFETY: the caller's promise; the kernel calls this with the socket locked.
+    unsafe { known(socket).map(|known| (*known).copied = 1) }.is_some()
+}
+
+/// Notes whom a UDP socket is to be connected to, or who is to receive a datagram of it, where the policy allows that. Before the kernel
+/// acts on it: so what comes of several peers comes of a socket of which that is known. The kernel calls both hooks with the
+/// socket locked. What goes to nobody (`found`, as [`receiver`] has it) is judged once more, by what the packet says.
+///
+/// Returns 1, and notes no peer, if that is to be refused, else 0: a datagram to a group or as a broadcast that waits for more gets
+/// the address of the next peer (`MSG_MORE`), and IPv4 hands this host's own sockets a copy of it, which no hook sees.
+///
+/// # Safety
+///
+/// The verifier must take the pointer for one to a socket.
+#[inline(always)]
+pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16, found: u32) -> u32 {
+    // SAFETY: the caller's promise. Of a socket of which nothing can be kept it is not known whether it has sent to several.
+    let Some(known) = (unsafe { known(socket).map(|known| &mut *known) }) else { return 1 };
     let connects = op == Op::CONNECT;
-    if connects && known.connected | known.named == 0 {
-        (known.peer, known.peer_port, known.connected) = (address, port, 1);
-        return;
-    }
     let differs = known.peer.difference(address) | u32::from(known.peer_port ^ port);
-    if connects || known.connected != 0 && differs != 0 {
-        known.mixed |= u32::from(known.named != 0 || differs != 0);
-        known.connected = 1;
+    let unasked = if connects { known.named } else { 0 };
+    let several = u32::from(unasked) | u32::from(known.connected) & !is(differs, 0) & 1;
+    known.copied |= address.v4_mask(is) & net::is_for_several(address, is) & 1;
+    if several & known.copied != 0 {
+        return 1;
     }
-    if !connects {
+    known.mixed |= found & receiver::NOBODY | several;
+    if connects && known.connected | known.named == 0 {
+        (known.peer, known.peer_port) = (address, port);
+    }
+    if connects {
+        known.connected = 1;
+    } else {
         known.named = 1;
     }
+    0
 }
 
 /// Whom a UDP socket has been connected to. Values, so that the verifier need not follow what comes after once with and once without

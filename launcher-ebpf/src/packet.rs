@@ -385,9 +385,6 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         if peers && leaves(ctx, address) != 0 {
             return Some(Decision::fail_closed(LOOPBACK_LEAVES));
         }
-        if peers && udp & socket.peers(ctx).are_several() & returns(ctx, address) != 0 {
-            return Some(Decision::fail_closed(UNPARSED_PACKET));
-        }
         if ports && udp & !socket.is_peer(address, port) != 0 {
             // Where the packet has none to be seen (IPsec), it is the socket's.
             let own_port = own_port | socket.port() & is(own_port.into(), 0) as u16;
@@ -397,7 +394,15 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
             }
         }
         let own = socket.may_be_received_by_others();
-        let strays = if peers { (udp | own) & socket.peers(ctx).may_stray(stays(ctx), address) } else { 0 };
+        let mut strays = 0;
+        if peers {
+            let peers = socket.peers(ctx);
+            if udp & peers.are_several() & returns(ctx, address) != 0 {
+                key.subject = subject(&request, packet.protocol);
+                return Some(Decision::fail_closed(UNPARSED_PACKET));
+            }
+            strays = (udp | own) & peers.may_stray(stays(ctx), address);
+        }
         if tcp | udp != 0 && strays == 0 && (own == 0 || !address.is_loopback(is)) {
             // The address hooks have judged where it goes. What it says of its destination is not judged: it may be on its way
             // to another address (NAT).

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, macros::map, maps::HashMap, programs::SockoptContext};
 use common::{
     Decision, MAX_RULES,
-    decision::GROUP_REPORT,
+    decision::{GROUP_REPORT, UNSEEN_COPY},
     net::{self, Op},
     record::{Hook, Key, SockoptSubject, Tally},
     ruleset::WORDS,
@@ -12,6 +12,7 @@ use common::{
 
 use crate::{
     net::{KernelTables, NET_TABLE, subject_of},
+    own,
     record::{Current, Draft, Ledger},
     rodata::{audit, filled, judged},
     verifier::is,
@@ -78,11 +79,15 @@ fn judge(ctx: &SockoptContext, hook: Hook, access: u32, value: impl FnOnce(&Sock
     let mut draft = Draft::new(hook, SockoptSubject { level, option, access, length, value: [0; 2] });
     let key = draft.key();
     let Some(ledger) = Ledger::of(hook) else { return 0 };
+    // Before the kernel does it: so whatever is broadcast comes of a socket of which that is known.
+    // SAFETY: the verifier checks the access, and knows the socket.
+    let unseen = sockopt::may_broadcast(filled(&SOCKOPT_TABLE), &request)
+        && !unsafe { own::note_broadcast((*ctx.sockopt).__bindgen_anon_1.sk.cast()) };
     let decision = judged(|| {
         if joins != 0 && !may_join(ctx, &membership, length.cast_unsigned())? {
             return Some(Decision::fail_closed(GROUP_REPORT));
         }
-        Some(decide(&request))
+        Some(if unseen { Decision::fail_closed(UNSEEN_COPY) } else { decide(&request) })
     });
     let Some(decision) = decision else {
         return ledger.deny_unjudged();

@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 
 use common::{
     Decision,
-    decision::{DEFAULT, OWN_HEADERS, PORT_RANGE, RECEIVER_CHOICE, UNJUDGED_SOCKET},
+    decision::{DEFAULT, OWN_HEADERS, PORT_RANGE, RECEIVER_CHOICE, UNJUDGED_SOCKET, UNSEEN_COPY},
     net,
     record::Hook,
 };
@@ -55,7 +55,7 @@ proptest! {
         for request in sockets {
             let decision = request.decided_by(tables.sockets.as_ref().unwrap());
             // What else is refused than by the section has a test of its own.
-            if ![UNJUDGED_SOCKET, OWN_HEADERS].contains(&decision.rule) {
+            if ![UNJUDGED_SOCKET, OWN_HEADERS, UNSEEN_COPY].contains(&decision.rule) {
                 prop_assert_eq!(decision, oracle::socket(policy.sockets.as_ref().unwrap(), request), "{:?}", request);
             }
         }
@@ -262,10 +262,10 @@ fn hooks_follow_from_the_rules() {
             json!({"network": deny(json!({"action": "deny", "ops": ["connect"]}))}),
             vec!["connect4", "connect6", "sock_create"],
         ),
-        // What leaves is looked at where hosts are told apart, or UDP ports.
+        // What leaves is looked at where hosts are told apart, or UDP ports; and which sockets may broadcast is noted where they are.
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["connect"], "hosts": ["10.0.0.1"]}))}),
-            vec!["connect4", "connect6", "egress", "sock_create"],
+            vec!["connect4", "connect6", "egress", "sock_create", "setsockopt"],
         ),
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["receive"], "hosts": ["10.0.0.1"]}))}),
@@ -329,7 +329,7 @@ fn hooks_follow_from_the_rules() {
                 "network": deny(json!({"action": "deny", "ops": ["connect"], "hosts": ["10.0.0.1"]})),
                 "sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw", "protocol": 255}]},
             }),
-            vec!["connect4", "connect6", "egress", "sock_create"],
+            vec!["connect4", "connect6", "egress", "sock_create", "setsockopt"],
         ),
         (
             json!({

@@ -6,7 +6,7 @@ use common::{
     decision::{
         DEFAULT, FORGED_ANSWER, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NEAR_ANSWER, NO_QUERY,
         NO_ROOM_TO_LEARN, NO_SERVER_NAME, NOT_SERVED, OTHER_SERVER, OTHER_VERSION, OWN_HEADERS, PORT_RANGE,
-        RECEIVER_CHOICE, SECRET_NAME, TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET,
+        RECEIVER_CHOICE, SECRET_NAME, TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET, UNSEEN_COPY,
     },
     record::{Hook, Key, SEVERAL, Tally},
 };
@@ -197,6 +197,11 @@ impl Cause {
             GROUP_REPORT => {
                 "joining a group tells all routers of the network which one (IGMP, MLD), and the network section denies to send to them \
                  (224.0.0.22, ff02::16) and to the group"
+            }
+            UNSEEN_COPY => {
+                "IPv4 hands this host's own sockets a copy of what goes to a group or as a broadcast, and no hook sees it; so where rules tell \
+                 hosts apart, a raw socket can't send datagrams, and a socket that sends to several can't have another peer by connect(2): \
+                 use another socket"
             }
             UNPARSED_PACKET => {
                 "the packet has a route of its own, is a fragment, or its headers don't tell all that rules may ask for"

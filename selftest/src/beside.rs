@@ -101,7 +101,7 @@ pub const VECTORS: &[Vector] = &[
     })
     .with_raw_sockets(),
     astray("header4-option", "the same by an option (IP_HDRINCL)", |s| {
-        let raw = socket(INET, libc::SOCK_RAW, libc::IPPROTO_UDP).at("socket")?;
+        let raw = socket(INET, libc::SOCK_RAW, libc::IPPROTO_ICMP).at("socket")?;
         set_option(&raw, IP, libc::IP_HDRINCL, &1_i32.to_ne_bytes()).at("setsockopt")?;
         send(&raw, &packet4(s), &v4(DENIED, 0))
     })

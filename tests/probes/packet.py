@@ -55,7 +55,9 @@ def send(how, address, port):
         sock.settimeout(1)
         return f"reply {sock.recv(100)[0]}"
     elif kind.startswith("forged_"):
-        protocol = socket.IPPROTO_TCP if kind == "forged_tcp" else socket.IPPROTO_UDP
+        # Where rules tell hosts apart, raw sockets of IPv4 are for no datagrams.
+        name = "tcp" if kind in ("forged_tcp", "forged_options", "forged_lsrr") else "udp"
+        protocol = socket.IPPROTO_TCP if name == "tcp" else socket.IPPROTO_UDP
         sock = socket.socket(family, socket.SOCK_RAW, protocol)
         options = {
             "forged_options": (0, IP_OPTIONS, bytes([148, 4, 0, 0])),
@@ -68,8 +70,8 @@ def send(how, address, port):
             sock.setsockopt(*options[kind])
         # For IPv6, the kernel has to fill in the checksum.
         if v6:
-            sock.setsockopt(41, 7, 16 if kind == "forged_tcp" else 6)
-        sock.sendto(header("tcp" if kind == "forged_tcp" else "udp", port), (address, 0))
+            sock.setsockopt(41, 7, 16 if name == "tcp" else 6)
+        sock.sendto(header(name, port), (address, 0))
     else:
         sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         payload = header("udp", port)

@@ -71,7 +71,7 @@ def routing(kind, segment):
 def attempt(how, destination, means="", *words):
     kind, v6 = how[:-1], how.endswith("6")
     if means == "named":
-        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW if kind == "raw" else socket.IPPROTO_UDP)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW if kind == "raw" else socket.IPPROTO_ICMP)
         if kind == "included":
             sock.setsockopt(socket.IPPROTO_IP, IP_HDRINCL, 1)
         datagram = struct.pack("!4H", 9, PORT, 13, 0) + b"hello"
@@ -81,7 +81,8 @@ def attempt(how, destination, means="", *words):
     family = socket.AF_INET6 if v6 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM if kind in ("tcp", "fast") else socket.SOCK_DGRAM)
     sock.settimeout(0.3)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    if means != "after":  # what may broadcast has no second peer
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     ipv6, ancillary = socket.IPPROTO_IPV6, []
     if means == "bound":
         sock.bind((words[0], 0))

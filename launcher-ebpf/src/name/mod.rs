@@ -30,6 +30,7 @@ use aya_ebpf::{
 };
 use common::{
     Decision, RuleSet,
+    decision::UNSEEN_COPY,
     name::{Asked, Held, PORT, Table, Text, state},
     net::{Address, Op, Protocol},
     record::{Key, NameSubject, NetSubject, Tally},
@@ -37,8 +38,8 @@ use common::{
 };
 
 use crate::{
-    net::{NET_TALLIES, protocol_of, words},
-    own::SocketStorage,
+    net::{NET_TABLE, NET_TALLIES, protocol_of, words},
+    own::{self, SocketStorage},
     record::{Current, Ledger},
     rodata::filled,
     verifier::{is, opaque},
@@ -135,6 +136,13 @@ pub fn asks(ledger: Ledger, key: &mut Key<NetSubject>, op: Op, socket: Option<*c
     if u32::from(number) == protocol::UDP {
         // SAFETY: the verifier knows the socket.
         let Some(asked) = (unsafe { asked(socket, CREATE) }) else { return Some(ledger.deny_unjudged()) };
+        // A nameserver is a peer, too: with another one, the kernel may put together the address of one and the port of the other.
+        // SAFETY: as above.
+        let refused = filled(&NET_TABLE).tells_peers_apart()
+            && unsafe { own::note_peer(socket.cast(), op, address, port, 0) } != 0;
+        if refused {
+            return Some(ledger.conclude(Decision::fail_closed(UNSEEN_COPY), &NET_TALLIES, key, |_| Current));
+        }
         // It says that the socket may ask, not that it has asked. It is never cleared: another thread's query may be on its way.
         asked.asks = 1;
     } else {

@@ -111,8 +111,8 @@ impl NetTables {
     /// The kinds of sockets ([`unjudged`]) that could do what the section denies without any hook noticing.
     #[must_use]
     pub fn evasive_sockets(&self) -> u32 {
-        let headers = if self.table.tells_peers_apart() { self.evasive & unjudged::RAW } else { 0 };
-        self.evasive | if headers != 0 { unjudged::HEADERS } else { 0 }
+        let raw = self.table.tells_peers_apart() && self.evasive & unjudged::RAW != 0;
+        self.evasive | if raw { unjudged::HEADERS | unjudged::COPIES } else { 0 }
     }
 
     /// The versions of IP, as [`common::sockopt::group`] has them, by which the routers of the network can't be sent to.

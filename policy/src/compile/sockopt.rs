@@ -33,7 +33,9 @@ impl SockoptTables {
         let keep_groups = network.map_or(0, NetTables::keeps_groups);
         let keep_errors = network.is_some_and(|network| network.judges_errors);
         let keep_headers = sockets.is_some_and(SocketTables::keeps_headers);
-        let keeps = keep_port_range || keep_receivers || keep_groups != 0 || keep_errors || keep_headers;
+        let note_broadcast = network.is_some_and(|network| network.table.tells_peers_apart());
+        let keeps =
+            keep_port_range || keep_receivers || keep_groups != 0 || keep_errors || keep_headers || note_broadcast;
         if section.is_none() && !keeps {
             return None;
         }
@@ -57,7 +59,7 @@ impl SockoptTables {
             keep_groups,
             keep_errors: u32::from(keep_errors),
             keep_headers: u32::from(keep_headers),
-            padding: 0,
+            note_broadcast: u32::from(note_broadcast),
         };
         Some(Self { table, rules, denied })
     }
