@@ -294,10 +294,13 @@ print(attempt('join', 0, 42, '239.1.2.5', struct.pack('Q', outer) + storage('239
 /// anybody's, with an allowed header.
 #[test]
 fn a_route_that_is_kept_leads_nobody_home() {
-    let rules = json!([
-        {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["127.0.0.1"], "ports": [5301]},
-        {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["10.9.0.10"], "ports": [5300]},
-    ]);
+    let mut policy = network(
+        "deny",
+        &json!([
+            {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["127.0.0.1"], "ports": [5301]},
+            {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["10.9.0.10"], "ports": [5300]},
+        ]),
+    );
     let outside = "
 import os, select
 served = []
@@ -313,7 +316,7 @@ import errno, os, socket, time
 def heard(): return open(os.environ['HEARD']).read().split()
 while 'ready' not in heard(): time.sleep(0.01)
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-sock.connect(('127.0.0.1', 5301))
+sock.connect(('127.0.0.1', int(os.environ['FIRST'])))
 sock.send(b'home', socket.MSG_MORE)
 # From 127.0.0.1, there is no way there; the peer is noted all the same.
 try: sock.connect(('10.9.0.10', 5300))
@@ -324,10 +327,21 @@ except PermissionError: pass
 socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'end', ('127.0.0.1', 5301))
 while 'end' not in heard(): time.sleep(0.01)
 print('home' in heard())";
-    let (bare, guarded) = both(&network("deny", &rules), outside, inside);
-    assert_eq!((&*bare, &*guarded.stdout), ("True\n", "False\n"));
-    let [event] = guarded.events() else { panic!("{:#}", guarded.log) };
-    assert_eq!((&event["rule"], &event["hook"]), (&json!("fail-closed"), &json!("egress")), "{event:#}");
+    let holds = |policy: &Value, first: u16| {
+        let (bare, guarded) = both(policy, outside, &format!("import os\nos.environ['FIRST'] = '{first}'{inside}"));
+        assert_eq!((&*bare, &*guarded.stdout), ("True\n", "False\n"), "{first}");
+        let [event] = guarded.events() else { panic!("{:#}", guarded.log) };
+        assert_eq!((&event["rule"], &event["hook"]), (&json!("fail-closed"), &json!("egress")), "{event:#}");
+    };
+    holds(&policy, 5301);
+    // A nameserver is a peer, too, whether or not a rule is about it.
+    policy["network"]["nameservers"] = json!(["127.0.0.1"]);
+    policy["network"]["queries"] = json!("any");
+    policy["network"]["rules"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"action": "allow", "ops": ["connect"], "hosts": ["example.org"]}));
+    holds(&policy, 53);
 }
 
 /// Somebody outside with a UDP server for all of this host's addresses, who says what it has heard.
