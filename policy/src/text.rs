@@ -14,8 +14,8 @@ use serde_json::{
 
 /// Characters that a terminal or a reader does not take for what they are: those of the general categories Cc (control), Cf
 /// (format), Zl and Zp (line and paragraph separator), and those that have the property `Default_Ignorable_Code_Point`. By
-/// Unicode 16 (DerivedGeneralCategory.txt, DerivedCoreProperties.txt), in order.
-const ESCAPED: [(char, char); 27] = [
+/// Unicode 16 (DerivedGeneralCategory.txt, DerivedCoreProperties.txt), in order. And U+FFFE and U+FFFF, which XML can't have.
+const ESCAPED: [(char, char); 28] = [
     ('\0', '\u{1f}'),
     ('\u{7f}', '\u{9f}'),
     ('\u{ad}', '\u{ad}'),
@@ -37,6 +37,7 @@ const ESCAPED: [(char, char); 27] = [
     ('\u{feff}', '\u{feff}'),
     ('\u{ffa0}', '\u{ffa0}'),
     ('\u{fff0}', '\u{fffb}'),
+    ('\u{fffe}', '\u{ffff}'),
     ('\u{110bd}', '\u{110bd}'),
     ('\u{110cd}', '\u{110cd}'),
     ('\u{13430}', '\u{1343f}'),
