@@ -5,10 +5,9 @@ use std::os::fd::OwnedFd;
 use crate::sys::socket::{self, bind, connect, control, send_message, send_messages, send_to, set_option};
 
 use super::{
-    Evidence,
-    Layer::Hook,
-    PORT, PORT_AT_ONE_ADDRESS, PORT_ON_LOOPBACK, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, MAPPED, Outcome, Scene, Stop, of_family, tcp, udp, v4, v6},
+    policies::{PORT, PORT_AT_ONE_ADDRESS, PORT_ON_LOOPBACK},
+    vector::{Evidence, Layer::Hook, Vector},
 };
 
 const ANY: [u8; 4] = [0; 4];
@@ -23,12 +22,12 @@ const NOWHERE6: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0
 /// A port at which nobody listens, and which no policy of the self-test forbids.
 const DISCARD: u16 = 9;
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, PORT, attempt).stopped_by(Hook)
 }
 
 /// A way to the forbidden port on loopback, where the same port elsewhere is allowed.
-const fn any(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn any(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, PORT_ON_LOOPBACK, attempt).stopped_by(Hook)
 }
 

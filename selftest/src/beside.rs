@@ -11,10 +11,11 @@ use nix::{
 use crate::sys::socket::{bind, connect, control, send_message, send_to, set_option, socket};
 
 use super::{
-    DENIED_HOST, Evidence, GROUP_ALLOWED, NO_ERRORS, NO_GROUPS, OWN_DEVICE, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, Outcome, Scene, Stop, tcp, udp, v4, v6},
     error::{DISCARD, TO},
+    policies::{DENIED_HOST, GROUP_ALLOWED, NO_ERRORS, NO_GROUPS, OWN_DEVICE},
     protocol::checksum,
+    vector::{Evidence, Vector},
     wire::{ALLOWED, ALLOWED6, DENIED, DENIED6, DEVICE, OWN},
 };
 
@@ -41,27 +42,27 @@ pub const TCP_FASTOPEN_NO_COOKIE: i32 = 34;
 const REPORTED: Duration = Duration::from_millis(300);
 
 /// Joins a group. Whether others hear of it is seen by those that say something in it.
-const fn join(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn join(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NO_GROUPS, attempt).on_the_wire().seen_by(Evidence::Word)
 }
 
 /// Says something to the routers.
-const fn report(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn report(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     join(name, shows, attempt).seen_by(Evidence::Heard)
 }
 
 /// Hears somebody who may not be heard.
-const fn error(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn error(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NO_ERRORS, attempt).told_by_errors().seen_by(Evidence::Told)
 }
 
 /// Sends to the host that is denied.
-const fn astray(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn astray(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, DENIED_HOST, attempt).on_the_wire()
 }
 
 /// Reaches this host's own address, by naming none.
-const fn own(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn own(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, OWN_DEVICE, attempt).on_the_wire()
 }
 

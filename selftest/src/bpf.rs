@@ -5,15 +5,16 @@ use aya_obj::generated::bpf_attach_type;
 use crate::sys::bpf::{Program, attach, detach, link, load, load_tracer, next_program, program_by_id, query};
 
 use super::{
-    Control, DEVICES, Evidence, Layer, NETWORK, NOTHING, Vector,
     attempt::{At as _, LOOPBACK, Outcome, Scene, Stop, open_and_read, tcp, v4},
     cgroup::own_folder,
+    policies::{DEVICES, NETWORK, NOTHING},
+    vector::{Control, Evidence, Layer, Vector},
 };
 
 const CONNECT4: bpf_attach_type = bpf_attach_type::BPF_CGROUP_INET4_CONNECT;
 const DEVICE: bpf_attach_type = bpf_attach_type::BPF_CGROUP_DEVICE;
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NETWORK, attempt).control(Control::Guard).stopped_by(Layer::Seccomp)
 }
 
@@ -75,7 +76,7 @@ pub const VECTORS: &[Vector] = &[
         // To a port that the policy allows.
         s.tell_by(&tcp(libc::AF_INET, 0)?, &v4(LOOPBACK, 9))
     })
-    .under(super::PORT),
+    .under(super::policies::PORT),
     vector("trace", "loads a program that could look into every process", |_| {
         load_tracer().at("BPF_PROG_LOAD").map(|_| Vec::new())
     })

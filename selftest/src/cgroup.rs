@@ -19,13 +19,14 @@ use crate::sys::{
 };
 
 use super::{
-    Control, Layer, NETWORK, Vector,
     attempt::{At as _, Outcome, Scene, Stop, c_string, own_mounts},
+    policies::NETWORK,
+    vector::{Control, Layer, Vector},
 };
 
 const PROCS: &str = "cgroup.procs";
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NETWORK, attempt).control(Control::Guard).stopped_by(Layer::Mounts)
 }
 

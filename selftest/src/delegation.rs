@@ -15,13 +15,14 @@ use crate::sys::{
 };
 
 use super::{
-    Evidence, Layer, NOTHING, UNIX, Vector,
     attempt::{At as _, Outcome, Stop, abstract_address, open_and_read, path_address, unix},
     object::{SEMAPHORE, key_name, queue_name},
+    policies::{NOTHING, UNIX},
     server::{AGENT, BUS, BUS_FOLDER, EDITOR, RESTARTED, stream_name},
+    vector::{Evidence, Layer, Vector},
 };
 
-const fn vector(name: &'static str, shows: &'static str, layer: Layer, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, layer: Layer, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NOTHING, attempt).seen_by(Evidence::Told).stopped_by(layer)
 }
 

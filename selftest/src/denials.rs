@@ -10,14 +10,15 @@ use std::{
 };
 
 use super::{
-    Evidence, Layer, NOTHING, Vector,
     attempt::{At as _, Scene, Stop},
+    policies::NOTHING,
+    vector::{Evidence, Layer, Vector},
 };
 
 /// The variable that names the file.
 const VARIABLE: &str = "GUARD_RUN_DENIALS";
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NOTHING, attempt).seen_by(Evidence::Word).stopped_by(Layer::Mounts)
 }
 

@@ -19,13 +19,20 @@ use crate::sys::{
 };
 
 use super::{
-    Control, DEVICES, Evidence, Handed, Layer, NETWORK, NOTHING, SYSCTLS, UNIX, Vector,
     attempt::{At as _, LOOPBACK, Outcome, Scene, Stop, abstract_address, path_address, read, unix, v4},
     cgroup::leave_by,
+    handed::Handed,
+    policies::{DEVICES, NETWORK, NOTHING, SYSCTLS, UNIX},
     server::{GIVER, giver_name},
+    vector::{Control, Evidence, Layer, Vector},
 };
 
-const fn vector(name: &'static str, shows: &'static str, policy: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(
+    name: &'static str,
+    shows: &'static str,
+    policy: &'static str,
+    attempt: super::vector::Attempt,
+) -> Vector {
     Vector::new(name, shows, policy, attempt).stopped_by(Layer::Closed)
 }
 

@@ -17,14 +17,15 @@ use nix::{
 use crate::sys::{configure_loop, free_loop, handle_of, mount_nowhere, open_by_handle, open_raw, openat2};
 
 use super::{
-    BLOCKS, DEVICES, Evidence, Layer, Vector,
     attempt::{At as _, Scene, Stop, c_string, open_and_read, own_mounts, read},
     object::NODE,
+    policies::{BLOCKS, DEVICES},
+    vector::{Evidence, Layer, Vector},
 };
 
 const ZERO: &str = "/dev/zero";
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, DEVICES, attempt).seen_by(Evidence::Word).stopped_by(Layer::Hook)
 }
 

@@ -5,16 +5,17 @@ use std::fs::File;
 use crate::sys::foreign::{connect, connect_x32, open, read, send_to, set_option, socket, socketcall};
 
 use super::{
-    DEVICES, Evidence, Layer, PORT, PORT_SERVED, SYSCTLS, UNIX, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, path_address, tcp, udp, unix, v4, v6},
+    policies::{DEVICES, PORT, PORT_SERVED, SYSCTLS, UNIX},
     port,
     server::STREAM,
     sysctl::HIDDEN,
+    vector::{Evidence, Layer, Vector},
 };
 
 const INET: i32 = libc::AF_INET;
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, PORT, attempt).stopped_by(Layer::Seccomp)
 }
 

@@ -23,11 +23,12 @@ use policy::Part;
 use crate::sys::{Call, call, exit_now, fork, keep_limit, open_by, send_signal, set_idle, set_idle_by_attributes};
 
 use super::{
-    Control, Evidence, Layer, NETWORK, Vector,
     attempt::{At as _, LOOPBACK, Outcome, Scene, Stop, launcher, tcp, udp, v4},
+    policies::NETWORK,
+    vector::{Control, Evidence, Layer, Vector},
 };
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NETWORK, attempt).control(Control::StandIn).stopped_by(Layer::Landlock)
 }
 

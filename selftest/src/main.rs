@@ -21,22 +21,7 @@ use std::{
 use anyhow::Context as _;
 use clap::Parser;
 use nix::unistd::{Uid, alarm, geteuid, setresuid};
-use policy::Part;
 use serde::{Deserialize, Serialize};
-
-/// The exit status when every way out was stopped, or the self-test's own process did what it was to do.
-const OK: u8 = 0;
-/// The exit status when there was a way out, or a check that could not be made.
-const NO: u8 = 1;
-/// The exit status when the self-test itself failed.
-const FAILURE: u8 = 125;
-/// The exit status when nobody reads what is printed: what SIGPIPE makes of other programs, 128+13.
-const UNREAD: u8 = 141;
-
-use attempt::{Outcome, SCENE, Scene, Stop};
-use guard::Programs;
-use process::Process;
-use runner::Tried;
 
 mod address;
 mod attempt;
@@ -59,6 +44,7 @@ mod nameserver;
 mod object;
 mod outside;
 mod outsider;
+mod policies;
 mod port;
 mod privilege;
 mod process;
@@ -71,9 +57,23 @@ mod sysctl;
 mod trace;
 mod unix;
 mod uring;
+mod vector;
 mod wire;
 
-use handed::Handed;
+use attempt::{SCENE, Scene, Stop};
+use guard::Programs;
+use process::Process;
+use runner::Tried;
+use vector::{Caller, Vector};
+
+/// The exit status when every way out was stopped, or the self-test's own process did what it was to do.
+const OK: u8 = 0;
+/// The exit status when there was a way out, or a check that could not be made.
+const NO: u8 = 1;
+/// The exit status when the self-test itself failed.
+const FAILURE: u8 = 125;
+/// The exit status when nobody reads what is printed: what SIGPIPE makes of other programs, 128+13.
+const UNREAD: u8 = 141;
 
 /// The families of vectors, in the order in which they are tried.
 pub const FAMILIES: &[(&str, &[Vector])] = &[
@@ -97,293 +97,6 @@ pub const FAMILIES: &[(&str, &[Vector])] = &[
     ("launcher", launcher::VECTORS),
     ("denials", denials::VECTORS),
 ];
-
-/// What an attempt does.
-pub type Attempt = fn(&Scene) -> Outcome;
-
-// The policies' sections. `PORT` and `SERVED` stand for ports that are free when the self-test begins.
-/// One port is forbidden, whatever is done with it.
-const PORT: &str = r#""network": {"default": "allow", "rules": [{"action": "deny", "ports": [PORT]}]}"#;
-/// PORT is forbidden on this host's loopback networks.
-const PORT_ON_LOOPBACK: &str =
-    r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["loopback"], "ports": [PORT]}]}"#;
-/// PORT is forbidden at one address.
-const PORT_AT_ONE_ADDRESS: &str =
-    r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["127.0.0.1"], "ports": [PORT]}]}"#;
-/// Nothing may be served but one port, which nobody wants.
-const NOTHING_SERVED: &str = r#""network": {"default": "allow", "rules": [{"action": "allow", "ops": ["bind"], "ports": [9]}, {"action": "deny", "ops": ["bind"]}]}"#;
-/// Nothing may come from this host.
-const NOTHING_RECEIVED: &str =
-    r#""network": {"default": "allow", "rules": [{"action": "deny", "ops": ["receive"], "hosts": ["loopback"]}]}"#;
-/// Nothing may come from one address.
-const CALLER_NOT_RECEIVED: &str =
-    r#""network": {"default": "allow", "rules": [{"action": "deny", "ops": ["receive"], "hosts": ["127.0.0.2"]}]}"#;
-/// Nobody may be reached, or heard, but the sandbox's own sockets.
-const ONLY_OWN: &str = r#""network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["sandbox"]}]}"#;
-/// One port may not be served.
-const PORT_SERVED: &str =
-    r#""network": {"default": "allow", "rules": [{"action": "deny", "ops": ["bind"], "ports": [SERVED]}]}"#;
-/// One port may be served at an address that this host does not have, and nowhere else.
-const PORT_SERVED_NOWHERE: &str = r#""network": {"default": "allow", "rules": [{"action": "allow", "ops": ["bind"], "hosts": ["192.0.2.1"], "ports": [SERVED]}, {"action": "deny", "ops": ["bind"], "ports": [SERVED]}]}"#;
-/// Nothing may go elsewhere than to this host, and so nobody may be told which groups are joined.
-const NO_GROUPS: &str = r#""network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["loopback"]}]}"#;
-/// Nothing may go elsewhere but datagrams to two groups.
-const GROUP_ALLOWED: &str = r#""network": {"default": "deny", "rules": [{"action": "allow", "protocols": ["udp"], "hosts": ["loopback", "239.1.2.3", "ff15::3"]}]}"#;
-/// Nothing may come from this host but what TCP and UDP bring.
-const NO_ERRORS: &str = r#""network": {"default": "allow", "rules": [{"action": "allow", "ops": ["receive"], "protocols": ["tcp", "udp"]}, {"action": "deny", "ops": ["receive"], "hosts": ["loopback"]}]}"#;
-/// Nothing may go to one host at the other end of a network device.
-const DENIED_HOST: &str =
-    r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["10.9.0.3", "fd09::3"]}]}"#;
-/// Nothing may go to a network device's own address.
-const OWN_DEVICE: &str =
-    r#""network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["10.9.0.1"], "ports": [PORT]}]}"#;
-/// Nothing is allowed on the network.
-const NETWORK: &str = r#""network": {"default": "deny"}"#;
-/// Names may be asked for and reached, which `nameserver` has. The sandbox's own sockets may be reached as well.
-const NAMES: &str = r#""network": {"default": "deny", "nameservers": ["NAMESERVER"], "rules": [
-    {"action": "allow", "ops": ["bind", "receive"]},
-    {"action": "allow", "hosts": ["sandbox"]},
-    {"action": "allow", "hosts": ["allowed.selftest.test"], "private": true, "ports": [PORT]},
-    {"action": "allow", "hosts": ["elsewhere.selftest.test"], "private": true, "ports": [9]},
-    {"action": "allow", "hosts": ["private.selftest.test"], "ports": [PORT]},
-    {"action": "allow", "hosts": ["secure.selftest.test"], "private": true, "tls": true, "ports": [PORT]}]}"#;
-/// No Unix socket is allowed.
-const UNIX: &str = r#""unix": {"default": "deny"}"#;
-/// /dev/zero is forbidden.
-const DEVICES: &str =
-    r#""devices": {"default": "allow", "rules": [{"action": "deny", "type": "c", "major": 1, "minor": 5}]}"#;
-/// Block devices are.
-const BLOCKS: &str = r#""devices": {"default": "allow", "rules": [{"action": "deny", "type": "b"}]}"#;
-/// One tunable may not be read.
-const SYSCTLS: &str = r#""sysctls": {"default": "allow", "rules": [{"action": "deny", "names": ["kernel/random/boot_id"], "access": "r"}]}"#;
-/// Nothing is said: what is stopped is stopped for every command.
-const NOTHING: &str = "";
-
-/// A way out.
-#[derive(Clone, Copy, Debug)]
-pub struct Vector {
-    /// The vector's name in its family.
-    pub name: &'static str,
-    /// What it does, in a line.
-    pub shows: &'static str,
-    policy: &'static str,
-    attempt: Attempt,
-    control: Control,
-    evidence: Evidence,
-    layer: Layer,
-    part: Option<Part>,
-    handed: Option<Handed>,
-    outsider: bool,
-    restarts: bool,
-    comes: Comes,
-    caller: Caller,
-    place: Place,
-    raw: bool,
-}
-
-impl Vector {
-    const fn new(name: &'static str, shows: &'static str, policy: &'static str, attempt: Attempt) -> Self {
-        Self {
-            name,
-            shows,
-            policy,
-            attempt,
-            control: Control::Bare,
-            evidence: Evidence::Heard,
-            layer: Layer::Hook,
-            part: None,
-            handed: None,
-            outsider: false,
-            restarts: false,
-            comes: Comes::Nothing,
-            caller: Caller::Root,
-            place: Place::Here,
-            raw: false,
-        }
-    }
-
-    const fn under(mut self, policy: &'static str) -> Self {
-        self.policy = policy;
-        self
-    }
-
-    const fn control(mut self, control: Control) -> Self {
-        self.control = control;
-        self
-    }
-
-    const fn seen_by(mut self, evidence: Evidence) -> Self {
-        self.evidence = evidence;
-        self
-    }
-
-    const fn stopped_by(mut self, layer: Layer) -> Self {
-        self.layer = layer;
-        self
-    }
-
-    /// Declares that the vector is a way out where the policy allows this part.
-    const fn unless(mut self, part: Part) -> Self {
-        self.part = Some(part);
-        self
-    }
-
-    const fn handed(mut self, handed: Handed) -> Self {
-        self.handed = Some(handed);
-        self
-    }
-
-    /// The service that [`server::BUS`] is begins anew while the attempt runs.
-    const fn restarting(mut self) -> Self {
-        self.restarts = true;
-        self
-    }
-
-    /// Somebody outside knocks all the time, at the port that the scene calls served.
-    const fn knocked_at(mut self) -> Self {
-        self.comes = Comes::Knocks;
-        self
-    }
-
-    /// The attempt is an ordinary user's.
-    const fn by_user(mut self) -> Self {
-        self.caller = Caller::User;
-        self
-    }
-
-    /// Somebody outside says the secret all the time, in ICMP errors for the port that the scene calls served.
-    const fn told_by_errors(mut self) -> Self {
-        self.comes = Comes::Errors;
-        self
-    }
-
-    /// Somebody outside takes the port of the peer of the socket at the port that the scene calls served, and says the secret from there.
-    const fn inherited(mut self) -> Self {
-        self.comes = Comes::Heir;
-        self
-    }
-
-    /// Somebody outside asks that port for connections all the time, and says the secret by that.
-    const fn called(mut self) -> Self {
-        self.comes = Comes::Caller;
-        self
-    }
-
-    /// The vector is made in the network namespace of a [`wire::Wire`].
-    const fn on_the_wire(mut self) -> Self {
-        self.place = Place::Wire;
-        self
-    }
-
-    /// The command keeps the capability for raw sockets, and the policy allows these.
-    const fn with_raw_sockets(mut self) -> Self {
-        self.raw = true;
-        self
-    }
-
-    const fn with_outsider(mut self) -> Self {
-        self.outsider = true;
-        self
-    }
-}
-
-/// What the attempt is compared with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Control {
-    /// A process like any other.
-    Bare,
-    /// One in a cgroup with the policy's programs on it, and no other measure: where it is about doing away with these.
-    Guard,
-    /// One whose parent stands in for the launcher.
-    StandIn,
-}
-
-/// What comes to the port that the scene calls served, all the time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Comes {
-    /// Nothing.
-    Nothing,
-    /// Somebody knocks, by UDP and TCP.
-    Knocks,
-    /// The secret, in ICMP errors.
-    Errors,
-    /// The secret, from the port of the peer, when that has gone.
-    Heir,
-    /// The secret, in packets that ask for a connection.
-    Caller,
-}
-
-/// Who makes an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Caller {
-    /// Root.
-    Root,
-    /// An ordinary user.
-    User,
-}
-
-/// Where an attempt is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// In the self-test's own network namespace.
-    Here,
-    /// In that of a [`wire::Wire`].
-    Wire,
-}
-
-/// How it is seen that an attempt got out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Evidence {
-    /// Somebody outside has heard from it.
-    Heard,
-    /// The attempt knows the secret.
-    Told,
-    /// The attempt knows the value of the tunable that is hidden.
-    Tunable,
-    /// The memory of the process outside is changed.
-    Changed,
-    /// The process outside has ended.
-    Killed,
-    /// The attempt's own word: bytes of a device were read, or the kernel let it have something.
-    Word,
-}
-
-/// What stops an attempt. Denials by hooks are in the log; the others are named by the vectors, with the error seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Layer {
-    /// A program of the guard's.
-    Hook,
-    /// The filter on system calls.
-    Seccomp,
-    /// Capabilities that were dropped.
-    Capabilities,
-    /// Landlock's scopes.
-    Landlock,
-    /// The command's own mounts.
-    Mounts,
-    /// The command's own IPC namespace.
-    IpcNamespace,
-    /// Executing a program gives no privileges.
-    NoNewPrivs,
-    /// Descriptors are not passed on.
-    Closed,
-}
-
-impl Layer {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Hook => "guard",
-            Self::Seccomp => "seccomp",
-            Self::Capabilities => "capabilities",
-            Self::Landlock => "landlock",
-            Self::Mounts => "mounts",
-            Self::IpcNamespace => "ipc namespace",
-            Self::NoNewPrivs => "no_new_privs",
-            Self::Closed => "closed descriptors",
-        }
-    }
-}
 
 /// Try every known way out on this machine, without the guard and under it, and say what stopped each. Needs root
 #[derive(Clone, Debug, Parser)]

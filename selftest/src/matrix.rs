@@ -4,7 +4,13 @@ use nix::sys::utsname::uname;
 use policy::Part;
 use serde::Serialize;
 
-use super::{Control, Layer, NO, OK, Vector, attempt::Stop, process::word, runner::Tried};
+use super::{
+    NO, OK,
+    attempt::Stop,
+    process::word,
+    runner::Tried,
+    vector::{Control, Layer, Vector},
+};
 
 /// The verdict on a vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -6,10 +6,10 @@ use std::{io::Write as _, os::fd::OwnedFd, thread, time::Duration};
 use crate::sys::socket::{bind, connect, control, local_port, receive, send_message, send_to, set_option};
 
 use super::{
-    Layer::Hook,
-    NAMES, Vector,
     attempt::{At as _, LOOPBACK, MAPPED, Outcome, Scene, Stop, of_family, patient, tcp, udp, v4, v6},
     nameserver::{ALLOWED, ELSEWHERE, PORT, PRIVATE, SECURE, answer_to, encoded, question, with_length},
+    policies::NAMES,
+    vector::{Layer::Hook, Vector},
 };
 
 const INET: i32 = libc::AF_INET;
@@ -20,7 +20,7 @@ const ID: [u8; 2] = [0, 7];
 /// For how long the kernel tries to send what is dropped, and some more.
 const SOON: Duration = Duration::from_millis(700);
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NAMES, attempt).stopped_by(Hook)
 }
 

@@ -16,8 +16,9 @@ use crate::sys::{
 };
 
 use super::{
-    Evidence, Layer, NOTHING_SERVED, PORT_SERVED, PORT_SERVED_NOWHERE, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, MAPPED, Outcome, Scene, Stop, of_family, patient, tcp, udp, v4, v6},
+    policies::{NOTHING_SERVED, PORT_SERVED, PORT_SERVED_NOWHERE},
+    vector::{Evidence, Layer, Vector},
 };
 
 const INET: i32 = libc::AF_INET;
@@ -28,7 +29,7 @@ const DISCARD: u16 = 9;
 const NOWHERE: [u8; 4] = [192, 0, 2, 1];
 const NOWHERE6: [u8; 16] = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, PORT_SERVED, attempt).stopped_by(Layer::Hook).seen_by(Evidence::Heard).knocked_at()
 }
 

@@ -20,8 +20,9 @@ use crate::sys::{
 };
 
 use super::{
-    Evidence, Layer, NOTHING, Vector,
     attempt::{At as _, Outcome, Scene, Stop, c_string, own_mounts},
+    policies::NOTHING,
+    vector::{Evidence, Layer, Vector},
 };
 
 const SYS_ADMIN: u32 = 21;
@@ -29,7 +30,7 @@ const SYS_ADMIN: u32 = 21;
 const NOBODYS_GROUP: u32 = 0x5e1f_7e57;
 const NOBODY: u32 = 65534;
 
-const fn vector(name: &'static str, shows: &'static str, layer: Layer, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, layer: Layer, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NOTHING, attempt).seen_by(Evidence::Word).stopped_by(layer)
 }
 

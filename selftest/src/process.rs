@@ -12,7 +12,7 @@ use serde::{
 };
 use serde_json::json;
 
-use super::{Role, Vector, guard::Programs};
+use super::{Role, guard::Programs, vector::Vector};
 
 /// The parts that the policies disable.
 #[derive(Args, Clone, Debug, Default)]

@@ -10,9 +10,10 @@ use crate::sys::{
 };
 
 use super::{
-    Evidence, Layer, NETWORK, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, MAPPED, Outcome, Scene, Stop, patient, tcp, v4, v6},
     handed::{Handed, TUN, TUN_OWNER},
+    policies::NETWORK,
+    vector::{Evidence, Layer, Vector},
 };
 
 const INET: i32 = libc::AF_INET;
@@ -27,7 +28,7 @@ pub(super) const LO: i32 = 1;
 const ETH_IPV6: u16 = 0x86dd;
 const ETH_ALL: u16 = 3;
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NETWORK, attempt)
 }
 

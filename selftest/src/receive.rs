@@ -11,10 +11,11 @@ use nix::sys::socket::{Backlog, SockFlag, accept4, listen};
 use crate::sys::socket::{bind, connect, local_port, receive, send_to, set_option, socket};
 
 use super::{
-    CALLER_NOT_RECEIVED, Evidence, Layer, NOTHING_RECEIVED, ONLY_OWN, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, MAPPED, Outcome, Scene, Stop, of_family, patient, tcp, udp, v4, v6},
     heir,
+    policies::{CALLER_NOT_RECEIVED, NOTHING_RECEIVED, ONLY_OWN},
     port::answer,
+    vector::{Evidence, Layer, Vector},
 };
 
 const INET: i32 = libc::AF_INET;
@@ -26,11 +27,11 @@ const OWN: &[u8] = b"own";
 /// For how long an attempt changes what its socket is: without the guard, somebody comes in sooner.
 const CHANGING: Duration = Duration::from_secs(4);
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NOTHING_RECEIVED, attempt).stopped_by(Layer::Hook).seen_by(Evidence::Heard).knocked_at()
 }
 
-const fn heir(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn heir(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, ONLY_OWN, attempt).seen_by(Evidence::Told).inherited()
 }
 

@@ -29,7 +29,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    AttemptReport, Comes, Control, Evidence, Place, Role, Vector,
+    AttemptReport, Role,
     attempt::{LOOPBACK, SCENE, Scene, Stop},
     contains,
     error::Errors,
@@ -43,6 +43,7 @@ use super::{
     process::Process,
     server::{BUS, EDITOR, Ear, KEYS, Restarted},
     sysctl::is_hidden_value,
+    vector::{Comes, Control, Evidence, Place, Vector},
 };
 
 /// How long an attempt may take.

@@ -29,19 +29,20 @@ use policy::Part;
 use crate::sys::{exit_now, fork, mount_nowhere, read_aio};
 
 use super::{
-    Evidence, Layer, NOTHING, SYSCTLS, Vector,
     attempt::{At as _, Outcome, Stop, open_and_read, own_mounts, read},
     object::FORMATS,
+    policies::{NOTHING, SYSCTLS},
+    vector::{Evidence, Layer, Vector},
 };
 
 /// The tunable whose value is hidden. It is another one after each boot.
 pub const HIDDEN: &str = "/proc/sys/kernel/random/boot_id";
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, SYSCTLS, attempt).seen_by(Evidence::Tunable).stopped_by(Layer::Hook)
 }
 
-const fn written(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn written(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, NOTHING, attempt).seen_by(Evidence::Word).stopped_by(Layer::Hook)
 }
 

@@ -21,12 +21,18 @@ use policy::Part;
 use crate::sys::{Call, advise, call, open_by, open_counter, queue_signal, send_signal};
 
 use super::{
-    Evidence, Layer, NETWORK, NOTHING, Vector,
     attempt::{At as _, LOOPBACK, Scene, Stop, open_and_read, v4},
     descriptor::taken,
+    policies::{NETWORK, NOTHING},
+    vector::{Evidence, Layer, Vector},
 };
 
-const fn vector(name: &'static str, shows: &'static str, evidence: Evidence, attempt: super::Attempt) -> Vector {
+const fn vector(
+    name: &'static str,
+    shows: &'static str,
+    evidence: Evidence,
+    attempt: super::vector::Attempt,
+) -> Vector {
     Vector::new(name, shows, NOTHING, attempt).seen_by(evidence).with_outsider().stopped_by(Layer::Landlock)
 }
 
@@ -78,7 +84,7 @@ pub const VECTORS: &[Vector] = &[
         let fd = call(Call::PidfdGetfd, [pidfd.as_raw_fd().into(), device, 0]).at("pidfd_getfd")?;
         super::attempt::read(&taken(fd)?)
     })
-    .under(super::DEVICES),
+    .under(super::policies::DEVICES),
     vector("open-pipe", "reads its pipe (/proc/PID/fd)", Evidence::Told, |s| {
         use std::os::unix::fs::OpenOptionsExt as _;
         let path = of(s, &format!("fd/{}", s.outsider()?.pipe))?;

@@ -19,12 +19,13 @@ use nix::{
 use crate::sys::socket::{connect, send_message, send_to};
 
 use super::{
-    Layer, UNIX, Vector,
     attempt::{At as _, Outcome, Scene, abstract_address, own_mounts, path_address, unix},
+    policies::UNIX,
     server::{DATAGRAMS, SEQUENCE, STREAM, datagrams_name, long_name, stream_name},
+    vector::{Layer, Vector},
 };
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, UNIX, attempt).stopped_by(Layer::Hook)
 }
 

@@ -5,15 +5,16 @@ use std::fs::File;
 use crate::sys::uring::{Taker, connect, open, read, send_message, send_to, send_without_copy, socket};
 
 use super::{
-    DEVICES, Evidence, Layer, PORT, SYSCTLS, UNIX, Vector,
     attempt::{At as _, LOOPBACK, LOOPBACK6, path_address, tcp, udp, unix, v4, v6},
+    policies::{DEVICES, PORT, SYSCTLS, UNIX},
     server::STREAM,
     sysctl::HIDDEN,
+    vector::{Evidence, Layer, Vector},
 };
 
 const INET: i32 = libc::AF_INET;
 
-const fn vector(name: &'static str, shows: &'static str, attempt: super::Attempt) -> Vector {
+const fn vector(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
     Vector::new(name, shows, PORT, attempt).stopped_by(Layer::Seccomp)
 }
 
