@@ -13,6 +13,8 @@ use find::{Document, State};
 
 /// The name of the suite of what belongs to no test case that is known.
 const SUITE: &str = "guard-run";
+/// The type of a test case's failure by a denial.
+const DENIED: &str = "guard-run.denied";
 
 /// Why results of tests can't be told with denials.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +35,9 @@ pub enum JunitError {
     /// There is nothing.
     #[error("nothing is in it; results of tests begin with <testsuites> or <testsuite>")]
     Empty,
+    /// Denials are in it already, and would be counted twice.
+    #[error("denials are in it already; give what the tests' framework wrote")]
+    Told,
 }
 
 /// A test case that is written by guard-run itself.

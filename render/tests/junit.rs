@@ -240,6 +240,9 @@ fn what_is_no_result_of_tests_is_refused() {
         let error = junit_with(&summary(), &[xml], false).unwrap_err().1.to_string();
         assert!(error.contains(said), "{xml:.40}: {error}");
     }
+    let told = junit_with(&summary(), &[&whole], false).unwrap();
+    let error = junit_with(&summary(), &[&told], false).unwrap_err().1.to_string();
+    assert_eq!(error, "denials are in it already; give what the tests' framework wrote");
 }
 
 /// Results that were cut, wherever that is, are refused and not taken for whole.

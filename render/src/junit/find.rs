@@ -8,7 +8,7 @@ use quick_xml::{
 };
 use report::Test;
 
-use super::JunitError;
+use super::{DENIED, JunitError};
 
 /// Results of tests.
 #[derive(Debug)]
@@ -71,6 +71,9 @@ impl<'a> Document<'a> {
                         "testcase" => {
                             cases.push(Case::new(start, &suites));
                             in_case = !is_empty;
+                        }
+                        "failure" if attribute(start, "type").as_deref() == Some(DENIED) => {
+                            return Err(JunitError::Told);
                         }
                         "failure" | "error" if in_case => last(&mut cases, State::Failed),
                         "skipped" if in_case => last(&mut cases, State::Skipped),

@@ -9,7 +9,7 @@ use quick_xml::{
 use report::text::lines;
 
 use super::{
-    Insertion, Own, SUITE,
+    DENIED, Insertion, Own, SUITE,
     find::{Case, Document},
 };
 
@@ -74,7 +74,7 @@ fn said(xml: &mut Xml, name: &str, text: &str) {
 }
 
 fn failure(xml: &mut Xml, (short, long): &(String, String)) {
-    let attributes = [("message", lines(short)), ("type", "guard-run.denied".to_owned())];
+    let attributes = [("message", lines(short)), ("type", DENIED.to_owned())];
     let attributes = attributes.iter().map(|(name, value)| (*name, value.as_str()));
     event(xml, Event::Start(BytesStart::new("failure").with_attributes(attributes)));
     event(xml, Event::Text(BytesText::new(&lines(long))));
