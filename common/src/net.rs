@@ -355,6 +355,14 @@ impl Table {
         self.by_host != 0 && (self.judges(Op::CONNECT) || self.judges(Op::SEND))
     }
 
+    /// Whether a copy that the kernel hands this host's own sockets could come to a peer that can be denied. Where one of both operations is
+    /// free, that peer can be reached by it anyway.
+    #[inline(always)]
+    #[must_use]
+    pub const fn keeps_copies(&self) -> bool {
+        self.by_host != 0 && self.judges(Op::CONNECT) && self.judges(Op::SEND)
+    }
+
     /// Which of the port intervals a port is in, as [`find_interval`] has it.
     #[inline(always)]
     pub fn find_interval(&self, reached: impl Fn(u32) -> u32) -> u32 {

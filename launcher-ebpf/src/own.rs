@@ -257,7 +257,7 @@ pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16
     let unasked = if connects { known.named } else { 0 };
     let several = u32::from(unasked) | u32::from(known.connected) & !is(differs, 0) & 1;
     known.copied |= address.v4_mask(is) & net::is_for_several(address, is) & 1;
-    if several & known.copied != 0 {
+    if filled(&NET_TABLE).keeps_copies() && several & known.copied != 0 {
         return 1;
     }
     known.mixed |= found & receiver::NOBODY | several;

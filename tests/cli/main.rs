@@ -2,6 +2,7 @@
 
 mod advice;
 mod chosen;
+mod explain;
 mod policy_errors;
 mod report;
 mod run;

@@ -33,7 +33,7 @@ impl SockoptTables {
         let keep_groups = network.map_or(0, NetTables::keeps_groups);
         let keep_errors = network.is_some_and(|network| network.judges_errors);
         let keep_headers = sockets.is_some_and(SocketTables::keeps_headers);
-        let note_broadcast = network.is_some_and(|network| network.table.tells_peers_apart());
+        let note_broadcast = network.is_some_and(|network| network.table.keeps_copies());
         let keeps =
             keep_port_range || keep_receivers || keep_groups != 0 || keep_errors || keep_headers || note_broadcast;
         if section.is_none() && !keeps {
