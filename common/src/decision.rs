@@ -26,6 +26,9 @@ pub const OWN_HEADERS: u16 = 0xfff4;
 /// Denied because IPv4 hands this host's own sockets a copy of what goes to a group or as a broadcast, which no hook sees.
 pub const UNSEEN_COPY: u16 = 0xffeb;
 
+/// Denied because the option gives a socket's packets a route of their own, which the kernel can keep when it is taken off again.
+pub const OWN_ROUTE: u16 = 0xffea;
+
 /// Denied because joining a group sends a report to all routers of the network, to whom the network section denies to send.
 pub const GROUP_REPORT: u16 = 0xfff5;
 

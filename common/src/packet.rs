@@ -248,9 +248,23 @@ fn routes4<C: Content>(content: &C, end: u32) -> u64 {
     }
     // A length that leads beyond the end: who receives it may read it as something else.
     routed |= C::negative(end.wrapping_sub(at));
-    let rest = content.load_options(at, end);
-    let rest = rest.map(|word| has_byte(word, LOOSE_ROUTE) | has_byte(word, STRICT_ROUTE));
-    rest.into_iter().fold(u64::from(routed), |either, word| either | word)
+    u64::from(routed) | names_route(&content.load_options(at, end))
+}
+
+/// Not 0 if any byte of options of IPv4 looks like one that gives a packet a route.
+#[inline(always)]
+fn names_route(options: &[u64; OPTION_WORDS]) -> u64 {
+    options.iter().fold(0, |either, word| either | has_byte(*word, LOOSE_ROUTE) | has_byte(*word, STRICT_ROUTE))
+}
+
+/// All ones if any byte of options of IPv4 looks like one that gives a packet a route, else 0. `is` is as for
+/// [`crate::net::effective_destination`].
+#[inline(always)]
+#[must_use]
+#[allow(clippy::cast_possible_truncation)] // both halves are taken
+pub fn names_route4(options: &[u64; OPTION_WORDS], is: impl Fn(u32, u32) -> u32) -> u32 {
+    let found = names_route(options);
+    !is(found as u32 | (found >> 32) as u32, 0)
 }
 
 /// What the IP headers say of where a packet goes that the kernel has made of what a socket wanted.

@@ -103,8 +103,8 @@ pub mod unjudged {
     /// Raw sockets whose packets come with an IP header. The address that sendto(2) names chooses the neighbour that gets such a packet,
     /// and its header may name another one.
     pub const HEADERS: u32 = 8;
-    /// Raw sockets of IPv4 by which datagrams are sent: this host's own servers are handed a copy of what goes to a group or as a
-    /// broadcast, and no hook sees the copy (`ip_mc_output`, net/ipv4/ip_output.c).
+    /// Raw sockets by which datagrams are sent. IPv4 hands this host's own servers a copy of what goes to a group or as a broadcast, and no hook
+    /// sees the copy (`ip_mc_output`, net/ipv4/ip_output.c). And no address hook is told to whom such a socket sends first what it keeps back.
     pub const COPIES: u32 = 16;
 }
 
@@ -118,9 +118,7 @@ impl Request {
                 // Without a branch: 1 only for a difference of 0, since no number is that large.
                 let is = |one: u32, other: u32| (one ^ other).wrapping_sub(1) >> 31;
                 let datagrams = is(protocol, protocol::UDP) | is(protocol, protocol::UDPLITE);
-                unjudged::RAW
-                    | (is(protocol, protocol::RAW) * unjudged::HEADERS)
-                    | (is(self.family, INET) * datagrams * unjudged::COPIES)
+                unjudged::RAW | (is(protocol, protocol::RAW) * unjudged::HEADERS) | (datagrams * unjudged::COPIES)
             }
             (kind::STREAM, protocol::TCP | protocol::MPTCP) | (kind::DGRAM, protocol::UDP) => 0,
             (kind::DGRAM, protocol::ICMP | protocol::ICMPV6) => unjudged::PING,
@@ -260,7 +258,7 @@ mod tests {
         let table = Table { refused: unjudged::RAW | unjudged::HEADERS, ..table };
         assert_eq!(decided(&table), OWN_HEADERS);
         assert_eq!(decided(&Table { naming_headers: [1].into_iter().collect(), ..table }), 1);
-        // Nothing allows raw datagrams of IPv4 then.
+        // Nothing allows raw datagrams then.
         let table = Table { refused: unjudged::RAW | unjudged::COPIES, ..table };
         let raw = socket(kind::RAW, protocol::UDP);
         assert_eq!(

@@ -80,6 +80,46 @@ const INCLUDE_HEADER: [(i32, i32); 2] = [(0, 3), (41, 36)];
 /// say in ICMP errors is kept for the socket, with the text that they quote.
 const RECEIVE_ERRORS: [(i32, i32); 2] = [(0, 11), (41, 25)];
 
+/// Routes that a socket gives its packets: they can go elsewhere than their headers say in the end, for the kernel keeps a socket's route when
+/// such an option is taken off again.
+pub mod route {
+    use crate::packet::{OPTION_WORDS, names_route4};
+
+    /// `IPPROTO_IP`, `IP_OPTIONS` (include/uapi/linux/in.h).
+    const OPTIONS4: (u32, u32) = (0, 4);
+    /// `IPPROTO_IPV6`, with `IPV6_2292RTHDR`, `IPV6_2292PKTOPTIONS` and `IPV6_RTHDR` (include/uapi/linux/in6.h).
+    const HEADERS6: [u32; 3] = [5, 6, 57];
+    /// `IPV6_FLOWLABEL_MGR`: options stand behind a `struct in6_flowlabel_req`, of so many bytes.
+    const FLOW_LABEL: (u32, u32) = (32, 32);
+    const IPV6: u32 = 41;
+    /// How many bytes of options an IPv4 header has room for.
+    pub const ROOM4: u32 = 40;
+
+    /// All ones if a value of this length, of which `words` are the first 40 bytes, gives packets a route; else 0. `is` is as for
+    /// [`crate::net::effective_destination`].
+    #[inline(always)]
+    #[must_use]
+    pub fn is_given(
+        (level, option): (i32, i32),
+        length: u32,
+        words: &[u64; OPTION_WORDS],
+        is: impl Fn(u32, u32) -> u32 + Copy,
+    ) -> u32 {
+        let (level, option) = (level.cast_unsigned(), option.cast_unsigned());
+        let [a, b, c] = HEADERS6.map(|number| is(option, number));
+        let more = |than: u32| 0_u32.wrapping_sub(than.wrapping_sub(length) >> 31);
+        let v6 = is(level, IPV6) & ((a | b | c) & more(0) | is(option, FLOW_LABEL.0) & more(FLOW_LABEL.1));
+        is_options4((level, option), is) & (more(ROOM4) | names_route4(words, is)) | v6
+    }
+
+    /// All ones if an option has IPv4's options for its value, else 0.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_options4((level, option): (u32, u32), is: impl Fn(u32, u32) -> u32) -> u32 {
+        is(level, OPTIONS4.0) & is(option, OPTIONS4.1)
+    }
+}
+
 /// Joining groups of receivers, of which the kernel sends reports to the routers of the network (RFC 3376, RFC 3810).
 pub mod group {
     use crate::net::Address;
@@ -211,9 +251,13 @@ pub struct Table {
     pub keep_headers: u32,
     /// 1: it is noted which sockets may broadcast.
     pub note_broadcast: u32,
+    /// 1: nobody may give packets a route of their own, since rules tell hosts apart.
+    pub keep_routes: u32,
+    /// Always 0.
+    pub padding: u32,
 }
 
-const _: () = assert!(size_of::<Table>() == 64);
+const _: () = assert!(size_of::<Table>() == 72);
 
 impl Table {
     /// No rules, everything denied: what the programs are compiled with.
@@ -225,6 +269,8 @@ impl Table {
         keep_errors: 1,
         keep_headers: 1,
         note_broadcast: 1,
+        keep_routes: 1,
+        padding: 0,
     };
 }
 

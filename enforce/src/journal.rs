@@ -24,6 +24,7 @@ use crate::{
     call::Calls,
     live::{Awaited, Live},
     load::{Flows, Learned, Records, Tallies, Visitor},
+    patience::Patience,
     process::{Status, find_test, read_details},
     sys::plain::{Plain, bytes_of, from_bytes},
 };
@@ -98,6 +99,8 @@ pub struct Journal {
     /// What was refused by what keeps the command inside beside the programs.
     calls: Calls,
     live: Option<Live>,
+    /// Whether processes may keep waiting who asks what they are.
+    patience: Patience,
     /// New events that nobody has taken yet.
     fresh: VecDeque<Event>,
     /// How many may wait there. Others that come meanwhile are only counted.
@@ -110,7 +113,14 @@ pub struct Journal {
 impl Journal {
     /// A journal of a policy that has these names, which also writes events as JSON lines to `live` as they come.
     #[must_use]
-    pub fn new(clock: Clock, verdict: Verdict, reasons: Reasons, hosts: Option<Hosts>, live: Option<Live>) -> Self {
+    pub fn new(
+        clock: Clock,
+        verdict: Verdict,
+        reasons: Reasons,
+        hosts: Option<Hosts>,
+        live: Option<Live>,
+        patience: Patience,
+    ) -> Self {
         let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
         Self {
             clock,
@@ -122,6 +132,7 @@ impl Journal {
             processes: HashMap::new(),
             calls: Calls::default(),
             live,
+            patience,
             fresh: VecDeque::new(),
             room: 0,
             passed_over: 0,
@@ -194,7 +205,7 @@ impl Journal {
             return details;
         }
         if self.pids_are_ours {
-            details = Arc::new(read_details(pid, boottime));
+            details = Arc::new(read_details(pid, boottime, self.patience));
         }
         // A process that has ended in the meantime may have been seen before.
         match self.processes.get(&pid) {
@@ -208,7 +219,7 @@ impl Journal {
 
     /// During which test a process has done something at that time, in a thread of this name.
     fn test_of(&self, pid: u32, boottime: u64, thread: &str) -> Option<Test> {
-        if pid == SEVERAL || !self.pids_are_ours { None } else { find_test(pid, boottime, thread) }
+        if pid == SEVERAL || !self.pids_are_ours { None } else { find_test(pid, boottime, thread, self.patience) }
     }
 
     /// Counts a call that was refused, of this thread's, if it is known.

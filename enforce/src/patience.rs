@@ -35,6 +35,9 @@ const STACK: usize = 256 << 10;
 pub struct Patience(bool);
 
 impl Patience {
+    /// Where it is not known what is mounted.
+    pub const NEEDED: Self = Self(true);
+
     /// With this mounted.
     #[must_use]
     pub fn with(mounts: &[Mount]) -> Self {
@@ -52,6 +55,19 @@ impl Patience {
         question: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<T> {
         if self.0 { ask(limit, question) } else { Ok(question()) }
+    }
+
+    /// Asks a process, as [`ask_process`] does: where no file system can keep it waiting, it keeps nobody waiting either.
+    ///
+    /// # Errors
+    ///
+    /// As [`ask_process`].
+    pub fn ask_process<T: Send + 'static>(
+        self,
+        limit: Duration,
+        question: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        if self.0 { ask_process(limit, question) } else { Ok(question()) }
     }
 }
 

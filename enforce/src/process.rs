@@ -11,7 +11,7 @@ use std::{
 use nix::unistd::{SysconfVar, sysconf};
 use report::{Details, Parent, Test, Traces, test};
 
-use crate::patience::ask_process;
+use crate::patience::Patience;
 
 /// How much of a command line is read, in bytes. Denials of many processes must not fill the memory.
 const MAX_ARGV: u64 = 1024;
@@ -32,8 +32,8 @@ const LIMIT: Duration = Duration::from_millis(200);
 /// Looks at a process as it is now. What can't be read any more is left empty, and so is everything if the process
 /// was started after `boottime` (nanoseconds): then its number has been given to another one.
 #[must_use]
-pub fn read_details(pid: u32, boottime: u64) -> Details {
-    ask_process(LIMIT, move || try_read(pid, boottime)).and_then(|details| details).unwrap_or_default()
+pub fn read_details(pid: u32, boottime: u64, patience: Patience) -> Details {
+    patience.ask_process(LIMIT, move || try_read(pid, boottime)).and_then(|details| details).unwrap_or_default()
 }
 
 fn try_read(pid: u32, boottime: u64) -> io::Result<Details> {
@@ -55,9 +55,9 @@ fn try_read(pid: u32, boottime: u64) -> io::Result<Details> {
 /// Finds out during which test a process asks for something, by what it says of itself, or else by what its ancestors do that this process
 /// has started. `thread` is the name of the thread that asked. `None` where nothing says so, or nobody is there any more.
 #[must_use]
-pub fn find_test(pid: u32, boottime: u64, thread: &str) -> Option<Test> {
+pub fn find_test(pid: u32, boottime: u64, thread: &str, patience: Patience) -> Option<Test> {
     let thread = thread.to_owned();
-    ask_process(LIMIT, move || search_test(pid, boottime, &thread)).ok()?
+    patience.ask_process(LIMIT, move || search_test(pid, boottime, &thread)).ok()?
 }
 
 fn search_test(pid: u32, boottime: u64, thread: &str) -> Option<Test> {
@@ -238,10 +238,10 @@ mod tests {
 
     #[test]
     fn this_process_is_read_and_a_later_one_of_the_same_number_is_not() {
-        let details = read_details(std::process::id(), u64::MAX);
+        let details = read_details(std::process::id(), u64::MAX, Patience::NEEDED);
         assert_eq!(details.argv, Some(std::env::args().collect()));
         assert_eq!(details.exe, Some(std::env::current_exe().unwrap().to_string_lossy().into_owned()));
         assert_eq!(details.parent.unwrap().pid, std::os::unix::process::parent_id());
-        assert_eq!(read_details(std::process::id(), 0), Details::default());
+        assert_eq!(read_details(std::process::id(), 0, Patience::NEEDED), Details::default());
     }
 }

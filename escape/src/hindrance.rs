@@ -50,12 +50,13 @@ pub fn hindered(policy: &Policy, program: &Program, guarded: &Run, bare: &Run) -
 
 /// What a call or a program may do, as far as its arguments tell.
 impl Known<'_> {
-    /// All that an address may mean.
+    /// All that an address may mean. What is sent to this host's own address from another one is judged as what goes to loopback.
     fn meant(to: &Target) -> Vec<IpAddr> {
-        if to.ip.is_unspecified() {
+        let ip = to.ip.to_canonical();
+        if ip.is_unspecified() || OWN.contains(&ip) {
             [LOOPBACK4, LOOPBACK6].into_iter().chain(OWN).collect()
         } else {
-            vec![to.ip.to_canonical()]
+            vec![ip]
         }
     }
 

@@ -6,6 +6,7 @@ use common::record::Hook;
 use enforce::{
     journal::{Journal, clock},
     load::{Flows, RecordMaps, Records},
+    patience::Patience,
 };
 use jiff::Timestamp;
 use nix::sys::utsname::uname;
@@ -29,7 +30,7 @@ pub fn log_of(note: Note, maps: RecordMaps) -> anyhow::Result<Log<ContainerRun>>
         }
     }
     let lost = hooks.iter().map(|hook| hook.unrecorded).sum();
-    let mut journal = Journal::new(clock()?, note.mode.into(), note.reasons, note.hosts, None);
+    let mut journal = Journal::new(clock()?, note.mode.into(), note.reasons, note.hosts, None, Patience::NEEDED);
     let (mut events, mut flows, mut flows_lost) = (Vec::new(), None, None);
     if let Some(records) = &mut records {
         flows_lost = records.flows.as_ref().map(Flows::lost).transpose()?;

@@ -200,8 +200,12 @@ impl Socket {
         let v4 = plain::v4_mask(ctx);
         let Some((address, plain)) = plain::destination(ctx, v4) else { return 0 };
         let goes = plain & !leaves(ctx, address) & !self.crosses(v4);
-        // What a TCP connection goes to can't change.
-        if self.is_udp() == 0 { goes } else { goes & !self.peers(ctx).may_stray(stays(ctx), address) }
+        // What a TCP connection goes to can't change, but by a route of its own, which no socket gets.
+        if self.is_udp() == 0 {
+            return goes;
+        }
+        let here = stays(ctx);
+        goes & !(here & !is_loopback_network(address)) & !self.peers(ctx).may_stray(here, address)
     }
 
     /// Whom it is or was connected to, as far as that matters to its packets.
@@ -397,11 +401,23 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         let mut strays = 0;
         if peers {
             let peers = socket.peers(ctx);
-            if udp & peers.are_several() & returns(ctx, address) != 0 {
+            strays = (udp | own) & peers.may_stray(stays(ctx), address);
+            let several = peers.are_several();
+            let returns = !tcp & returns(ctx, address, several);
+            if returns & (strays | several) != 0 {
                 key.subject = subject(&request, packet.protocol);
                 return Some(Decision::fail_closed(UNPARSED_PACKET));
             }
-            strays = (udp | own) & peers.may_stray(stays(ctx), address);
+            if returns != 0 {
+                // As what goes to loopback; and then as what it says, if no hook has.
+                request.address = address.or_loopback(plain::v4_mask(ctx), returns);
+                key.subject = subject(&request, packet.protocol);
+                let decision = net::decide(table, &KernelTables::of(key), &request)?;
+                if !decision.allow {
+                    return Some(decision);
+                }
+                request.address = address;
+            }
         }
         if tcp | udp != 0 && strays == 0 && (own == 0 || !address.is_loopback(is)) {
             // The address hooks have judged where it goes. What it says of its destination is not judged: it may be on its way
@@ -466,14 +482,18 @@ pub fn leaves(ctx: &SkBuffContext, address: Address) -> u32 {
     is_loopback_network(address) & !stays(ctx)
 }
 
-/// All ones if a packet stays on this host although its address is none of loopback; else 0.
+/// All ones if a packet stays on this host although its destination may be another one's; else 0.
 ///
-/// It may be this host's own. But the kernel keeps the route of a datagram that waits for more (`MSG_MORE`), and of a socket that another thread
-/// connects meanwhile, and puts the address of the next peer into the header (`__ip4_datagram_connect`, net/ipv4/datagram.c): then a header with an
-/// allowed address goes to anybody on this host who listens at that port. Nothing in the packet tells the two apart.
+/// The kernel sends by the loopback device whatever a socket asks to be sent by it (`SO_BINDTODEVICE`, `IP_UNICAST_IF`, `IP_PKTINFO`), and takes it for
+/// this host's (`__mkroute_output`, net/ipv4/route.c). It keeps the route of a datagram that waits for more (`MSG_MORE`), and of a socket that another thread
+/// connects meanwhile, and puts the address of the next peer into the header (`__ip4_datagram_connect`, net/ipv4/datagram.c). So a header with an
+/// allowed address goes to anybody on this host who listens at that port.
+///
+/// What goes to one of this host's own addresses usually comes from that one (`ip_route_output_key_hash_rcu`; RFC 6724, rule 1), and the kernel lets a
+/// route's source be no other host's. That says nothing where a socket has had several peers (`several`: all ones).
 #[inline(always)]
-fn returns(ctx: &SkBuffContext, address: Address) -> u32 {
-    stays(ctx) & !is_loopback_network(address)
+fn returns(ctx: &SkBuffContext, destination: Address, several: u32) -> u32 {
+    stays(ctx) & !is_loopback_network(destination) & (several | !plain::is_to_itself(ctx, plain::v4_mask(ctx)))
 }
 
 /// All ones for an address of the loopback networks, those for several receivers included; else 0.

@@ -3,11 +3,12 @@
 use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, macros::map, maps::HashMap, programs::SockoptContext};
 use common::{
     Decision, MAX_RULES,
-    decision::{GROUP_REPORT, UNSEEN_COPY},
+    decision::{GROUP_REPORT, OWN_ROUTE, UNSEEN_COPY},
     net::{self, Op},
+    packet::OPTION_WORDS,
     record::{Hook, Key, SockoptSubject, Tally},
     ruleset::WORDS,
-    sockopt::{self, Request, Rule, Rules, Table, access, group::Membership},
+    sockopt::{self, Request, Rule, Rules, Table, access, group::Membership, route},
 };
 
 use crate::{
@@ -64,6 +65,9 @@ fn judge(ctx: &SockoptContext, hook: Hook, access: u32, value: impl FnOnce(&Sock
     let (level, option, length) = unsafe { ((*ctx.sockopt).level, (*ctx.sockopt).optname, (*ctx.sockopt).optlen) };
     let request = Request { level, option, access };
     let (joins, membership) = joins(&request);
+    let keeps_routes = filled(&SOCKOPT_TABLE).keep_routes != 0 && access == access::SET;
+    let options =
+        if keeps_routes { route::is_options4((level.cast_unsigned(), option.cast_unsigned()), is) } else { 0 };
     let ineffective = if audit() == 0 { sockopt::has_no_effect(filled(&SOCKOPT_TABLE), &request, is) } else { 0 };
     // A length of 0 makes the kernel go on with the caller's own buffer, so that what is allowed goes on as if there were
     // no program. With any other it takes the value from the buffer that programs see: at most a page (of a longer
@@ -74,7 +78,8 @@ fn judge(ctx: &SockoptContext, hook: Hook, access: u32, value: impl FnOnce(&Sock
     // and says that it did.
     // SAFETY: as above. Volatile: it is the kernel who reads it.
     unsafe {
-        (&raw mut (*ctx.sockopt).optlen).write_volatile(length & joins.cast_signed() | ineffective.cast_signed());
+        (&raw mut (*ctx.sockopt).optlen)
+            .write_volatile(length & (joins | options).cast_signed() | ineffective.cast_signed());
     };
     let mut draft = Draft::new(hook, SockoptSubject { level, option, access, length, value: [0; 2] });
     let key = draft.key();
@@ -86,6 +91,11 @@ fn judge(ctx: &SockoptContext, hook: Hook, access: u32, value: impl FnOnce(&Sock
     let decision = judged(|| {
         if joins != 0 && !may_join(ctx, &membership, length.cast_unsigned())? {
             return Some(Decision::fail_closed(GROUP_REPORT));
+        }
+        // What can't give any is not read.
+        let given = || route::is_given((level, option), length.cast_unsigned(), &first_options(ctx, options), is) != 0;
+        if keeps_routes && given() {
+            return Some(Decision::fail_closed(OWN_ROUTE));
         }
         Some(if unseen { Decision::fail_closed(UNSEEN_COPY) } else { decide(&request) })
     });
@@ -142,6 +152,29 @@ fn first_words(ctx: &SockoptContext) -> [u32; 8] {
     };
     let [[a, b], [c, d]] = [first, second].map(|word| [word as u32, (word >> 32) as u32]);
     [a, b, c, d, e, f, g, h]
+}
+
+/// The first 40 bytes of the value; zeros where there are none, and if `wanted` is 0.
+#[inline(always)]
+fn first_options(ctx: &SockoptContext, wanted: u32) -> [u64; OPTION_WORDS] {
+    let mut words = [0; OPTION_WORDS];
+    if wanted == 0 {
+        return words;
+    }
+    // SAFETY: the verifier checks each access to the context, and that no byte is read which it does not know to be below the end.
+    unsafe {
+        let start = (*ctx.sockopt).__bindgen_anon_2.optval;
+        let end = (*ctx.sockopt).__bindgen_anon_3.optval_end;
+        for (index, word) in words.iter_mut().enumerate() {
+            let at = start.byte_add(8 * index);
+            if at.byte_add(8) <= end {
+                *word = at.cast::<u64>().read_volatile();
+            } else if at.byte_add(4) <= end {
+                *word = at.cast::<u32>().read_volatile().into();
+            }
+        }
+    }
+    words
 }
 
 /// The first 16 bytes of the value. The kernel's buffer has at least that many, those behind the value being zeros.

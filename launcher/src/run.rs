@@ -140,7 +140,7 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     attached.leaf.rights().keep(&[Operation::Leaf])?;
     let hosts = tables.names().map(|names| names.hosts.clone());
     wake_soon();
-    let mut journal = Journal::new(clock()?, policy.mode.into(), policy.reasons(), hosts, live);
+    let mut journal = Journal::new(clock()?, policy.mode.into(), policy.reasons(), hosts, live, patience);
     // What takes time to find out is found out while the command runs.
     let mut report = Log {
         schema: SCHEMA,

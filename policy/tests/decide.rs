@@ -262,10 +262,10 @@ fn hooks_follow_from_the_rules() {
             json!({"network": deny(json!({"action": "deny", "ops": ["connect"]}))}),
             vec!["connect4", "connect6", "sock_create"],
         ),
-        // What leaves is looked at where hosts are told apart, or UDP ports; which sockets may broadcast is noted where both connects and sends are judged.
+        // What leaves is looked at where hosts are told apart, or UDP ports; and no packets have routes of their own where they are.
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["connect"], "hosts": ["10.0.0.1"]}))}),
-            vec!["connect4", "connect6", "egress", "sock_create"],
+            vec!["connect4", "connect6", "egress", "sock_create", "setsockopt"],
         ),
         (
             json!({"network": deny(json!({"action": "deny", "ops": ["connect", "send"], "hosts": ["10.0.0.1"]}))}),
@@ -333,7 +333,7 @@ fn hooks_follow_from_the_rules() {
                 "network": deny(json!({"action": "deny", "ops": ["connect"], "hosts": ["10.0.0.1"]})),
                 "sockets": {"default": "allow", "rules": [{"action": "allow", "type": "raw", "protocol": 255}]},
             }),
-            vec!["connect4", "connect6", "egress", "sock_create"],
+            vec!["connect4", "connect6", "egress", "sock_create", "setsockopt"],
         ),
         (
             json!({

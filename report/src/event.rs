@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, sync::Arc};
 use common::{
     decision::{
         DEFAULT, FORGED_ANSWER, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NEAR_ANSWER, NO_QUERY,
-        NO_ROOM_TO_LEARN, NO_SERVER_NAME, NOT_SERVED, OTHER_SERVER, OTHER_VERSION, OWN_HEADERS, PORT_RANGE,
+        NO_ROOM_TO_LEARN, NO_SERVER_NAME, NOT_SERVED, OTHER_SERVER, OTHER_VERSION, OWN_HEADERS, OWN_ROUTE, PORT_RANGE,
         RECEIVER_CHOICE, SECRET_NAME, TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET, UNSEEN_COPY,
     },
     record::{Hook, Key, SEVERAL, Tally},
@@ -193,6 +193,10 @@ impl Cause {
             OWN_HEADERS => {
                 "such a packet goes to the neighbour of the address that sendto names, whatever its own header says, and rules tell hosts \
                  apart; to allow it all the same, name protocol 255 in a rule of the sockets section"
+            }
+            OWN_ROUTE => {
+                "the option gives packets a route of their own, which the kernel can keep for others that don't say it, and rules tell hosts \
+                 apart"
             }
             GROUP_REPORT => {
                 "joining a group tells all routers of the network which one (IGMP, MLD), and the network section denies to send to them \

@@ -45,6 +45,7 @@ PYTHON
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=example.org -addext subjectAltName=DNS:example.org \
     -keyout "$stage/key" -out "$stage/certificate" 2>"$stage/openssl" || { cat "$stage/openssl" >&2; exit 1; }
 export CURL_CA_BUNDLE="$stage/certificate" HOME=/root PATH="$stage/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-unset GUARD_RUN_POLICY XDG_CONFIG_HOME XDG_STATE_HOME
+# By the latter, make(1) knows that another one runs it, and says more.
+unset GUARD_RUN_POLICY XDG_CONFIG_HOME XDG_STATE_HOME MAKELEVEL MAKEFLAGS MFLAGS
 exec python3 "$root/tests/documents/website.py" 192.0.2.10 "$stage/certificate" "$stage/key" \
     python3 "$root/tests/probes/nameserver.py" 127.0.0.1 "$@"

@@ -13,7 +13,7 @@ const UP: &str =
     /usr/bin/python3 -c \"$1\" & shift; exec \"$@\"";
 
 /// Runs one program outside, which ends with the run, and one inside, without the guard and with it.
-fn both(policy: &Value, outside: &str, inside: &str) -> (String, Output) {
+pub fn both(policy: &Value, outside: &str, inside: &str) -> (String, Output) {
     let outside = format!("import ctypes, socket, struct, time\nctypes.CDLL(None).prctl(1, 9)\n{outside}");
     let folder = tempfile::tempdir().unwrap();
     // Each run has a file of its own there.
@@ -23,7 +23,7 @@ fn both(policy: &Value, outside: &str, inside: &str) -> (String, Output) {
     (run.bare().success().stdout, run.output().success())
 }
 
-fn network(default: &str, rules: &Value) -> Value {
+pub fn network(default: &str, rules: &Value) -> Value {
     json!({"version": 1, "network": {"default": default, "rules": rules}})
 }
 
@@ -140,6 +140,7 @@ def change():
     while not ends:
         value.raw = four('239.9.9.9') + four('10.9.0.1')
         value.raw = four('239.1.2.3') + four('10.9.0.1')
+sys.setswitchinterval(1e-5)
 thread = threading.Thread(target=change); thread.start()
 for _ in range(20_000):
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -253,11 +254,11 @@ print(sorted(heard))";
 
 #[test]
 fn options_in_which_something_looks_like_a_route() {
-    // A time stamp whose first address is this host's, and a record of a route, which the kernel fills in; with bytes like the numbers of the
-    // options by which a packet has a route of its own.
+    // A time stamp whose first address is this host's, and a record of a route, which the kernel fills in. With bytes like the numbers of the
+    // options by which a packet has a route of its own, they are taken for such.
     let inside = "
 import errno, socket
-for options in ['441c0d010a09000183898389', '0107070883898389', '01830704' + '0a09000a' + '00']:
+for options in ['441c0d010a090001', '01070704', '0107070883898389', '01830704' + '0a09000a' + '00']:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(0, 4, bytes.fromhex(options.ljust(56 if options.startswith('44') else 16, '0')))
@@ -266,8 +267,8 @@ for options in ['441c0d010a09000183898389', '0107070883898389', '01830704' + '0a
         print(errno.errorcode[error.errno])";
     let policy = network("allow", &json!([{"action": "deny", "ops": ["connect", "send"], "hosts": ["10.9.0.13"]}]));
     let (bare, guarded) = both(&policy, "", inside);
-    assert_eq!(bare, "sent\nsent\nsent\n");
-    assert_eq!(guarded.stdout, "sent\nsent\nEPERM\n", "{:#}", guarded.log);
+    assert_eq!(bare, "sent\nsent\nsent\nsent\n");
+    assert_eq!(guarded.stdout, "sent\nsent\nEPERM\nEPERM\n", "{:#}", guarded.log);
 }
 
 /// A value that is longer than the buffer in which it is judged is read again from the caller's memory, and 32-bit callers' structure has
@@ -288,180 +289,4 @@ print(attempt('join', 0, 42, '239.1.2.5', struct.pack('Q', outer) + storage('239
     assert_eq!(bare, "joined\njoined\njoined\njoined\njoined\njoined\n");
     assert_eq!(guarded.stdout, "joined\njoined\nEPERM\nEPERM\nEPERM\njoined\n");
     assert!(guarded.events().iter().all(|event| event["rule"] == "fail-closed"), "{:#}", guarded.log);
-}
-
-/// The kernel keeps the route of a datagram that waits for more, and puts the next peer into its header: so it comes to this host, to a port of
-/// anybody's, with an allowed header.
-#[test]
-fn a_route_that_is_kept_leads_nobody_home() {
-    let mut policy = network(
-        "deny",
-        &json!([
-            {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["127.0.0.1"], "ports": [5301]},
-            {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["10.9.0.10"], "ports": [5300]},
-        ]),
-    );
-    let outside = "
-import os, select
-served = []
-for address in [('0.0.0.0', 5300), ('127.0.0.1', 5301)]:
-    served.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)); served[-1].bind(address)
-with open(os.environ['HEARD'], 'w') as heard:
-    print('ready', file=heard, flush=True)
-    while True:
-        for ready in select.select(served, [], [])[0]: print(ready.recv(99).decode(), file=heard, flush=True)
-";
-    let inside = "
-import errno, os, socket, time
-def heard(): return open(os.environ['HEARD']).read().split()
-while 'ready' not in heard(): time.sleep(0.01)
-sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-sock.connect(('127.0.0.1', int(os.environ['FIRST'])))
-sock.send(b'home', socket.MSG_MORE)
-# From 127.0.0.1, there is no way there; the peer is noted all the same.
-try: sock.connect(('10.9.0.10', 5300))
-except OSError as error: assert error.errno == errno.EINVAL, error
-CORK = 1
-try: sock.setsockopt(socket.IPPROTO_UDP, CORK, 0)
-except PermissionError: pass
-socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'end', ('127.0.0.1', 5301))
-while 'end' not in heard(): time.sleep(0.01)
-print('home' in heard())";
-    let holds = |policy: &Value, first: u16| {
-        let (bare, guarded) = both(policy, outside, &format!("import os\nos.environ['FIRST'] = '{first}'{inside}"));
-        assert_eq!((&*bare, &*guarded.stdout), ("True\n", "False\n"), "{first}");
-        let [event] = guarded.events() else { panic!("{:#}", guarded.log) };
-        assert_eq!((&event["rule"], &event["hook"]), (&json!("fail-closed"), &json!("egress")), "{event:#}");
-    };
-    holds(&policy, 5301);
-    // A nameserver is a peer, too, whether or not a rule is about it.
-    policy["network"]["nameservers"] = json!(["127.0.0.1"]);
-    policy["network"]["queries"] = json!("any");
-    policy["network"]["rules"]
-        .as_array_mut()
-        .unwrap()
-        .push(json!({"action": "allow", "ops": ["connect"], "hosts": ["example.org"]}));
-    holds(&policy, 53);
-}
-
-/// Somebody outside with a UDP server for all of this host's addresses, who says what it has heard.
-const SERVER: &str = "
-import os
-served = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); served.bind(('0.0.0.0', 5300))
-with open(os.environ['HEARD'], 'w') as heard:
-    print('ready', file=heard, flush=True)
-    while True: print(served.recv(99).decode(), file=heard, flush=True)
-";
-
-/// What that server has heard once it says so of something that comes to it anyway.
-const HEARING: &str = "
-import errno, os, socket, struct, time
-def heard(): return open(os.environ['HEARD']).read().split()
-while 'ready' not in heard(): time.sleep(0.01)
-def said(text):
-    # As somebody who was there before: the end is allowed.
-    end = f'after-{text}'
-    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(end.encode(), ('127.0.0.1', 5300))
-    while end not in heard(): time.sleep(0.01)
-    return text in heard()
-def attempt(does):
-    try: does()
-    except PermissionError: return 'EPERM'
-    return 'done'
-";
-
-/// A rule that lets a program tell the server that it is at its end.
-fn end() -> Value {
-    json!({"action": "allow", "ops": ["send"], "protocols": ["udp"], "hosts": ["127.0.0.1"], "ports": [5300]})
-}
-
-/// IPv4 hands this host a copy of what goes to a group or as a broadcast, and no hook sees the copy. What waits for more takes the address of the next
-/// peer, and so would the copy, to a port of this host's.
-#[test]
-fn what_is_sent_to_several_gets_no_other_peer() {
-    let rules = json!([
-        end(),
-        {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["224.0.0.1", "10.9.0.255"], "ports": [5301]},
-        {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["10.9.0.10"], "ports": [5300]},
-    ]);
-    let inside = format!(
-        "{HEARING}
-CORK, PEER, MORE = 1, ('10.9.0.10', 5300), socket.MSG_MORE
-def new(text, several):
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    if several[0] == '10.9.0.255': sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-    return sock, text.encode()
-def named(text, several):
-    sock, data = new(text, several)
-    sock.sendto(data, MORE, several)
-    return sock, attempt(lambda: sock.connect(PEER))
-def connected(text, several):
-    sock, data = new(text, several)
-    sock.connect(several)
-    sock.send(data, MORE)
-    return sock, attempt(lambda: sock.connect(PEER))
-def before(text, several):
-    sock, data = new(text, several)
-    sock.connect(PEER)
-    return sock, attempt(lambda: sock.sendto(data, MORE, several) and sock.connect(PEER))
-for way in (named, connected, before):
-    for several in (('224.0.0.1', 5301), ('10.9.0.255', 5301)):
-        text = way.__name__ + several[0]
-        sock, came = way(text, several)
-        try: sock.setsockopt(socket.IPPROTO_UDP, CORK, 0)
-        except PermissionError: pass
-        print(way.__name__, several[0], came, said(text))
-# What has one peer, or none, may go on.
-sock, data = new('', ('10.9.0.255', 0))
-sock.connect(PEER); sock.send(b'x'); sock.sendto(b'x', PEER)
-sock, data = new('', ('10.9.0.255', 0))
-for peer in (('10.9.0.255', 5301), ('224.0.0.1', 5301), PEER, ('224.0.0.1', 5301)): sock.sendto(b'x', peer)"
-    );
-    let (bare, guarded) = both(&network("deny", &rules), SERVER, &inside);
-    let lines = |came: &str, heard: &str| {
-        let ways =
-            ["named", "connected", "before"].map(|way| ["224.0.0.1", "10.9.0.255"].map(|several| (way, several)));
-        let line = |(way, several): &(&str, &str)| format!("{way} {several} {came} {heard}\n");
-        ways.concat().iter().map(line).collect::<Vec<_>>().concat()
-    };
-    assert_eq!(bare, lines("done", "True"));
-    assert_eq!(guarded.stdout, lines("EPERM", "False"));
-    assert!(guarded.events().iter().all(|event| event["rule"] == "fail-closed"), "{:#}", guarded.log);
-    assert_eq!(
-        guarded.events().iter().map(|event| event["count"].as_u64().unwrap()).sum::<u64>(),
-        6,
-        "{:#}",
-        guarded.log
-    );
-}
-
-/// The same copy of what a raw socket sends, whose receivers no address hook is told.
-#[test]
-fn raw_sockets_send_no_datagrams_of_which_this_host_gets_a_copy() {
-    let mut policy = network("deny", &json!([end()]));
-    policy["sockets"] = json!({"default": "deny", "rules": [
-        {"action": "allow", "type": "dgram", "protocol": "udp"},
-        {"action": "allow", "type": "raw", "protocol": "udp"},
-        {"action": "allow", "type": "raw", "protocol": "icmp"},
-    ]});
-    policy["process"] = json!({"capabilities": ["CAP_NET_RAW"]});
-    let inside = format!(
-        "{HEARING}
-for several in ('224.0.0.1', '10.9.0.255'):
-    def send():
-        sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        text = several.encode()
-        sock.sendto(struct.pack('!4H', 9, 5300, 8 + len(text), 0) + text, (several, 0))
-    print(attempt(send), said(several))
-print(attempt(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)))
-print(attempt(lambda: socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6)))"
-    );
-    let (bare, guarded) = both(&policy, SERVER, &inside);
-    assert_eq!(
-        (&*bare, &*guarded.stdout),
-        ("done True\ndone True\ndone\ndone\n", "EPERM False\nEPERM False\ndone\nEPERM\n")
-    );
-    let hooks: Vec<_> = guarded.events().iter().map(|event| (&event["hook"], &event["rule"])).collect();
-    assert_eq!(hooks, [(&json!("sock_create"), &json!("fail-closed")), (&json!("sock_create"), &json!("default"))]);
 }

@@ -3,6 +3,7 @@
 mod beside;
 mod bind;
 mod flows;
+mod home;
 mod network;
 mod race;
 mod receive;

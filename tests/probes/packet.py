@@ -8,8 +8,7 @@ Failures print the name of the error.
 """
 import errno, os, socket, struct, sys
 
-IP_OPTIONS, IPV6_HOPOPTS, IPV6_DSTOPTS, IPV6_RTHDR = 4, 54, 59, 57
-FD00_1 = socket.inet_pton(socket.AF_INET6, "fd00::1")
+IP_OPTIONS, IPV6_HOPOPTS, IPV6_DSTOPTS = 4, 54, 59
 PADDING = bytes([0, 0, 1, 4, 0, 0, 0, 0])  # an extension header of eight bytes that says nothing
 
 
@@ -55,23 +54,19 @@ def send(how, address, port):
         sock.settimeout(1)
         return f"reply {sock.recv(100)[0]}"
     elif kind.startswith("forged_"):
-        # Where rules tell hosts apart, raw sockets of IPv4 are for no datagrams.
-        name = "tcp" if kind in ("forged_tcp", "forged_options", "forged_lsrr") else "udp"
-        protocol = socket.IPPROTO_TCP if name == "tcp" else socket.IPPROTO_UDP
-        sock = socket.socket(family, socket.SOCK_RAW, protocol)
+        # Where rules tell hosts apart, raw sockets are for no datagrams, and have no routes of their own.
+        sock = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
         options = {
             "forged_options": (0, IP_OPTIONS, bytes([148, 4, 0, 0])),
-            "forged_lsrr": (0, IP_OPTIONS, bytes([131, 7, 4, 10, 0, 0, 1, 0])),
             "forged_hop": (41, IPV6_HOPOPTS, PADDING),
             "forged_dst": (41, IPV6_DSTOPTS, PADDING),
-            "forged_routing": (41, IPV6_RTHDR, bytes([0, 2, 4, 0, 0, 0, 0, 0]) + FD00_1),
         }
         if kind in options:
             sock.setsockopt(*options[kind])
         # For IPv6, the kernel has to fill in the checksum.
         if v6:
-            sock.setsockopt(41, 7, 16 if name == "tcp" else 6)
-        sock.sendto(header(name, port), (address, 0))
+            sock.setsockopt(41, 7, 16)
+        sock.sendto(header("tcp", port), (address, 0))
     else:
         sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
         payload = header("udp", port)

@@ -52,6 +52,9 @@ pub fn read(ctx: &SkBuffContext) -> Option<i32> {
     Some(Ledger::of(Hook::Ingress).map_or(0, Ledger::allow))
 }
 
+/// What is for this host alone (include/uapi/linux/if_packet.h).
+const PACKET_HOST: u32 = 0;
+
 /// The protocol by which a packet's sender was asked for names; 0 if it wasn't.
 #[inline(never)]
 fn asked_by(skb: *mut __sk_buff) -> u32 {
@@ -60,6 +63,12 @@ fn asked_by(skb: *mut __sk_buff) -> u32 {
     // SAFETY: the verifier knows the socket.
     let number = unsafe { (*socket).protocol };
     if number != protocol::UDP && number != protocol::TCP {
+        return 0;
+    }
+    // A nameserver answers to one host. IPv4 hands this host a copy of what the sandbox sends to several, from addresses of this host, and
+    // no egress program has seen it.
+    // SAFETY: the verifier checks the access to the context.
+    if unsafe { (*skb).pkt_type } != PACKET_HOST {
         return 0;
     }
     let Some(Ends { address, ports: [from, _], flags, .. }) = plain::ends(ctx, number, false) else { return 0 };

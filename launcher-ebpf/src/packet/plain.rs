@@ -129,6 +129,26 @@ pub fn source(ctx: &SkBuffContext, header: u32) -> Address {
     }
 }
 
+/// All ones if a packet's source is its destination, else 0, also if it is too short to be read directly. `v4`: all ones for an IPv4 packet,
+/// else 0.
+#[inline(always)]
+pub fn is_to_itself(ctx: &SkBuffContext, v4: u32) -> u32 {
+    let (data, end) = bytes(ctx);
+    // SAFETY: the verifier checks each access to the packet by what is compared.
+    unsafe {
+        let word = |index: usize| data.add(4 * index).cast::<u32>().read_unaligned();
+        if data.add(HEADER4 as usize) > end {
+            return 0;
+        }
+        let differs4 = word(3) ^ word(4);
+        if data.add(HEADER6 as usize) > end {
+            return is(differs4, 0) & v4;
+        }
+        let differs6 = word(2) ^ word(6) | word(3) ^ word(7) | word(4) ^ word(8) | word(5) ^ word(9);
+        is(differs4 & v4 | differs6 & !v4, 0)
+    }
+}
+
 /// What a TCP packet carries.
 #[cfg(feature = "names")]
 pub struct Segment {

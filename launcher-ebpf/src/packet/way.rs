@@ -22,7 +22,7 @@ use crate::{
 /// system call fails with EPERM if it is in one.
 ///
 /// What the packet says of its destination is not judged, since it may be on its way to another address (NAT), unless its socket has had
-/// several peers.
+/// several peers. What stays on this host although its destination is another one's is judged as what goes to loopback.
 #[inline(always)]
 pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let Some(socket) = Socket::of(ctx) else {
@@ -36,17 +36,20 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
     let socket = socket.again();
     let (tcp, udp, v4) = (socket.is_tcp(), socket.is_udp(), plain::v4_mask(ctx));
-    let Way { destination: address, routed, port } = way(&Bytes(ctx), v4);
-    let (leaves, crosses) = (leaves(ctx, address), socket.crosses(v4));
+    let Way { destination, routed, port } = way(&Bytes(ctx), v4);
+    let (leaves, crosses) = (leaves(ctx, destination), socket.crosses(v4));
     let peers = socket.peers(ctx);
-    let strays = udp & peers.may_stray(stays(ctx), address);
-    let rerouted = udp & peers.are_several() & returns(ctx, address);
+    let strays = udp & peers.may_stray(stays(ctx), destination);
+    let several = peers.are_several();
+    let returns = udp & returns(ctx, destination, several);
+    let rerouted = returns & (strays | several);
     let refused = opaque(routed | u64::from(leaves | crosses | rerouted)) != 0;
     // It goes, as the packet itself says, where a hook has judged.
-    if !refused && strays == 0 {
+    if !refused && strays | returns == 0 {
         return 1;
     }
-    let op = Op::SEND.or_connect(tcp | socket.is_peer(address, port));
+    let op = Op::SEND.or_connect(tcp | socket.is_peer(destination, port));
+    let address = destination.or_loopback(v4, returns);
     let request = Request { op, protocol: protocol_of(socket.protocol), address, port, own: 0 };
     let mut draft = Draft::new(Hook::Egress, subject(&request, socket.protocol));
     let key = draft.key();

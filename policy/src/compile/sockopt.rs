@@ -34,8 +34,8 @@ impl SockoptTables {
         let keep_errors = network.is_some_and(|network| network.judges_errors);
         let keep_headers = sockets.is_some_and(SocketTables::keeps_headers);
         let note_broadcast = network.is_some_and(|network| network.table.keeps_copies());
-        let keeps =
-            keep_port_range || keep_receivers || keep_groups != 0 || keep_errors || keep_headers || note_broadcast;
+        let keep_routes = network.is_some_and(|network| network.table.tells_peers_apart());
+        let keeps = keep_port_range || keep_receivers || keep_groups != 0 || keep_errors || keep_headers || keep_routes;
         if section.is_none() && !keeps {
             return None;
         }
@@ -60,6 +60,8 @@ impl SockoptTables {
             keep_errors: u32::from(keep_errors),
             keep_headers: u32::from(keep_headers),
             note_broadcast: u32::from(note_broadcast),
+            keep_routes: u32::from(keep_routes),
+            padding: 0,
         };
         Some(Self { table, rules, denied })
     }
