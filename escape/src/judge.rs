@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    address::{CHOSEN, Host, LOOPBACK4, LOOPBACK6, OWN, Port, SERVED, STRANGE, Target},
+    address::{CHOSEN, Host, LOOPBACK4, LOOPBACK6, MANY, OWN, Port, SERVED, STRANGE, Target},
     capture::Seen,
     outside::Contact,
     policy::{Op, Policy, Protocol, Request},
@@ -40,7 +40,7 @@ pub fn kind_of(ip: IpAddr) -> &'static str {
         ip if Host::Denied.addresses().contains(&ip) => "denied peer",
         ip if Host::Allowed.addresses().contains(&ip) => "allowed peer",
         ip if ip.is_multicast() => "multicast",
-        ip if crate::address::MANY.contains(&ip) => "broadcast",
+        ip if MANY.contains(&ip) => "broadcast",
         ip if ip.is_unspecified() => "unspecified",
         _ => "other address",
     }
@@ -108,6 +108,16 @@ impl Known<'_> {
         let (ip, port) = seen.destination;
         if ip.is_loopback() && seen.at != Host::Local {
             return self.strayed(seen);
+        }
+        // This host takes what is sent by its loopback device, whatever it says. No connection comes of that.
+        let others = !HERE.contains(&ip) && !ip.is_unspecified() && !ip.is_multicast() && !MANY.contains(&ip);
+        let stays = seen.at == Host::Local && seen.protocol != Protocol::Tcp && others;
+        let here = if ip.is_ipv4() { LOOPBACK4 } else { LOOPBACK6 };
+        if stays && !seen.later && !self.may_reach(seen.protocol, (here, seen.destination.1), false) {
+            return Some(Finding {
+                class: format!("sent {}{} by the loopback device", seen.protocol.name(), family(ip)),
+                detail: format!("from {:?} to {ip} port {}, seen at {:?}", seen.source, seen.destination.1, seen.at),
+            });
         }
         // Which socket on loopback gets it, those know who got it.
         let decided = !(self.policy.knows_own() && ip.is_loopback());
