@@ -9,7 +9,8 @@ use std::{
     io::{self, ErrorKind, PipeReader},
     os::fd::AsFd as _,
     sync::{
-        atomic::{AtomicU32, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc,
     },
     thread,
@@ -23,9 +24,9 @@ use nix::{
 
 use crate::{mounts::Mount, outlet::HURRY, signals::enough};
 
-/// How many threads may be left behind by what nobody names: then nothing is asked any more.
+/// How many threads may be left behind by what nobody names: then nothing is asked until one of them has its answer.
 const MOST: u32 = 3;
-/// How many have been.
+/// How many are.
 static LEFT_BEHIND: AtomicU32 = AtomicU32::new(0);
 /// The stack of such a thread, in bytes.
 const STACK: usize = 256 << 10;
@@ -71,7 +72,7 @@ impl Patience {
     }
 }
 
-/// Asks a process, for at most this long. One that has kept this process waiting may do so again: after some, nobody is asked any more.
+/// Asks a process, for at most this long. One that has kept this process waiting may do so again: while some do, nobody else is asked.
 ///
 /// # Errors
 ///
@@ -80,11 +81,28 @@ pub fn ask_process<T: Send + 'static>(limit: Duration, question: impl FnOnce() -
     if LEFT_BEHIND.load(Ordering::Relaxed) >= MOST {
         return Err(ErrorKind::TimedOut.into());
     }
-    let answer = ask(Some(limit), question);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let thread = End(Arc::clone(&is_over));
+    let answer = ask(Some(limit), move || {
+        let _thread = thread;
+        question()
+    });
     if answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut) {
         LEFT_BEHIND.fetch_add(1, Ordering::Relaxed);
+        drop(End(is_over));
     }
     answer
+}
+
+/// An end of a question to which there was no answer in time: the second one of them to come says that no thread is left behind by it.
+struct End(Arc<AtomicBool>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if self.0.swap(true, Ordering::AcqRel) {
+            LEFT_BEHIND.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 fn ask<T: Send + 'static>(limit: Option<Duration>, question: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
@@ -152,5 +170,20 @@ mod tests {
     fn a_question_that_panics_is_one_without_an_answer() {
         let answer: io::Result<()> = ask_process(Duration::from_secs(5), || std::panic::resume_unwind(Box::new(())));
         assert_eq!(answer.unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn who_has_answered_late_keeps_nobody_from_being_asked() {
+        for _ in 0..2 * MOST {
+            let (reader, writer) = io::pipe().unwrap();
+            let late = ask_process(Duration::from_millis(5), move || io::Read::read(&mut &reader, &mut [0]));
+            assert_eq!(late.unwrap_err().kind(), ErrorKind::TimedOut);
+            let before = LEFT_BEHIND.load(Ordering::Relaxed);
+            drop(writer);
+            while LEFT_BEHIND.load(Ordering::Relaxed) >= before {
+                thread::yield_now();
+            }
+        }
+        assert_eq!(ask_process(Duration::from_secs(5), || 7).unwrap(), 7);
     }
 }
