@@ -87,7 +87,7 @@ pub struct Socket {
     /// The port, in host byte order, at which it may listen; 0 if there is none. Whatever else it listens at, nobody gets
     /// through to it.
     pub served: u16,
-    /// The peer of the first connect(2) of a UDP socket that the policy allows.
+    /// The first peer of a UDP socket that the policy allows: of a connect(2), or of a datagram that names it.
     pub peer: Address,
     /// The address that belongs to `asked`.
     pub asked_address: Address,
@@ -95,7 +95,7 @@ pub struct Socket {
     pub peer_port: u16,
     /// 1: there was such a connect(2).
     pub connected: u8,
-    /// 1: a datagram named its receiver, by a UDP socket.
+    /// 1: datagrams of a UDP socket named their receiver; 3: and others than `peer`.
     pub named: u8,
     /// 1: it was connected, and to another peer as well, by a connect(2) or a datagram that names it. Then the kernel can
     /// put together the address of one and the port of another, or half of an address.

@@ -70,14 +70,11 @@ impl Address {
         v4 | is(a | b | c | (d ^ Self::LOOPBACK6.0[3]), 0) != 0
     }
 
-    /// This host's address on the loopback device, of IPv4 if all bits of `v4` are set, else (none is) of IPv6, where all bits of `home` are
-    /// set; this address where none is.
+    /// This host's address on the loopback device, of IPv4 if all bits of `v4` are set, else (none is) of IPv6.
     #[inline(always)]
     #[must_use]
-    pub fn or_loopback(self, v4: u32, home: u32) -> Self {
-        let loopback = Self::LOOPBACK6.or_v4(0x7f00_0001_u32.to_be(), v4);
-        let [(a, i), (b, j), (c, k), (d, l)] = [0, 1, 2, 3].map(|index| (self.0[index], loopback.0[index]));
-        Self([a ^ (a ^ i) & home, b ^ (b ^ j) & home, c ^ (c ^ k) & home, d ^ (d ^ l) & home])
+    pub const fn loopback(v4: u32) -> Self {
+        Self::LOOPBACK6.or_v4(0x7f00_0001_u32.to_be(), v4)
     }
 
     /// All ones if this is an IPv4 address, else 0.

@@ -87,15 +87,17 @@ pub mod route {
 
     /// `IPPROTO_IP`, `IP_OPTIONS` (include/uapi/linux/in.h).
     const OPTIONS4: (u32, u32) = (0, 4);
-    /// `IPPROTO_IPV6`, with `IPV6_2292RTHDR`, `IPV6_2292PKTOPTIONS` and `IPV6_RTHDR` (include/uapi/linux/in6.h).
-    const HEADERS6: [u32; 3] = [5, 6, 57];
+    /// `IPPROTO_IPV6`, with `IPV6_2292PKTOPTIONS` and `IPV6_RTHDR` (include/uapi/linux/in6.h).
+    const HEADERS6: [u32; 2] = [6, 57];
+    /// `IP_TRANSPARENT` and `IPV6_TRANSPARENT`: the kernel takes any source for this host's then.
+    const TRANSPARENT: (u32, u32) = (19, 75);
     /// `IPV6_FLOWLABEL_MGR`: options stand behind a `struct in6_flowlabel_req`, of so many bytes.
     const FLOW_LABEL: (u32, u32) = (32, 32);
     const IPV6: u32 = 41;
     /// How many bytes of options an IPv4 header has room for.
     pub const ROOM4: u32 = 40;
 
-    /// All ones if a value of this length, of which `words` are the first 40 bytes, gives packets a route; else 0. `is` is as for
+    /// All ones if a value of this length, of which `words` are the first 40 bytes, gives packets a route, or any source; else 0. `is` is as for
     /// [`crate::net::effective_destination`].
     #[inline(always)]
     #[must_use]
@@ -106,10 +108,12 @@ pub mod route {
         is: impl Fn(u32, u32) -> u32 + Copy,
     ) -> u32 {
         let (level, option) = (level.cast_unsigned(), option.cast_unsigned());
-        let [a, b, c] = HEADERS6.map(|number| is(option, number));
+        let [a, b] = HEADERS6.map(|number| is(option, number));
+        let transparent =
+            is(level, OPTIONS4.0) & is(option, TRANSPARENT.0) | is(level, IPV6) & is(option, TRANSPARENT.1);
         let more = |than: u32| 0_u32.wrapping_sub(than.wrapping_sub(length) >> 31);
-        let v6 = is(level, IPV6) & ((a | b | c) & more(0) | is(option, FLOW_LABEL.0) & more(FLOW_LABEL.1));
-        is_options4((level, option), is) & (more(ROOM4) | names_route4(words, is)) | v6
+        let v6 = is(level, IPV6) & ((a | b) & more(0) | is(option, FLOW_LABEL.0) & more(FLOW_LABEL.1));
+        is_options4((level, option), is) & (more(ROOM4) | names_route4(words, is)) | v6 | transparent
     }
 
     /// All ones if an option has IPv4's options for its value, else 0.

@@ -254,20 +254,22 @@ pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16
     let Some(known) = (unsafe { known(socket).map(|known| &mut *known) }) else { return 1 };
     let connects = op == Op::CONNECT;
     let differs = known.peer.difference(address) | u32::from(known.peer_port ^ port);
-    let unasked = if connects { known.named } else { 0 };
-    let several = u32::from(unasked) | u32::from(known.connected) & !is(differs, 0) & 1;
+    let is_first = known.connected | known.named == 0;
+    let differs = if is_first { 0 } else { !is(differs, 0) & 1 };
+    let (others, connected) = (u32::from(known.named) >> 1, u32::from(known.connected));
+    let several = if connects { others | differs } else { connected & differs };
     known.copied |= address.v4_mask(is) & net::is_for_several(address, is) & 1;
     if filled(&NET_TABLE).keeps_copies() && several & known.copied != 0 {
         return 1;
     }
     known.mixed |= found & receiver::NOBODY | several;
-    if connects && known.connected | known.named == 0 {
+    if is_first {
         (known.peer, known.peer_port) = (address, port);
     }
     if connects {
         known.connected = 1;
     } else {
-        known.named = 1;
+        known.named |= 1 | (differs << 1) as u8;
     }
     0
 }

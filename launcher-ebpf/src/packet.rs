@@ -23,7 +23,7 @@ use aya_ebpf::{
 };
 use common::{
     Decision,
-    decision::{LOOPBACK_LEAVES, NOT_SERVED, OTHER_VERSION, UNPARSED_PACKET},
+    decision::{LOOPBACK_LEAVES, NOT_SERVED, OTHER_VERSION, STAYS_HERE, UNPARSED_PACKET},
     net::{self, Address, Op, Protocol, Request},
     packet::{Addresses, Arrived, Content, Leaving, OPTION_WORDS, Packet, parse},
     record::{Hook, Key, NetSubject},
@@ -404,19 +404,16 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
             strays = (udp | own) & peers.may_stray(stays(ctx), address);
             let several = peers.are_several();
             let returns = !tcp & returns(ctx, address, several);
-            if returns & (strays | several) != 0 {
+            if returns & several != 0 {
                 key.subject = subject(&request, packet.protocol);
                 return Some(Decision::fail_closed(UNPARSED_PACKET));
             }
             if returns != 0 {
-                // As what goes to loopback; and then as what it says, if no hook has.
-                request.address = address.or_loopback(plain::v4_mask(ctx), returns);
+                // And then as what it says, if no hook has.
                 key.subject = subject(&request, packet.protocol);
-                let decision = net::decide(table, &KernelTables::of(key), &request)?;
-                if !decision.allow {
-                    return Some(decision);
+                if !stays_as_loopback(key, &mut request, plain::v4_mask(ctx))? {
+                    return Some(Decision::fail_closed(STAYS_HERE));
                 }
-                request.address = address;
             }
         }
         if tcp | udp != 0 && strays == 0 && (own == 0 || !address.is_loopback(is)) {
@@ -489,11 +486,24 @@ pub fn leaves(ctx: &SkBuffContext, address: Address) -> u32 {
 /// connects meanwhile, and puts the address of the next peer into the header (`__ip4_datagram_connect`, net/ipv4/datagram.c). So a header with an
 /// allowed address goes to anybody on this host who listens at that port.
 ///
-/// What goes to one of this host's own addresses usually comes from that one (`ip_route_output_key_hash_rcu`; RFC 6724, rule 1), and the kernel lets a
-/// route's source be no other host's. That says nothing where a socket has had several peers (`several`: all ones).
+/// What goes to one of this host's own addresses usually comes from that one (`ip_route_output_key_hash_rcu`; RFC 6724, rule 1). The kernel lets the
+/// source of an IPv4 route be no other host's but for transparent sockets, which there are none of; and it has no way by the loopback device to other
+/// hosts' IPv6 addresses. That says nothing where a socket has had several peers (`several`: all ones).
 #[inline(always)]
 fn returns(ctx: &SkBuffContext, destination: Address, several: u32) -> u32 {
     stays(ctx) & !is_loopback_network(destination) & (several | !plain::is_to_itself(ctx, plain::v4_mask(ctx)))
+}
+
+/// Whether what stays on this host may go to loopback at its port. `key` and `request` are as they were, then.
+#[inline(always)]
+fn stays_as_loopback(key: &mut Key<NetSubject>, request: &mut Request, v4: u32) -> Option<bool> {
+    let destination = request.address;
+    request.address = Address::loopback(v4);
+    key.subject.address = request.address;
+    let decision = net::decide(filled(&NET_TABLE), &KernelTables::of(key), request);
+    request.address = destination;
+    key.subject.address = destination;
+    decision.map(|decision| decision.allow)
 }
 
 /// All ones for an address of the loopback networks, those for several receivers included; else 0.

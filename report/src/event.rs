@@ -6,7 +6,7 @@ use common::{
     decision::{
         DEFAULT, FORGED_ANSWER, GROUP_REPORT, LOOPBACK_LEAVES, NAME_TOO_LONG, NAME_UNKNOWN, NEAR_ANSWER, NO_QUERY,
         NO_ROOM_TO_LEARN, NO_SERVER_NAME, NOT_SERVED, OTHER_SERVER, OTHER_VERSION, OWN_HEADERS, OWN_ROUTE, PORT_RANGE,
-        RECEIVER_CHOICE, SECRET_NAME, TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET, UNSEEN_COPY,
+        RECEIVER_CHOICE, SECRET_NAME, STAYS_HERE, TUNABLE_WRITE, UNJUDGED_SOCKET, UNPARSED_PACKET, UNSEEN_COPY,
     },
     record::{Hook, Key, SEVERAL, Tally},
 };
@@ -195,8 +195,12 @@ impl Cause {
                  apart; to allow it all the same, name protocol 255 in a rule of the sockets section"
             }
             OWN_ROUTE => {
-                "the option gives packets a route of their own, which the kernel can keep for others that don't say it, and rules tell hosts \
-                 apart"
+                "the option gives packets a route of their own, which the kernel can keep for others that don't say it, or any source; and rules \
+                 tell hosts apart"
+            }
+            STAYS_HERE => {
+                "the packet stays on this host, and goes to another address than the one that it comes from: it is judged as what goes to loopback at \
+                 that port, which is denied"
             }
             GROUP_REPORT => {
                 "joining a group tells all routers of the network which one (IGMP, MLD), and the network section denies to send to them \

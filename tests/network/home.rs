@@ -213,7 +213,11 @@ for family, peer in ((2, '10.9.0.10'), (10, '::ffff:10.9.0.10')):
         text = f'{{how}}-{{does.__name__}}-{{family}}'
         print(text, attempt(lambda: does(new(how, family), text.encode(), (peer, 5300))), said(text))
 print('own', attempt(lambda: named(new('', 2), b'own', ('10.9.0.1', 5300))), said('own'))
-print('own6', attempt(lambda: named(new('', 10), b'own6', ('fd00::1', 5300))), said('own6'))"
+print('own6', attempt(lambda: named(new('', 10), b'own6', ('fd00::1', 5300))), said('own6'))
+# To name a peer and then connect to it makes no second one.
+same = new('', 2)
+named(same, b'first', ('10.9.0.1', 5300))
+print('same', attempt(lambda: connected(same, b'same', ('10.9.0.1', 5300))), said('same'))"
     );
     let ways = [
         "device-connected-2",
@@ -225,13 +229,13 @@ print('own6', attempt(lambda: named(new('', 10), b'own6', ('fd00::1', 5300))), s
         "device-named-10",
     ];
     let lines = |came: &str, heard: &str| ways.map(|way| format!("{way} {came} {heard}\n")).concat();
-    let own = "own done True\nown6 done True\n";
+    let own = "own done True\nown6 done True\nsame done True\n";
     let (bare, guarded) = both(&network("deny", &rules(&["10.9.0.1", "fd00::1"])), SERVER, &inside);
     assert_eq!(bare, lines("done", "True") + own);
     assert_eq!(guarded.stdout, lines("EPERM", "False") + own);
     let events: Vec<_> =
         guarded.events().iter().map(|event| (&event["hook"], &event["network"]["address"], &event["rule"])).collect();
-    let expected = (&json!("egress"), &json!("127.0.0.1"), &json!("default"));
+    let expected = (&json!("egress"), &json!("10.9.0.10"), &json!("fail-closed"));
     assert!(!events.is_empty() && events.iter().all(|event| *event == expected), "{:#}", guarded.log);
     // Who may reach loopback at that port may do so by any way.
     let all = network("allow", &json!([{"action": "deny", "hosts": ["10.9.0.13"]}]));
@@ -254,7 +258,6 @@ sock.connect((peer, 5300))
 # With this label, the socket's own header is left out.
 sock.sendmsg([b'kept'], [(41, FLOWINFO, struct.pack('!I', LABEL))])
 print(came, said('kept'))
-with_options = socket.inet_pton(10, peer) + struct.pack('!I', LABEL + 1) + struct.pack('=BBHHHI', 0, 1, 1, 0, 0, 0) + bytes(8)
 print(attempt(lambda: sock.setsockopt(41, HEADER, b'')))"
     );
     let (bare, guarded) = both(&network("deny", &rules), SERVER, &inside);
@@ -298,6 +301,34 @@ while not packets(): time.sleep(0.01)
 print(*{socket.inet_ntoa(bytes.fromhex(line)[16:20]) for line in packets()})";
     let (bare, guarded) = both(&policy, router, inside);
     assert_eq!((&*bare, &*guarded.stdout), ("routed\n10.9.0.66\n", "EPERM\n10.9.0.10\n"));
+}
+
+/// A transparent socket has any source, and so one that is the destination.
+#[test]
+fn no_socket_is_transparent() {
+    let mut policy = network(
+        "deny",
+        &json!([
+            end(),
+            {"action": "allow", "ops": ["bind"]},
+            {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["10.9.0.10"], "ports": [5300]},
+        ]),
+    );
+    policy["process"] = json!({"capabilities": ["CAP_NET_RAW"]});
+    let inside = format!(
+        "{HEARING}
+def transparent(family, level, option, peer):
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.setsockopt(level, option, 1)
+    sock.bind((peer, 0))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b'lo')
+    sock.sendto(str(family).encode(), (peer, 5300))
+for way in ((2, 0, 19, '10.9.0.10'), (10, 41, 75, '::ffff:10.9.0.10')):
+    print(attempt(lambda: transparent(*way)), said(str(way[0])))"
+    );
+    let (bare, guarded) = both(&policy, SERVER, &inside);
+    assert_eq!((&*bare, &*guarded.stdout), ("done True\ndone True\n", "EPERM False\nEPERM False\n"));
+    assert!(guarded.events().iter().all(|event| event["hook"] == "setsockopt"), "{:#}", guarded.log);
 }
 
 /// UDP-Lite keeps routes as UDP does.

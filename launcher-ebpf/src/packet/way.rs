@@ -3,13 +3,13 @@
 use aya_ebpf::programs::SkBuffContext;
 use common::{
     Decision,
-    decision::{LOOPBACK_LEAVES, OTHER_VERSION, UNPARSED_PACKET},
+    decision::{LOOPBACK_LEAVES, OTHER_VERSION, STAYS_HERE, UNPARSED_PACKET},
     net::{self, Op, Request},
     packet::{Way, way},
     record::Hook,
 };
 
-use super::{Bytes, Socket, deny_unjudged, leaves, plain, returns, stays};
+use super::{Bytes, Socket, deny_unjudged, leaves, plain, returns, stays, stays_as_loopback};
 use crate::{
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject},
     record::{Draft, Ledger},
@@ -42,15 +42,14 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let strays = udp & peers.may_stray(stays(ctx), destination);
     let several = peers.are_several();
     let returns = udp & returns(ctx, destination, several);
-    let rerouted = returns & (strays | several);
+    let rerouted = returns & several;
     let refused = opaque(routed | u64::from(leaves | crosses | rerouted)) != 0;
     // It goes, as the packet itself says, where a hook has judged.
     if !refused && strays | returns == 0 {
         return 1;
     }
     let op = Op::SEND.or_connect(tcp | socket.is_peer(destination, port));
-    let address = destination.or_loopback(v4, returns);
-    let request = Request { op, protocol: protocol_of(socket.protocol), address, port, own: 0 };
+    let mut request = Request { op, protocol: protocol_of(socket.protocol), address: destination, port, own: 0 };
     let mut draft = Draft::new(Hook::Egress, subject(&request, socket.protocol));
     let key = draft.key();
     let mut reason = u32::from(UNPARSED_PACKET);
@@ -59,7 +58,15 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let decision = if refused {
         Some(Decision::fail_closed(opaque(reason.into()) as u16))
     } else {
-        judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request))
+        judged(|| {
+            if returns != 0 && !stays_as_loopback(key, &mut request, v4)? {
+                return Some(Decision::fail_closed(STAYS_HERE));
+            }
+            if strays == 0 {
+                return Some(Decision::NOT_CONCERNED);
+            }
+            net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request)
+        })
     };
     let Some(decision) = decision else {
         return ledger.deny_unjudged();
