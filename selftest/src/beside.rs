@@ -13,7 +13,7 @@ use crate::sys::socket::{bind, connect, control, send_message, send_to, set_opti
 use super::{
     attempt::{At as _, LOOPBACK, LOOPBACK6, Outcome, Scene, Stop, tcp, udp, v4, v6},
     error::{DISCARD, TO},
-    policies::{DENIED_HOST, GROUP_ALLOWED, NO_ERRORS, NO_GROUPS, OWN_DEVICE},
+    policies::{DENIED_HOST, GROUP_ALLOWED, NO_ERRORS, NO_GROUPS, OWN_DEVICE, PORT_ON_LOOPBACK},
     protocol::checksum,
     vector::{Evidence, Vector},
     wire::{ALLOWED, ALLOWED6, DENIED, DENIED6, DEVICE, OWN},
@@ -66,6 +66,11 @@ const fn own(name: &'static str, shows: &'static str, attempt: super::vector::At
     Vector::new(name, shows, OWN_DEVICE, attempt).on_the_wire()
 }
 
+/// Reaches the forbidden port of this host as if it were another one's.
+const fn home(name: &'static str, shows: &'static str, attempt: super::vector::Attempt) -> Vector {
+    Vector::new(name, shows, PORT_ON_LOOPBACK, attempt).on_the_wire()
+}
+
 /// The vectors.
 pub const VECTORS: &[Vector] = &[
     join("group4", "joins a group, of which the routers hear (IP_ADD_MEMBERSHIP)", |_| join4(8)),
@@ -112,7 +117,7 @@ pub const VECTORS: &[Vector] = &[
     })
     .with_raw_sockets(),
     astray("header6-option", "the same by an option (IPV6_HDRINCL)", |s| {
-        let raw = socket(INET6, libc::SOCK_RAW, libc::IPPROTO_UDP).at("socket")?;
+        let raw = socket(INET6, libc::SOCK_RAW, libc::IPPROTO_ICMPV6).at("socket")?;
         set_option(&raw, IPV6, IPV6_HDRINCL, &1_i32.to_ne_bytes()).at("setsockopt")?;
         send(&raw, &packet6(s), &v6(DENIED6, 0))
     })
@@ -172,7 +177,38 @@ pub const VECTORS: &[Vector] = &[
         send_message(&udp(INET)?, s.token.as_bytes(), &v4([0; 4], s.port), &control).at("sendmsg")?;
         Ok(Vec::new())
     }),
+    home(
+        "home4-device",
+        "UDP to another host by the loopback device, and so to this one (SO_BINDTODEVICE)",
+        by_loopback,
+    ),
+    home("home4-user", "the same by an ordinary user", by_loopback).by_user(),
+    home("home4-connected", "the same by a connected socket", |s| {
+        let udp = udp(INET)?;
+        set_option(&udp, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0").at("setsockopt")?;
+        s.tell_by(&udp, &v4(DENIED, s.port))
+    }),
+    home("home4-index", "the same by the device's number (IP_UNICAST_IF)", |s| {
+        let udp = udp(INET)?;
+        set_option(&udp, IP, IP_UNICAST_IF, &LOOPBACK_DEVICE.to_be_bytes()).at("setsockopt")?;
+        send(&udp, s.token.as_bytes(), &v4(DENIED, s.port))
+    }),
+    home("home4-message", "the same by a control message (IP_PKTINFO)", |s| {
+        let info = [LOOPBACK_DEVICE.to_ne_bytes(), [0; 4], [0; 4]].concat();
+        let control = control(IP, libc::IP_PKTINFO, &info);
+        send_message(&udp(INET)?, s.token.as_bytes(), &v4(DENIED, s.port), &control).at("sendmsg")?;
+        Ok(Vec::new())
+    }),
 ];
+
+/// The loopback device, in every network namespace.
+const LOOPBACK_DEVICE: u32 = 1;
+
+fn by_loopback(scene: &Scene) -> Outcome {
+    let udp = udp(INET)?;
+    set_option(&udp, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0").at("setsockopt")?;
+    send(&udp, scene.token.as_bytes(), &v4(DENIED, scene.port))
+}
 
 /// The number of the network device.
 fn index() -> Result<u32, Stop> {

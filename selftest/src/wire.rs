@@ -53,7 +53,7 @@ pub struct Wire(File);
 
 /// Who hears in it.
 pub struct Hearing {
-    /// At the host's own address, by TCP and UDP.
+    /// At the host's own address by TCP, at all of its addresses by UDP.
     pub own: (OwnedFd, OwnedFd),
     /// The other end of the device.
     pub frames: OwnedFd,
@@ -73,8 +73,11 @@ impl Wire {
             configure(if_nametoindex(DEVICE)?).context("the addresses of a network device")?;
             // Servers take data in the first packet, without a cookie, if they ask for that (`TFO_SERVER_ENABLE`, include/net/tcp.h).
             fs::write("/proc/sys/net/ipv4/tcp_fastopen", FAST_OPEN).context("net/ipv4/tcp_fastopen")?;
-            let own = (Ipv4Addr::from(OWN), port);
-            let own = (TcpListener::bind(own)?.into(), UdpSocket::bind(own)?.into());
+            // By UDP at all addresses: so it hears what is for others and comes here, too.
+            let own = (
+                TcpListener::bind((Ipv4Addr::from(OWN), port))?.into(),
+                UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?.into(),
+            );
             Ok((Self(File::open("/proc/thread-self/ns/net")?), Hearing { own, frames: frames.into() }))
         });
         made.join().map_err(|_| anyhow::anyhow!("a thread with a network namespace of its own"))?
