@@ -308,8 +308,8 @@ fn what_is_cut_off_may_still_become_a_hello() {
         hello::beginning(&slice, slice.size(), &mut text)
     };
     assert_eq!(beginning(&whole), Beginning::Named(15));
-    // As soon as the name is there, it is read; of what is shorter, more may come.
-    let named = (0..whole.len()).find(|end| beginning(&whole[..*end]) == Beginning::Named(15)).unwrap();
+    // As soon as the name is there, it is read; of what is shorter, more may come. It may be the last of all extensions.
+    let named = (0..=whole.len()).find(|end| beginning(&whole[..*end]) == Beginning::Named(15)).unwrap();
     for end in 0..whole.len() {
         let expected = if end < named { Beginning::Short } else { Beginning::Named(15) };
         assert_eq!(beginning(&whole[..end]), expected, "{end}");
