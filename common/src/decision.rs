@@ -29,7 +29,7 @@ pub const UNSEEN_COPY: u16 = 0xffeb;
 /// Denied because the option gives a socket's packets a route of their own, which the kernel can keep when it is taken off again.
 pub const OWN_ROUTE: u16 = 0xffea;
 
-/// Denied because the packet stays on this host without going to where it comes from, and what goes to loopback at that port is denied.
+/// Denied because the packet stays on this host, comes from another address than it goes to, and what goes to loopback at that port is denied.
 pub const STAYS_HERE: u16 = 0xffe9;
 
 /// Denied because joining a group sends a report to all routers of the network, to whom the network section denies to send.

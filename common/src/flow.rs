@@ -93,9 +93,9 @@ pub struct Socket {
     pub asked_address: Address,
     /// The port of `peer`, in host byte order.
     pub peer_port: u16,
-    /// 1: there was such a connect(2).
+    /// 1: there was a connect(2) that the policy allows.
     pub connected: u8,
-    /// 1: datagrams of a UDP socket named their receiver; 3: and others than `peer`.
+    /// Bits: 1, a datagram of a UDP socket has named its receiver; 2, one has named another than `peer`.
     pub named: u8,
     /// 1: it was connected, and to another peer as well, by a connect(2) or a datagram that names it. Then the kernel can
     /// put together the address of one and the port of another, or half of an address.

@@ -70,7 +70,7 @@ impl Address {
         v4 | is(a | b | c | (d ^ Self::LOOPBACK6.0[3]), 0) != 0
     }
 
-    /// This host's address on the loopback device, of IPv4 if all bits of `v4` are set, else (none is) of IPv6.
+    /// 127.0.0.1 if all bits of `v4` are set, `::1` if none is.
     #[inline(always)]
     #[must_use]
     pub const fn loopback(v4: u32) -> Self {

@@ -80,47 +80,51 @@ const INCLUDE_HEADER: [(i32, i32); 2] = [(0, 3), (41, 36)];
 /// say in ICMP errors is kept for the socket, with the text that they quote.
 const RECEIVE_ERRORS: [(i32, i32); 2] = [(0, 11), (41, 25)];
 
-/// Routes that a socket gives its packets: they can go elsewhere than their headers say in the end, for the kernel keeps a socket's route when
-/// such an option is taken off again.
+/// Routes that a socket gives its packets. They can take them even later: the kernel keeps a socket's route when such an option is taken off
+/// again.
 pub mod route {
     use crate::packet::{OPTION_WORDS, names_route4};
 
-    /// `IPPROTO_IP`, `IP_OPTIONS` (include/uapi/linux/in.h).
-    const OPTIONS4: (u32, u32) = (0, 4);
-    /// `IPPROTO_IPV6`, with `IPV6_2292PKTOPTIONS` and `IPV6_RTHDR` (include/uapi/linux/in6.h).
-    const HEADERS6: [u32; 2] = [6, 57];
-    /// `IP_TRANSPARENT` and `IPV6_TRANSPARENT`: the kernel takes any source for this host's then.
-    const TRANSPARENT: (u32, u32) = (19, 75);
-    /// `IPV6_FLOWLABEL_MGR`: options stand behind a `struct in6_flowlabel_req`, of so many bytes.
-    const FLOW_LABEL: (u32, u32) = (32, 32);
+    /// `IPPROTO_IP`, with `IP_OPTIONS` and `IP_TRANSPARENT` (include/uapi/linux/in.h).
+    const IP: u32 = 0;
+    const OPTIONS4: u32 = 4;
+    const TRANSPARENT4: u32 = 19;
+    /// `IPPROTO_IPV6`, with `IPV6_2292PKTOPTIONS`, `IPV6_RTHDR`, `IPV6_FLOWLABEL_MGR` and `IPV6_TRANSPARENT` (include/uapi/linux/in6.h).
     const IPV6: u32 = 41;
+    const PACKET_OPTIONS6: u32 = 6;
+    const ROUTING_HEADER6: u32 = 57;
+    const FLOW_LABEL6: u32 = 32;
+    const TRANSPARENT6: u32 = 75;
+    /// How many bytes a `struct in6_flowlabel_req` has. Options stand behind it.
+    const FLOW_LABEL_REQUEST: u32 = 32;
     /// How many bytes of options an IPv4 header has room for.
-    pub const ROOM4: u32 = 40;
+    const ROOM4: u32 = 40;
 
-    /// All ones if a value of this length, of which `words` are the first 40 bytes, gives packets a route, or any source; else 0. `is` is as for
-    /// [`crate::net::effective_destination`].
+    /// All ones if setting an option to a value of this length, of which `words` are the first 40 bytes, gives packets a route, or any source; else 0.
+    /// The latter matters only where it is no stream (all ones in `stream`). `is` is as for [`crate::net::effective_destination`].
     #[inline(always)]
     #[must_use]
     pub fn is_given(
         (level, option): (i32, i32),
         length: u32,
+        stream: u32,
         words: &[u64; OPTION_WORDS],
         is: impl Fn(u32, u32) -> u32 + Copy,
     ) -> u32 {
+        let longer = |than: u32| 0_u32.wrapping_sub(than.wrapping_sub(length) >> 31);
+        let options4 = is_options4((level, option), is) & (longer(ROOM4) | names_route4(words, is));
         let (level, option) = (level.cast_unsigned(), option.cast_unsigned());
-        let [a, b] = HEADERS6.map(|number| is(option, number));
-        let transparent =
-            is(level, OPTIONS4.0) & is(option, TRANSPARENT.0) | is(level, IPV6) & is(option, TRANSPARENT.1);
-        let more = |than: u32| 0_u32.wrapping_sub(than.wrapping_sub(length) >> 31);
-        let v6 = is(level, IPV6) & ((a | b) & more(0) | is(option, FLOW_LABEL.0) & more(FLOW_LABEL.1));
-        is_options4((level, option), is) & (more(ROOM4) | names_route4(words, is)) | v6 | transparent
+        let header = (is(option, PACKET_OPTIONS6) | is(option, ROUTING_HEADER6)) & longer(0);
+        let label = is(option, FLOW_LABEL6) & longer(FLOW_LABEL_REQUEST);
+        let transparent = is(level, IP) & is(option, TRANSPARENT4) | is(level, IPV6) & is(option, TRANSPARENT6);
+        options4 | is(level, IPV6) & (header | label) | transparent & !stream
     }
 
     /// All ones if an option has IPv4's options for its value, else 0.
     #[inline(always)]
     #[must_use]
-    pub fn is_options4((level, option): (u32, u32), is: impl Fn(u32, u32) -> u32) -> u32 {
-        is(level, OPTIONS4.0) & is(option, OPTIONS4.1)
+    pub fn is_options4((level, option): (i32, i32), is: impl Fn(u32, u32) -> u32) -> u32 {
+        is(level.cast_unsigned(), IP) & is(option.cast_unsigned(), OPTIONS4)
     }
 }
 
@@ -293,7 +297,7 @@ pub fn has_no_effect(table: &Table, request: &Request, is: impl Fn(u32, u32) -> 
     v4 | v6
 }
 
-/// Whether it may allow a socket to broadcast, where that is to be noted.
+/// Whether it may allow a socket to broadcast, where that is to be noted: whatever the value is, which is the caller's own memory.
 #[inline(always)]
 #[must_use]
 pub fn may_broadcast(table: &Table, request: &Request) -> bool {
@@ -337,6 +341,37 @@ pub fn decide(table: &Table, rules: &Rules, request: &Request) -> Decision {
 mod tests {
     use super::group::*;
     use crate::net::{Address, ones_if_equal as is};
+
+    #[test]
+    fn options_by_which_packets_get_routes() {
+        let (plain, loose, strict) = ([0x0101, 0, 0, 0, 0], [0x83 << 56, 0, 0, 0, 0], [0, 0, 0, 0, 0x89]);
+        // Level, option, length, the value's first words, whether it is a stream's, whether there is a route.
+        let table = [
+            (0, 4, 0, plain, false, false),
+            (0, 4, 40, plain, false, false),
+            (0, 4, 41, plain, false, true),
+            (0, 4, 8, loose, false, true),
+            (0, 4, 40, strict, true, true),
+            (1, 4, 40, strict, false, false),
+            (41, 4, 40, strict, false, false),
+            (41, 57, 24, plain, false, true),
+            (41, 57, 24, plain, true, true),
+            (41, 57, 0, plain, false, false),
+            (41, 6, 1, plain, false, true),
+            (41, 5, 4, plain, false, false),
+            (41, 32, 32, plain, false, false),
+            (41, 32, 33, plain, false, true),
+            (0, 19, 4, plain, false, true),
+            (0, 19, 4, plain, true, false),
+            (41, 75, 4, plain, false, true),
+            (41, 19, 4, plain, false, false),
+        ];
+        for (level, option, length, words, stream, expected) in table {
+            let stream = if stream { u32::MAX } else { 0 };
+            let given = super::route::is_given((level, option), length, stream, &words, is);
+            assert_eq!(given, if expected { u32::MAX } else { 0 }, "{level} {option} {length}");
+        }
+    }
 
     #[test]
     fn options_by_which_groups_are_joined() {

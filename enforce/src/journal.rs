@@ -99,7 +99,7 @@ pub struct Journal {
     /// What was refused by what keeps the command inside beside the programs.
     calls: Calls,
     live: Option<Live>,
-    /// Whether processes may keep waiting who asks what they are.
+    /// Whether a process may keep this one waiting that asks who it is.
     patience: Patience,
     /// New events that nobody has taken yet.
     fresh: VecDeque<Event>,

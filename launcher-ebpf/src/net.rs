@@ -286,7 +286,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
         // SAFETY: the verifier knows the socket, which is the context's own.
         unsafe {
             if number == protocol::UDP || number == protocol::UDPLITE {
-                if own::note_peer(socket, op, key.subject.address, port, found) != 0 {
+                if own::note_peer(socket, op, key.subject.address, port, found) != 0 && decision.allow {
                     decision = Decision::fail_closed(UNSEEN_COPY);
                 }
             } else if own::matters() {

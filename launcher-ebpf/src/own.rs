@@ -26,7 +26,7 @@ use crate::{
     flow,
     net::NET_TABLE,
     record::{Current, Process},
-    rodata::{PLAIN, filled},
+    rodata::{PLAIN, audit, filled},
     verifier::{is, opaque, opaque_pointer},
 };
 
@@ -242,8 +242,9 @@ pub unsafe fn note_broadcast(socket: *mut c_void) -> bool {
 /// acts on it: so what comes of several peers comes of a socket of which that is known. The kernel calls both hooks with the
 /// socket locked. What goes to nobody (`found`, as [`receiver`] has it) is judged once more, by what the packet says.
 ///
-/// Returns 1, and notes no peer, if that is to be refused, else 0: a datagram to a group or as a broadcast that waits for more gets
-/// the address of the next peer (`MSG_MORE`), and IPv4 hands this host's own sockets a copy of it, which no hook sees.
+/// Returns 1 if that is to be refused, else 0: a datagram to a group or as a broadcast that waits for more gets the address of the next peer
+/// (`MSG_MORE`), and IPv4 hands this host's own sockets a copy of it, which no hook sees. What is refused is noted in audit mode alone, in
+/// which it goes on.
 ///
 /// # Safety
 ///
@@ -258,10 +259,12 @@ pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16
     let differs = if is_first { 0 } else { !is(differs, 0) & 1 };
     let (others, connected) = (u32::from(known.named) >> 1, u32::from(known.connected));
     let several = if connects { others | differs } else { connected & differs };
-    known.copied |= address.v4_mask(is) & net::is_for_several(address, is) & 1;
-    if filled(&NET_TABLE).keeps_copies() && several & known.copied != 0 {
+    let copied = known.copied | address.v4_mask(is) & net::is_for_several(address, is) & 1;
+    let refused = if filled(&NET_TABLE).keeps_copies() { several & copied } else { 0 };
+    if refused != 0 && audit() == 0 {
         return 1;
     }
+    known.copied = copied;
     known.mixed |= found & receiver::NOBODY | several;
     if is_first {
         (known.peer, known.peer_port) = (address, port);
@@ -271,7 +274,7 @@ pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16
     } else {
         known.named |= 1 | (differs << 1) as u8;
     }
-    0
+    refused
 }
 
 /// Whom a UDP socket has been connected to. Values, so that the verifier need not follow what comes after once with and once without

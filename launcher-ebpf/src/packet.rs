@@ -200,7 +200,8 @@ impl Socket {
         let v4 = plain::v4_mask(ctx);
         let Some((address, plain)) = plain::destination(ctx, v4) else { return 0 };
         let goes = plain & !leaves(ctx, address) & !self.crosses(v4);
-        // What a TCP connection goes to can't change, but by a route of its own, which no socket gets.
+        // What a TCP connection goes to can't change, but by a route of its own, which no socket gets. By the loopback device it reaches nobody at
+        // another host's address: from there, no answer comes.
         if self.is_udp() == 0 {
             return goes;
         }
@@ -400,17 +401,16 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         let own = socket.may_be_received_by_others();
         let mut strays = 0;
         if peers {
-            let peers = socket.peers(ctx);
-            strays = (udp | own) & peers.may_stray(stays(ctx), address);
-            let several = peers.are_several();
-            let returns = !tcp & returns(ctx, address, several);
-            if returns & several != 0 {
+            let of_socket = socket.peers(ctx);
+            let several = of_socket.are_several();
+            strays = (udp | own) & of_socket.may_stray(stays(ctx), address);
+            if !tcp & returns(ctx, address, several) != 0 {
+                // `judge_port` may have left another one.
                 key.subject = subject(&request, packet.protocol);
-                return Some(Decision::fail_closed(UNPARSED_PACKET));
-            }
-            if returns != 0 {
-                // And then as what it says, if no hook has.
-                key.subject = subject(&request, packet.protocol);
+                if several != 0 {
+                    return Some(Decision::fail_closed(UNPARSED_PACKET));
+                }
+                // And then as what it says, if no hook has judged that.
                 if !stays_as_loopback(key, &mut request, plain::v4_mask(ctx))? {
                     return Some(Decision::fail_closed(STAYS_HERE));
                 }
@@ -494,7 +494,7 @@ fn returns(ctx: &SkBuffContext, destination: Address, several: u32) -> u32 {
     stays(ctx) & !is_loopback_network(destination) & (several | !plain::is_to_itself(ctx, plain::v4_mask(ctx)))
 }
 
-/// Whether what stays on this host may go to loopback at its port. `key` and `request` are as they were, then.
+/// Whether what stays on this host may go to loopback at its port; `None` if that can't be judged. Leaves `key` and `request` as they were.
 #[inline(always)]
 fn stays_as_loopback(key: &mut Key<NetSubject>, request: &mut Request, v4: u32) -> Option<bool> {
     let destination = request.address;

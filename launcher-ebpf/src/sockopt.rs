@@ -8,6 +8,7 @@ use common::{
     packet::OPTION_WORDS,
     record::{Hook, Key, SockoptSubject, Tally},
     ruleset::WORDS,
+    socket::kind,
     sockopt::{self, Request, Rule, Rules, Table, access, group::Membership, route},
 };
 
@@ -66,8 +67,7 @@ fn judge(ctx: &SockoptContext, hook: Hook, access: u32, value: impl FnOnce(&Sock
     let request = Request { level, option, access };
     let (joins, membership) = joins(&request);
     let keeps_routes = filled(&SOCKOPT_TABLE).keep_routes != 0 && access == access::SET;
-    let options =
-        if keeps_routes { route::is_options4((level.cast_unsigned(), option.cast_unsigned()), is) } else { 0 };
+    let options = if keeps_routes { route::is_options4((level, option), is) } else { 0 };
     let ineffective = if audit() == 0 { sockopt::has_no_effect(filled(&SOCKOPT_TABLE), &request, is) } else { 0 };
     // A length of 0 makes the kernel go on with the caller's own buffer, so that what is allowed goes on as if there were
     // no program. With any other it takes the value from the buffer that programs see: at most a page (of a longer
@@ -84,20 +84,25 @@ fn judge(ctx: &SockoptContext, hook: Hook, access: u32, value: impl FnOnce(&Sock
     let mut draft = Draft::new(hook, SockoptSubject { level, option, access, length, value: [0; 2] });
     let key = draft.key();
     let Some(ledger) = Ledger::of(hook) else { return 0 };
-    // Before the kernel does it: so whatever is broadcast comes of a socket of which that is known.
-    // SAFETY: the verifier checks the access, and knows the socket.
-    let unseen = sockopt::may_broadcast(filled(&SOCKOPT_TABLE), &request)
-        && !unsafe { own::note_broadcast((*ctx.sockopt).__bindgen_anon_1.sk.cast()) };
     let decision = judged(|| {
         if joins != 0 && !may_join(ctx, &membership, length.cast_unsigned())? {
             return Some(Decision::fail_closed(GROUP_REPORT));
         }
-        // What can't give any is not read.
-        let given = || route::is_given((level, option), length.cast_unsigned(), &first_options(ctx, options), is) != 0;
-        if keeps_routes && given() {
-            return Some(Decision::fail_closed(OWN_ROUTE));
+        if keeps_routes {
+            // Only IPv4's options are read: of the others, the length says it all.
+            let (length, words) = (length.cast_unsigned(), first_options(ctx, options));
+            // SAFETY: the verifier checks the access, and knows the socket.
+            let stream = is(unsafe { (*(*ctx.sockopt).__bindgen_anon_1.sk).type_ }, kind::STREAM);
+            if route::is_given((level, option), length, stream, &words, is) != 0 {
+                return Some(Decision::fail_closed(OWN_ROUTE));
+            }
         }
-        Some(if unseen { Decision::fail_closed(UNSEEN_COPY) } else { decide(&request) })
+        let decision = decide(&request);
+        // Before the kernel does it: so whatever is broadcast comes of a socket of which that is known.
+        let notes = sockopt::may_broadcast(filled(&SOCKOPT_TABLE), &request) && (decision.allow || audit() != 0);
+        // SAFETY: as above.
+        let kept = !notes || unsafe { own::note_broadcast((*ctx.sockopt).__bindgen_anon_1.sk.cast()) };
+        Some(if kept || !decision.allow { decision } else { Decision::fail_closed(UNSEEN_COPY) })
     });
     let Some(decision) = decision else {
         return ledger.deny_unjudged();
@@ -154,7 +159,8 @@ fn first_words(ctx: &SockoptContext) -> [u32; 8] {
     [a, b, c, d, e, f, g, h]
 }
 
-/// The first 40 bytes of the value; zeros where there are none, and if `wanted` is 0.
+/// The first 40 bytes of the value; zeros where there are none, and if `wanted` is 0. Up to three bytes at the end are not read: no route begins
+/// there, since one has at least seven bytes (`__ip_options_compile`, net/ipv4/ip_options.c).
 #[inline(always)]
 fn first_options(ctx: &SockoptContext, wanted: u32) -> [u64; OPTION_WORDS] {
     let mut words = [0; OPTION_WORDS];

@@ -37,7 +37,7 @@ pub enum JunitError {
     Empty,
     /// Denials are in it already, and would be counted twice.
     #[error("denials are in it already; give what the tests' framework wrote")]
-    Told,
+    HasDenials,
 }
 
 /// A test case that is written by guard-run itself.

@@ -208,8 +208,8 @@ impl Cause {
             }
             UNSEEN_COPY => {
                 "IPv4 hands this host's own sockets a copy of what goes to a group or as a broadcast, and no hook sees it; so where rules tell \
-                 hosts apart, a raw socket can't send datagrams, and a socket that sends to several can't have another peer by connect(2): \
-                 use another socket"
+                 hosts apart, a raw socket can't send datagrams, and a socket that may send to several can't have another peer once it is or was \
+                 connected: use another socket"
             }
             UNPARSED_PACKET => {
                 "the packet has a route of its own, is a fragment, or its headers don't tell all that rules may ask for"

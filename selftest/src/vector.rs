@@ -85,7 +85,7 @@ impl Vector {
         self
     }
 
-    /// The service that [`server::BUS`] is begins anew while the attempt runs.
+    /// The service that [`crate::server::BUS`] is begins anew while the attempt runs.
     pub const fn restarting(mut self) -> Self {
         self.restarts = true;
         self
@@ -121,7 +121,7 @@ impl Vector {
         self
     }
 
-    /// The vector is made in the network namespace of a [`wire::Wire`].
+    /// The vector is made in the network namespace of a [`crate::wire::Wire`].
     pub const fn on_the_wire(mut self) -> Self {
         self.place = Place::Wire;
         self
@@ -179,7 +179,7 @@ pub enum Caller {
 pub enum Place {
     /// In the self-test's own network namespace.
     Here,
-    /// In that of a [`wire::Wire`].
+    /// In that of a [`crate::wire::Wire`].
     Wire,
 }
 

@@ -41,7 +41,7 @@ use crate::{
     net::{NET_TABLE, NET_TALLIES, protocol_of, words},
     own::{self, SocketStorage},
     record::{Current, Ledger},
-    rodata::filled,
+    rodata::{audit, filled},
     verifier::{is, opaque},
 };
 
@@ -141,6 +141,9 @@ pub fn asks(ledger: Ledger, key: &mut Key<NetSubject>, op: Op, socket: Option<*c
         let refused = filled(&NET_TABLE).tells_peers_apart()
             && unsafe { own::note_peer(socket.cast(), op, address, port, 0) } != 0;
         if refused {
+            if audit() != 0 {
+                asked.asks = 1;
+            }
             return Some(ledger.conclude(Decision::fail_closed(UNSEEN_COPY), &NET_TALLIES, key, |_| Current));
         }
         // It says that the socket may ask, not that it has asked. It is never cleared: another thread's query may be on its way.

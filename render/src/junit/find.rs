@@ -73,7 +73,7 @@ impl<'a> Document<'a> {
                             in_case = !is_empty;
                         }
                         "failure" if attribute(start, "type").as_deref() == Some(DENIED) => {
-                            return Err(JunitError::Told);
+                            return Err(JunitError::HasDenials);
                         }
                         "failure" | "error" if in_case => last(&mut cases, State::Failed),
                         "skipped" if in_case => last(&mut cases, State::Skipped),
