@@ -41,11 +41,21 @@ struct Lesson {
 #[inline(always)]
 pub fn read(ctx: &SkBuffContext) -> Option<i32> {
     let skb = ctx.skb.skb;
+    // A nameserver answers to one host. IPv4 hands this host a copy of what the sandbox sends to several, from addresses of this host, and
+    // no egress program has seen it.
+    // SAFETY: the verifier checks the access to the context.
+    if unsafe { (*skb).pkt_type } != PACKET_HOST {
+        return None;
+    }
     let protocol = asked_by(skb);
     if protocol == protocol::TCP {
         by_tcp(skb);
     } else if protocol == protocol::UDP {
-        learn(skb, by_udp(skb), u32::MAX);
+        let start = by_udp(skb);
+        let missed = learn(skb, start, u32::MAX);
+        if missed != 0 {
+            tell(skb, start, u32::MAX, missed);
+        }
     } else {
         return None;
     }
@@ -63,12 +73,6 @@ fn asked_by(skb: *mut __sk_buff) -> u32 {
     // SAFETY: the verifier knows the socket.
     let number = unsafe { (*socket).protocol };
     if number != protocol::UDP && number != protocol::TCP {
-        return 0;
-    }
-    // A nameserver answers to one host. IPv4 hands this host a copy of what the sandbox sends to several, from addresses of this host, and
-    // no egress program has seen it.
-    // SAFETY: the verifier checks the access to the context.
-    if unsafe { (*skb).pkt_type } != PACKET_HOST {
         return 0;
     }
     let Some(Ends { address, ports: [from, _], flags, .. }) = plain::ends(ctx, number, false) else { return 0 };
@@ -104,7 +108,7 @@ const MESSAGES: u32 = 4;
 ///
 /// What a packet begins with is only taken for a message if the one before ended there, counted from the beginning of the connection:
 /// where packets end, the command has a say in, and by that an answer's middle could pass for another answer.
-#[inline(never)]
+#[inline(always)]
 fn by_tcp(skb: *mut __sk_buff) {
     let ctx = &SkBuffContext::new(skb);
     let Some(Ends { header, flags, .. }) = plain::ends(ctx, protocol::TCP, false) else { return };
@@ -132,23 +136,24 @@ fn by_tcp(skb: *mut __sk_buff) {
         }
         let length = u32::from_be(word[0]) >> 16;
         held.next = held.next.wrapping_add(2 + length);
-        learn(skb, start.wrapping_add(place + 2), length);
+        let message = start.wrapping_add(place + 2);
+        let missed = learn(skb, message, length);
+        if missed != 0 {
+            tell(skb, message, length, missed);
+        }
         place = place.wrapping_add(2 + length);
     }
 }
 
-/// Learns what there is to learn of a message that begins there in a packet and has `size` bytes, or all that are left.
+/// Learns what there is to learn of a message that begins there in a packet and has `size` bytes, or all that are left. Gives why something was
+/// not learnt, or 0. Who calls this tells of it: there is no room on the stack for that from here (Linux 6.1 rounds each function's up to 32 bytes).
 #[inline(never)]
-fn learn(skb: *mut __sk_buff, start: u32, size: u32) {
+fn learn(skb: *mut __sk_buff, start: u32, size: u32) -> u32 {
     let mut lesson = Lesson { rules: None, start: 0, answer: Answer::NONE };
     // What another function writes, the compiler must not keep to itself.
     let lesson = opaque_pointer(&raw mut lesson);
     // SAFETY: it is the same pointer.
-    let missed =
-        unsafe { if question(skb, start, size, &mut *lesson) != 0 { records(skb, size, &*lesson) } else { 0 } };
-    if missed != 0 {
-        tell(skb, start, size, missed);
-    }
+    unsafe { if question(skb, start, size, &mut *lesson) != 0 { records(skb, size, &*lesson) } else { 0 } }
 }
 
 /// Reads which name a message is about. 1 if there is something to be learnt, else 0.
