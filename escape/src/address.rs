@@ -81,6 +81,11 @@ pub const MANY: [IpAddr; 8] = [
     v6(0xff02, 0, 0, 1),
     v6(0xff01, 0, 0, 1),
 ];
+
+/// Whether all who listen get what is sent there.
+pub fn is_for_several(ip: &IpAddr) -> bool {
+    ip.is_multicast() || MANY.contains(ip)
+}
 /// The unspecified addresses.
 pub const UNSPECIFIED: [IpAddr; 2] = [v4(0, 0, 0, 0), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 /// Addresses that no host has.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    address::{CHOSEN, LOOPBACK4, LOOPBACK6, MANY, OWN, Port, Target},
+    address::{CHOSEN, LOOPBACK4, LOOPBACK6, MANY, OWN, Port, Target, is_for_several},
     judge::{Finding, Known},
     policy::{Op, Policy, Protocol, Rule},
     program::{Ask, Call, Program},
@@ -102,8 +102,7 @@ impl Known<'_> {
         };
         let crosses = by(true) && by(false);
         // IPv4 hands this host a copy of what goes to several: a socket that sends so gets no other peer.
-        let several =
-            |to: &Target| matches!(to.ip.to_canonical(), ip @ IpAddr::V4(_) if ip.is_multicast() || MANY.contains(&ip));
+        let several = |to: &Target| matches!(to.ip.to_canonical(), ip @ IpAddr::V4(_) if is_for_several(&ip));
         let connects = all.iter().any(|call| matches!(call, Call::Connect { .. }));
         let copied = connects && self.targets().iter().any(|(_, to)| several(to));
         crosses
@@ -122,10 +121,9 @@ impl Known<'_> {
                 return false;
             }
             // What is sent to all is also sent to those that may not have it.
-            let one = |ip: &IpAddr| !ip.is_multicast() && !MANY.contains(ip);
             Self::meant(to).iter().all(|ip| {
                 let allowed = |protocol: &Protocol| self.allows(op, *protocol, *ip, &[port], false);
-                one(ip) && protocols.iter().all(allowed)
+                !is_for_several(ip) && protocols.iter().all(allowed)
             })
         };
         match call {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use crate::{
-    address::{CHOSEN, Host, LOOPBACK4, LOOPBACK6, MANY, OWN, Port, SERVED, STRANGE, Target},
+    address::{CHOSEN, Host, LOOPBACK4, LOOPBACK6, MANY, OWN, Port, SERVED, STRANGE, Target, is_for_several},
     capture::Seen,
     outside::Contact,
     policy::{Op, Policy, Protocol, Request},
@@ -110,11 +110,7 @@ impl Known<'_> {
             return self.strayed(seen);
         }
         // This host takes what is sent by its loopback device, whatever it says. No connection comes of that.
-        let others = !HERE.contains(&ip)
-            && !ip.is_loopback()
-            && !ip.is_unspecified()
-            && !ip.is_multicast()
-            && !MANY.contains(&ip);
+        let others = !HERE.contains(&ip) && !ip.is_loopback() && !ip.is_unspecified() && !is_for_several(&ip);
         let stays = seen.at == Host::Local && seen.protocol != Protocol::Tcp && others;
         let here = if ip.is_ipv4() { LOOPBACK4 } else { LOOPBACK6 };
         if stays && !seen.later && !self.may_reach(seen.protocol, (here, seen.destination.1), false) {

@@ -1,7 +1,7 @@
 //! What the kernel does for a socket beside sending and receiving what it is told to: reports of the groups that it joins, and what others
 //! say in ICMP errors. And packets that go elsewhere than their socket, or their header, says.
 
-use std::{os::fd::OwnedFd, thread, time::Duration};
+use std::{ffi::CStr, os::fd::OwnedFd, thread, time::Duration};
 
 use nix::{
     net::if_::if_nametoindex,
@@ -14,7 +14,7 @@ use super::{
     attempt::{At as _, LOOPBACK, LOOPBACK6, Outcome, Scene, Stop, tcp, udp, v4, v6},
     error::{DISCARD, TO},
     policies::{DENIED_HOST, GROUP_ALLOWED, NO_ERRORS, NO_GROUPS, OWN_DEVICE, PORT_ON_LOOPBACK},
-    protocol::checksum,
+    protocol::{LO, checksum},
     vector::{Evidence, Vector},
     wire::{ALLOWED, ALLOWED6, DENIED, DENIED6, DEVICE, OWN},
 };
@@ -157,26 +157,13 @@ pub const VECTORS: &[Vector] = &[
         }
     }),
     own("device4-tcp", "TCP to 0.0.0.0 by a named interface: its own address (SO_BINDTODEVICE)", |s| {
-        let tcp = tcp(INET, 0)?;
-        set_option(&tcp, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, DEVICE.to_bytes_with_nul()).at("setsockopt")?;
-        s.tell_by(&tcp, &v4([0; 4], s.port))
+        s.tell_by(&bound_to(DEVICE, tcp(INET, 0)?)?, &v4([0; 4], s.port))
     }),
     own("device4-udp", "UDP to 0.0.0.0 by a named interface: its own address (SO_BINDTODEVICE)", |s| {
-        let udp = udp(INET)?;
-        set_option(&udp, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, DEVICE.to_bytes_with_nul()).at("setsockopt")?;
-        s.tell_by(&udp, &v4([0; 4], s.port))
+        s.tell_by(&bound_to(DEVICE, udp(INET)?)?, &v4([0; 4], s.port))
     }),
-    own("device4-index", "the same by the interface's number (IP_UNICAST_IF)", |s| {
-        let udp = udp(INET)?;
-        set_option(&udp, IP, IP_UNICAST_IF, &index()?.to_be_bytes()).at("setsockopt")?;
-        send(&udp, s.token.as_bytes(), &v4([0; 4], s.port))
-    }),
-    own("device4-message", "the same by a control message (IP_PKTINFO)", |s| {
-        let info = [index()?.to_ne_bytes(), [0; 4], [0; 4]].concat();
-        let control = control(IP, libc::IP_PKTINFO, &info);
-        send_message(&udp(INET)?, s.token.as_bytes(), &v4([0; 4], s.port), &control).at("sendmsg")?;
-        Ok(Vec::new())
-    }),
+    own("device4-index", "the same by the interface's number (IP_UNICAST_IF)", |s| by_number(s, index()?, [0; 4])),
+    own("device4-message", "the same by a control message (IP_PKTINFO)", |s| by_message(s, index()?, [0; 4])),
     home(
         "home4-device",
         "UDP to another host by the loopback device, and so to this one (SO_BINDTODEVICE)",
@@ -184,30 +171,36 @@ pub const VECTORS: &[Vector] = &[
     ),
     home("home4-user", "the same by an ordinary user", by_loopback).by_user(),
     home("home4-connected", "the same by a connected socket", |s| {
-        let udp = udp(INET)?;
-        set_option(&udp, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0").at("setsockopt")?;
-        s.tell_by(&udp, &v4(DENIED, s.port))
+        s.tell_by(&bound_to(c"lo", udp(INET)?)?, &v4(DENIED, s.port))
     }),
     home("home4-index", "the same by the device's number (IP_UNICAST_IF)", |s| {
-        let udp = udp(INET)?;
-        set_option(&udp, IP, IP_UNICAST_IF, &LOOPBACK_DEVICE.to_be_bytes()).at("setsockopt")?;
-        send(&udp, s.token.as_bytes(), &v4(DENIED, s.port))
+        by_number(s, LO.cast_unsigned(), DENIED)
     }),
-    home("home4-message", "the same by a control message (IP_PKTINFO)", |s| {
-        let info = [LOOPBACK_DEVICE.to_ne_bytes(), [0; 4], [0; 4]].concat();
-        let control = control(IP, libc::IP_PKTINFO, &info);
-        send_message(&udp(INET)?, s.token.as_bytes(), &v4(DENIED, s.port), &control).at("sendmsg")?;
-        Ok(Vec::new())
-    }),
+    home("home4-message", "the same by a control message (IP_PKTINFO)", |s| by_message(s, LO.cast_unsigned(), DENIED)),
 ];
 
-/// The loopback device, in every network namespace.
-const LOOPBACK_DEVICE: u32 = 1;
+/// A socket that sends by a device of this name alone.
+fn bound_to(device: &CStr, socket: OwnedFd) -> Result<OwnedFd, Stop> {
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, device.to_bytes_with_nul()).at("setsockopt")?;
+    Ok(socket)
+}
 
 fn by_loopback(scene: &Scene) -> Outcome {
+    send(&bound_to(c"lo", udp(INET)?)?, scene.token.as_bytes(), &v4(DENIED, scene.port))
+}
+
+/// Sends a datagram by the device of this number, as the socket's option has it.
+fn by_number(scene: &Scene, device: u32, to: [u8; 4]) -> Outcome {
     let udp = udp(INET)?;
-    set_option(&udp, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0").at("setsockopt")?;
-    send(&udp, scene.token.as_bytes(), &v4(DENIED, scene.port))
+    set_option(&udp, IP, IP_UNICAST_IF, &device.to_be_bytes()).at("setsockopt")?;
+    send(&udp, scene.token.as_bytes(), &v4(to, scene.port))
+}
+
+/// Sends a datagram by the device of this number, as a control message has it.
+fn by_message(scene: &Scene, device: u32, to: [u8; 4]) -> Outcome {
+    let control = control(IP, libc::IP_PKTINFO, &[device.to_ne_bytes(), [0; 4], [0; 4]].concat());
+    send_message(&udp(INET)?, scene.token.as_bytes(), &v4(to, scene.port), &control).at("sendmsg")?;
+    Ok(Vec::new())
 }
 
 /// The number of the network device.

@@ -22,6 +22,15 @@ fn is_one_answer(text: &str) -> bool {
     !text.is_empty() && text.lines().skip(1).all(|line| line.starts_with("   "))
 }
 
+/// Asks each request of a table, which has an exit status and a part of the answer.
+fn answers(run: &Run, table: &[(&[&str], i32, &str)]) {
+    for (request, status, answer) in table {
+        let output = run.subcommand("explain", request).exits(*status);
+        assert!(output.stdout.contains(answer) && is_one_answer(&output.stdout), "{request:?}: {output:?}");
+        assert_eq!(output.stderr, "");
+    }
+}
+
 #[test]
 fn explain_answers_with_verdict_rule_and_exit_status() {
     let table: [(&[&str], i32, &str); 19] = [
@@ -47,11 +56,7 @@ fn explain_answers_with_verdict_rule_and_exit_status() {
         (&["sysctl", "kernel.hostnam", "r"], 0, "allowed by default"),
     ];
     let run = Run::new(policy(), ["true"]);
-    for (request, status, answer) in table {
-        let output = run.subcommand("explain", request).exits(status);
-        assert!(output.stdout.contains(answer) && is_one_answer(&output.stdout), "{request:?}: {output:?}");
-        assert_eq!(output.stderr, "");
-    }
+    answers(&run, &table);
 }
 
 #[test]
@@ -107,10 +112,7 @@ fn explain_answers_on_every_network_operation_and_on_sockets() {
         (&["socket", "inet", "raw", "255"], 1, "denied by fail-closed"),
     ];
     let run = Run::new(policy, ["true"]);
-    for (request, status, answer) in table {
-        let output = run.subcommand("explain", request).exits(status);
-        assert!(output.stdout.contains(answer) && is_one_answer(&output.stdout), "{request:?}: {output:?}");
-    }
+    answers(&run, &table);
     for request in [
         &["socket", "unix", "stream", "tcp"][..],
         &["socket", "inet", "stream"],

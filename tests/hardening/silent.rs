@@ -9,19 +9,23 @@ use libc::SIGTERM;
 use serde_json::{Value, json};
 use support::{Run, eventually};
 
-/// Mounts a FUSE file system that nobody serves on a folder, for the rest of its arguments alone, and executes them. It is gone with
-/// the last who has its descriptor.
-const SILENT: &str = "
-import ctypes, os, sys
+/// Mounts a FUSE file system on the folder that is the first argument, for this program and what it executes alone. It is gone with the last
+/// who has its descriptor, `fuse`.
+const MOUNT: &str = "
+import ctypes, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 def call(result):
     if result < 0: raise OSError(ctypes.get_errno(), '')
 call(libc.unshare(0x20000))
 call(libc.mount(None, b'/', None, 0x44000, None))
 fuse = os.open('/dev/fuse', os.O_RDWR)
-os.set_inheritable(fuse, True)
 os.makedirs(sys.argv[1], exist_ok=True)
 call(libc.mount(b'silent', sys.argv[1].encode(), b'fuse', 0, f'fd={fuse},rootmode=40000,user_id=0,group_id=0'.encode()))
+";
+
+/// Executes the rest of the arguments beside such a file system, which nobody serves.
+const SILENT: &str = "
+os.set_inheritable(fuse, True)
 os.execvp(sys.argv[2], sys.argv[2:])";
 
 fn nothing() -> Value {
@@ -31,7 +35,7 @@ fn nothing() -> Value {
 /// A run beside a silent file system, which is mounted on a folder of this path.
 fn beside_silence(run: Run) -> (Run, String) {
     let place = run.folder().join("silent").display().to_string();
-    (run.through(["python3", "-c", SILENT, &place]), place)
+    (run.through(["python3", "-c", &format!("{MOUNT}{SILENT}"), &place]), place)
 }
 
 #[test]
@@ -111,17 +115,8 @@ os._exit(0)";
     assert_eq!(counts, [&json!(2)], "{:#}", output.log);
 }
 
-/// Mounts a FUSE file system with one file, which answers nothing after that was closed, for the rest of its arguments, and executes them.
+/// Executes the rest of the arguments beside such a file system, which has one file, and answers nothing after that was closed.
 const MUTE: &str = "
-import ctypes, os, struct, sys, threading
-libc = ctypes.CDLL(None, use_errno=True)
-def call(result):
-    if result < 0: raise OSError(ctypes.get_errno(), '')
-call(libc.unshare(0x20000))
-call(libc.mount(None, b'/', None, 0x44000, None))
-fuse = os.open('/dev/fuse', os.O_RDWR)
-os.makedirs(sys.argv[1], exist_ok=True)
-call(libc.mount(b'mute', sys.argv[1].encode(), b'fuse', 0, f'fd={fuse},rootmode=40000,user_id=0,group_id=0'.encode()))
 if os.fork():
     os.close(fuse)
     os.execvp(sys.argv[2], sys.argv[2:])
@@ -175,7 +170,8 @@ libc.pause()";
     let run = Run::python(nothing(), inside, &[]);
     let place = run.folder().join("mute").display().to_string();
     let inside = run.folder().join("program.py").display().to_string();
-    let run = Run::new(nothing(), ["python3", &inside, &place]).through(["python3", "-c", MUTE, &place]);
+    let run =
+        Run::new(nothing(), ["python3", &inside, &place]).through(["python3", "-c", &format!("{MOUNT}{MUTE}"), &place]);
     let mut running = run.start();
     running.wait_for("over");
     let begun = Instant::now();

@@ -5,6 +5,8 @@
 use serde_json::{Value, json};
 use support::{Output, Run};
 
+use crate::network;
+
 const UP: &str =
     "ip link set lo up; ip link add outer type veth peer name inner; ip link set inner up; ip link set outer up
     ip addr add 10.9.0.1/24 dev outer; ip addr add fd00::1/64 dev outer nodad; ip route add 224.0.0.0/4 dev outer
@@ -23,12 +25,8 @@ pub fn both(policy: &Value, outside: &str, inside: &str) -> (String, Output) {
     (run.bare().success().stdout, run.output().success())
 }
 
-pub fn network(default: &str, rules: &Value) -> Value {
-    json!({"version": 1, "network": {"default": default, "rules": rules}})
-}
-
 /// Hears at the other end of the pair what the routers would, and writes it into a file.
-const ROUTER: &str = "
+pub const ROUTER: &str = "
 import os
 frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
 frames.bind(('inner', 3))

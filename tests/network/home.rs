@@ -3,61 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::beside::{both, network};
-
-/// The kernel keeps the route of a datagram that waits for more, and puts the next peer into its header: so it comes to this host, to a port of
-/// anybody's, with an allowed header.
-#[test]
-fn a_route_that_is_kept_leads_nobody_home() {
-    let mut policy = network(
-        "deny",
-        &json!([
-            {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["127.0.0.1"], "ports": [5301]},
-            {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["10.9.0.10"], "ports": [5300]},
-        ]),
-    );
-    let outside = "
-import os, select
-served = []
-for address in [('0.0.0.0', 5300), ('127.0.0.1', 5301)]:
-    served.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)); served[-1].bind(address)
-with open(os.environ['HEARD'], 'w') as heard:
-    print('ready', file=heard, flush=True)
-    while True:
-        for ready in select.select(served, [], [])[0]: print(ready.recv(99).decode(), file=heard, flush=True)
-";
-    let inside = "
-import errno, os, socket, time
-def heard(): return open(os.environ['HEARD']).read().split()
-while 'ready' not in heard(): time.sleep(0.01)
-sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-sock.connect(('127.0.0.1', int(os.environ['FIRST'])))
-sock.send(b'home', socket.MSG_MORE)
-# From 127.0.0.1, there is no way there; the peer is noted all the same.
-try: sock.connect(('10.9.0.10', 5300))
-except OSError as error: assert error.errno == errno.EINVAL, error
-CORK = 1
-try: sock.setsockopt(socket.IPPROTO_UDP, CORK, 0)
-except PermissionError: pass
-socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'end', ('127.0.0.1', 5301))
-while 'end' not in heard(): time.sleep(0.01)
-print('home' in heard())";
-    let holds = |policy: &Value, first: u16| {
-        let (bare, guarded) = both(policy, outside, &format!("import os\nos.environ['FIRST'] = '{first}'{inside}"));
-        assert_eq!((&*bare, &*guarded.stdout), ("True\n", "False\n"), "{first}");
-        let [event] = guarded.events() else { panic!("{:#}", guarded.log) };
-        assert_eq!((&event["rule"], &event["hook"]), (&json!("fail-closed"), &json!("egress")), "{event:#}");
-    };
-    holds(&policy, 5301);
-    // A nameserver is a peer, too, whether or not a rule is about it.
-    policy["network"]["nameservers"] = json!(["127.0.0.1"]);
-    policy["network"]["queries"] = json!("any");
-    policy["network"]["rules"]
-        .as_array_mut()
-        .unwrap()
-        .push(json!({"action": "allow", "ops": ["connect"], "hosts": ["example.org"]}));
-    holds(&policy, 53);
-}
+use crate::{
+    beside::{ROUTER, both},
+    network,
+};
 
 /// Somebody outside with UDP servers for all of this host's addresses, who says what they have heard.
 const SERVER: &str = "
@@ -93,6 +42,48 @@ def attempt(does):
 /// A rule that lets a program tell the server that it is at its end.
 fn end() -> Value {
     json!({"action": "allow", "ops": ["send"], "protocols": ["udp"], "hosts": ["127.0.0.1"], "ports": [5299]})
+}
+
+/// The kernel keeps the route of a datagram that waits for more, and puts the next peer into its header: so it comes to this host, to a port of
+/// anybody's, with an allowed header.
+#[test]
+fn a_route_that_is_kept_leads_nobody_home() {
+    let mut policy = network(
+        "deny",
+        &json!([
+            end(),
+            {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["127.0.0.1"], "ports": [5301]},
+            {"action": "allow", "ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["10.9.0.10"], "ports": [5300]},
+        ]),
+    );
+    let holds = |policy: &Value, first: u16| {
+        let inside = format!(
+            "{HEARING}
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.connect(('127.0.0.1', {first}))
+sock.send(b'home', socket.MSG_MORE)
+# From 127.0.0.1, there is no way there; the peer is noted all the same.
+try: sock.connect(('10.9.0.10', 5300))
+except OSError as error: assert error.errno == errno.EINVAL, error
+CORK = 1
+try: sock.setsockopt(socket.IPPROTO_UDP, CORK, 0)
+except PermissionError: pass
+print(said('home'))"
+        );
+        let (bare, guarded) = both(policy, SERVER, &inside);
+        assert_eq!((&*bare, &*guarded.stdout), ("True\n", "False\n"), "{first}");
+        let [event] = guarded.events() else { panic!("{:#}", guarded.log) };
+        assert_eq!((&event["rule"], &event["hook"]), (&json!("fail-closed"), &json!("egress")), "{event:#}");
+    };
+    holds(&policy, 5301);
+    // A nameserver is a peer, too, whether or not a rule is about it.
+    policy["network"]["nameservers"] = json!(["127.0.0.1"]);
+    policy["network"]["queries"] = json!("any");
+    policy["network"]["rules"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"action": "allow", "ops": ["connect"], "hosts": ["example.org"]}));
+    holds(&policy, 53);
 }
 
 /// IPv4 hands this host a copy of what goes to a group or as a broadcast, and no hook sees the copy. What waits for more takes the address of the next
@@ -155,7 +146,7 @@ for peer in (('10.9.0.255', 5301), ('224.0.0.1', 5301), PEER, ('224.0.0.1', 5301
     );
 }
 
-/// The same copy of what a raw socket sends, whose receivers no address hook is told.
+/// This host's servers get a copy of what a raw socket sends to several, too, and no address hook is told who these are.
 #[test]
 fn raw_sockets_send_no_datagrams_of_which_this_host_gets_a_copy() {
     let mut policy = network("deny", &json!([end()]));
@@ -272,18 +263,11 @@ fn a_source_route_is_not_kept_by_tcp() {
     let mut policy =
         network("deny", &json!([{"action": "allow", "ops": ["connect"], "hosts": ["10.9.0.10"], "ports": [80]}]));
     policy["process"] = json!({"capabilities": ["CAP_NET_RAW"]});
-    let router = "
-import os
-frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-frames.bind(('inner', 3))
-with open(os.environ['HEARD'], 'w') as heard:
-    print('ready', file=heard, flush=True)
-    while True: print(frames.recv(2000)[14:].hex(), file=heard, flush=True)
-";
     let inside = "
 import errno, os, socket, time
 def heard(): return open(os.environ['HEARD']).read().split()
-while 'ready' not in heard(): time.sleep(0.01)
+# Until somebody listens.
+while not heard(): time.sleep(0.01)
 os.system('ip neigh add 10.9.0.66 lladdr 02:00:00:00:00:42 dev outer 2>/dev/null')
 FASTOPEN_CONNECT, NO_COOKIE, OPTIONS = 30, 34, 4
 sock = socket.socket()
@@ -296,10 +280,10 @@ sock.setsockopt(0, OPTIONS, b'')
 sock.setblocking(False)
 try: sock.send(b'secret')
 except BlockingIOError: pass
-def packets(): return [line for line in heard()[1:] if b'secret'.hex() in line]
+def packets(): return [line for line in heard() if b'secret'.hex() in line]
 while not packets(): time.sleep(0.01)
 print(*{socket.inet_ntoa(bytes.fromhex(line)[16:20]) for line in packets()})";
-    let (bare, guarded) = both(&policy, router, inside);
+    let (bare, guarded) = both(&policy, ROUTER, inside);
     assert_eq!((&*bare, &*guarded.stdout), ("routed\n10.9.0.66\n", "EPERM\n10.9.0.10\n"));
 }
 

@@ -12,3 +12,10 @@ mod sandbox;
 mod send;
 mod socket;
 mod straight;
+
+use serde_json::{Value, json};
+
+/// A policy with these rules on the network.
+fn network(default: &str, rules: &Value) -> Value {
+    json!({"version": 1, "network": {"default": default, "rules": rules}})
+}

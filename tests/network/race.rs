@@ -4,6 +4,8 @@
 use serde_json::{Value, json};
 use support::{Output, Run};
 
+use crate::network;
+
 /// Starts somebody outside, who ends with the run.
 const UP: &str = "ip link set lo up; sysctl -qw net.ipv4.ip_local_port_range='40000 40001'
     /usr/bin/python3 -c \"$1\" & shift; exec \"$@\"";
@@ -75,10 +77,6 @@ fn nobody_gets_in(outside: &str, inside: &str) -> Output {
     assert!(bare.trim().parse::<u32>().unwrap() > 0, "nobody tried");
     assert_eq!(guarded.stdout, "0\n");
     guarded
-}
-
-fn network(default: &str, rules: &Value) -> Value {
-    json!({"version": 1, "network": {"default": default, "rules": rules}})
 }
 
 #[test]

@@ -5,6 +5,8 @@
 use serde_json::{Value, json};
 use support::{Output, Probe};
 
+use crate::network;
+
 const UP: &str = "ip link set lo up; sysctl -qw net.ipv4.tcp_fastopen=0x603
     ip link add outer type veth peer name inner; ip link set inner up; ip link set outer up
     ip addr add 10.9.0.1/24 broadcast 10.9.0.255 dev outer; ip addr add fd00::1/64 dev outer nodad
@@ -17,10 +19,6 @@ const UP: &str = "ip link set lo up; sysctl -qw net.ipv4.tcp_fastopen=0x603
 
 fn probe() -> Probe {
     Probe::straight().through(&["unshare", "--net", "sh", "-c", UP, "sh"]).argument("7000")
-}
-
-fn network(default: &str, rules: &Value) -> Value {
-    json!({"version": 1, "network": {"default": default, "rules": rules}})
 }
 
 /// Denied is what is asked of these hosts, and allowed all that arrives.
