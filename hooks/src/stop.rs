@@ -61,7 +61,8 @@ pub fn conclude(pins: Pins, note: Note) -> anyhow::Result<()> {
         let failed = format!("can't write the log {}: {error:#}", log.path().display());
         let usual = LogFile::usual(started, &id).and_then(|usual| usual.write(&report).map(|()| usual));
         let usual = usual.with_context(|| failed.clone())?;
-        tell(&format!("{failed}; it is in {}", usual.path().display()));
+        let found = if usual.path() == log.path() { "the folder was made anew for it" } else { "it is in another one" };
+        tell(&format!("{failed}; {found}: {}", usual.path().display()));
     }
     guard::take_off(&place, pins.folder(), &programs)?;
     pins.remove()?;

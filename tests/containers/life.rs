@@ -75,6 +75,29 @@ fn a_container_that_is_restarted_is_guarded_again_and_each_run_has_its_log() {
     }
 }
 
+/// podman looks for hooks whenever it starts a container. Of flags of the first start, a restart of its own knows nothing.
+#[test]
+fn a_restart_by_podman_itself_is_guarded_where_containers_conf_names_the_hooks() {
+    let (machine, flags) = machine(CRUN);
+    let own = fs::read_to_string(machine.folder().join("containers.conf")).unwrap();
+    let hooks = machine.hooks_dir();
+    machine.write("containers.conf", &format!("{own}[engine]\nhooks_dir = [\"{}\"]\n", hooks.display()));
+    let podman = |words: &[&str]| machine.run("podman", &[&["--runtime", machine.runtime()], words].concat());
+    let rootfs = machine.rootfs();
+    let run =
+        ["run", "--detach", "--name=c1", "--restart=always", "--network=none", "--pids-limit=0", &flags[0], &flags[1]];
+    let _ = podman(&[&run[..], &["--rootfs", rootfs.to_str().unwrap(), "/bin/sleep", "1000"]].concat()).good();
+    let _ = machine.id("c1");
+    let pid = || podman(&["inspect", "--format={{.State.Pid}}", "c1"]).good().stdout;
+    let first = pid();
+    assert_guarded(&machine, "c1");
+    let _ = machine.run("kill", &["-9", first.trim()]).good();
+    eventually("podman starts it again", || ![first.as_str(), "0\n"].contains(&pid().as_str()));
+    assert_guarded(&machine, "c1");
+    remove(&machine, "c1");
+    assert_eq!(machine.pins(), Vec::<String>::new());
+}
+
 /// What an update of the container says, by the engine and, where that has no controllers to set limits with, by the runtime.
 fn update(machine: &Machine, name: &str) -> [Said; 3] {
     let id = machine.id(name);

@@ -17,7 +17,7 @@ fn inside(machine: &Machine, words: &[&str]) -> Said {
 }
 
 #[test]
-fn a_container_in_a_scope_of_systemds_is_guarded_with_all_that_is_executed_in_it() {
+fn a_container_in_a_scope_or_a_unit_of_systemds_is_guarded_with_all_that_is_executed_in_it() {
     let machine = Machine::new((Root::Own, Cgroups::Pure, "runc"));
     let folder = machine.folder().display().to_string();
     let (volume, rootfs) = (format!("--volume={folder}:{folder}"), format!("{}:O", newer_root()));
@@ -36,11 +36,26 @@ fn a_container_in_a_scope_of_systemds_is_guarded_with_all_that_is_executed_in_it
     let policy = machine.write("policy.json", POLICY);
     let flags = guarded(&policy, &machine.folder().join("log.json"));
     let (hooks, containers) = (machine.hooks_dir().display().to_string(), machine.rootfs().display().to_string());
-    for runtime in ["crun", "runc"] {
-        let podman = ["podman", "--runtime", runtime, "--cgroup-manager=systemd", "--hooks-dir", &hooks];
-        let podman = |words: &[&str]| inside(&machine, &[&podman, words].concat());
+    for (runtime, split) in [("crun", false), ("runc", false), ("crun", true), ("runc", true)] {
+        let podman_words = ["podman", "--runtime", runtime, "--cgroup-manager=systemd", "--hooks-dir", &hooks];
+        let podman = |words: &[&str]| inside(&machine, &[&podman_words, words].concat());
         let run = ["run", "--detach", "--name=c1", "--network=none", "--pids-limit=0", &flags[0], &flags[1]];
-        let id = podman(&[&run[..], &["--rootfs", &containers, "/bin/sleep", "1000"]].concat()).good().stdout;
+        let image = ["--rootfs", &containers, "/bin/sleep", "1000"];
+        let unit = [
+            "systemd-run",
+            "--unit=c1",
+            "--property=Delegate=yes",
+            "--property=Type=notify",
+            "--property=NotifyAccess=all",
+        ];
+        let _ = if split {
+            // In cgroups of the unit's own.
+            let split = ["--sdnotify=conmon", "--cgroups=split"];
+            inside(&machine, &[&unit[..], &podman_words, &run, &split, &image].concat()).good()
+        } else {
+            podman(&[&run[..], &image].concat()).good()
+        };
+        let id = podman(&["inspect", "--format={{.Id}}", "c1"]).good().stdout;
         let id = id.trim();
         let attempt = || {
             let said = podman(&[
@@ -56,13 +71,18 @@ fn a_container_in_a_scope_of_systemds_is_guarded_with_all_that_is_executed_in_it
         attempt();
         // systemd and the runtime rewrite the devices that the scope may use.
         let scope = format!("libpod-{id}.scope");
-        let _ = inside(&machine, &["systemctl", "set-property", "--runtime", &scope, "DevicePolicy=auto"]).good();
+        let (scope, place) = if split {
+            ("c1.service", format!("system.slice/c1.service/libpod-payload-{id}"))
+        } else {
+            (&*scope, format!("machine.slice/{scope}"))
+        };
+        let _ = inside(&machine, &["systemctl", "set-property", "--runtime", scope, "DevicePolicy=auto"]).good();
         let _ = inside(&machine, &["systemctl", "daemon-reload"]).good();
         attempt();
         let _ = podman(&["rm", "--force", "--time=0", "c1"]).good();
         let log = machine.log("log.json");
         let cgroup = log["enforced"]["cgroup"].as_str().unwrap();
-        assert!(cgroup.ends_with(&format!("machine.slice/{scope}")), "{runtime} {cgroup}");
+        assert!(cgroup.ends_with(&place), "{runtime} {cgroup}");
         let ops: Vec<&str> =
             log["events"].as_array().unwrap().iter().map(|event| event["op"].as_str().unwrap()).collect();
         assert_eq!(ops, ["device", "connect"].repeat(2), "{runtime} {log:#}");

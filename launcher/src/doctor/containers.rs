@@ -219,11 +219,7 @@ fn hook_file(folders: &[String]) -> Option<String> {
     let installed = beside("../share/containers/oci/hooks.d").join(HOOK_FILE);
     let folder = folders.last().map_or(HOOKS_FOLDER, String::as_str);
     Some(match installed.canonicalize() {
-        Ok(file) => format!(
-            "type: mkdir -p {folder} && ln -s {} {folder}/\n         or, each time: podman run --hooks-dir {} …",
-            file.display(),
-            file.parent().unwrap_or(&file).display()
-        ),
+        Ok(file) => format!("type: mkdir -p {folder} && ln -s {} {folder}/", file.display()),
         Err(_) => "guard-run isn't installed; type: make install PREFIX=/usr".into(),
     })
 }
