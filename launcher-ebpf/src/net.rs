@@ -18,6 +18,7 @@ use common::{
 };
 
 use crate::{
+    deferred,
     own::{self, Event, Maker, receiver},
     record::{Current, Draft, Ledger},
     rodata::{audit, filled, judged},
@@ -276,16 +277,23 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     if !crate::name::tls::hold(socket(ctx), &KernelTables::of(key), &request, decision.allow) {
         return ledger.deny_unjudged();
     }
+    let connects = hook as u8 == Hook::Connect4 as u8 || hook as u8 == Hook::Connect6 as u8;
+    let defers = connects
+        && deferred::matters()
+        && number == protocol::UDP
+        && !decision.allow
+        && socket(ctx).is_some_and(|socket| deferred::defer(ctx, socket, &key.subject, decision.rule));
     let goes_on = decision.allow || audit() != 0;
+    let table = filled(&NET_TABLE);
     if op != Op::BIND
-        && filled(&NET_TABLE).tells_peers_apart()
+        && (table.tells_peers_apart() || table.keeps_copies())
         && goes_on
         && let Some(socket) = socket(ctx)
     {
         let socket = socket.cast_mut().cast();
         // SAFETY: the verifier knows the socket, which is the context's own.
         unsafe {
-            if number == protocol::UDP || number == protocol::UDPLITE {
+            if number == protocol::UDP {
                 if own::note_peer(socket, op, key.subject.address, port, found) != 0 && decision.allow {
                     decision = Decision::fail_closed(UNSEEN_COPY);
                 }
@@ -294,12 +302,21 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
             }
         }
     }
+    if defers {
+        return ledger.allow();
+    }
     let verdict = ledger.conclude(decision, &NET_TALLIES, key, |_| Current);
     // The bind(2) has not happened yet, and may fail. So what is noted is what was asked for, and it counts only for a socket that
     // has this port later. One that has a port keeps it (`__inet_bind` gives EINVAL). Of two threads that bind it, each has been judged, and
     // the later note counts: the other one's port is then judged as one that the kernel chose.
     // SAFETY: the verifier knows the socket, which is the context's own.
     unsafe {
+        if op == Op::BIND
+            && table.tells_peers_apart()
+            && let Some(socket) = socket(ctx)
+        {
+            own::note_bound(socket.cast_mut().cast(), key.subject.address);
+        }
         if op == Op::BIND
             && verdict != 0
             && let Some(socket) = socket(ctx)

@@ -18,12 +18,12 @@ use aya_ebpf::{
 };
 use common::{
     flow::Socket,
-    net::{self, Address, Op, Protocol},
+    net::{self, Address, Deferred, Op, Protocol},
     record::{Owner, Tally},
 };
 
 use crate::{
-    flow,
+    deferred, flow,
     net::NET_TABLE,
     record::{Current, Process},
     rodata::{PLAIN, audit, filled},
@@ -196,6 +196,22 @@ pub unsafe fn is_further_path(socket: *mut c_void) -> bool {
         && unsafe { bpf_get_current_cgroup_id() == ROOT_CGROUP && !bpf_skc_to_mptcp_sock(socket).is_null() }
 }
 
+/// Notes that a bind(2) names an address, whether or not the kernel, or the policy, lets it.
+///
+/// # Safety
+///
+/// The verifier must take the pointer for one to a socket.
+#[inline(always)]
+pub unsafe fn note_bound(socket: *mut c_void, address: Address) {
+    // SAFETY: the caller's promise; the kernel calls this with the socket locked. A socket of which nothing can be kept counts as one with several
+    // peers ([`Peers::of`]).
+    unsafe {
+        if let Some(known) = known(socket) {
+            (*known).bound |= !net::is_unspecified(address, is) & 1;
+        }
+    }
+}
+
 /// Notes the address and the port, in host byte order, that a bind(2) names which the policy allows.
 ///
 /// # Safety
@@ -227,7 +243,8 @@ pub unsafe fn note_nobody(socket: *mut c_void, found: u32) {
     }
 }
 
-/// Notes that a socket may broadcast from now on. `false` if that can't be kept: then it must not.
+/// Notes that a socket may broadcast from now on. `false` if it must not: since that can't be kept, or it has had several peers, to which another thread
+/// may still be connecting it, or a denied one in a way that only what is shown to a program can be refused ([`crate::deferred`]).
 ///
 /// # Safety
 ///
@@ -235,7 +252,12 @@ pub unsafe fn note_nobody(socket: *mut c_void, found: u32) {
 #[inline(always)]
 pub unsafe fn note_broadcast(socket: *mut c_void) -> bool {
     // SAFETY: the caller's promise; the kernel calls this with the socket locked.
-    unsafe { known(socket).map(|known| (*known).copied = 1) }.is_some()
+    unsafe {
+        known(socket).is_some_and(|known| {
+            (*known).copied = 1;
+            (*known).mixed & 1 | u32::from((*known).deferred.crosses) == 0
+        })
+    }
 }
 
 /// Notes whom a UDP socket is to be connected to, or who is to receive a datagram of it, where the policy allows that. Before the kernel
@@ -258,9 +280,12 @@ pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16
     let is_first = known.connected | known.named == 0;
     let differs = if is_first { 0 } else { !is(differs, 0) & 1 };
     let (others, connected) = (u32::from(known.named) >> 1, u32::from(known.connected));
-    let several = if connects { others | differs } else { connected & differs };
+    // Another thread may still be on its way to an earlier peer.
+    let several = known.mixed & 1 | if connects { others | differs } else { connected & differs };
     let copied = known.copied | address.v4_mask(is) & net::is_for_several(address, is) & 1;
-    let refused = if filled(&NET_TABLE).keeps_copies() { several & copied } else { 0 };
+    let table = filled(&NET_TABLE);
+    let others = if table.tells_peers_apart() { several } else { 0 } | u32::from(known.deferred.crosses);
+    let refused = if table.keeps_copies() { others & copied } else { 0 };
     if refused != 0 && audit() == 0 {
         return 1;
     }
@@ -283,6 +308,8 @@ pub struct Peers {
     mixed: u32,
     connected: u32,
     first: Address,
+    deferred: u32,
+    bound: u32,
 }
 
 impl Peers {
@@ -296,15 +323,35 @@ impl Peers {
     pub unsafe fn of(socket: *mut bpf_sock, unknown: u32) -> Self {
         // SAFETY: the caller's promise.
         if let Some(known) = unsafe { storage(socket) } {
-            return Self { mixed: known.mixed, connected: known.connected.into(), first: known.peer };
+            let deferred = if deferred::matters() { known.deferred.exists.into() } else { 0 };
+            return Self {
+                mixed: known.mixed,
+                connected: known.connected.into(),
+                first: known.peer,
+                deferred,
+                bound: known.bound,
+            };
         }
-        Self { mixed: unknown | 1, connected: unknown, first: Address::v6([unknown; 4]) }
+        Self { mixed: unknown | 1, connected: unknown, first: Address::v6([unknown; 4]), deferred: 0, bound: 1 }
     }
 
     /// All ones if the socket has several peers, else 0.
     #[inline(always)]
     pub fn are_several(&self) -> u32 {
         !is(self.mixed, 0)
+    }
+
+    /// All ones if a bind(2) has named an address for the socket, else 0. Then what its packets say of their source is what it was told: the kernel binds to
+    /// addresses that are not this host's (`IP_FREEBIND`, `net.ipv4.ip_nonlocal_bind`), and asks only for a route whether they are.
+    #[inline(always)]
+    pub fn are_told_another_source(&self) -> u32 {
+        !is(self.bound, 0)
+    }
+
+    /// All ones if the socket was connected to a denied peer, else 0. Of one of which nothing is kept, the connect(2) was refused.
+    #[inline(always)]
+    pub fn are_denied(&self) -> u32 {
+        !is(self.deferred, 0)
     }
 
     /// All ones if a packet to this address may go elsewhere than a hook has judged, else 0: its socket has several peers, or the
@@ -314,6 +361,17 @@ impl Peers {
     pub fn may_stray(&self, stays: u32, address: Address) -> u32 {
         self.are_several() | stays & !is(self.connected, 0) & !is(self.first.difference(address), 0)
     }
+}
+
+/// The connect(2) of a socket that was denied, if there was one.
+///
+/// # Safety
+///
+/// The verifier must know the socket.
+#[inline(always)]
+pub unsafe fn deferred(socket: *mut bpf_sock) -> Option<&'static Deferred> {
+    // SAFETY: the caller's promise.
+    unsafe { storage(socket) }.map(|known| &known.deferred).filter(|deferred| deferred.exists != 0)
 }
 
 /// What is known of a socket, if anything is.

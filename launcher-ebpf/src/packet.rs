@@ -24,18 +24,19 @@ use aya_ebpf::{
 use common::{
     Decision,
     decision::{LOOPBACK_LEAVES, NOT_SERVED, OTHER_VERSION, STAYS_HERE, UNPARSED_PACKET},
-    net::{self, Address, Op, Protocol, Request},
+    net::{self, Address, Deferred, Op, Protocol, Request},
     packet::{Addresses, Arrived, Content, Leaving, OPTION_WORDS, Packet, parse},
     record::{Hook, Key, NetSubject},
     socket::{self, kind, protocol},
 };
 
 use crate::{
+    deferred,
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, subject_of, words},
     own::{self, Maker, Peers, receiver},
     packet::plain::{Ends, flag},
     record::{Draft, Ledger},
-    rodata::{filled, judged},
+    rodata::{audit, filled, judged},
     socket::SOCKET_TABLE,
     verifier::{is, opaque, opaque_pointer},
 };
@@ -123,6 +124,13 @@ impl Socket {
         is(self.state, state)
     }
 
+    /// All ones if a packet asks for a connection by TCP that a server of this host may take for another one's, else 0 (`v4`: all ones for an IPv4 packet, else 0).
+    /// The kernel holds a TCP socket's lock while it sends. By IPv6, the loopback device leads to no other host's address.
+    #[inline(always)]
+    fn asks_here(&self, v4: u32) -> u32 {
+        self.is_tcp() & self.is_in(SYN_SENT) & v4
+    }
+
     /// The address that the socket is connected or connecting to.
     #[inline(always)]
     fn peer(&self) -> Address {
@@ -200,13 +208,14 @@ impl Socket {
         let v4 = plain::v4_mask(ctx);
         let Some((address, plain)) = plain::destination(ctx, v4) else { return 0 };
         let goes = plain & !leaves(ctx, address) & !self.crosses(v4);
-        // What a TCP connection goes to can't change, but by a route of its own, which no socket gets. By the loopback device it reaches nobody at
-        // another host's address: from there, no answer comes.
+        let here = stays(ctx) & !is_loopback_network(address);
+        // What a TCP connection goes to can't change, but by a route of its own, which no socket gets. By the loopback device, a transparent server answers
+        // for another host.
         if self.is_udp() == 0 {
-            return goes;
+            return goes & !(here & self.asks_here(v4));
         }
-        let here = stays(ctx);
-        goes & !(here & !is_loopback_network(address)) & !self.peers(ctx).may_stray(here, address)
+        let peers = self.peers(ctx);
+        goes & !here & !peers.may_stray(stays(ctx), address) & !peers.are_denied()
     }
 
     /// Whom it is or was connected to, as far as that matters to its packets.
@@ -214,6 +223,22 @@ impl Socket {
     fn peers(&self, ctx: &SkBuffContext) -> Peers {
         // SAFETY: the verifier knows the socket from `of`, and checks the access to the context.
         unsafe { Peers::of(self.pointer, (&raw const (*ctx.skb.skb).len).read_volatile()) }
+    }
+
+    /// The connect(2) that a packet of a UDP socket is denied for, if there is one. In audit mode, it is none but a packet to that peer, and none that a
+    /// hook is told of by itself (`v4`: all ones for an IPv4 packet, else 0).
+    #[inline(always)]
+    fn denied(&self, v4: u32, (address, port): (Address, u16)) -> Option<&'static Deferred> {
+        if !deferred::matters() || self.is_udp() == 0 {
+            return None;
+        }
+        // SAFETY: the verifier knows the socket from `of`.
+        let deferred = unsafe { own::deferred(self.pointer) }?;
+        if audit() == 0 {
+            return Some(deferred);
+        }
+        let differs = deferred.peer.difference(address) | u32::from(deferred.port ^ port);
+        (v4 & is(self.family, socket::INET6) | differs == 0).then_some(deferred)
     }
 
     #[inline(always)]
@@ -355,7 +380,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let (ports, packets) = (table.judges_udp_ports != 0, filled(&SOCKET_TABLE).packets != 0);
     let peers = table.tells_peers_apart();
     // The policy says nothing of what leaves, and it never changes.
-    if !peers && !ports && !packets && !own::matters() {
+    if !peers && !ports && !packets && !deferred::matters() && !own::matters() {
         return 1;
     }
     let Some(socket) = Socket::of(ctx) else {
@@ -364,6 +389,8 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let mut again = socket.may_be_received_by_others() | if ports { socket.is_udp() } else { 0 };
     if peers {
         again |= !socket.goes_as_judged(ctx);
+    } else if deferred::matters() {
+        again |= socket.is_udp() & socket.peers(ctx).are_denied();
     }
     let judged = socket.is_tcp() | socket.is_udp();
     // Of what a hook has judged: the kernel holds a TCP socket's lock, and whom a UDP socket has been connected to was noted before that
@@ -376,6 +403,10 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         let (tcp, udp) = (socket.is_tcp(), socket.is_udp());
         let protocol = protocol_of(packet.protocol);
         let (address, port) = (addresses.destination(), packet.destination_port);
+        if let Some(deferred) = socket.denied(plain::v4_mask(ctx), (address, port)) {
+            key.subject = subject_of(Op::CONNECT, deferred.peer, deferred.port, protocol::UDP);
+            return Some(Decision::fail_closed(deferred.rule));
+        }
         let (own_address, own_port) = (addresses.source(), packet.source_port);
         let mut op = Op::of_sent(protocol);
         if own::matters() || peers {
@@ -402,9 +433,10 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         let mut strays = 0;
         if peers {
             let of_socket = socket.peers(ctx);
-            let several = of_socket.are_several();
+            let several = !tcp & of_socket.are_several();
             strays = (udp | own) & of_socket.may_stray(stays(ctx), address);
-            if !tcp & returns(ctx, address, several) != 0 {
+            let unsure = several | of_socket.are_told_another_source();
+            if (!tcp | socket.asks_here(plain::v4_mask(ctx))) & returns(ctx, address, unsure) != 0 {
                 // `judge_port` may have left another one.
                 key.subject = subject(&request, packet.protocol);
                 if several != 0 {
@@ -468,7 +500,7 @@ const LOOPBACK_DEVICE: u32 = 1;
 
 /// All ones if a packet is sent by the loopback device, and so to this host; else 0.
 #[inline(always)]
-fn stays(ctx: &SkBuffContext) -> u32 {
+pub fn stays(ctx: &SkBuffContext) -> u32 {
     // SAFETY: the verifier checks the access to the context. Volatile, so that it is read anew where ways have met.
     is(unsafe { (&raw const (*ctx.skb.skb).ifindex).read_volatile() }, LOOPBACK_DEVICE)
 }
@@ -486,12 +518,12 @@ pub fn leaves(ctx: &SkBuffContext, address: Address) -> u32 {
 /// connects meanwhile, and puts the address of the next peer into the header (`__ip4_datagram_connect`, net/ipv4/datagram.c). So a header with an
 /// allowed address goes to anybody on this host who listens at that port.
 ///
-/// What goes to one of this host's own addresses usually comes from that one (`ip_route_output_key_hash_rcu`; RFC 6724, rule 1). The kernel lets the
-/// source of an IPv4 route be no other host's but for transparent sockets, which there are none of; and it has no way by the loopback device to other
-/// hosts' IPv6 addresses. That says nothing where a socket has had several peers (`several`: all ones).
+/// What goes to one of this host's own addresses usually comes from that one (`ip_route_output_key_hash_rcu`; RFC 6724, rule 1). The kernel chooses no source
+/// that is another host's, and it has no way by the loopback device to other hosts' IPv6 addresses. That says nothing where a socket has had several peers, or
+/// was told its source (`unsure`: all ones).
 #[inline(always)]
-fn returns(ctx: &SkBuffContext, destination: Address, several: u32) -> u32 {
-    stays(ctx) & !is_loopback_network(destination) & (several | !plain::is_to_itself(ctx, plain::v4_mask(ctx)))
+fn returns(ctx: &SkBuffContext, destination: Address, unsure: u32) -> u32 {
+    stays(ctx) & !is_loopback_network(destination) & (unsure | !plain::is_to_itself(ctx, plain::v4_mask(ctx)))
 }
 
 /// Whether what stays on this host may go to loopback at its port; `None` if that can't be judged. Leaves `key` and `request` as they were.
@@ -508,7 +540,7 @@ fn stays_as_loopback(key: &mut Key<NetSubject>, request: &mut Request, v4: u32) 
 
 /// All ones for an address of the loopback networks, those for several receivers included; else 0.
 #[inline(always)]
-fn is_loopback_network(address: Address) -> u32 {
+pub fn is_loopback_network(address: Address) -> u32 {
     let [a, b, c, d] = address.words();
     address.v4_mask(is) & is(u32::from_be(d) >> 24, 127) | is(a | b | c | d ^ Address::LOOPBACK6.words()[3], 0)
 }

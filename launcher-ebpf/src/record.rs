@@ -148,7 +148,7 @@ impl Ledger {
             return 1;
         }
         increment(&self.counters.denied);
-        if filled(&UNREPORTED).has(S::KIND, decision.rule) {
+        if filled(&UNREPORTED).has(S::KIND, decision.rule, opaque) {
             increment(&self.counters.unreported);
             return rodata::audit();
         }
@@ -161,7 +161,6 @@ impl Ledger {
     }
 
     /// Counts something that is let through. Returns 1.
-    #[cfg(feature = "names")]
     #[inline(always)]
     pub fn allow(self) -> i32 {
         increment(&self.counters.allowed);

@@ -2,6 +2,7 @@
 
 mod beside;
 mod bind;
+mod deferred;
 mod flows;
 mod home;
 mod network;
@@ -11,6 +12,7 @@ mod rules;
 mod sandbox;
 mod send;
 mod socket;
+mod source;
 mod straight;
 
 use serde_json::{Value, json};

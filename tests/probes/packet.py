@@ -2,7 +2,7 @@
 
 "socket FAMILY TYPE PROTOCOL", with numbers, prints "ATTEMPT: ok".
 "HOW ADDRESS PORT" sends and prints "ATTEMPT: ok" with what has arrived at a receiver there: HOW is a way to do it and the
-family, e.g. udplite4, or forged_udp6 for a raw socket that sends a UDP header of its own.
+family, e.g. ping4, or forged_udp6 for a raw socket that sends a UDP header of its own.
 
 Failures print the name of the error.
 """
@@ -36,14 +36,7 @@ def as_version6(packet):
 def send(how, address, port):
     kind, v6 = how[:-1], how.endswith("6")
     family = socket.AF_INET6 if v6 else socket.AF_INET
-    if kind == "udplite":
-        sock = socket.socket(family, socket.SOCK_DGRAM, socket.IPPROTO_UDPLITE)
-        sock.sendto(b"hello", (address, port))
-    elif kind == "udplite_connected":
-        sock = socket.socket(family, socket.SOCK_DGRAM, socket.IPPROTO_UDPLITE)
-        sock.connect((address, port))
-        sock.send(b"hello")
-    elif kind in ("ping", "ping_connected"):
+    if kind in ("ping", "ping_connected"):
         sock = socket.socket(family, socket.SOCK_DGRAM, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
         echo = struct.pack(">BBHHH", 128 if v6 else 8, 0, 0, 0, 1)
         if kind == "ping":
@@ -87,8 +80,7 @@ def send(how, address, port):
 
 def receiver(how, address, port):
     family = socket.AF_INET6 if how.endswith("6") else socket.AF_INET
-    protocol = socket.IPPROTO_UDPLITE if how.startswith("udplite") else socket.IPPROTO_UDP
-    sock = socket.socket(family, socket.SOCK_DGRAM, protocol)
+    sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.bind((address, port))
     sock.setblocking(False)
     return sock

@@ -27,8 +27,9 @@ use crate::{
     net::{NET_TABLE, NET_TALLIES, subject_of},
     own::Maker,
     packet::{
-        Bytes, leaves,
+        Bytes, is_loopback_network, leaves,
         plain::{self, Ends},
+        stays,
     },
     record::{Draft, Ledger},
     rodata::filled,
@@ -119,9 +120,10 @@ pub(super) fn settle(skb: *mut __sk_buff) -> i32 {
     let Some(Ends { address, ports, .. }) = plain::ends(ctx, number, true) else { return NONE };
     // Where something changes its destination on the way, it is judged by that as well. And so is a UDP port that may not be used.
     let there = is(ports[1].into(), PORT.to_be().into()) & is_nameserver(address);
-    // And so is what is for a nameserver on this host, but leaves it.
+    // And so is what is for a nameserver on this host, but leaves it, and what stays here, but not for loopback: it may be anybody's here.
+    let here = stays(ctx) & !is_loopback_network(address);
     let port = is(filled(&NET_TABLE).judges_udp_ports, 0) | is(number, protocol::TCP);
-    let settled = there & !leaves(ctx, address) & port;
+    let settled = there & !leaves(ctx, address) & !here & port;
     if settled != 0 { Ledger::of(Hook::Egress).map_or(OTHER, Ledger::allow) } else { NONE }
 }
 

@@ -66,6 +66,9 @@ impl NetTables {
                 }
             }
         }
+        if [net::Op::CONNECT, net::Op::SEND].iter().all(|op| can_deny(section, *op, net::Protocol::UDP)) {
+            evasive |= unjudged::COPIES;
+        }
         let denies_udp_ports = |rule: &NetRule| {
             let by_udp = protocols(rule).contains(&net::Protocol::UDP);
             rule.action() == Action::Deny && ops(rule).contains(&net::Op::BIND) && by_udp && rule.ports.is_some()
@@ -88,6 +91,8 @@ impl NetTables {
                 udp_ports: Verdicts::new(true, rules.iter().map(|rule| !denies_udp_ports(rule))),
                 judges_udp_ports: rules.iter().any(denies_udp_ports).into(),
                 local_intervals: u32::try_from(local_ports.len()).expect("no more intervals than ports"),
+                defers: can_deny(section, net::Op::CONNECT, net::Protocol::UDP).into(),
+                padding: 0,
                 groups: rules
                     .iter()
                     .enumerate()
@@ -112,7 +117,7 @@ impl NetTables {
     #[must_use]
     pub fn evasive_sockets(&self) -> u32 {
         let raw = self.table.tells_peers_apart() && self.evasive & unjudged::RAW != 0;
-        self.evasive | if raw { unjudged::HEADERS | unjudged::COPIES } else { 0 }
+        self.evasive | if raw { unjudged::HEADERS } else { 0 }
     }
 
     /// The versions of IP, as [`common::sockopt::group`] has them, by which the routers of the network can't be sent to.
@@ -133,9 +138,10 @@ impl NetTables {
     /// for.
     #[must_use]
     pub fn looks_at_what_leaves(&self) -> bool {
-        // And what is asked of nameservers is read.
+        // And what is asked of nameservers is read, and what UDP sockets send whose connect(2) was denied is refused.
         let names = self.names.is_some();
-        self.table.tells_peers_apart() || self.asks_for_own() || self.table.judges_udp_ports != 0 || names
+        let table = &self.table;
+        table.tells_peers_apart() || self.asks_for_own() || table.judges_udp_ports != 0 || table.defers != 0 || names
     }
 
     /// Whether packets that arrive have to be judged.
