@@ -115,6 +115,7 @@ lint:
 	$(CARGO) deny --locked check bans licenses sources
 	tools/crates.py
 	tools/links.py
+	escape/mutations/check
 	git ls-files -z | xargs -0 grep -lIE '^#!.*\b(ba)?sh\b' | xargs shellcheck
 	target/tools/bin/typos
 
