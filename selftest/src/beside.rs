@@ -11,7 +11,7 @@ use nix::{
 use crate::sys::socket::{bind, connect, control, send_message, send_to, set_option, socket};
 
 use super::{
-    attempt::{At as _, LOOPBACK, LOOPBACK6, Outcome, Scene, Stop, tcp, udp, v4, v6},
+    attempt::{At as _, LOOPBACK, LOOPBACK6, Outcome, Scene, Stop, of_family, tcp, udp, v4, v6},
     error::{DISCARD, TO},
     policies::{DENIED_HOST, GROUP_ALLOWED, NO_ERRORS, NO_GROUPS, OWN_DEVICE, PORT_ON_LOOPBACK},
     protocol::{LO, checksum},
@@ -27,7 +27,7 @@ const IPV6: i32 = libc::IPPROTO_IPV6;
 pub const GROUP: [u8; 4] = [239, 1, 2, 3];
 const GROUP6: [u8; 16] = [0xff, 0x15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3];
 
-// include/uapi/linux/in.h, in6.h, tcp.h
+// include/uapi/linux/in.h, in6.h, tcp.h, udp.h
 const IP_MSFILTER: i32 = 41;
 const MCAST_JOIN_GROUP: i32 = 42;
 const MCAST_JOIN_SOURCE_GROUP: i32 = 46;
@@ -35,6 +35,7 @@ const MCAST_MSFILTER: i32 = 48;
 const MCAST_INCLUDE: u32 = 1;
 const IP_UNICAST_IF: i32 = 50;
 const IPV6_HDRINCL: i32 = 36;
+const UDP_CORK: i32 = 1;
 /// Data in the first packet, without a cookie.
 pub const TCP_FASTOPEN_NO_COOKIE: i32 = 34;
 
@@ -177,6 +178,8 @@ pub const VECTORS: &[Vector] = &[
         by_number(s, LO.cast_unsigned(), DENIED)
     }),
     home("home4-message", "the same by a control message (IP_PKTINFO)", |s| by_message(s, LO.cast_unsigned(), DENIED)),
+    home("home4-source", "the same by a source that bind(2) names, in a datagram that waits (IP_FREEBIND)", by_source),
+    home("home4-source-user", "the same by an ordinary user", by_source).by_user(),
 ];
 
 /// A socket that sends by a device of this name alone.
@@ -187,6 +190,21 @@ fn bound_to(device: &CStr, socket: OwnedFd) -> Result<OwnedFd, Stop> {
 
 fn by_loopback(scene: &Scene) -> Outcome {
     send(&bound_to(c"lo", udp(INET)?)?, scene.token.as_bytes(), &v4(DENIED, scene.port))
+}
+
+/// Keeps back a datagram with its route by the loopback device, and has a connect(2) put the other host's address into it, as its source as well.
+fn by_source(scene: &Scene) -> Outcome {
+    let (socket, peer) = (bound_to(c"lo", udp(INET)?)?, v4(DENIED, scene.port));
+    connect(&socket, &peer).at("connect")?;
+    send_to(&socket, scene.token.as_bytes(), libc::MSG_MORE, &[]).at("send")?;
+    // So that it can be bound.
+    let _nothing = connect(&socket, &of_family(libc::AF_UNSPEC, [0; 4], 0));
+    set_option(&socket, IP, libc::IP_FREEBIND, &1_i32.to_ne_bytes()).at("setsockopt")?;
+    bind(&socket, &v4(DENIED, 0)).at("bind")?;
+    // It fails for want of a route, when the addresses have been written.
+    let _nothing = connect(&socket, &peer);
+    set_option(&socket, libc::SOL_UDP, UDP_CORK, &0_i32.to_ne_bytes()).at("setsockopt")?;
+    Ok(Vec::new())
 }
 
 /// Sends a datagram by the device of this number, as the socket's option has it.
