@@ -116,6 +116,7 @@ lint:
 	tools/crates.py
 	tools/links.py
 	escape/mutations/check
+	tools/audit.py --check
 	git ls-files -z | xargs -0 grep -lIE '^#!.*\b(ba)?sh\b' | xargs shellcheck
 	target/tools/bin/typos
 
