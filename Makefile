@@ -19,7 +19,7 @@ FILE_CAPABILITIES = cap_dac_override,cap_setpcap,cap_net_admin,cap_sys_admin,cap
 MINUTES ?= 10
 SEED ?=
 # In which manners the escape fuzzer has guarded programs started: root, kept, user, container.
-AS ?= root
+MANNERS ?= root
 TEST_SEED = 20261129
 
 .PHONY: all setup build demo programs test test-kernels fuzz-parser fuzz-escape fuzz-escape-kernels fuzz-privileged bench lint msrv advisories audit install uninstall deb dist materials clean
@@ -58,7 +58,7 @@ test:
 	$(CARGO) test --locked --package guard-run-fuzz --package guard-fuzz-privileged
 	$(MAKE) fuzz-parser SECONDS=20
 	# From the same seed each time, so that what is found is due to a change. By hand, other seeds are tried.
-	$(MAKE) fuzz-escape MINUTES=2 SEED=$(TEST_SEED) AS=root,kept,user,container
+	$(MAKE) fuzz-escape MINUTES=2 SEED=$(TEST_SEED) MANNERS=root,kept,user,container
 	$(MAKE) fuzz-privileged MINUTES=2 SEED=$(TEST_SEED)
 
 # Coverage-guided fuzzing of what reads files, SECONDS seconds for each of fuzz/fuzz_targets. What it needs of the compiler is not stable, but there.
@@ -77,13 +77,13 @@ fuzz-parser:
 # Generated programs of system calls against generated policies, judged by what is seen outside. Needs root.
 fuzz-escape: setup
 	$(BUILD_RELEASE) --package guard-run --package guard-hooks --package guard-run-fuzz
-	$(RELEASE)/guard-run-fuzz run --guard-run $(RELEASE)/guard-run --minutes $(MINUTES) --as $(AS) $(SEED:%=--seed %)
+	$(RELEASE)/guard-run-fuzz run --guard-run $(RELEASE)/guard-run --minutes $(MINUTES) --as $(MANNERS) $(SEED:%=--seed %)
 
 # The same for MINUTES minutes on each of the kernels that tests/kernels.toml names for it, in virtual machines.
 fuzz-escape-kernels: setup
 	tools/setup.sh kernels
 	$(BUILD_RELEASE) --package guard-run --package guard-run-fuzz
-	tools/vm/fuzz.py target/kernels $(RELEASE) $(MINUTES) $(AS) $(SEED)
+	tools/vm/fuzz.py target/kernels $(RELEASE) $(MINUTES) $(MANNERS) $(SEED)
 
 # The tests that enforce, on the kernels of tests/kernels.toml, in virtual machines. KERNELS picks some of them by
 # name, TESTS some modules: make test-kernels KERNELS="'Debian 6.1'" TESTS=network::race,rules::unix
