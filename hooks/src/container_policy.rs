@@ -12,7 +12,8 @@ use crate::{annotations::POLICY, inside::Inside, trusted::open_roots_file};
 /// The member of the process section that matters for containers, too.
 const ACCEPTED: &str = "capabilities";
 
-/// Reads a policy for a container. It may be one for commands, too: of its process section, only the capabilities count here.
+/// Reads a policy for a container. It may be one for commands, too: of its process section, only the capabilities count here, and for
+/// guard-runtime the architectures.
 ///
 /// # Errors
 ///
@@ -25,7 +26,8 @@ pub fn read(path: &Path, inside: &Inside) -> anyhow::Result<(Document, Resolved)
     // Who may write tunables that no rule is about is the engine's business, too: runtimes write some in the container's
     // process, podman has one by default.
     let allow = vec![Part::Sysctls];
-    policy.process = ProcessSection { capabilities: policy.process.capabilities, allow, ..ProcessSection::default() };
+    let ProcessSection { capabilities, architectures, .. } = policy.process;
+    policy.process = ProcessSection { capabilities, architectures, allow, ..ProcessSection::default() };
     let policy = policy.resolve(&document, inside)?;
     Ok((document, policy))
 }

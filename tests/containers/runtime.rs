@@ -143,7 +143,12 @@ impl Bundle {
 
     /// Runs the container by runc.
     fn run(&self, runtime: &Path) -> Output {
-        inside("runc", runtime).args(["run", "--bundle"]).arg(self.folder.path()).arg(&self.id).output().unwrap()
+        self.run_by("runc", runtime)
+    }
+
+    /// Runs the container where that engine can.
+    fn run_by(&self, engine: &str, runtime: &Path) -> Output {
+        inside(engine, runtime).args(["run", "--bundle"]).arg(self.folder.path()).arg(&self.id).output().unwrap()
     }
 }
 
@@ -449,6 +454,54 @@ fn capabilities_by_which_a_policy_is_evaded_are_refused_before_there_is_a_contai
         bundle.write(&config);
         let output = bundle.run(Path::new("runc"));
         assert!(text(&output.stderr).contains("--cap-drop NET_RAW"), "{output:?}");
+    }
+}
+
+/// A program that ends with 7 by a system call of 32-bit x86, for which the kernel asks no program about socket options.
+#[cfg(target_arch = "x86_64")]
+fn by_foreign_call() -> Vec<u8> {
+    const PLACE: u64 = 0x40_0000;
+    const HEADERS: u64 = 64 + 56;
+    // mov eax, 1 (exit); mov ebx, 7; int 0x80
+    const CODE: [u8; 12] = [0xb8, 1, 0, 0, 0, 0xbb, 7, 0, 0, 0, 0xcd, 0x80];
+    let size = HEADERS + CODE.len() as u64;
+    // An executable for x86-64, and the segment that is all of it.
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    file.extend([PLACE + HEADERS, 64, 0].map(u64::to_le_bytes).concat());
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    file.extend([0, PLACE, PLACE, size, size, 0x1000].map(u64::to_le_bytes).concat());
+    file.extend(CODE);
+    file
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn no_foreign_call_is_made_where_socket_options_are_judged() {
+    const ENDS: Option<i32> = Some(7);
+    const KILLED: Option<i32> = Some(128 + libc::SIGSYS);
+    let hosts = json!({"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.1"]}]});
+    let ports = json!({"default": "allow", "rules": [{"action": "deny", "ops": ["connect"], "protocols": ["tcp"], "ports": [9090]}]});
+    let filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]});
+    let (folder, crun) = alone("guard-runtime-crun");
+    copy(&guard_runtime().with_file_name("guard-hook"), &folder.path().join("guard-hook"));
+    for (network, process, expected) in
+        [(&ports, json!({}), ENDS), (&hosts, json!({}), KILLED), (&hosts, json!({"architectures": ["x86"]}), ENDS)]
+    {
+        for (filter, engine) in [(&Value::Null, "runc"), (&filter, "runc"), (&Value::Null, "crun"), (&filter, "crun")] {
+            let bundle = Bundle::new("exec /foreign").guarded();
+            let program = bundle.path("rootfs/foreign");
+            fs::write(&program, by_foreign_call()).unwrap();
+            fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+            let policy = json!({"version": 1, "network": network, "process": process});
+            fs::write(bundle.path("policy.json"), policy.to_string()).unwrap();
+            let mut config = bundle.config();
+            config["linux"]["seccomp"] = filter.clone();
+            bundle.write(&config);
+            let runtime = if engine == "crun" { &crun } else { &guard_runtime() };
+            let output = bundle.run_by(engine, runtime);
+            assert_eq!(output.status.code(), expected, "{engine} {policy} {filter} {output:?}");
+        }
     }
 }
 

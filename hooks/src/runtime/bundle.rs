@@ -59,6 +59,8 @@ struct Members<'a> {
     hooks: Option<&'a RawValue>,
     #[serde(borrow, default)]
     process: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "even_null")]
+    linux: Option<&'a RawValue>,
 }
 
 /// A member that is there, also if it is null: it must not be added once more.
@@ -133,6 +135,31 @@ impl Bundle {
             set.retain(|held| !held.as_str().is_some_and(|held| held.eq_ignore_ascii_case(name)));
         }
         self.text = with_member(&self.text, "process", old, &Value::from(process));
+        Ok(())
+    }
+
+    /// Has the container's filter of system calls (seccomp) let those of `allowed` architectures through beside the machine's own, if it does, and none of
+    /// those that are `dropped`. A container that has no filter gets one that does nothing else.
+    pub fn limit_architectures(&mut self, allowed: &[&str], dropped: &[&str]) -> Result<(), BundleError> {
+        let old = self.members()?.linux;
+        let before = object(old).map_err(|error| self.wrong("/linux", error))?;
+        let mut linux = before.clone();
+        let filter = linux.entry("seccomp").or_insert(Value::Null);
+        if filter.is_null() {
+            *filter = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": allowed});
+        }
+        let Value::Object(filter) = filter else {
+            return Err(self.wrong("/linux/seccomp", "not an object"));
+        };
+        match filter.get_mut("architectures") {
+            // The machine's own alone.
+            None | Some(Value::Null) => {}
+            Some(Value::Array(list)) => list.retain(|one| !dropped.iter().any(|name| one == name)),
+            Some(_) => return Err(self.wrong("/linux/seccomp/architectures", "not a list")),
+        }
+        if linux != before {
+            self.text = with_member(&self.text, "linux", old, &Value::from(linux));
+        }
         Ok(())
     }
 
@@ -299,6 +326,40 @@ mod tests {
         // Another one at another stage, or of another place, isn't it.
         let elsewhere = once.replace("/usr/bin", "/opt");
         assert_eq!(with_hooks(&elsewhere).matches("guard-hook\",\"createRuntime").count(), 2);
+    }
+
+    #[test]
+    fn foreign_architectures_are_taken_out_of_the_filter() {
+        let without = |text: &str| {
+            let (_folder, mut bundle) = bundle(text);
+            bundle.limit_architectures(&["SCMP_ARCH_ARM"], &["SCMP_ARCH_X86", "SCMP_ARCH_X32"]).map(|()| bundle.text)
+        };
+        let nothing = r#"{"seccomp":{"architectures":["SCMP_ARCH_ARM"],"defaultAction":"SCMP_ACT_ALLOW"}}"#;
+        for (text, expected) in [
+            ("{}", format!(r#"{{"linux":{nothing}}}"#)),
+            (r#"{"linux":null}"#, format!(r#"{{"linux":{nothing}}}"#)),
+            (r#"{"linux":{"seccomp":null}, "a":1.50}"#, format!(r#"{{"linux":{nothing}, "a":1.50}}"#)),
+            (
+                r#"{"linux":{"seccomp":{"architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_X32"],"syscalls":[]}}}"#,
+                r#"{"linux":{"seccomp":{"architectures":["SCMP_ARCH_X86_64"],"syscalls":[]}}}"#.to_owned(),
+            ),
+        ] {
+            assert_eq!(without(text).unwrap(), expected, "{text}");
+        }
+        // What lets none through stays as it is written.
+        for text in
+            [r#"{"linux": {"seccomp": {"syscalls": [ ]}}}"#, r#"{"linux": {"seccomp": {"architectures": [ ]}}}"#]
+        {
+            assert_eq!(without(text).unwrap(), text);
+        }
+        for (text, message) in [
+            (r#"{"linux":[]}"#, "/linux: "),
+            (r#"{"linux":{"seccomp":1}}"#, "/linux/seccomp: not an object"),
+            (r#"{"linux":{"seccomp":{"architectures":"SCMP_ARCH_X86"}}}"#, "/linux/seccomp/architectures: not a list"),
+        ] {
+            let error = without(text).unwrap_err().to_string();
+            assert!(error.contains(message), "{text}: {error}");
+        }
     }
 
     #[test]

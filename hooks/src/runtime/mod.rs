@@ -18,8 +18,10 @@ use std::{
     process::ExitCode,
 };
 
+use common::record::Hook;
 use enforce::sys::start;
 use nix::unistd::execv;
+use policy::{Architecture, Mode, Resolved, compile::Tables};
 
 use crate::{
     annotations::POLICY,
@@ -38,6 +40,13 @@ use self::{
 
 /// What containerd gives the container that holds a pod's namespaces, and a guard must not leave it.
 const SANDBOX_DROPS: &str = "CAP_NET_RAW";
+
+/// Architectures whose system calls a machine of this one offers beside its own, as filters of system calls name them, and as policies do, if they can.
+#[cfg(target_arch = "x86_64")]
+const FOREIGN: [(&str, Option<Architecture>); 2] =
+    [("SCMP_ARCH_X86", Some(Architecture::X86)), ("SCMP_ARCH_X32", None)];
+#[cfg(not(target_arch = "x86_64"))]
+const FOREIGN: [(&str, Option<Architecture>); 1] = [("SCMP_ARCH_ARM", None)];
 
 /// What the runtimes exit with when they can't make a container.
 const FAILURE: u8 = 1;
@@ -117,10 +126,26 @@ fn prepare(order: &Order, runtime: &Path) -> Result<(), RuntimeError> {
     let config = bundle.config()?;
     let evading = evading(&config, &policy, Apart::by(&config));
     require_acceptance(&evading, &config, &policy)?;
+    keep_own_calls(&mut bundle, &policy)?;
     find::check(runtime, &settings.runtimes)?;
     if !guards.contains_key(POLICY) {
         bundle.set_policy(&wanted.policy)?;
     }
     bundle.add_hooks(&find::hook()?)?;
     Ok(bundle.write()?)
+}
+
+/// Has a container killed that makes system calls of another architecture, where its policy judges socket options: of such calls, the kernel asks no
+/// program (`do_sock_setsockopt`, net/socket.c).
+fn keep_own_calls(bundle: &mut Bundle, policy: &Resolved) -> Result<(), RuntimeError> {
+    // What enforces it will say why it can't be compiled.
+    let judges = Tables::compile(policy).is_ok_and(|tables| tables.hooks().contains(&Hook::Setsockopt));
+    if !judges || policy.mode == Mode::Audit {
+        return Ok(());
+    }
+    let is_allowed =
+        |named: Option<Architecture>| named.is_some_and(|named| policy.process.architectures.contains(&named));
+    let (allowed, dropped): (Vec<_>, Vec<_>) = FOREIGN.iter().partition(|(_, named)| is_allowed(*named));
+    let names = |list: Vec<(&'static str, _)>| list.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    Ok(bundle.limit_architectures(&names(allowed), &names(dropped))?)
 }
