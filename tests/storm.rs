@@ -2,8 +2,8 @@
 //! what became of it. Static and quick to start.
 //!
 //!     storm tcp PORT...                  one connect to 127.0.0.1 for each port: "PORT connected", "PORT refused" …
-//!     storm udp PROCESSES COUNT PORT     COUNT datagrams of connected sockets from each process: fails if one is not denied
-//!     storm ports FIRST COUNT            a datagram of a connected socket to each of so many ports: the same
+//!     storm udp PROCESSES COUNT PORT     COUNT connects of UDP sockets from each process: fails if one is not denied
+//!     storm ports FIRST COUNT            one connect of a UDP socket to each of so many ports: the same
 //!     storm wait                         says "ready PARENT PID now", then what signals come; SIGINT ends it with 5
 //!     storm sleep                        says the same, then sleeps
 //!     storm killed-at-rename COMMAND...  executes the command, which the kernel kills when it renames something
@@ -64,8 +64,7 @@ fn tcp(port: u16) {
 fn udp(count: u32, port: impl Fn(u32) -> u16) {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a socket");
     for index in 0..count {
-        socket.connect((Ipv4Addr::LOCALHOST, port(index))).expect("nothing is denied before something is sent");
-        let error = socket.send(b"x").expect_err("it is forbidden");
+        let error = socket.connect((Ipv4Addr::LOCALHOST, port(index))).expect_err("it is forbidden");
         assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{error}");
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 const ROUNDS: usize = 10;
 const TURNS: usize = 3;
 const STORM_PROCESSES: u32 = 4;
-const STORM_SENDS: u32 = 2_500_000;
+const STORM_CONNECTS: u32 = 2_500_000;
 
 /// What of guard-run's log matters here. Its counts are far below 2^53, so a float holds them exactly.
 #[derive(Deserialize)]
@@ -50,15 +50,15 @@ struct Event {
 }
 
 pub fn measure(setup: &Setup) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = vec![Figure::new("denied UDP datagram", one(setup)?, "ns")];
+    let mut figures = vec![Figure::new("denied UDP connect", one(setup)?, "ns")];
     figures.extend(storm(setup)?);
     Ok(figures)
 }
 
-/// Nanoseconds of a denied datagram.
+/// Nanoseconds of a denied connect.
 fn one(setup: &Setup) -> anyhow::Result<f64> {
     let policy = policies::no_udp(setup)?;
-    let task = Task { operation: Operation::UdpDenied { port: 9 }, repeat: 500, batches: 30 };
+    let task = Task { operation: Operation::UdpConnectDenied { port: 9 }, repeat: 500, batches: 30 };
     let mut values = Vec::new();
     for _ in 0..ROUNDS {
         let mut side = Side::guarded(setup, &policy)?;
@@ -74,7 +74,7 @@ fn storm(setup: &Setup) -> anyhow::Result<[Figure; 5]> {
     let log = setup.scratch.path().join("storm.json");
     let mut command = Command::new(&setup.guard_run);
     command.args(["--quiet", "--fresh", "--policy"]).arg(policies::no_udp(setup)?).arg("--log").arg(&log).arg("--");
-    command.arg(&setup.own).args([STORM, &STORM_PROCESSES.to_string(), &STORM_SENDS.to_string()]);
+    command.arg(&setup.own).args([STORM, &STORM_PROCESSES.to_string(), &STORM_CONNECTS.to_string()]);
     let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut peak = 0.0;
     let status = loop {
@@ -90,7 +90,7 @@ fn storm(setup: &Setup) -> anyhow::Result<[Figure; 5]> {
     process.stdout.take().context("it is piped")?.read_to_string(&mut seconds)?;
     let seconds: f64 = seconds.trim().parse()?;
     let log: Log = serde_json::from_slice(&fs::read(&log)?).context("the storm's log")?;
-    let all = f64::from(STORM_PROCESSES) * f64::from(STORM_SENDS);
+    let all = f64::from(STORM_PROCESSES) * f64::from(STORM_CONNECTS);
     let counted: f64 = log.events.iter().map(|event| event.count).sum();
     let denied: f64 = log.enforced.hooks.iter().map(|hook| hook.denied).sum();
     Ok([

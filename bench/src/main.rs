@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
         [worker::WORKER] => worker::serve(),
-        [worker::STORM, processes, sends] => worker::storm(processes, sends),
+        [worker::STORM, processes, connects] => worker::storm(processes, connects),
         _ => bench(&arguments),
     };
     match result {

@@ -18,8 +18,7 @@ use nix::{
     libc::linger,
     sys::{
         socket::{
-            AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, bind, connect, send, sendto, setsockopt, socket,
-            sockopt,
+            AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, bind, connect, sendto, setsockopt, socket, sockopt,
         },
         stat::Mode,
     },
@@ -43,8 +42,8 @@ pub const BLOCK: u32 = 128 * 1024;
 pub enum Operation {
     /// Connect a datagram socket to a port of 127.0.0.1, again and again.
     UdpConnect { port: u16 },
-    /// Send a datagram to a port of 127.0.0.1 that is denied, again and again.
-    UdpDenied { port: u16 },
+    /// Connect a datagram socket to a port that is denied, again and again.
+    UdpConnectDenied { port: u16 },
     /// Connect a stream socket to a port of 127.0.0.1 and reset the connection.
     TcpConnect { port: u16 },
     /// Bind a datagram socket to a port of 127.0.0.1, and close it.
@@ -94,9 +93,9 @@ fn measure(task: Task) -> anyhow::Result<f64> {
             let (socket, peer) = (udp()?, loopback(port));
             in_batches(task, || Ok(connect(socket.as_raw_fd(), &peer)?))
         }
-        Operation::UdpDenied { port } => {
-            let socket = udp_to_denied(port)?;
-            in_batches(task, || denied_send(&socket))
+        Operation::UdpConnectDenied { port } => {
+            let (socket, peer) = (udp()?, loopback(port));
+            in_batches(task, || denied_connect(&socket, &peer))
         }
         Operation::TcpConnect { port } => {
             let peer = loopback(port);
@@ -169,17 +168,10 @@ fn udp() -> nix::Result<OwnedFd> {
     socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
 }
 
-/// A UDP socket that is connected to a denied peer.
-fn udp_to_denied(port: u16) -> anyhow::Result<OwnedFd> {
-    let socket = udp()?;
-    connect(socket.as_raw_fd(), &loopback(port))?;
-    Ok(socket)
-}
-
-fn denied_send(socket: &OwnedFd) -> anyhow::Result<()> {
-    match send(socket.as_raw_fd(), b"x", MsgFlags::empty()) {
+fn denied_connect(socket: &OwnedFd, peer: &SockaddrIn) -> anyhow::Result<()> {
+    match connect(socket.as_raw_fd(), peer) {
         Err(Errno::EPERM) => Ok(()),
-        other => bail!("send: {other:?} where EPERM was expected"),
+        other => bail!("connect: {other:?} where EPERM was expected"),
     }
 }
 
@@ -206,16 +198,16 @@ fn stream(port: u16, duration: Duration) -> anyhow::Result<f64> {
 }
 
 /// Connects that are denied, from several processes at the same time. Prints how many seconds it took.
-pub fn storm(processes: &str, sends: &str) -> anyhow::Result<()> {
+pub fn storm(processes: &str, connects: &str) -> anyhow::Result<()> {
     let processes: u32 = processes.parse()?;
     if processes == 0 {
-        let socket = udp_to_denied(9)?;
-        let sends: u32 = sends.parse()?;
-        return (0..sends).try_for_each(|_| denied_send(&socket));
+        let (socket, peer) = (udp()?, loopback(9));
+        let connects: u32 = connects.parse()?;
+        return (0..connects).try_for_each(|_| denied_connect(&socket, &peer));
     }
     let start = Instant::now();
     let own = std::env::current_exe()?;
-    let children = (0..processes).map(|_| Command::new(&own).args([STORM, "0", sends]).spawn());
+    let children = (0..processes).map(|_| Command::new(&own).args([STORM, "0", connects]).spawn());
     for mut child in children.collect::<io::Result<Vec<_>>>()? {
         ensure!(child.wait()?.success(), "a process of the storm failed");
     }

@@ -4,10 +4,7 @@
 //! identity is a [`Key`]; a hash map counts under it ([`Tally`]). What has to be known of a socket meanwhile is kept with
 //! the socket ([`Socket`]) and goes away with it.
 
-use crate::{
-    net::{Address, Deferred},
-    record::Owner,
-};
+use crate::{net::Address, record::Owner};
 
 /// Who began: the command's process.
 pub const OUTGOING: u8 = 0;
@@ -108,13 +105,11 @@ pub struct Socket {
     /// 1: it is one of the sandbox's own. Read rather than implied, since the verifier would follow everything that comes
     /// after once for each value that it knows.
     pub own: u32,
-    /// The last connect(2) of a UDP socket that was denied.
-    pub deferred: Deferred,
-    /// 1: a bind(2) has named an address for it, which need not be this host's.
+    /// 1: a bind(2) has named an address for it, which need not be this host's, or an option lets it have such a source.
     pub bound: u32,
 }
 
-const _: () = assert!(size_of::<Socket>() == 112 + size_of::<Owner>());
+const _: () = assert!(size_of::<Socket>() == 88 + size_of::<Owner>());
 
 /// Tells the launcher of a new flow, so that it can look at the process while it is there.
 #[repr(C)]

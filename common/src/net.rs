@@ -328,17 +328,13 @@ pub struct Table {
     pub judges_udp_ports: u32,
     /// The number of intervals of the sockets' own ports, a power of two; 0 where no rule names such ports.
     pub local_intervals: u32,
-    /// 1: some connect(2) by UDP can be denied, and is deferred then ([`Deferred`]).
-    pub defers: u32,
-    /// Always 0.
-    pub padding: u32,
     /// The rules on sending datagrams by UDP, but for those that deny it at some ports only.
     pub groups: RuleSet,
     /// The rules that hold for an operation by a protocol: `by_kind[op][protocol]`.
     pub by_kind: [[RuleSet; PROTOCOLS]; OPS],
 }
 
-const _: () = assert!(size_of::<Table>() == 176 + 32 * OPS * PROTOCOLS);
+const _: () = assert!(size_of::<Table>() == 168 + 32 * OPS * PROTOCOLS);
 
 impl Table {
     /// No rules, everything denied: what the programs are compiled with.
@@ -352,14 +348,12 @@ impl Table {
         udp_ports: Verdicts::DENY_ALL,
         judges_udp_ports: 0,
         local_intervals: 0,
-        defers: 1,
-        padding: 0,
         groups: RuleSet::NONE,
         by_kind: [[RuleSet::NONE; PROTOCOLS]; OPS],
     };
 
     /// No rules, everything allowed.
-    pub const ALLOW_ALL: Self = Self { verdicts: Verdicts::ALLOW_ALL, judged: 0, defers: 0, ..Self::DENY_ALL };
+    pub const ALLOW_ALL: Self = Self { verdicts: Verdicts::ALLOW_ALL, judged: 0, ..Self::DENY_ALL };
 
     /// Whether any request for this operation can be denied.
     #[inline(always)]
@@ -376,12 +370,12 @@ impl Table {
         self.by_host != 0 && (self.judges(Op::CONNECT) || self.judges(Op::SEND))
     }
 
-    /// Whether a copy that the kernel hands this host's own sockets could come to a peer that can be denied, by its address or, where a connect(2) is
-    /// deferred, by its port. Where one of both operations is free, that peer can be reached by it anyway.
+    /// Whether a copy that the kernel hands this host's own sockets could come to a peer that can be denied. Where one of both operations is
+    /// free, that peer can be reached by it anyway.
     #[inline(always)]
     #[must_use]
     pub const fn keeps_copies(&self) -> bool {
-        (self.by_host | self.defers) != 0 && self.judges(Op::CONNECT) && self.judges(Op::SEND)
+        self.by_host != 0 && self.judges(Op::CONNECT) && self.judges(Op::SEND)
     }
 
     /// Which of the port intervals a port is in, as [`find_interval`] has it.
@@ -406,25 +400,6 @@ pub fn find_interval(intervals: u32, reached: impl Fn(u32) -> u32) -> u32 {
     }
     found & mask
 }
-
-/// A connect(2) by UDP that the policy denies. The kernel does it all the same, since many programs connect such sockets and send nothing; what is sent
-/// afterwards is denied.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Deferred {
-    /// The peer that was named.
-    pub peer: Address,
-    /// The peer's port, in host byte order.
-    pub port: u16,
-    /// What decided that it is denied, as [`Decision::rule`].
-    pub rule: u16,
-    /// 1: there was one. 0: there was none, and the rest says nothing.
-    pub exists: u16,
-    /// 1: one of them was from an IPv6 socket to an IPv4 address.
-    pub crosses: u16,
-}
-
-const _: () = assert!(size_of::<Deferred>() == 24);
 
 /// Ports from `first` to before the next interval's `first`, which no rule tells apart.
 #[repr(C)]

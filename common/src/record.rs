@@ -5,7 +5,7 @@
 //! launcher can look at the process while it is there. The first byte of a key, the hook's number, and its size tell its `S`. Per-hook counters ([`Counters`]) stay exact when a
 //! hash map is full.
 
-use crate::{MAX_RULES, RuleSet, device, name, net, ruleset::WORDS, socket, sysctl, unix};
+use crate::{RuleSet, device, name, net, socket, sysctl, unix};
 
 /// Has the compiler list the variants of an enum whose numbers index tables, so that none is forgotten.
 macro_rules! numbered {
@@ -201,16 +201,11 @@ impl Unreported {
         self.any |= u32::from(*rules != RuleSet::NONE);
     }
 
-    /// Whether denials of a kind by this rule ([`crate::Decision::rule`]) are not recorded. What no rule decided always is. `opaque` gives back its number, of which
-    /// the compiler knows nothing then: the verifier knows no bounds of one that was kept with a socket, and needs those of the index.
+    /// Whether denials of a kind by this rule ([`crate::Decision::rule`]) are not recorded. What no rule decided always is.
     #[inline(always)]
     #[must_use]
-    pub fn has(&self, kind: Kind, rule: u16, opaque: impl Fn(u64) -> u64) -> bool {
-        let (rule, is_rule) = (usize::from(rule), usize::from(rule) < MAX_RULES);
-        #[allow(clippy::cast_possible_truncation)] // it is below 1024
-        let word = opaque(rule as u64 / 64) as usize % WORDS;
-        let has = |rules: &RuleSet| rules.word(word) >> (rule % 64) & 1 == 1;
-        self.any != 0 && is_rule && self.rules.get(kind as usize).is_some_and(has)
+    pub fn has(&self, kind: Kind, rule: u16) -> bool {
+        self.any != 0 && self.rules.get(kind as usize).is_some_and(|rules| rules.contains(rule as usize))
     }
 }
 

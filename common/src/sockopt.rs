@@ -72,6 +72,8 @@ const LOCAL_PORT_RANGE: (i32, i32) = (0, 51);
 /// `SOL_SOCKET`, `SO_ATTACH_REUSEPORT_CBPF` and `SO_ATTACH_REUSEPORT_EBPF` (include/uapi/asm-generic/socket.h).
 const ATTACH_REUSEPORT: [(i32, i32); 2] = [(1, 51), (1, 52)];
 
+/// `IP_FREEBIND` and `IPV6_FREEBIND` (include/uapi/linux/in.h, in6.h), with their levels.
+const FREE_BIND: [(i32, i32); 2] = [(0, 15), (41, 78)];
 /// `SOL_SOCKET`, `SO_BROADCAST` (include/uapi/asm-generic/socket.h).
 const BROADCAST: (i32, i32) = (1, 6);
 /// `IPPROTO_IP`, `IP_HDRINCL` (include/uapi/linux/in.h), and `IPPROTO_IPV6`, `IPV6_HDRINCL` (include/uapi/linux/in6.h).
@@ -295,6 +297,15 @@ pub fn has_no_effect(table: &Table, request: &Request, is: impl Fn(u32, u32) -> 
         is(differs.cast_unsigned(), 0)
     });
     v4 | v6
+}
+
+/// Whether it may allow a socket a source that is not this host's, or that this host shares with others, by bind(2) or a control message: whatever the value is.
+#[inline(always)]
+#[must_use]
+pub fn may_free_source(table: &Table, request: &Request) -> bool {
+    let named = key(request.level, request.option);
+    let frees = FREE_BIND.iter().any(|(level, option)| named == key(*level, *option));
+    table.keep_routes != 0 && request.access == access::SET && frees
 }
 
 /// Whether it may allow a socket to broadcast, where that is to be noted: whatever the value is, which is the caller's own memory.

@@ -26,13 +26,9 @@ pub fn hindered(policy: &Policy, program: &Program, guarded: &Run, bare: &Run) -
         Call::Send { control, .. } => !control.is_empty(),
         _ => false,
     });
-    // A UDP socket that was connected to a denied peer sends nothing any more.
-    let silenced =
-        program.all().iter().any(|call| matches!(call, Call::Connect { .. }) && !known.call_is_allowed(call));
     for ((call, bare_got), got) in program.all().iter().zip(&bare.report.outcomes).zip(&guarded.report.outcomes) {
         let (Some(bare_got), Some(got)) = (bare_got, got) else { continue };
-        let allowed = known.call_is_allowed(call) && !(silenced && matches!(call, Call::Send { .. }));
-        let refused = plain && *got == -libc::EPERM && *bare_got >= 0 && allowed;
+        let refused = plain && *got == -libc::EPERM && *bare_got >= 0 && known.call_is_allowed(call);
         if refused || innocent && *bare_got >= 0 && *got < 0 {
             found.insert(Finding {
                 class: format!("{} fails although it is allowed", call.name()),

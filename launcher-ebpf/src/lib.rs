@@ -14,7 +14,6 @@
     clippy::needless_borrows_for_generic_args
 )]
 
-pub mod deferred;
 pub mod device;
 pub mod flow;
 #[cfg(feature = "names")]

@@ -11,14 +11,13 @@ use aya_ebpf::{
 };
 use common::{
     Decision, RuleSet,
-    decision::UNSEEN_COPY,
+    decision::{DEFAULT, UNSEEN_COPY},
     net::{self, Address, EPHEMERAL, Lookup, Op, PortInterval, Protocol, Request, Table},
     record::{Hook, Key, NetSubject, Tally},
     socket::{self, protocol},
 };
 
 use crate::{
-    deferred,
     own::{self, Event, Maker, receiver},
     record::{Current, Draft, Ledger},
     rodata::{audit, filled, judged},
@@ -277,16 +276,10 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     if !crate::name::tls::hold(socket(ctx), &KernelTables::of(key), &request, decision.allow) {
         return ledger.deny_unjudged();
     }
-    let connects = hook as u8 == Hook::Connect4 as u8 || hook as u8 == Hook::Connect6 as u8;
-    let defers = connects
-        && deferred::matters()
-        && number == protocol::UDP
-        && !decision.allow
-        && socket(ctx).is_some_and(|socket| deferred::defer(ctx, socket, &key.subject, decision.rule));
     let goes_on = decision.allow || audit() != 0;
     let table = filled(&NET_TABLE);
     if op != Op::BIND
-        && (table.tells_peers_apart() || table.keeps_copies())
+        && table.tells_peers_apart()
         && goes_on
         && let Some(socket) = socket(ctx)
     {
@@ -302,8 +295,9 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
             }
         }
     }
-    if defers {
-        return ledger.allow();
+    let connects = hook as u8 == Hook::Connect4 as u8 || hook as u8 == Hook::Connect6 as u8;
+    if connects && number == protocol::UDP && !decision.allow && audit() == 0 && sorts(&request, key, decision) {
+        return ledger.deny_unreported();
     }
     let verdict = ledger.conclude(decision, &NET_TALLIES, key, |_| Current);
     // The bind(2) has not happened yet, and may fail. So what is noted is what was asked for, and it counts only for a socket that
@@ -313,9 +307,10 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     unsafe {
         if op == Op::BIND
             && table.tells_peers_apart()
+            && net::is_unspecified(key.subject.address, is) == 0
             && let Some(socket) = socket(ctx)
         {
-            own::note_bound(socket.cast_mut().cast(), key.subject.address);
+            own::note_told_source(socket.cast_mut().cast());
         }
         if op == Op::BIND
             && verdict != 0
@@ -326,6 +321,19 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
         }
     }
     verdict
+}
+
+/// Whether a UDP socket that may not be connected is there to sort addresses for TCP, as far as anybody can tell: nothing can be sent to that port, or TCP may
+/// connect there and no rule is about UDP. getaddrinfo(3) connects a UDP socket to each address that it found, with the port that the program wants, or 0, sends
+/// nothing, and takes no harm if that fails.
+#[inline(always)]
+fn sorts(request: &Request, key: &Key<NetSubject>, decision: Decision) -> bool {
+    if request.port == 0 || decision.rule != DEFAULT {
+        return request.port == 0;
+    }
+    let request = Request { protocol: Protocol::TCP, own: 0, ..*request };
+    let decision = judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request));
+    decision.is_some_and(|decision| decision.allow)
 }
 
 /// listen(2) by TCP: the socket may have a port now that no bind hook has seen. Nothing can be refused here, but nobody gets

@@ -18,12 +18,12 @@ use aya_ebpf::{
 };
 use common::{
     flow::Socket,
-    net::{self, Address, Deferred, Op, Protocol},
+    net::{self, Address, Op, Protocol},
     record::{Owner, Tally},
 };
 
 use crate::{
-    deferred, flow,
+    flow,
     net::NET_TABLE,
     record::{Current, Process},
     rodata::{PLAIN, audit, filled},
@@ -196,18 +196,18 @@ pub unsafe fn is_further_path(socket: *mut c_void) -> bool {
         && unsafe { bpf_get_current_cgroup_id() == ROOT_CGROUP && !bpf_skc_to_mptcp_sock(socket).is_null() }
 }
 
-/// Notes that a bind(2) names an address, whether or not the kernel, or the policy, lets it.
+/// Notes that a socket may have been told its source: by a bind(2) that names an address, whether or not the kernel, or the policy, lets it, or by an option.
 ///
 /// # Safety
 ///
 /// The verifier must take the pointer for one to a socket.
 #[inline(always)]
-pub unsafe fn note_bound(socket: *mut c_void, address: Address) {
+pub unsafe fn note_told_source(socket: *mut c_void) {
     // SAFETY: the caller's promise; the kernel calls this with the socket locked. A socket of which nothing can be kept counts as one with several
     // peers ([`Peers::of`]).
     unsafe {
         if let Some(known) = known(socket) {
-            (*known).bound |= !net::is_unspecified(address, is) & 1;
+            (*known).bound = 1;
         }
     }
 }
@@ -244,7 +244,7 @@ pub unsafe fn note_nobody(socket: *mut c_void, found: u32) {
 }
 
 /// Notes that a socket may broadcast from now on. `false` if it must not: since that can't be kept, or it has had several peers, to which another thread
-/// may still be connecting it, or a denied one in a way that only what is shown to a program can be refused ([`crate::deferred`]).
+/// may still be connecting it.
 ///
 /// # Safety
 ///
@@ -255,7 +255,7 @@ pub unsafe fn note_broadcast(socket: *mut c_void) -> bool {
     unsafe {
         known(socket).is_some_and(|known| {
             (*known).copied = 1;
-            (*known).mixed & 1 | u32::from((*known).deferred.crosses) == 0
+            (*known).mixed & 1 == 0
         })
     }
 }
@@ -283,9 +283,7 @@ pub unsafe fn note_peer(socket: *mut c_void, op: Op, address: Address, port: u16
     // Another thread may still be on its way to an earlier peer.
     let several = known.mixed & 1 | if connects { others | differs } else { connected & differs };
     let copied = known.copied | address.v4_mask(is) & net::is_for_several(address, is) & 1;
-    let table = filled(&NET_TABLE);
-    let others = if table.tells_peers_apart() { several } else { 0 } | u32::from(known.deferred.crosses);
-    let refused = if table.keeps_copies() { others & copied } else { 0 };
+    let refused = if filled(&NET_TABLE).keeps_copies() { several & copied } else { 0 };
     if refused != 0 && audit() == 0 {
         return 1;
     }
@@ -308,7 +306,6 @@ pub struct Peers {
     mixed: u32,
     connected: u32,
     first: Address,
-    deferred: u32,
     bound: u32,
 }
 
@@ -323,16 +320,14 @@ impl Peers {
     pub unsafe fn of(socket: *mut bpf_sock, unknown: u32) -> Self {
         // SAFETY: the caller's promise.
         if let Some(known) = unsafe { storage(socket) } {
-            let deferred = if deferred::matters() { known.deferred.exists.into() } else { 0 };
             return Self {
                 mixed: known.mixed,
                 connected: known.connected.into(),
                 first: known.peer,
-                deferred,
                 bound: known.bound,
             };
         }
-        Self { mixed: unknown | 1, connected: unknown, first: Address::v6([unknown; 4]), deferred: 0, bound: 1 }
+        Self { mixed: unknown | 1, connected: unknown, first: Address::v6([unknown; 4]), bound: 1 }
     }
 
     /// All ones if the socket has several peers, else 0.
@@ -341,17 +336,11 @@ impl Peers {
         !is(self.mixed, 0)
     }
 
-    /// All ones if a bind(2) has named an address for the socket, else 0. Then what its packets say of their source is what it was told: the kernel binds to
+    /// All ones if a bind(2) has named an address for the socket, or an option frees its source, else 0. Then what its packets say of their source is what it was told: the kernel binds to
     /// addresses that are not this host's (`IP_FREEBIND`, `net.ipv4.ip_nonlocal_bind`), and asks only for a route whether they are.
     #[inline(always)]
     pub fn are_told_another_source(&self) -> u32 {
         !is(self.bound, 0)
-    }
-
-    /// All ones if the socket was connected to a denied peer, else 0. Of one of which nothing is kept, the connect(2) was refused.
-    #[inline(always)]
-    pub fn are_denied(&self) -> u32 {
-        !is(self.deferred, 0)
     }
 
     /// All ones if a packet to this address may go elsewhere than a hook has judged, else 0: its socket has several peers, or the
@@ -361,17 +350,6 @@ impl Peers {
     pub fn may_stray(&self, stays: u32, address: Address) -> u32 {
         self.are_several() | stays & !is(self.connected, 0) & !is(self.first.difference(address), 0)
     }
-}
-
-/// The connect(2) of a socket that was denied, if there was one.
-///
-/// # Safety
-///
-/// The verifier must know the socket.
-#[inline(always)]
-pub unsafe fn deferred(socket: *mut bpf_sock) -> Option<&'static Deferred> {
-    // SAFETY: the caller's promise.
-    unsafe { storage(socket) }.map(|known| &known.deferred).filter(|deferred| deferred.exists != 0)
 }
 
 /// What is known of a socket, if anything is.

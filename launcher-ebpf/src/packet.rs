@@ -27,7 +27,6 @@ use common::{
 };
 
 use crate::{
-    deferred,
     net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, subject_of},
     own::{self, receiver},
     packet::{
@@ -181,7 +180,7 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let (ports, packets) = (table.judges_udp_ports != 0, filled(&SOCKET_TABLE).packets != 0);
     let peers = table.tells_peers_apart();
     // The policy says nothing of what leaves, and it never changes.
-    if !peers && !ports && !packets && !deferred::matters() && !own::matters() {
+    if !peers && !ports && !packets && !own::matters() {
         return 1;
     }
     let Some(socket) = Socket::of(ctx) else {
@@ -190,8 +189,6 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     let mut again = socket.may_be_received_by_others() | if ports { socket.is_udp() } else { 0 };
     if peers {
         again |= !socket.goes_as_judged(ctx);
-    } else if deferred::matters() {
-        again |= socket.is_udp() & socket.peers(ctx).are_denied();
     }
     let judged = socket.is_tcp() | socket.is_udp();
     // Of what a hook has judged: the kernel holds a TCP socket's lock, and whom a UDP socket has been connected to was noted before that
@@ -204,10 +201,6 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         let (tcp, udp) = (socket.is_tcp(), socket.is_udp());
         let protocol = protocol_of(packet.protocol);
         let (address, port) = (addresses.destination(), packet.destination_port);
-        if let Some(deferred) = socket.denied(plain::v4_mask(ctx), (address, port)) {
-            key.subject = subject_of(Op::CONNECT, deferred.peer, deferred.port, protocol::UDP);
-            return Some(Decision::fail_closed(deferred.rule));
-        }
         let (own_address, own_port) = (addresses.source(), packet.source_port);
         let mut op = Op::of_sent(protocol);
         if own::matters() || peers {

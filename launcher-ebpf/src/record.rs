@@ -147,11 +147,10 @@ impl Ledger {
             increment(&self.counters.allowed);
             return 1;
         }
-        increment(&self.counters.denied);
-        if filled(&UNREPORTED).has(S::KIND, decision.rule, opaque) {
-            increment(&self.counters.unreported);
-            return rodata::audit();
+        if filled(&UNREPORTED).has(S::KIND, decision.rule) {
+            return self.deny_unreported();
         }
+        increment(&self.counters.denied);
         let process = process(&mut key.subject);
         key.rule = decision.rule;
         key.pid = process.pid();
@@ -161,10 +160,19 @@ impl Ledger {
     }
 
     /// Counts something that is let through. Returns 1.
+    #[cfg(feature = "names")]
     #[inline(always)]
     pub fn allow(self) -> i32 {
         increment(&self.counters.allowed);
         1
+    }
+
+    /// Counts a denial that nobody wants to hear of.
+    #[inline(always)]
+    pub fn deny_unreported(self) -> i32 {
+        increment(&self.counters.denied);
+        increment(&self.counters.unreported);
+        rodata::audit()
     }
 
     /// Counts a denial that could not even be judged. That can't happen with complete tables, so it has no identity; a counter of its

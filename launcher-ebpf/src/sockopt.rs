@@ -97,6 +97,10 @@ fn judge(ctx: &SockoptContext, hook: Hook, access: u32, value: impl FnOnce(&Sock
                 return Some(Decision::fail_closed(OWN_ROUTE));
             }
         }
+        if sockopt::may_free_source(filled(&SOCKOPT_TABLE), &request) {
+            // SAFETY: as above.
+            unsafe { own::note_told_source((*ctx.sockopt).__bindgen_anon_1.sk.cast()) };
+        }
         let decision = decide(&request);
         // Before the kernel does it: so whatever is broadcast comes of a socket of which that is known.
         let notes = sockopt::may_broadcast(filled(&SOCKOPT_TABLE), &request) && (decision.allow || audit() != 0);

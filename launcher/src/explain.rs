@@ -199,7 +199,14 @@ pub fn explain(word: &OsStr, request: &Request) -> anyhow::Result<u8> {
             let reason = cause.given().or(implied).map(|reason| format!(" ({reason})")).unwrap_or_default();
             let unreported =
                 policy.unreported().iter().any(|(name, rules)| *name == section && rules.contains(rule.into()));
-            let silent = if unreported { " (counted, but not reported)" } else { "" };
+            let sorts = !allow && policy.mode != Mode::Audit && sorts(&guard.tables, &request, rule)?;
+            let silent = if unreported {
+                " (counted, but not reported)"
+            } else if sorts {
+                " (counted, but not reported: programs try it to sort addresses for TCP)"
+            } else {
+                ""
+            };
             let remark = remark(&guard.tables, &request, Decision { allow, rule });
             let remark = remark.map(|remark| format!(" ({remark})")).unwrap_or_default();
             format!("{verdict} by {}{remark}{audit}{silent}{reason}", cause.rule)
@@ -409,6 +416,22 @@ fn judge_host(tables: &Tables, request: &Request) -> anyhow::Result<Option<Decis
         return Ok(Some(resolved));
     }
     Ok(Some(network.decide_by_name(&request.request(), host.name()).decision))
+}
+
+/// Whether a UDP socket that a rule, or the default, denies is connected to sort addresses for TCP, as far as anybody can tell: nothing can be sent to that
+/// port, or TCP may connect there and no rule is about UDP.
+fn sorts(tables: &Tables, request: &Request, rule: u16) -> anyhow::Result<bool> {
+    let Request::Connect(peer) = request else { return Ok(false) };
+    if !matches!(peer.protocol, Protocol::Udp) {
+        return Ok(false);
+    }
+    let stream = Peer { protocol: Protocol::Tcp, sandbox: false, ..peer.clone() };
+    let port = match &peer.end {
+        End::Address(address) => address.port(),
+        End::Name(_, port) => *port,
+    };
+    let may_stream = || Ok(judge(tables, &Request::Connect(stream))?.2.is_none_or(|decision| decision.allow));
+    if port == 0 || rule != DEFAULT { Ok(port == 0) } else { may_stream() }
 }
 
 /// What is to be said of a decision on a request to a host by its name.

@@ -28,7 +28,6 @@ mod attempt;
 mod beside;
 mod bpf;
 mod cgroup;
-mod connected;
 mod delegation;
 mod denials;
 mod descriptor;
@@ -79,7 +78,6 @@ const UNREAD: u8 = 141;
 /// The families of vectors, in the order in which they are tried.
 pub const FAMILIES: &[(&str, &[Vector])] = &[
     ("address", address::VECTORS),
-    ("connected", connected::VECTORS),
     ("port", port::VECTORS),
     ("receive", receive::VECTORS),
     ("protocol", protocol::VECTORS),

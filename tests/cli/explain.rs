@@ -74,6 +74,17 @@ fn explain_asks_at_which_port_something_arrives_where_that_matters() {
 }
 
 #[test]
+fn explain_says_what_is_denied_and_no_event() {
+    let rules = json!([{"action": "allow", "protocols": ["tcp"], "ports": [443]}]);
+    let run = Run::new(json!({"version": 1, "network": {"default": "deny", "rules": rules}}), ["true"]);
+    let silent = "(counted, but not reported: programs try it to sort addresses for TCP)";
+    for (port, is_silent) in [(443, true), (0, true), (53, false)] {
+        let output = run.subcommand("explain", &["connect", "udp", &format!("10.0.0.1:{port}")]).exits(1);
+        assert_eq!(output.stdout.contains(silent), is_silent, "{port}: {output:?}");
+    }
+}
+
+#[test]
 fn explain_answers_on_every_network_operation_and_on_sockets() {
     let policy = json!({"version": 1,
         "network": {"default": "deny", "rules": [

@@ -13,7 +13,7 @@ def attempt(name, act):
         except OSError as error: outcomes.add(error.strerror)
     print(name, *sorted(outcomes))
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-attempt("network", lambda: udp.sendto(b"x", ("192.0.2.1", 9)))
+attempt("network", lambda: udp.connect(("192.0.2.1", 9)))
 attempt("unix", lambda: socket.socket(socket.AF_UNIX).connect("/nowhere/nscd/socket"))
 attempt("devices", lambda: open("/dev/full"))
 attempt("sysctls", lambda: open("/proc/sys/kernel/pid_max").read())
@@ -142,7 +142,7 @@ fn what_is_not_reported_takes_no_room() {
 import socket
 udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 def attempt(host, port):
-    try: udp.sendto(b"x", (host, port))
+    try: udp.connect((host, port))
     except PermissionError: pass
 for port in range(1, 6001): attempt("192.0.2.1", port)
 attempt("198.51.100.1", 1)

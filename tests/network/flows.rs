@@ -148,7 +148,7 @@ fn peers_outside_are_shown_with_the_process_and_its_details() {
     let script = r"exec 3<>/dev/tcp/127.0.0.1/$1; printf 'GET\r\n\r\n' >&3; cat <&3 >/dev/null; exec 3>&-
         exec 4<>/dev/udp/127.0.0.1/$2; echo -n datagram >&4; read -r -N 8 -u 4; echo $$
         # A denial comes after the flows in guard-run's queue: once it is written, the process has been looked at.
-        (echo >/dev/udp/127.0.0.1/9) 2>/dev/null; until test -s $3; do :; done";
+        (: <>/dev/udp/127.0.0.1/9) 2>/dev/null; until test -s $3; do :; done";
     let mut policy = policy();
     policy["network"] = json!({"default": "allow", "rules": [{"action": "deny", "ports": [9]}]});
     let live = NamedTempFile::new().unwrap();
@@ -240,7 +240,7 @@ fn what_is_denied_is_an_event_and_no_flow() {
     let mut policy = policy();
     let ports = [tcp.port(), udp.port()];
     policy["network"] = json!({"default": "allow", "rules": [{"action": "deny", "ports": ports}]});
-    let script = r": <>/dev/tcp/127.0.0.1/$1; echo >/dev/udp/127.0.0.1/$2; :";
+    let script = r": <>/dev/tcp/127.0.0.1/$1; : <>/dev/udp/127.0.0.1/$2; :";
     let words = ports.map(|port| port.to_string());
     let output = Run::shell(policy, script, &[&words[0], &words[1]]).output().success();
     assert_eq!((output.denied(), output.events().len(), flows(&output).len()), (2, 2, 0), "{:#}", output.log);

@@ -2,7 +2,6 @@
 
 mod beside;
 mod bind;
-mod deferred;
 mod flows;
 mod home;
 mod network;
@@ -12,6 +11,7 @@ mod rules;
 mod sandbox;
 mod send;
 mod socket;
+mod sorting;
 mod source;
 mod straight;
 

@@ -92,7 +92,7 @@ fn a_denied_server_never_hears_of_the_attempts() {
 }
 
 #[test]
-fn datagrams_of_a_connected_socket_are_stopped() {
+fn datagrams_of_a_connected_socket_are_stopped_at_connect() {
     const PROGRAM: &str = "import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.settimeout(10)

@@ -94,7 +94,7 @@ fn of_more_kinds_of_denials_than_there_is_room_for_the_rest_is_counted_and_calle
     let lost = output.log["lost"].as_u64().unwrap();
     let (hooks, events) = refused(&output);
     assert_eq!((hooks, events + lost), (6001, 6001));
-    assert_eq!(output.hook("egress")["unrecorded"], lost);
+    assert_eq!(output.hook("connect4")["unrecorded"], lost);
     // The kernel hands room out to its CPUs in advance, so not every last place can be had.
     let kept = u64::try_from(output.events().len()).unwrap();
     assert!(kept <= KINDS && kept > KINDS - 512, "{kept} events");
@@ -145,7 +145,7 @@ fn a_full_record_of_one_section_leaves_the_others_exact() {
     });
     let script = r#""$1" ports 1000 5000; for i in {1..100}; do : < /dev/zero; done 2>&-; :"#;
     let output = Run::shell(policy, script, &[STORM]).output().success();
-    assert_eq!(output.hook("egress")["denied"], 5000);
+    assert_eq!(output.hook("connect4")["denied"], 5000);
     assert_eq!((&output.hook("device")["denied"], &output.hook("device")["unrecorded"]), (&json!(100), &json!(0)));
     let device = output.events().iter().find(|event| event["op"] == "device").unwrap();
     assert_eq!(device["count"], 100);

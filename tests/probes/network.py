@@ -3,7 +3,7 @@ the name of the error. HOW is a kind of socket and its family, e.g. tcp4 or udp6
 
 listen:ADDRESS:PORT before all attempts listens there meanwhile (in this process, whatever its network namespace).
 """
-import ctypes, errno, os, socket, struct, sys
+import ctypes, errno, socket, struct, sys
 
 libc = ctypes.CDLL(None, use_errno=True)
 IPPROTO_MPTCP, MSG_FASTOPEN, TCP_FASTOPEN_CONNECT = 262, 0x20000000, 30
@@ -25,11 +25,7 @@ def attempt(how, address, port, bound=None):
     udp = kind.startswith("udp")
     sock = socket.socket(family, socket.SOCK_DGRAM if udp else socket.SOCK_STREAM, protocol)
     sock.settimeout(10)
-    if udp:
-        # Else the kernel itself refuses to connect to all of a network.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-    device = "outer" if os.path.exists("/proc/sys/net/ipv4/conf/outer") else "lo"
-    scope = (0, socket.if_nametoindex(device)) if address.startswith(("fe80", "febf", "ff02")) else ()
+    scope = (0, 1) if address.startswith(("fe80", "ff02")) else ()
     peer = (address, int(port)) + scope
     if bound:
         sock.bind((bound, 0))
@@ -70,9 +66,6 @@ def attempt(how, address, port, bound=None):
         sock.send(b"x")
     else:
         sock.connect(peer)
-    if udp or kind == "uring_udp":
-        # Nothing is denied before something is sent.
-        sock.send(b"x")
     return sock.getpeername()[0].split("%")[0]
 
 

@@ -38,7 +38,6 @@ use common::{
 };
 
 use crate::{
-    deferred,
     net::{NET_TABLE, NET_TALLIES, protocol_of, words},
     own::{self, SocketStorage},
     record::{Current, Ledger},
@@ -135,12 +134,7 @@ pub fn asks(ledger: Ledger, key: &mut Key<NetSubject>, op: Op, socket: Option<*c
     }
     let Some(socket) = socket.map(<*const bpf_sock>::cast_mut) else { return Some(ledger.deny_unjudged()) };
     if u32::from(number) == protocol::UDP {
-        // Nothing leaves it any more, and no query either.
         // SAFETY: the verifier knows the socket.
-        if deferred::matters() && audit() == 0 && unsafe { own::deferred(socket).is_some() } {
-            return None;
-        }
-        // SAFETY: as above.
         let Some(asked) = (unsafe { asked(socket, CREATE) }) else { return Some(ledger.deny_unjudged()) };
         // A nameserver is a peer, too: with another one, the kernel may put together the address of one and the port of the other.
         // SAFETY: as above.

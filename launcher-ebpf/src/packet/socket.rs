@@ -2,16 +2,14 @@
 
 use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_sk_fullsock, programs::SkBuffContext};
 use common::{
-    net::{Address, Deferred},
+    net::Address,
     socket::{self, kind, protocol},
 };
 
 use super::{is_loopback_network, leaves, plain, stays};
 use crate::{
-    deferred,
     net::words,
     own::{self, Maker, Peers},
-    rodata::audit,
     verifier::{is, opaque_pointer},
 };
 
@@ -180,7 +178,7 @@ impl Socket {
             return goes & !(here & self.asks_here(v4));
         }
         let peers = self.peers(ctx);
-        goes & !here & !peers.may_stray(stays(ctx), address) & !peers.are_denied()
+        goes & !here & !peers.may_stray(stays(ctx), address)
     }
 
     /// Whom it is or was connected to, as far as that matters to its packets.
@@ -188,22 +186,6 @@ impl Socket {
     pub fn peers(&self, ctx: &SkBuffContext) -> Peers {
         // SAFETY: the verifier knows the socket from `of`, and checks the access to the context.
         unsafe { Peers::of(self.pointer, (&raw const (*ctx.skb.skb).len).read_volatile()) }
-    }
-
-    /// The connect(2) that a packet of a UDP socket is denied for, if there is one. In audit mode, it is none but a packet to that peer, and none that a
-    /// hook is told of by itself (`v4`: all ones for an IPv4 packet, else 0).
-    #[inline(always)]
-    pub fn denied(&self, v4: u32, (address, port): (Address, u16)) -> Option<&'static Deferred> {
-        if !deferred::matters() || self.is_udp() == 0 {
-            return None;
-        }
-        // SAFETY: the verifier knows the socket from `of`.
-        let deferred = unsafe { own::deferred(self.pointer) }?;
-        if audit() == 0 {
-            return Some(deferred);
-        }
-        let differs = deferred.peer.difference(address) | u32::from(deferred.port ^ port);
-        (v4 & is(self.family, socket::INET6) | differs == 0).then_some(deferred)
     }
 
     #[inline(always)]

@@ -7,12 +7,11 @@ use common::{
     net::{self, Op, Request},
     packet::{Way, way},
     record::Hook,
-    socket::protocol,
 };
 
 use super::{Bytes, Socket, deny_unjudged, leaves, plain, returns, stays, stays_as_loopback};
 use crate::{
-    net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject, subject_of},
+    net::{KernelTables, NET_TABLE, NET_TALLIES, protocol_of, subject},
     record::{Draft, Ledger},
     rodata::{filled, judged},
     verifier::opaque,
@@ -30,13 +29,8 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
         return deny_unjudged(Hook::Egress);
     };
     // Other sockets could not be made if the policy had anything to say about them. Of TCP and UDP, see `goes_as_judged`: what it compares was
-    // noted before the kernel did it, or can't change while the packet leaves. Where peers are all alike, only those are denied that a connect(2) by UDP was.
-    let goes = if filled(&NET_TABLE).tells_peers_apart() {
-        !(socket.is_tcp() | socket.is_udp()) | socket.goes_as_judged(ctx)
-    } else {
-        !socket.is_udp() | !socket.peers(ctx).are_denied()
-    };
-    if goes != 0 {
+    // noted before the kernel did it, or can't change while the packet leaves.
+    if !(socket.is_tcp() | socket.is_udp()) | socket.goes_as_judged(ctx) != 0 {
         return 1;
     }
     let Some(ledger) = Ledger::of(Hook::Egress) else { return 0 };
@@ -50,10 +44,8 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let returns = (udp | socket.asks_here(v4)) & returns(ctx, destination, several | peers.are_told_another_source());
     let rerouted = returns & several;
     let refused = opaque(routed | u64::from(leaves | crosses | rerouted)) != 0;
-    let denied = socket.denied(v4, (destination, port));
-    // It goes, as the packet itself says, where a hook has judged, or peers are all alike.
-    let goes = !refused && strays | returns == 0 || !filled(&NET_TABLE).tells_peers_apart();
-    if denied.is_none() && goes {
+    // It goes, as the packet itself says, where a hook has judged.
+    if !refused && strays | returns == 0 {
         return 1;
     }
     let op = Op::SEND.or_connect(tcp | socket.is_peer(destination, port));
@@ -63,10 +55,7 @@ pub fn leaving(ctx: &SkBuffContext) -> i32 {
     let mut reason = u32::from(UNPARSED_PACKET);
     reason ^= (reason ^ u32::from(LOOPBACK_LEAVES)) & leaves;
     reason ^= (reason ^ u32::from(OTHER_VERSION)) & crosses;
-    let decision = if let Some(deferred) = denied {
-        key.subject = subject_of(Op::CONNECT, deferred.peer, deferred.port, protocol::UDP);
-        Some(Decision::fail_closed(deferred.rule))
-    } else if refused {
+    let decision = if refused {
         Some(Decision::fail_closed(opaque(reason.into()) as u16))
     } else {
         judged(|| {

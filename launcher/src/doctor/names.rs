@@ -20,7 +20,7 @@ use nix::{
     errno::Errno,
     sys::{
         socket::{
-            AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, connect, recv, send, sendto, setsockopt, socket,
+            AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, connect, recv, send, setsockopt, socket,
             sockopt::ReceiveTimeout,
         },
         time::{TimeVal, TimeValLike as _},
@@ -45,9 +45,6 @@ const POLICY: &str = r#"{"version": 1, "network": {"default": "deny", "nameserve
 /// What it says the name has for an address, and another one: they are for documentation (RFC 5737), so nobody is asked.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
-
-/// `MSG_PROBE` of include/linux/socket.h, which libc doesn't have.
-const MSG_PROBE: i32 = 0x10;
 
 /// How long to wait for a query, or an answer.
 const PATIENCE: i64 = 5;
@@ -149,34 +146,20 @@ fn ask() -> Result<(), i32> {
     }
     setsockopt(&server, ReceiveTimeout, &TimeVal::seconds(PATIENCE)).map_err(|_| 3)?;
     recv(server.as_raw_fd(), &mut [0; 512], MsgFlags::empty()).map_err(|_| 3)?;
+    // Where there is no way to an address, the kernel says so after the programs have been asked.
+    let is_denied = |address| connected(address, 9).is_err_and(|error| error == Errno::EPERM);
     if is_denied(ADDRESS) {
         return Err(4);
     }
     if is_denied(OTHER) { Ok(()) } else { Err(5) }
 }
 
-/// Whether a datagram to an address is denied. Nothing is sent: `MSG_PROBE` has the kernel ask the programs, and find a way, and no more
-/// (`udp_sendmsg`, net/ipv4/udp.c). Where there is no way, the kernel says so after the programs have been asked.
-fn is_denied(address: Ipv4Addr) -> bool {
-    let flags = MsgFlags::from_bits_retain(libc::MSG_CONFIRM | MSG_PROBE);
-    datagrams().and_then(|socket| sendto(socket.as_raw_fd(), &[], &peer(address, 9), flags)) == Err(Errno::EPERM)
-}
-
 /// A UDP socket with a peer.
 fn connected(address: Ipv4Addr, port: u16) -> nix::Result<OwnedFd> {
-    let socket = datagrams()?;
-    connect(socket.as_raw_fd(), &peer(address, port))?;
-    Ok(socket)
-}
-
-/// A UDP socket.
-fn datagrams() -> nix::Result<OwnedFd> {
-    socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-}
-
-fn peer(address: Ipv4Addr, port: u16) -> SockaddrIn {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let [a, b, c, d] = address.octets();
-    SockaddrIn::new(a, b, c, d, port)
+    connect(socket.as_raw_fd(), &SockaddrIn::new(a, b, c, d, port))?;
+    Ok(socket)
 }
 
 /// A query for addresses of a name.

@@ -125,12 +125,10 @@ impl Tables {
             ];
             // Anybody who asks a nameserver connects or sends to it, whatever else is judged.
             let asks = |op: Op| network.names.is_some() && op != Op::BIND;
-            // An IPv6 socket that is connected to an IPv4 address names it with each datagram.
-            let defers = |op: Op| network.table.defers != 0 && op == Op::SEND;
             // What a bind(2) names is what packets say of their source. Where one of both operations is free, it leads nobody to more.
             let both = network.table.judges(Op::CONNECT) && network.table.judges(Op::SEND);
             let binds = |op: Op| op == Op::BIND && network.table.tells_peers_apart() && both;
-            let judged = |op: Op| network.table.judges(op) || asks(op) || defers(op) || binds(op);
+            let judged = |op: Op| network.table.judges(op) || asks(op) || binds(op);
             hooks.extend(by_op.iter().filter(|(op, _)| judged(*op)).flat_map(|(_, hooks)| hooks));
             if network.judges_packets() {
                 hooks.push(Hook::Ingress);

@@ -91,8 +91,6 @@ impl NetTables {
                 udp_ports: Verdicts::new(true, rules.iter().map(|rule| !denies_udp_ports(rule))),
                 judges_udp_ports: rules.iter().any(denies_udp_ports).into(),
                 local_intervals: u32::try_from(local_ports.len()).expect("no more intervals than ports"),
-                defers: can_deny(section, net::Op::CONNECT, net::Protocol::UDP).into(),
-                padding: 0,
                 groups: rules
                     .iter()
                     .enumerate()
@@ -138,10 +136,9 @@ impl NetTables {
     /// for.
     #[must_use]
     pub fn looks_at_what_leaves(&self) -> bool {
-        // And what is asked of nameservers is read, and what UDP sockets send whose connect(2) was denied is refused.
+        // And what is asked of nameservers is read.
         let names = self.names.is_some();
-        let table = &self.table;
-        table.tells_peers_apart() || self.asks_for_own() || table.judges_udp_ports != 0 || table.defers != 0 || names
+        self.table.tells_peers_apart() || self.asks_for_own() || self.table.judges_udp_ports != 0 || names
     }
 
     /// Whether packets that arrive have to be judged.

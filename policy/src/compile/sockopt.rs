@@ -35,13 +35,8 @@ impl SockoptTables {
         let keep_headers = sockets.is_some_and(SocketTables::keeps_headers);
         let note_broadcast = network.is_some_and(|network| network.table.keeps_copies());
         let keep_routes = network.is_some_and(|network| network.table.tells_peers_apart());
-        let keeps = keep_port_range
-            || keep_receivers
-            || keep_groups != 0
-            || keep_errors
-            || keep_headers
-            || keep_routes
-            || note_broadcast;
+        // Where broadcasts are noted, routes are kept off.
+        let keeps = keep_port_range || keep_receivers || keep_groups != 0 || keep_errors || keep_headers || keep_routes;
         if section.is_none() && !keeps {
             return None;
         }
