@@ -210,18 +210,22 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// As open(2), and when it also has another name, where somebody else could have given it this one: the file may be one
-    /// that is not theirs.
+    /// As open(2), and, where others than root and this process's user make names, when the file is another user's, who may read what is written there, or when
+    /// it also has another name: then it may be one that is not theirs who gave it this one.
     pub fn open(&self, flags: OFlag) -> io::Result<OwnedFd> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let opened = openat(&self.folder, self.name.as_os_str(), flags, PRIVATE)?;
         let folder = fstat(&self.folder)?;
         let others_make_names = !is_ours(folder.st_uid) || folder.st_mode & 0o022 != 0;
-        if others_make_names && fstat(&opened)?.st_nlink > 1 {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "it has other names, too, and somebody else may have given it this one",
-            ));
+        let file = fstat(&opened)?;
+        let refused = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        if others_make_names && kind(&file) == SFlag::S_IFREG {
+            if file.st_nlink > 1 {
+                return refused("it has other names, too, and somebody else may have given it this one");
+            }
+            if !is_ours(file.st_uid) {
+                return refused("another user has made it, who could read what is written there");
+            }
         }
         Ok(opened)
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs,
+    fs::{self, Metadata},
     io::{self, Read},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
@@ -125,13 +125,23 @@ const MOST: u64 = 16 << 20;
 ///
 /// When it is another, longer, or can't be read.
 pub fn read(path: &Path) -> anyhow::Result<String> {
+    Ok(read_with_metadata(path)?.0)
+}
+
+/// Like [`read`], with what the file system says of that very file.
+///
+/// # Errors
+///
+/// As [`read`].
+pub fn read_with_metadata(path: &Path) -> anyhow::Result<(String, Metadata)> {
     // A FIFO would wait for somebody to write.
     let file = fs::OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-    ensure!(file.metadata()?.is_file(), "not a regular file");
+    let metadata = file.metadata()?;
+    ensure!(metadata.is_file(), "not a regular file");
     let mut text = String::new();
     file.take(MOST + 1).read_to_string(&mut text)?;
     ensure!(text.len() as u64 <= MOST, "longer than {MOST} bytes");
-    Ok(text)
+    Ok((text, metadata))
 }
 
 /// An id as the name of a file in a bpf file system: these have no dots (`bpf_lookup`, kernel/bpf/inode.c). What is neither

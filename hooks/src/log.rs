@@ -3,9 +3,9 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, File},
+    fs::{DirBuilder, File},
     io::{self, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -85,7 +85,8 @@ impl LogFile {
     ///
     /// When it isn't there and can't be made.
     pub fn usual(started: Timestamp, id: &str) -> anyhow::Result<Self> {
-        fs::create_dir_all(LOG_FOLDER).context(LOG_FOLDER)?;
+        // Whatever the engine's umask is, nobody else writes there.
+        DirBuilder::new().recursive(true).mode(0o755).create(LOG_FOLDER).context(LOG_FOLDER)?;
         Self::new(LOG_FOLDER.into(), default_name(started, id).into())
     }
 
@@ -156,7 +157,7 @@ fn create(folder: &File) -> io::Result<(OsString, File)> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::{fs, os::unix::fs::symlink};
 
     use super::*;
 

@@ -82,10 +82,16 @@ pub fn suggest(
     let text = suggestion.apply(&guard)?;
     say(&suggestion, json)?;
     if heads.iter().filter_map(|head| head.policy.as_ref()).any(|logged| logged.sha256 != guard.document.sha256()) {
-        tell(&format!(
+        let other = format!(
             "{} is not what the log tells of: it has changed since, or is another policy",
             OneLine(guard.document.path().display())
-        ));
+        );
+        // Which file is changed, nobody says but the log: others may have written that.
+        anyhow::ensure!(
+            !apply || policy.is_some() || suggestion.is_empty(),
+            "{other}; name it, if it is to be changed: --policy FILE"
+        );
+        tell(&other);
     }
     if !suggestion.is_empty()
         && let Some(missing) = missing_here(&guard.with_text(text.clone().into_bytes(), &ThisMachine)?.tables)

@@ -247,6 +247,25 @@ fn the_files_layout_owner_and_mode_are_kept() {
     assert!(code == Some(0) && stdout.contains("nothing to change") && stdout.contains("already"), "{stdout}");
 }
 
+/// Which file is to be changed, nobody says but the log, and others may have written that: so its hash has to agree.
+#[test]
+fn a_log_of_another_policy_changes_none() {
+    let run = run(&network("deny", &json!([])), "socket.socket().connect_ex(('127.0.0.1', 9))");
+    drop(run.output());
+    let other = network("deny", &json!([{"action": "allow", "ports": [1]}])).to_string();
+    fs::write(run.policy(), &other).unwrap();
+    let (code, _, stderr) = ask(&run, &["suggest", "--apply"]);
+    assert!(
+        code == Some(125) && stderr.contains("is not what the log tells of") && stderr.contains("--policy"),
+        "{stderr}"
+    );
+    assert_eq!(fs::read_to_string(run.policy()).unwrap(), other);
+    let policy = run.policy();
+    let (code, _, stderr) = ask(&run, &["suggest", "--apply", "--policy", policy.to_str().unwrap()]);
+    assert!(code == Some(0) && stderr.contains("is not what the log tells of"), "{stderr}");
+    assert_ne!(fs::read_to_string(&policy).unwrap(), other);
+}
+
 #[test]
 fn what_does_nothing_is_left_out_of_a_policy_that_includes_others() {
     let folder = tempfile::tempdir().unwrap();

@@ -307,6 +307,7 @@ impl Locked {
             let mut remove = |_: &CgroupError| drop(parent.remove_one(&name, rights));
             if let Some(folder) = parent.try_lock(&name).inspect_err(&mut remove)? {
                 let path = path.join(&name);
+                check_type(&path).inspect_err(&mut remove)?;
                 let events = Events::open(&path).inspect_err(&mut remove)?;
                 return Ok(Self { path, name, parent, folder, events });
             }
@@ -315,6 +316,17 @@ impl Locked {
         }
         Err(on(path)(io::Error::other("can't make a cgroup here: every name is taken")))
     }
+}
+
+/// Makes sure that processes can be born in a cgroup. Who has another one beside it can keep them out, by making that one threaded.
+fn check_type(cgroup: &Path) -> Result<(), CgroupError> {
+    let file = cgroup.join("cgroup.type");
+    let kind = fs::read_to_string(&file).map_err(on(&file))?;
+    if kind.trim() == "domain invalid" {
+        let why = "no process can be in a new cgroup here, since another one beside it is threaded (cgroup.type)";
+        return Err(on(cgroup)(io::Error::other(why)));
+    }
+    Ok(())
 }
 
 impl Drop for Leaf {

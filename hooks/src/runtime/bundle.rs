@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Display,
-    fs::{self, File, Metadata},
+    fs::{self, Metadata},
     io::{self, Write as _},
     num::NonZeroU32,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
@@ -20,6 +20,7 @@ use tempfile::NamedTempFile;
 use crate::{
     annotations,
     config::{self, Config},
+    container,
 };
 
 /// The stages that the hook is called in.
@@ -85,12 +86,8 @@ impl Bundle {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             path => path.map_err(on)?,
         };
-        let file = File::open(&path).map_err(on)?;
-        let metadata = file.metadata().map_err(on)?;
-        if !metadata.is_file() {
-            return Err(BundleError::Content { path, what: "not a regular file".into() });
-        }
-        let text = io::read_to_string(file).map_err(on)?;
+        let wrong = |error: anyhow::Error| BundleError::Content { path: path.clone(), what: format!("{error:#}") };
+        let (text, metadata) = container::read_with_metadata(&path).map_err(wrong)?;
         let bundle = Self { path, metadata, text };
         // Before anything is made of it: whether it asks for a guard must not depend on who reads it.
         config::check(&bundle.text).map_err(|error| bundle.content(error))?;
