@@ -328,9 +328,9 @@ fn a_file_of_another_kind_is_named() {
     }
 }
 
-/// Many names with wildcards are no burden, or refused before they are one.
+/// Many names, with wildcards or without, are no burden, or refused before they are one.
 #[test]
-fn globs_take_little_time_and_memory_whatever_they_are() {
+fn names_take_little_time_and_memory_whatever_they_are() {
     let sysctls = |rules: Vec<Vec<String>>| {
         let rules: Vec<Value> = rules.iter().map(|names| json!({"action": "deny", "names": names})).collect();
         json!({"version": 1, "sysctls": {"default": "allow", "rules": rules}})
@@ -341,14 +341,36 @@ fn globs_take_little_time_and_memory_whatever_they_are() {
     };
     let gaps = (0..2000).map(|number| format!("*a{}{number}", "?".repeat(30))).collect();
     let long = (0..20_000).map(|number| format!("{number:05}*x{number:05}")).collect();
+    let hosts = |rules: usize, names: usize, begin: &str| {
+        let name = |rule: usize, name: usize| format!("{begin}name{rule}x{name}.example.org");
+        let rule = |rule: usize| {
+            let names: Vec<String> = (0..names).map(|number| name(rule, number)).collect();
+            json!({"action": "allow", "hosts": names, "ports": [1 + rule]})
+        };
+        let rules: Vec<Value> = (0..rules).map(rule).collect();
+        json!({"version": 1, "network": {"default": "deny", "nameservers": ["192.0.2.53"], "rules": rules}})
+    };
+    let set = json!({
+        "version": 1,
+        "sets": {"names": (0..20_000).map(|number| format!("name{number}.example.org")).collect::<Vec<_>>()},
+        "network": {
+            "default": "deny",
+            "nameservers": ["192.0.2.53"],
+            "rules": [{"action": "allow", "hosts": ["@names"]}],
+        },
+    });
     for (policy, good) in [
         (ordinary(1, 5000), true),
         (ordinary(256, 20), true),
         (sysctls(vec![gaps]), false),
         (sysctls(vec![long]), false),
+        (hosts(1, 5000, "*."), true),
+        (hosts(250, 20, ""), true),
+        (set, true),
     ] {
-        // Memory beyond the bound is not to be had.
-        let run = Run::new(&policy, ["true"]).through(["bash", "-c", "ulimit -d 65536; exec \"$@\"", "bash"]);
+        // Memory and seconds of the processor's beyond the bounds are not to be had.
+        let run = Run::new(&policy, ["true"]);
+        let run = run.through(["bash", "-c", "ulimit -d 65536 -t 10; exec \"$@\"", "bash"]);
         let output = run.subcommand("check", &[]);
         assert_eq!(output.code(), Some(if good { 0 } else { 125 }), "{}", output.stderr);
         let said = "it would take more than 4096 states to tell these names apart";

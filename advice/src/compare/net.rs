@@ -1,13 +1,14 @@
 //! Comparing the network sections: addresses, ports and names that neither policy tells apart are judged once for each operation and
 //! protocol, and what differs alike is put together again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use common::{
     Decision, MAX_RULES, RuleSet,
     decision::NO_QUERY,
     name::{PORT, address},
     net::{self, Address, Lookup, Op, Protocol, Request, Table, ones_if_equal},
+    ruleset::WORDS,
 };
 use policy::{
     Prefix,
@@ -123,6 +124,7 @@ impl<'a> Universe<'a> {
         let addresses = if op == Op::BIND { &self.own_addresses } else { &self.addresses };
         let asks_for_own = op != Op::BIND && self.tables.iter().flatten().any(|side| side.asks_for_own());
         let local_ports = if op == Op::RECEIVE { self.local_ports.len() } else { 1 };
+        let named: Vec<Vec<usize>> = (0..self.ports.len()).map(|port| self.named(port)).collect();
         for protocol in Protocol::ALL {
             for (number, (place, ranges)) in addresses.iter().enumerate() {
                 for port in 0..self.ports.len() {
@@ -142,7 +144,8 @@ impl<'a> Universe<'a> {
                         if place.never || ![Op::CONNECT, Op::SEND].contains(&op) {
                             continue;
                         }
-                        for (name, names) in self.names.iter().enumerate() {
+                        for name in named[port].iter().copied() {
+                            let names = &self.names[name];
                             let mut by_name =
                                 |by_tls| found.judge("network", self.decide(&at, false, Some((&names[0], by_tls))));
                             let (named, other) = (by_name(true), by_name(false));
@@ -200,6 +203,20 @@ impl<'a> Universe<'a> {
             Some(tables.told(decision.expect("nothing is missing")))
         };
         [decide(0), decide(1)]
+    }
+
+    /// The groups of names that make a difference at a group of ports: on any other, a rule that has the name isn't about the port, and
+    /// what is decided is what is decided on the address alone.
+    fn named(&self, port: usize) -> Vec<usize> {
+        let (rules, _) = &self.ports[port];
+        let matters = |names: &Name| {
+            let at = |side: usize, word| names.rules[side].word(word) & rules[side].word(word) != 0;
+            self.tables.iter().enumerate().any(|(side, tables)| match tables {
+                Some(tables) if tables.ports.is_empty() => names.rules[side] != RuleSet::NONE,
+                _ => (0..WORDS).any(|word| at(side, word)),
+            })
+        };
+        (0..self.names.len()).filter(|group| matters(&self.names[*group][0])).collect()
     }
 
     /// Whether a request is one to the port of nameservers.
@@ -460,6 +477,7 @@ fn names(tables: [Option<&NetTables>; 2]) -> Vec<Vec<Name>> {
         sides.iter().flatten().flat_map(|side| side.names.iter().map(|(name, _)| name.bytes())).collect();
     let rules_of = |name: &str| sides.map(|side| side.map_or(RuleSet::NONE, |side| side.rules(name)));
     let text = |bytes: &[u8]| bytes.iter().rev().map(|byte| char::from(*byte)).collect::<String>();
+    let taken: HashSet<String> = known.iter().map(|entry| text(entry).trim_matches(['.', '\0']).to_owned()).collect();
     let mut groups: Vec<Vec<Name>> = Vec::new();
     let mut places: HashMap<[RuleSet; 2], usize> = HashMap::new();
     let mut add = |shown: String, example: String| {
@@ -474,8 +492,7 @@ fn names(tables: [Option<&NetTables>; 2]) -> Vec<Vec<Name>> {
     let below = |end: &str| {
         let labels = (0_u64..).map(|number| if number == 0 { "x".to_owned() } else { format!("x{number}") });
         let mut names = labels.map(|label| format!("{label}{end}"));
-        let is_free = |name: &String| !known.iter().any(|entry| text(entry).trim_matches(['.', '\0']) == *name);
-        names.find(is_free).expect("there are more labels than entries")
+        names.find(|name| !taken.contains(name)).expect("there are more labels than entries")
     };
     for entry in &known {
         let end = text(entry);

@@ -153,9 +153,14 @@ impl NameTables {
 
     /// The rules that have a name, and the bit of it in [`Hosts`].
     pub(super) fn set(&self, name: &str) -> RuleSet {
-        let name = NamePrefix::new(&name.to_ascii_lowercase(), false);
-        let covering = self.names.iter().filter(|(prefix, _)| prefix.covers(&name));
-        covering.max_by_key(|(prefix, _)| prefix.bytes().len()).map_or(RuleSet::NONE, |(_, rules)| *rules)
+        let NamePrefix(bytes) = NamePrefix::new(&name.to_ascii_lowercase(), false);
+        // Entries end behind a label: the longest is the nearest.
+        let ends = (0..bytes.len()).rev().filter(|end| [b'.', 0].contains(&bytes[*end]));
+        let mut entries = ends.filter_map(|end| {
+            let found = self.names.binary_search_by_key(&&bytes[..=end], |(prefix, _)| prefix.bytes());
+            found.ok().map(|index| self.names[index].1)
+        });
+        entries.next().unwrap_or(RuleSet::NONE)
     }
 }
 
