@@ -5,7 +5,7 @@ use common::Decision;
 use crate::{
     Guard,
     asked::Asked,
-    property::{Missed, missed},
+    property::{Missed, denied_by, missed},
     request::Request,
 };
 
@@ -27,14 +27,14 @@ pub(crate) fn nearest(guard: &Guard, asked: &Asked, denied: Decision) -> Option<
     let request = &asked.request;
     let section = request.section();
     let count = guard.rules(section);
-    let first = usize::from(denied.rule);
+    let first = denied_by(guard, asked, denied);
     (0..count)
         .filter_map(|rule| {
             let mut missed = missed(&guard.policy, rule, asked)?;
             if section == "devices" && guard.rule(section, rule)?.get("path").is_some() {
                 by_path(&mut missed, request);
             }
-            if first < count && rule > first {
+            if let Some(first) = first.filter(|first| rule > *first) {
                 let value = format!("/{section}/rules/{first}");
                 missed.push(Missed { key: PLACE, value });
             }

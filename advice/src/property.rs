@@ -1,12 +1,13 @@
 //! The properties by which rules tell requests apart, and which of a rule's a request misses.
 
-use common::{device::access, net};
+use common::{Decision, device::access, net};
 use policy::{
     Action, DeviceRule, Host, NetRule, Policy, PortRange, Prefix, Protocol, Rule as _, SocketPattern, SocketRule,
     SockoptRule, SysctlRule, UnixRule,
 };
 
 use crate::{
+    Guard,
     asked::Asked,
     request::{Peer, Request},
 };
@@ -55,6 +56,30 @@ pub(crate) fn missed(policy: &Policy, rule: usize, asked: &Asked) -> Option<Vec<
             allows(rule.action()).then(|| of_sockopt(rule, *level, *option, *set))
         }
     }
+}
+
+/// The number of the first rule that denies a request, which a policy denies by this decision. `None` where no rule does.
+///
+/// A rule that is to allow the request has to stand before that one. Tables don't always say which it is: where all sockets have one verdict,
+/// nobody looks for the rule, and a name that a rule denies is not resolved for the rules behind it.
+pub(crate) fn denied_by(guard: &Guard, asked: &Asked, denied: Decision) -> Option<usize> {
+    let rules = guard.rules(asked.request.section());
+    let told = Some(usize::from(denied.rule)).filter(|rule| *rule < rules);
+    told.into_iter().chain(untold(&guard.policy, asked)).min()
+}
+
+/// The number of the first rule that denies a socket, or one of the names by which something is asked for.
+fn untold(policy: &Policy, asked: &Asked) -> Option<usize> {
+    let names: Vec<&str> = match &asked.request {
+        Request::Unix { name, own, .. } => {
+            let has = |rule: &UnixRule| rule.action == Action::Deny && of_unix(rule, name, *own).is_empty();
+            return policy.unix.as_ref()?.rules.iter().position(has);
+        }
+        Request::Name(name) => vec![name],
+        _ => asked.names().collect(),
+    };
+    let has = |rule: &NetRule| rule.names().any(|known| names.iter().any(|name| known.has(name)));
+    policy.network.as_ref()?.rules.iter().position(|rule| rule.action == Action::Deny && has(rule))
 }
 
 /// Those properties of which the request has none.

@@ -1,7 +1,7 @@
 //! The rule that allows one request and as little else as rules can say.
 
 use common::{device, net, unix};
-use policy::{Host, Level, LevelOption, access_letters, display_address};
+use policy::{Host, Level, LevelOption, SocketPattern, access_letters, display_address};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -148,6 +148,9 @@ fn socket(kind: usize, name: &[u8]) -> Result<String, &'static str> {
     }
     if !text.starts_with(['/', '@']) {
         return Err("the log has the path as it was spelled, and rules need the real one, from / on");
+    }
+    if SocketPattern::try_from(text.to_owned()).is_err() {
+        return Err("no rule can have this path: a part of it is empty or a dot, or it is too long");
     }
     Ok(text.to_owned())
 }

@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 use crate::{
     Denials, Guard, Head, PatchError,
     asked::Asked,
-    denials::Kind,
     layout,
     merge::merge,
     patch,
+    property::denied_by,
     rule::Keys,
-    why::{SCHEMA, assumption},
+    why::{HOPELESS, SCHEMA, assumption},
 };
 
 /// The sections in the order in which policies have them.
@@ -117,48 +117,32 @@ pub fn suggest(
     widen: Widen,
     machine: &impl Machine,
 ) -> Result<Suggestion, SuggestError> {
-    let mut wanted: Vec<(Asked, Keys)> = Vec::new();
-    let (mut denials, mut aside, mut allowed_already) = (Vec::new(), Vec::new(), 0);
+    let (mut wanted, mut aside, mut allowed_already) = (Vec::new(), Vec::new(), 0);
     for kind in &denied.kinds {
-        let Kind { event, .. } = kind;
+        let event = &kind.event;
         match denied.asked(kind, guard, machine) {
             Some(asked) if asked.is_allowed(&guard.tables) => allowed_already += 1,
             asked => match apart::wanted(guard, asked.as_ref(), event, heads) {
                 Err(why) => aside.push(Apart { denied: Denied::of(event), why }),
-                Ok(rule) => {
-                    wanted.push(rule);
-                    denials.push(Denied::of(event));
-                }
+                Ok((asked, keys)) => wanted.push(Wanted { asked, keys, denied: Denied::of(event) }),
             },
         }
     }
-    let mut assumes: Vec<String> = wanted.iter().filter_map(|(asked, _)| assumption(asked)).collect();
+    let mut changes = Changes::to(guard, &wanted, widen);
+    let mut changed = patch::applied(guard, &changes.patch, machine)?;
+    let is_hopeless =
+        |wanted: &mut Wanted| !wanted.asked.is_allowed(&changed.tables) && !wanted.is_allowed_alone(guard, machine);
+    let hopeless: Vec<Wanted> = wanted.extract_if(.., is_hopeless).collect();
+    if !hopeless.is_empty() {
+        aside.extend(hopeless.into_iter().map(|Wanted { denied, .. }| Apart { denied, why: HOPELESS.to_owned() }));
+        changes = Changes::to(guard, &wanted, widen);
+        changed = patch::applied(guard, &changes.patch, machine)?;
+    }
+    let Changes { plain, patch, allows } = changes;
+    prove::prove(guard, &plain, &changed, &wanted, machine)?;
+    let mut assumes: Vec<String> = wanted.iter().filter_map(|wanted| assumption(&wanted.asked)).collect();
     assumes.sort();
     assumes.dedup();
-    let rules = wanted.iter().map(|(asked, keys)| (asked.request.section(), widened(keys.clone(), widen)));
-    let mut by_section: HashMap<&str, Vec<Keys>> = HashMap::new();
-    for (section, keys) in rules {
-        by_section.entry(section).or_default().push(keys);
-    }
-    let (mut operations, mut allows, mut plain) = (Vec::new(), Vec::new(), Vec::new());
-    for section in SECTIONS {
-        let Some(keys) = by_section.remove(section) else { continue };
-        let merged = merge(keys);
-        let requests = wanted.iter().map(|(asked, _)| asked).filter(|asked| asked.request.section() == section);
-        let deciding = requests.filter_map(|asked| asked.judge(&guard.tables));
-        let first = deciding.map(|decision| usize::from(decision.rule)).min().unwrap_or(usize::MAX);
-        let before = Some(first).filter(|first| *first < guard.rules(section));
-        plain.extend(patch::insert(guard, section, Some(0).filter(|_| guard.rules(section) > 0), merged.clone()));
-        let (extended, new) = attach(guard, section, first, merged.clone());
-        operations.extend(extended);
-        if !new.is_empty() {
-            operations.extend(patch::insert(guard, section, before, new));
-        }
-        allows.extend(merged.into_iter().map(|keys| json!({"section": section, "rule": keys})));
-    }
-    let patch = patch::of(operations);
-    let requests: Vec<&Asked> = wanted.iter().map(|(asked, _)| asked).collect();
-    prove::prove(guard, &patch::of(plain), &patch, &requests, machine)?;
     Ok(Suggestion {
         schema: SCHEMA,
         policy: guard.document.path().display().to_string(),
@@ -166,11 +150,69 @@ pub fn suggest(
         patch,
         assumes,
         allows,
-        denials,
+        denials: wanted.into_iter().map(|wanted| wanted.denied).collect(),
         apart: aside,
         allowed_already,
         further: denied.further,
     })
+}
+
+/// Something that was denied and is to be allowed.
+struct Wanted {
+    asked: Asked,
+    /// The rule that is about it.
+    keys: Keys,
+    denied: Denied,
+}
+
+impl Wanted {
+    fn section(&self) -> &'static str {
+        self.asked.request.section()
+    }
+
+    /// The number of the rule before which one has to stand that allows it. `None` for a place behind all.
+    fn before(&self, guard: &Guard) -> Option<usize> {
+        denied_by(guard, &self.asked, self.asked.judge(&guard.tables)?)
+    }
+
+    /// Whether its rule, and no other change, would allow it.
+    fn is_allowed_alone(&self, guard: &Guard, machine: &impl Machine) -> bool {
+        let change = patch::insert(guard, self.section(), self.before(guard), vec![self.keys.clone()]);
+        patch::applied(guard, &patch::of(change), machine).is_ok_and(|changed| self.asked.is_allowed(&changed.tables))
+    }
+}
+
+/// The changes by which something is allowed.
+struct Changes {
+    /// The rules that say so, before all others of their sections.
+    plain: Patch,
+    /// These rules in their places, or in those that are there.
+    patch: Patch,
+    /// Each rule with its section.
+    allows: Vec<Value>,
+}
+
+impl Changes {
+    fn to(guard: &Guard, wanted: &[Wanted], widen: Widen) -> Self {
+        let mut by_section: HashMap<&str, Vec<&Wanted>> = HashMap::new();
+        for wanted in wanted {
+            by_section.entry(wanted.section()).or_default().push(wanted);
+        }
+        let (mut operations, mut allows, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        for section in SECTIONS {
+            let Some(wanted) = by_section.remove(section) else { continue };
+            let merged = merge(wanted.iter().map(|wanted| widened(wanted.keys.clone(), widen)).collect());
+            let before = wanted.iter().filter_map(|wanted| wanted.before(guard)).min();
+            plain.extend(patch::insert(guard, section, Some(0).filter(|_| guard.rules(section) > 0), merged.clone()));
+            let (extended, new) = attach(guard, section, before, merged.clone());
+            operations.extend(extended);
+            if !new.is_empty() {
+                operations.extend(patch::insert(guard, section, before, new));
+            }
+            allows.extend(merged.into_iter().map(|keys| json!({"section": section, "rule": keys})));
+        }
+        Self { plain: patch::of(plain), patch: patch::of(operations), allows }
+    }
 }
 
 impl Suggestion {
@@ -210,12 +252,12 @@ pub fn policy_of(heads: &[Head]) -> Result<Option<&std::path::Path>, SuggestErro
 
 /// Rules of which only the list of one key differs from that of a rule which is there and is asked before anything denies: their values
 /// are put there. Returns the operations, and the rules that are left.
-fn attach(guard: &Guard, section: &str, first: usize, rules: Vec<Keys>) -> (Vec<Value>, Vec<Keys>) {
+fn attach(guard: &Guard, section: &str, before: Option<usize>, rules: Vec<Keys>) -> (Vec<Value>, Vec<Keys>) {
     let (mut operations, mut left) = (Vec::new(), Vec::new());
     // A rule is extended in one key alone, or the combinations would be more than both.
     let mut extended: HashMap<usize, String> = HashMap::new();
     for rule in rules {
-        let found = (0..guard.rules(section).min(first)).find_map(|number| {
+        let found = (0..before.unwrap_or(guard.rules(section))).find_map(|number| {
             let there = guard.rule(section, number)?.as_object()?;
             let key = differing_list(there, &rule)?;
             (!extended.contains_key(&number) || extended[&number] == key).then_some((number, key))
@@ -245,7 +287,8 @@ fn differing_list(there: &Keys, rule: &Keys) -> Option<String> {
         Some(list)
     };
     let same = |key: &str| {
-        there.get(key) == rule.get(key) || there.contains_key(key) && as_set(there.get(key)) == as_set(rule.get(key))
+        let (one, other) = (there.get(key), rule.get(key));
+        one == other || as_set(one).is_some_and(|one| as_set(other).is_some_and(|other| one == other))
     };
     let differing = keys.find(|key| !same(key))?;
     let is_list = |keys: &Keys| keys.get(differing).is_some_and(Value::is_array);

@@ -22,7 +22,7 @@ use crate::{
 
 pub use text::Who;
 pub use ways::Way;
-pub(crate) use ways::assumption;
+pub(crate) use ways::{HOPELESS, assumption};
 
 impl Denials {
     /// What there is to say about each kind of denial, by a policy: the rarest first, as in the last line of a run.

@@ -209,3 +209,63 @@ fn a_socket_is_suggested_by_its_real_path() {
     let patch = serde_json::to_value(&suggestion.patch).unwrap();
     assert_eq!(patch[0]["value"]["paths"], json!(["/run/nscd/socket"]), "{patch}");
 }
+
+/// Tables don't say which rule denies where the verdict on all sockets is one, or a name is not resolved.
+#[test]
+fn what_is_suggested_stands_before_the_rule_that_denies_it() {
+    let socket = |path| event(1, 7, "unix", "denied", &json!({"unix": {"path": path, "operation": "connect"}}));
+    let table = [
+        ("unix", json!([{"action": "deny", "paths": ["*/run/nscd/socket"]}]), socket("/run/nscd/socket"), 0),
+        ("unix", json!([{"action": "deny", "paths": ["/x"]}, {"action": "deny", "paths": ["@*y"]}]), socket("@y"), 1),
+        // Rules that deny are not extended.
+        (
+            "unix",
+            json!([{"action": "deny", "paths": ["@x"]}, {"action": "deny", "paths": ["/y"]}, {"action": "allow"}]),
+            socket("/y"),
+            1,
+        ),
+        (
+            "network",
+            json!([{"action": "allow", "hosts": ["b.example.org"]}, {"action": "deny", "hosts": ["*.example.org"]}]),
+            event(1, 7, "resolve", "denied", &name("a.example.org")),
+            1,
+        ),
+        (
+            "network",
+            json!([{"action": "deny", "hosts": ["a.example.org"]}, {"action": "deny", "hosts": ["192.0.2.0/24"]}]),
+            event(1, 7, "connect", "denied", &tcp("192.0.2.1", 443, Some("a.example.org"))),
+            0,
+        ),
+        (
+            "sysctls",
+            json!([{"action": "deny", "names": ["kernel/*"]}]),
+            event(1, 7, "sysctl", "denied", &json!({"sysctl": {"name": "kernel/pid_max", "access": "r"}})),
+            0,
+        ),
+    ];
+    for (section, rules, event, place) in table {
+        let policy = json!({"version": 1, section: {"default": "deny", "rules": rules}}).to_string();
+        let guard = Guard::new(Document::new(Path::new("p.json"), policy.into()), &Bare).unwrap();
+        let seen = denials(&[event]);
+        let suggestion = advice::suggest(&guard, &[], &seen, Widen::default(), &Bare).unwrap();
+        let patch = serde_json::to_value(&suggestion.patch).unwrap();
+        assert_eq!(patch[0]["path"], format!("/{section}/rules/{place}"), "{patch}");
+        let said = seen.explain(&guard, &[], &Bare).to_string();
+        assert!(said.contains(&format!("\"path\": \"/{section}/rules/{place}\"")), "{said}");
+    }
+}
+
+/// What no rule allows stands in the way of nothing else.
+#[test]
+fn what_no_rule_allows_is_left_aside() {
+    let policy = json!({"version": 1, "network": {"default": "deny"}, "sockets": {"default": "deny"}}).to_string();
+    let guard = Guard::new(Document::new(Path::new("p.json"), policy.into()), &Bare).unwrap();
+    let socket = |protocol| json!({"socket": {"family": "inet", "type": "dgram", "protocol": protocol}});
+    let asked = ["udplite", "icmp"].map(|protocol| event(1, 7, "socket", "denied", &socket(protocol)));
+    let suggestion = advice::suggest(&guard, &[], &denials(&asked), Widen::default(), &Bare).unwrap();
+    let json = serde_json::to_value(&suggestion).unwrap();
+    assert_eq!(json["allows"][0]["rule"]["protocol"], "icmp", "{json}");
+    let apart = &json["apart"][0];
+    assert_eq!(apart["what"], "socket inet dgram udplite");
+    assert_eq!(apart["why"], "no rule that names it would allow it");
+}

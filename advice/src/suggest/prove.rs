@@ -5,32 +5,29 @@ use policy::Machine;
 
 use crate::{
     Guard,
-    asked::Asked,
     compare::{Side, compare},
     patch,
-    suggest::SuggestError,
+    suggest::{SuggestError, Wanted},
 };
 
-/// Proves a change by the tables that go into the kernel: it allows what was denied, and nothing that the policy didn't allow before but
+/// Proves a change by the tables that go into the kernel: it allows what is wanted, and nothing that the policy didn't allow before but
 /// what the plain rules are about. `plain` puts these rules before all others, where nothing but they themselves can be changed by them.
 ///
 /// # Errors
 ///
-/// When that isn't so, or a change leads to no policy.
+/// When that isn't so, or the plain rules lead to no policy.
 pub(super) fn prove(
     guard: &Guard,
     plain: &Patch,
-    change: &Patch,
-    requests: &[&Asked],
+    changed: &Guard,
+    wanted: &[Wanted],
     machine: &impl Machine,
 ) -> Result<(), SuggestError> {
-    let changed = patch::applied(guard, change, machine)?;
-    if let Some(denied) = requests.iter().find(|asked| !asked.is_allowed(&changed.tables)) {
-        return Err(SuggestError::Unproved(format!("{:?} would still be denied", denied.request)));
+    if let Some(wanted) = wanted.iter().find(|wanted| !wanted.asked.is_allowed(&changed.tables)) {
+        return Err(SuggestError::Unproved(format!("{} would still be denied", wanted.denied.what)));
     }
     let plain = patch::applied(guard, plain, machine)?;
-    let comparison =
-        compare(side(&plain), side(&changed)).map_err(|error| SuggestError::Unproved(error.to_string()))?;
+    let comparison = compare(side(&plain), side(changed)).map_err(|error| SuggestError::Unproved(error.to_string()))?;
     match comparison.wider.first() {
         Some(wider) => Err(SuggestError::Unproved(format!("{} would be allowed, too", wider.example))),
         None => Ok(()),

@@ -13,6 +13,7 @@ use crate::{
     extent, hardening,
     nearest::{Nearest, nearest},
     patch,
+    property::denied_by,
     request::Peer,
     rule::{self, Keys},
 };
@@ -48,7 +49,7 @@ pub(crate) fn all(
     let request = &asked.request;
     let exact = rule::exact(guard, asked)?;
     let section = request.section();
-    let before = Some(usize::from(denied.rule)).filter(|rule| *rule < guard.rules(section));
+    let before = denied_by(guard, asked, denied);
     let mut ways = Vec::new();
     if let Some(nearest) = nearest(guard, asked, denied) {
         ways.extend(widened(guard, request, &nearest, &exact));
@@ -85,10 +86,13 @@ pub(crate) fn all(
     // What changes an existing rule comes before what adds one, where both grant as much.
     ways.sort_by_key(|way| way.further.unwrap_or(u64::MAX));
     if ways.is_empty() {
-        return Err("no rule that names it would allow it");
+        return Err(HOPELESS);
     }
     Ok(ways)
 }
+
+/// What to say of a request that is denied whatever rule names it, for people.
+pub(crate) const HOPELESS: &str = "no rule that names it would allow it";
 
 const ICMP: u32 = common::socket::protocol::ICMP;
 
