@@ -12,7 +12,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use report::{Container, Event, Exit, Flow, Hardening, HookCounts, Inherited, PolicySource, SCHEMA};
+use policy::strict::{self, Strict};
+use report::{Container, Event, Exit, Flow, Hardening, HookCounts, Inherited, PolicySource, SCHEMA, User};
 use serde::{
     Deserialize, Deserializer as _,
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -132,7 +133,7 @@ pub fn read<'de>(input: impl Read<'de>, each: &mut dyn FnMut(Record)) -> Result<
             Err(error) if error.classify() == Category::Io => return Err(error.into()),
             Err(_) => {}
         }
-        heads.extend(json.deserialize_map(Document { each, told: &mut told })?);
+        heads.extend(Strict(&mut json).deserialize_map(Document { each, told: &mut told })?);
         any = true;
     }
     if any { Ok(heads) } else { Err(ReadError::Empty) }
@@ -210,12 +211,14 @@ impl<'de> Visitor<'de> for Document<'_> {
                 "policy" => head.policy = entries.next_value()?,
                 "enforced" => {
                     let enforced: Enforced = entries.next_value()?;
-                    head.hardening = serde_json::from_value(enforced.hardening.clone()).ok();
+                    head.hardening = hardening(&enforced.hardening).map_err(A::Error::custom)?;
                     head.enforced = Some(enforced);
                 }
                 "lost" => head.lost = entries.next_value()?,
                 DROPPED => (head.lost, schema) = (entries.next_value()?, Some(())),
                 "flows_lost" => head.flows_lost = entries.next_value::<Option<_>>()?.unwrap_or_default(),
+                // Nobody asks for it here, but what has another one is no log.
+                "user" => drop(entries.next_value::<Option<User>>()?),
                 "events" => entries.next_value_seed(Each::new(|event| each(Record::Event(event))))?,
                 "flows" => entries.next_value_seed(Each::new(|flow| each(Record::Flow(flow))))?,
                 _ => drop(entries.next_value::<IgnoredAny>()?),
@@ -226,7 +229,7 @@ impl<'de> Visitor<'de> for Document<'_> {
                 A::Error::custom("this is no log of guard-run, which says the version of its format as \"schema\"")
             });
         }
-        let mut event: Event = serde_json::from_value(Value::Object(event)).map_err(|error| {
+        let mut event: Event = strict::from_value(Value::Object(event)).map_err(|error| {
             let foreign = format!("this is no event of guard-run: {error}");
             A::Error::custom(if is_policy { POLICY } else { &foreign })
         })?;
@@ -256,6 +259,11 @@ fn known(schema: &Value) -> Result<(), String> {
     Err(format!(
         "a log of schema {shown}: this guard-run reads schema {SCHEMA}; read it with the guard-run that wrote it"
     ))
+}
+
+/// What kept a command inside. A container's log has a word in its place.
+fn hardening(json: &Value) -> serde_json::Result<Option<Hardening>> {
+    if json.is_string() || json.is_null() { Ok(None) } else { strict::from_value(json.clone()).map(Some) }
 }
 
 /// How often an event that is told by itself was denied since it was told last. `None` where that is never.

@@ -4,7 +4,7 @@ use std::{env, fs, path::Path};
 
 use advice::{Denials, Guard, Head, Peer, ReadError, Record, Request, Widen, read_from};
 use policy::{DeviceNode, Document, Machine, Surroundings};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A machine with the devices that the golden policy names.
 struct Golden;
@@ -148,5 +148,51 @@ fn what_is_no_log_is_refused() {
     let end = text.trim_end().len();
     for end in (1..end).step_by(61) {
         assert!(matches!(records(&text[..end]), Err(ReadError::Cut { .. })), "cut at {end}");
+    }
+}
+
+#[test]
+fn a_list_of_an_objects_values_is_no_object() {
+    let text = file("log.json");
+    let inner = |pointer: &str, value: Value| {
+        let mut log: Value = serde_json::from_str(&text).unwrap();
+        *log.pointer_mut(pointer).unwrap() = value;
+        log
+    };
+    let process = json!([1, 0, "x", null, null, null]);
+    let network = json!(["10.0.0.1", 9443, null, "tcp", null]);
+    let hook = json!(["connect4", false, 7, "x", 0, 0, 0, 0, 0, 0, 0]);
+    for (pointer, list) in [
+        ("/user", json!([0, 0, "root"])),
+        ("/exit", json!([0, null, 0])),
+        ("/policy", json!(["policy.json", "x", [], "enforce"])),
+        ("/enforced", json!(["6.18.0"])),
+        ("/enforced/hooks/0", hook),
+        ("/enforced/hardening", json!(["full", [], [], [], [], [], [], [], null])),
+        ("/events/0/process", process.clone()),
+        ("/events/0/process/parent", json!([4711, "fake"])),
+        ("/events/0/test", json!(["net", "test_fetch", null])),
+        ("/events/0/network", network.clone()),
+    ] {
+        let log = inner(pointer, list);
+        let error = records(&log.to_string()).unwrap_err().to_string();
+        assert!(error.contains("invalid type"), "{pointer}: {error}");
+        if pointer.starts_with("/events/") {
+            assert!(records(&log["events"][0].to_string()).is_err(), "{pointer}");
+        }
+    }
+    let flow = json!({"direction": "outgoing", "network": {"address": "::1", "port": 53, "protocol": "udp", "host": null},
+        "process": null, "datagrams": {"sent": 1, "received": 0}, "bytes": {"sent": 9, "received": 0},
+        "first": "2026-01-01T00:00:01Z", "last": "2026-01-01T00:00:01Z"});
+    let with = |key: &str, value: Value| {
+        let mut flow = flow.clone();
+        flow[key] = value;
+        records(&json!({"schema": 1, "flows": [flow]}).to_string())
+    };
+    assert!(with("process", Value::Null).is_ok());
+    for (key, list) in
+        [("network", network), ("process", process), ("datagrams", json!([1, 0])), ("bytes", json!([9, 0]))]
+    {
+        assert!(with(key, list).is_err(), "{key}");
     }
 }

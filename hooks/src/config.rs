@@ -9,6 +9,7 @@ use std::{
     fmt,
 };
 
+use policy::strict;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor},
@@ -116,15 +117,19 @@ fn fold(key: &str) -> String {
     key.chars().map(fold).collect()
 }
 
-/// The name that a key is another spelling of, in the object at this path.
-fn misspelled(path: &[String], key: &str) -> Option<&'static str> {
+/// The members of the object at this path, where they decide whether and how a container is guarded.
+fn members(path: &[String]) -> Option<&'static [&'static str]> {
     let matches = |pattern: &[&str]| {
         pattern.len() == path.len()
             && pattern.iter().zip(path).all(|(pattern, part)| *pattern == "*" || pattern == part)
     };
-    let names = DECIDING.iter().find(|(pattern, _)| matches(pattern)).map(|(_, names)| *names)?;
+    DECIDING.iter().find(|(pattern, _)| matches(pattern)).map(|(_, names)| *names)
+}
+
+/// The name that a key is another spelling of, in the object at this path.
+fn misspelled(path: &[String], key: &str) -> Option<&'static str> {
     let folded = fold(key);
-    names.iter().copied().find(|name| *name != key && fold(name) == folded)
+    members(path)?.iter().copied().find(|name| *name != key && fold(name) == folded)
 }
 
 /// Goes through a value. Afterwards, if something was wrong, `path` says where.
@@ -188,6 +193,9 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut values: A) -> Result<(), A::Error> {
+        if members(self.path).is_some() {
+            return Err(A::Error::custom("not an object, but a list"));
+        }
         for index in 0.. {
             if self.at(index.to_string(), |value| values.next_element_seed(value))?.is_none() {
                 break;
@@ -275,7 +283,7 @@ impl Config {
     /// When runtimes may read it differently, or it isn't what it should be.
     pub fn parse(text: &str) -> Result<Self, String> {
         check(text)?;
-        let Members { process, linux, mounts } = serde_json::from_str(text).map_err(|error| format!("/: {error}"))?;
+        let Members { process, linux, mounts } = strict::from_str(text).map_err(|error| format!("/: {error}"))?;
         let Process { args, capabilities } = process.unwrap_or(Process { args: None, capabilities: None });
         let Linux { namespaces, cgroups_path } = linux.unwrap_or(Linux { namespaces: None, cgroups_path: None });
         Ok(Self {
@@ -352,6 +360,14 @@ mod tests {
             (r"{} // x", "trailing characters"),
             ("[]", "/: not an object"),
             ("", "/: not an object"),
+            (r#"{"process": [["sh"], {}]}"#, "/process: not an object, but a list"),
+            (r#"{"process": {"capabilities": []}}"#, "/process/capabilities: not an object, but a list"),
+            (r#"{"linux": [[{"type": "pid"}], "/x"]}"#, "/linux: not an object, but a list"),
+            (r#"{"linux": {"namespaces": [["pid"]]}}"#, "/linux/namespaces/0: not an object, but a list"),
+            (r#"{"mounts": [{"destination": "/x"}, ["/x", "/y"]]}"#, "/mounts/1: not an object, but a list"),
+            (r#"{"root": ["/x"]}"#, "/root: not an object, but a list"),
+            (r#"{"hooks": []}"#, "/hooks: not an object, but a list"),
+            (r#"{"hooks": {"poststop": [["/x"]]}}"#, "/hooks/poststop/0: not an object, but a list"),
         ];
         for (text, expected) in table {
             let error = check(text).unwrap_err();

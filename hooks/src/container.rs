@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, anyhow, ensure};
 use nix::fcntl::OFlag;
 use oci_spec::runtime::{ContainerState, State};
+use policy::strict;
 use report::Container;
 
 use crate::config::Config;
@@ -73,7 +74,7 @@ impl HookCall {
         if !named.contains_key("status") {
             return Err(wrong("it has no status"));
         }
-        let told: State = serde_json::from_slice(text).map_err(invalid)?;
+        let told: State = strict::from_slice(text).map_err(invalid)?;
         let pid = told.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
         let stage = match told.status() {
             ContainerState::Creating | ContainerState::Created => Stage::CreateRuntime,

@@ -9,7 +9,7 @@ use std::{
 use common::ABI_VERSION;
 use enforce::load::{pin_note, read_note};
 use jiff::Timestamp;
-use policy::{Mode, Reasons, compile::Hosts};
+use policy::{Mode, Reasons, compile::Hosts, strict};
 use serde::{Deserialize, Serialize};
 
 use report::{Container, IncludedFile};
@@ -100,7 +100,7 @@ pub struct Program {
 
 #[derive(Deserialize, Serialize)]
 struct Signed<T> {
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "strict::object")]
     maker: Maker,
     note: T,
 }
@@ -125,9 +125,9 @@ impl Note {
         let path = folder.join(NAME);
         let unreadable = |source| NoteError::Unreadable { path: path.clone(), source };
         let text = read_note(&path).map_err(unreadable)?;
-        let Maker { version, abi } = serde_json::from_slice(&text).map_err(|error| unreadable(error.into()))?;
+        let Maker { version, abi } = strict::from_slice(&text).map_err(|error| unreadable(error.into()))?;
         if abi == ABI_VERSION
-            && let Ok(Signed { note, .. }) = serde_json::from_slice(&text)
+            && let Ok(Signed { note, .. }) = strict::from_slice(&text)
         {
             return Ok(note);
         }

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use policy::strict;
 use report::LOG_FOLDER;
 use serde::Deserialize;
 
@@ -163,12 +164,8 @@ impl Settings {
     }
 
     fn new(text: &str, default_policy: Option<PathBuf>) -> Result<Self, String> {
-        // Serde would take a list for a structure, too.
-        if !text.trim_start().starts_with('{') {
-            return Err("not an object".into());
-        }
         let Written { version, policies, logs, annotations, runtimes, .. } =
-            serde_json::from_str(text).map_err(|error| error.to_string())?;
+            strict::from_str(text).map_err(|error| error.to_string())?;
         if version != 1 {
             return Err(format!("/version: {version} is unknown; this guard-hook knows 1"));
         }
@@ -284,6 +281,7 @@ mod tests {
         for text in [
             "",
             "[1]",
+            "[null, 1]",
             "{}",
             r#"{"version": 2}"#,
             r#"{"version": 1, "polices": []}"#,

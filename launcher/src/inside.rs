@@ -43,6 +43,7 @@ use nix::{
     time::{ClockId, clock_gettime},
     unistd::Pid,
 };
+use policy::strict;
 use report::{
     Event, Test, Traces, test,
     text::{OneLine, json},
@@ -123,8 +124,9 @@ impl Unseen {
 
 /// One line of the file: an event, and what there is to say about it.
 #[derive(Deserialize, Serialize)]
+#[serde(bound(deserialize = "E: Deserialize<'de>"))]
 struct Line<E> {
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "strict::object")]
     event: E,
     why: Explained,
 }
@@ -268,7 +270,7 @@ fn read(path: &Path) -> anyhow::Result<(String, Vec<Line<Known>>, u64)> {
     let read = open_complete(path).and_then(|file| file.take(2 * LIMIT).read_to_string(&mut text));
     read.with_context(|| format!("{VARIABLE}={}", path.display()))?;
     let whole: Vec<&str> = text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect();
-    let lines = whole.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let lines = whole.iter().filter_map(|line| strict::from_str(line).ok()).collect();
     let last = whole.last().and_then(|line| serde_json::from_str::<Value>(line).ok());
     let dropped = last.and_then(|line| line[DROPPED].as_u64()).unwrap_or(0);
     Ok((text, lines, dropped))

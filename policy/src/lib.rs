@@ -23,7 +23,7 @@ mod section;
 mod set;
 mod socket;
 mod sockopt;
-mod strict;
+pub mod strict;
 mod surroundings;
 mod sysctl;
 pub mod text;

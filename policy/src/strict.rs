@@ -1,18 +1,66 @@
-//! Reading JSON in which an object is an object. What serde derives for a structure also takes a list of its values in the order of
-//! the fields, by which `["deny", []]` would be a section.
+//! Reading JSON in which an object is an object: policies, logs, settings and configurations. What serde derives for a structure also
+//! takes a list of its values in the order of the fields, by which `["deny", []]` would be a section.
 //!
 //! This is a layer between the derived code and a format: everything passes, but a list where a structure is asked for. So it holds for
-//! all structures, at any depth, without a word about it where they are defined.
+//! all structures, at any depth, without a word about it where they are defined. There are two exceptions, since serde keeps what it has
+//! read there before it knows what for: a field with `flatten`, and the fields of an `untagged` enum. These say [`object`] for themselves.
 
 use std::fmt;
 
 use serde::{
-    Deserializer,
-    de::{DeserializeSeed, EnumAccess, Error as _, MapAccess, SeqAccess, Unexpected, VariantAccess, Visitor},
+    Deserialize, Deserializer,
+    de::{
+        DeserializeOwned, DeserializeSeed, EnumAccess, Error as _, MapAccess, SeqAccess, Unexpected, VariantAccess,
+        Visitor,
+    },
 };
+use serde_json::de::Read;
+
+/// Reads JSON from a text, as `serde_json::from_str` does.
+///
+/// # Errors
+///
+/// When it isn't JSON, or not what is asked for.
+pub fn from_str<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Result<T> {
+    whole(serde_json::Deserializer::from_str(text))
+}
+
+/// Reads JSON from a text in bytes, as `serde_json::from_slice` does.
+///
+/// # Errors
+///
+/// When it isn't JSON, or not what is asked for.
+pub fn from_slice<'de, T: Deserialize<'de>>(text: &'de [u8]) -> serde_json::Result<T> {
+    whole(serde_json::Deserializer::from_slice(text))
+}
+
+/// Reads a JSON value, as `serde_json::from_value` does.
+///
+/// # Errors
+///
+/// When it isn't what is asked for.
+pub fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> serde_json::Result<T> {
+    T::deserialize(Strict(value))
+}
+
+/// Reads a part of a structure, as `#[serde(deserialize_with = "policy::strict::object")]` asks for.
+///
+/// # Errors
+///
+/// When it isn't what is asked for.
+pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(json: D) -> Result<T, D::Error> {
+    T::deserialize(Strict(json))
+}
+
+fn whole<'de, R: Read<'de>, T: Deserialize<'de>>(mut json: serde_json::Deserializer<R>) -> serde_json::Result<T> {
+    let value = T::deserialize(Strict(&mut json))?;
+    json.end()?;
+    Ok(value)
+}
 
 /// A part of serde's reading (a format, the elements of a list, …) that passes itself on in what it leads to.
-pub(super) struct Strict<T>(pub(super) T);
+#[derive(Debug)]
+pub struct Strict<T>(pub T);
 
 /// What is done with a value: what `inner` does, unless the value is a list and `inner` is a structure.
 struct Value<V> {
@@ -192,7 +240,7 @@ impl<'de, A: VariantAccess<'de>> VariantAccess<'de> for Strict<A> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use serde::{Deserialize, de::DeserializeOwned};
+    use serde_json::value::RawValue;
 
     use super::*;
 
@@ -211,8 +259,7 @@ mod tests {
     }
 
     fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-        let mut json = serde_json::Deserializer::from_str(text);
-        T::deserialize(Strict(&mut json)).map_err(|error| error.to_string())
+        from_str(text).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -232,6 +279,45 @@ mod tests {
             wrong(read::<Choice>(&format!(r#"{{"Named": {{"inner": {text}}}}}"#)).map(drop));
             wrong(read::<Choice>(&format!(r#"{{"Named": [{text}]}}"#)).map(drop));
         }
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Flat {
+        #[serde(flatten, deserialize_with = "object")]
+        choice: Outer,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Outer {
+        inner: Inner,
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(untagged)]
+    enum Untagged {
+        Named {
+            #[serde(deserialize_with = "object")]
+            inner: Inner,
+        },
+    }
+
+    #[test]
+    fn fields_of_which_the_format_is_kept_say_it_themselves() {
+        let (good, bad) = (r#"{"inner": {"word": "x", "number": 1}}"#, r#"{"inner": ["x", 1]}"#);
+        assert_eq!(read::<Flat>(good), serde_json::from_str(good).map_err(|_| unreachable!()));
+        assert!(read::<Flat>(bad).is_err() && read::<Untagged>(bad).is_err());
+        assert!(read::<Untagged>(good).is_ok());
+    }
+
+    #[test]
+    fn texts_slices_values_and_raw_values_are_read_alike() {
+        let text = r#"{"word": "x"}"#;
+        let expected = Inner { word: "x".to_owned(), number: None };
+        assert_eq!(from_slice::<Inner>(text.as_bytes()).unwrap(), expected);
+        assert_eq!(from_value::<Inner>(serde_json::from_str(text).unwrap()).unwrap(), expected);
+        assert_eq!(from_str::<&RawValue>(text).unwrap().get(), text);
+        assert!(from_value::<Inner>(serde_json::json!(["x", 1])).is_err());
+        assert!(from_str::<Inner>(&format!("{text} x")).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use policy::{
     Mode, Reasons,
     compile::{FoundBy, IMPLIED},
+    strict::object,
 };
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -37,10 +38,10 @@ pub struct Event {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<Test>,
     /// For what.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "object")]
     pub subject: Subject,
     /// What decided.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "object")]
     pub cause: Cause,
     /// How often.
     pub count: u64,
@@ -91,7 +92,7 @@ pub struct Process {
     /// The name of its thread.
     pub comm: String,
     /// What /proc told.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "object")]
     pub details: Arc<Details>,
 }
 

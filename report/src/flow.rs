@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::flow::{INCOMING, Key, TCP, Tally};
 use jiff::Timestamp;
+use policy::strict::object;
 use serde::{Deserialize, Serialize};
 
 use crate::{Clock, Details, Names, Network, Process, Word, event::comm, nanoseconds};
@@ -18,7 +19,7 @@ pub struct Flow {
     /// Who made the socket, or the one that listened. `None` where the kernel did.
     pub process: Option<Process>,
     /// How much of it there was.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "object")]
     pub extent: Extent,
     /// Bytes of payload.
     pub bytes: Transfer,
@@ -46,6 +47,7 @@ pub enum Extent {
     /// UDP.
     Datagrams {
         /// Datagrams.
+        #[serde(deserialize_with = "object")]
         datagrams: Transfer,
     },
 }

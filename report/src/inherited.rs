@@ -2,6 +2,7 @@
 
 use std::{fmt, os::fd::RawFd, path::PathBuf};
 
+use policy::strict::object;
 use serde::{Deserialize, Serialize};
 
 use crate::Word;
@@ -12,7 +13,7 @@ pub struct Inherited {
     /// The descriptor's number.
     pub fd: RawFd,
     /// What it stands for.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "object")]
     pub object: Object,
 }
 

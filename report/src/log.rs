@@ -8,7 +8,7 @@ use std::{
 
 use common::record::{Counters, Hook};
 use jiff::Timestamp;
-use policy::{Mode, Policy};
+use policy::{Mode, Policy, strict::object};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{Event, Flow, Hardening, Inherited, Word, nanoseconds};
@@ -37,7 +37,7 @@ pub struct Log<G: Guarded> {
     /// [`SCHEMA`].
     pub schema: u32,
     /// What the guard was on.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "object")]
     pub guarded: G,
     /// When it was started.
     #[serde(serialize_with = "nanoseconds")]
@@ -147,6 +147,7 @@ impl IncludedFile {
 
 /// What was enforced, so that "no denials" can't be confused with "not enforcing".
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(bound(deserialize = "M: Deserialize<'de>"))]
 pub struct Enforced<M> {
     /// The kernel's release.
     pub kernel: String,
@@ -157,7 +158,7 @@ pub struct Enforced<M> {
     /// Sections that the policy leaves out and that restrict nothing.
     pub unrestricted: Vec<String>,
     /// What else kept it inside.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "object")]
     pub measures: M,
 }
 

@@ -4,6 +4,7 @@
 
 use std::{fmt, path::Path};
 
+use policy::strict;
 use serde::{Deserialize, Serialize};
 
 /// The variable by which any process says which test it runs: a name, or a [`Test`] as a JSON object. A process that runs one test after
@@ -184,7 +185,7 @@ fn written(text: &str) -> Announced {
     if !text.starts_with('{') {
         return Announced::Test(Test { name: Some(text.to_owned()), ..Test::default() });
     }
-    serde_json::from_str(text).map_or(Announced::Nothing, Announced::Test)
+    strict::from_str(text).map_or(Announced::Nothing, Announced::Test)
 }
 
 /// cargo-nextest, by its variables (since 0.9.116). Before, it named the test on the command line only, as [`libtest`] finds it.

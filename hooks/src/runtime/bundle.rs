@@ -13,6 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use policy::strict;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json, value::RawValue};
 use tempfile::NamedTempFile;
@@ -201,7 +202,7 @@ impl Bundle {
     }
 
     fn members(&self) -> Result<Members<'_>, BundleError> {
-        serde_json::from_str(&self.text).map_err(|error| self.wrong("/", error))
+        strict::from_str(&self.text).map_err(|error| self.wrong("/", error))
     }
 
     fn annotations(&self) -> Result<Map<String, Value>, BundleError> {
@@ -231,7 +232,7 @@ fn is_ours(entry: &Value, hook: &str, stage: &str) -> bool {
         #[serde(default, rename = "timeout")]
         _timeout: Option<NonZeroU32>,
     }
-    let Ok(Entry { path, args, env, .. }) = Entry::deserialize(entry) else { return false };
+    let Ok(Entry { path, args, env, .. }) = strict::object::<_, Entry>(entry) else { return false };
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     path == hook && ["guard-hook", stage].starts_with(&args) && !args.is_empty() && env.is_none_or(|env| env.is_empty())
 }
@@ -416,7 +417,7 @@ mod tests {
     #[test]
     fn hooks_that_are_none_are_refused() {
         for (text, message) in [
-            (r#"{"hooks":[]}"#, "/hooks: invalid type: sequence"),
+            (r#"{"hooks":1}"#, "/hooks: invalid type: integer"),
             (r#"{"hooks":{"poststop":{}}}"#, "/hooks/poststop: not a list"),
         ] {
             let error = bundle(text).1.add_hooks(Path::new(HOOK)).unwrap_err().to_string();
