@@ -351,7 +351,7 @@ fn conclude(
         None if options.verbosity == 0 && may_have_been_refused(report) => {
             let that = if report.unreported() == 0 { "" } else { " that the policy reports" };
             tell(&format!(
-                "the command failed, and no rule denied anything{that}; whether what keeps it inside did, --diagnose tells"
+                "the command failed, and no rule denied anything{that}{policy}; whether what keeps it inside did, --diagnose tells"
             ));
         }
         _ => {}

@@ -58,20 +58,25 @@ impl Machine {
         }
     }
 
-    /// Runs it there, with these words instead of `--policy FILE`, by this wrapper.
+    /// Connects to each port there, with these words instead of `--policy FILE`, by this wrapper. guard-run says all that it can.
     fn run(&self, words: &[&str], wrapper: &[&str], environment: &[(&str, &str)]) -> Output {
+        self.run_command(&["bash", "-c", CONNECT], &[words, &["-v"]].concat(), wrapper, environment)
+    }
+
+    /// Runs a command there, with these words instead of `--policy FILE`, by this wrapper.
+    fn run_command(&self, command: &[&str], words: &[&str], wrapper: &[&str], environment: &[(&str, &str)]) -> Output {
         let script = "mkdir -p /usr/share/guard-run && mount --bind \"$0/root\" /root && mkdir -p /etc/guard-run && \
                       mount --bind \"$0/etc\" /etc/guard-run && mount --bind \"$0/share\" /usr/share/guard-run && \
                       cd \"$0\" && exec \"$@\"";
         let folder = self.0.path().to_str().unwrap();
-        let run = Run::new(json!({}), ["bash", "-c", CONNECT]).for_everyone();
+        let run = Run::new(json!({}), command).for_everyone();
         support::give_capabilities(run.program(), &support::file_capabilities());
         let mut all = vec!["unshare", "--mount", "sh", "-c", script, folder];
         all.extend(wrapper);
         // Not by the word `--policy` that the run has by itself.
         let drop_policy = "program=$1; shift 3; exec \"$program\" \"$@\"";
         all.extend(["bash", "-c", drop_policy, "bash"]);
-        let mut run = run.through(all).flags(words.iter().copied()).flags(["-v"]);
+        let mut run = run.through(all).flags(words.iter().copied());
         chown(run.folder(), Some(ALICE), Some(ALICE)).unwrap();
         for (name, value) in environment {
             run = run.environment(name, value);
@@ -141,6 +146,16 @@ fn a_command_without_a_policy_has_the_first_that_is_there() {
         machine.run(&["--policy", "policy.json"], &alice, &[("HOME", home), ("GUARD_RUN_POLICY", named)]).success();
     assert_eq!(output.events()[0]["network"]["port"], 14);
     assert!(!output.stderr.contains("; policy: "), "{output:?}");
+}
+
+/// Also where nothing was denied, the last line of a command that failed says which policy it ran under.
+#[test]
+fn the_last_line_of_a_failure_names_the_policy() {
+    let machine = Machine::new();
+    machine.write("root/.config/guard-run/policy.json", &json!({"version": 1}));
+    let output = machine.run_command(&["false"], &[], &[], &[]).exits(1);
+    let expected = "no rule denied anything; policy: /root/.config/guard-run/policy.json; whether";
+    assert!(output.stderr.contains(expected) && output.stderr.lines().count() == 1, "{output:?}");
 }
 
 #[test]
