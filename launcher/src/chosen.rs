@@ -52,6 +52,9 @@ const PREFIXES: [&str; 2] = ["/usr/local", "/usr"];
 /// What files must be called that are known by a name.
 const EXTENSION: &str = "json";
 
+/// How many bytes a file's name can have (`NAME_MAX`, include/uapi/linux/limits.h).
+const NAME_MAX: usize = 255;
+
 /// A policy to run a command under.
 #[derive(Debug)]
 pub struct Chosen {
@@ -121,6 +124,12 @@ pub enum ChoiceError {
         /// Whether a file in the working folder has that name.
         is_file: bool,
     },
+    /// No file could have that name.
+    #[error(
+        "a policy's name of {0} bytes is too long: its file, NAME.{EXTENSION}, can have {NAME_MAX}; a policy that is elsewhere is named by its \
+         path, with a slash"
+    )]
+    TooLong(usize),
     /// The variable says where, but not whose working folder is meant.
     #[error("{VARIABLE}={}: write an absolute path, or a policy's name", .0.display())]
     Relative(PathBuf),
@@ -193,6 +202,9 @@ fn name_in(word: &OsStr) -> Option<&str> {
 
 /// Where the policy of that name is: the first file there is, also if it can't be used. Another one further on may allow more.
 fn by_name(name: &str) -> Result<PathBuf, ChoiceError> {
+    if name.len() + ".".len() + EXTENSION.len() > NAME_MAX {
+        return Err(ChoiceError::TooLong(name.len()));
+    }
     let mut files = folders().into_iter().map(|folder| folder.join(format!("{name}.{EXTENSION}")));
     files.find(|path| is_there(path)).ok_or_else(|| {
         let known = known();

@@ -262,3 +262,17 @@ fn policies_lists_them_with_what_they_are_for() {
     assert_eq!(other, "other          no description (/usr/share/guard-run/policies/other.json)");
     assert_eq!(without, "Without --policy: /etc/guard-run/default-policy.json");
 }
+
+/// No file can have such a name, whichever folders there are.
+#[test]
+fn a_name_that_is_too_long_is_refused_as_that() {
+    let machine = Machine::new();
+    for (length, expected) in
+        [(250, "no policy is named"), (251, "a policy's name of 251 bytes"), (5000, "of 5000 bytes")]
+    {
+        let name = "a".repeat(length);
+        let output = machine.run(&["--policy", &name], &[], &[]);
+        refused(output, expected);
+        refused(machine.run(&[], &[], &[("GUARD_RUN_POLICY", &name)]), expected);
+    }
+}
