@@ -255,6 +255,14 @@ fn end(text: &str) -> Result<End, String> {
     if let Ok(address) = text.parse() {
         return Ok(End::Address(address));
     }
+    if let Some(end) = of_url(text) {
+        return Err(format!("this is a URL; write its host and port alone: {end}"));
+    }
+    if let Some(address) =
+        text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).filter(|text| text.parse::<Ipv6Addr>().is_ok())
+    {
+        return Err(format!("write the port, too, such as [{address}]:443"));
+    }
     let Some((host, port)) = text.rsplit_once(':') else {
         let example = if text.parse::<IpAddr>().is_ok() { text } else { "10.0.0.1" };
         return Err(format!("write an address and a port, such as {example}:443"));
@@ -279,6 +287,24 @@ fn end(text: &str) -> Result<End, String> {
         return Err(one_of_many(&name));
     }
     Ok(End::Name(name, port))
+}
+
+/// The host and the port of a URL, by its scheme where it says none. `None` for what isn't one.
+fn of_url(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let end = authority.rsplit('@').next().unwrap_or_default();
+    let (host, port) = match end.rsplit_once(':') {
+        Some((host, port)) if port.parse::<u16>().is_ok() => (host, port),
+        _ => (end, if scheme.eq_ignore_ascii_case("http") { "80" } else { "443" }),
+    };
+    // Rules are on addresses, of which that name has two.
+    let host = match host {
+        "" => "HOST",
+        host if host.eq_ignore_ascii_case("localhost") => "127.0.0.1",
+        host => host,
+    };
+    Some(format!("{host}:{port}"))
 }
 
 /// What to write in place of a name with a star.

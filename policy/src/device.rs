@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
     Action, Rule,
+    error::unexpanded,
     section::{is_reported, number, present, reason, reported, words},
 };
 
@@ -91,12 +92,10 @@ impl TryFrom<String> for NodePath {
     type Error = String;
 
     fn try_from(path: String) -> Result<Self, String> {
-        if path.starts_with('~') {
-            Err(format!(
-                "device path \"{path}\": \"~\" stands for nothing here; write the whole path, such as \"/home/NAME/…\""
-            ))
-        } else if path.starts_with('/') {
+        if path.starts_with('/') {
             Ok(Self(path))
+        } else if let Some(hint) = unexpanded(&path) {
+            Err(format!("device path \"{path}\": {hint}"))
         } else {
             Err(format!("device path \"{path}\" must begin with a slash, such as \"/dev/null\""))
         }

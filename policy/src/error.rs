@@ -145,6 +145,18 @@ fn improved(message: &str) -> Option<String> {
 /// No word that is meant is so long, in bytes. Comparing takes time by the square of it.
 const LONGEST: usize = 128;
 
+/// What to say of a path that begins with what shells put another text in place of, such as `~` and `$HOME`. `None` for any other.
+pub(super) fn unexpanded(path: &str) -> Option<String> {
+    let (begin, rest) = path.split_once('/').unwrap_or((path, "…"));
+    let whole = match begin {
+        "$HOME" | "${HOME}" => "/home/NAME",
+        begin if begin.starts_with('~') => "/home/NAME",
+        begin if begin.starts_with('$') => "/…",
+        _ => return None,
+    };
+    Some(format!("\"{begin}\" stands for nothing here; write the whole path, such as \"{whole}/{rest}\""))
+}
+
 /// `; did you mean "…"?` if one of the known words is much like what was found, else nothing.
 #[must_use]
 pub fn did_you_mean(found: &str, known: &[&str]) -> String {

@@ -95,7 +95,12 @@ impl FromStr for Prefix {
                 .parse::<u8>()
                 .ok()
                 .filter(|number| *number <= width && *length == number.to_string())
-                .ok_or_else(|| format!("\"{text}\": the prefix length must be a number from 0 to {width}"))?,
+                .ok_or_else(|| {
+                    let is_port = length.parse().is_ok_and(|number: u16| number > 128);
+                    let hint =
+                        if is_port { format!("; a port is written as \"ports\": [{length}]") } else { String::new() };
+                    format!("\"{text}\": the prefix length must be a number from 0 to {width}{hint}")
+                })?,
         };
         let given = shared_space(address).to_bits();
         let prefix = Self::around(given, 128 - width + length);

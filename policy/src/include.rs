@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Document, Policy, PolicyError, Queries, Section};
+use crate::{Document, Policy, PolicyError, Queries, Section, error::unexpanded};
 
 /// The most files of one policy.
 const MAX_FILES: usize = 64;
@@ -139,7 +139,10 @@ impl<'a, F: Files> Reader<'a, F> {
     /// Reads a file that the one that is being read includes.
     fn included(&mut self, name: &str) -> Result<Policy, Refused> {
         let including = self.open.last().expect("a file is being read").clone();
-        let path = self.files.real(&including.with_file_name(name)).map_err(Refused::Here)?;
+        let path = self
+            .files
+            .real(&including.with_file_name(name))
+            .map_err(|why| Refused::Here(unexpanded(name).map_or(why, |hint| format!("\"{name}\": {hint}"))))?;
         if self.open.contains(&path) {
             return Err(Refused::Here(format!("\"{name}\" includes this file, or is this file")));
         }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Action, Rule,
-    error::did_you_mean,
+    error::{did_you_mean, unexpanded},
     glob::Glob,
     section::{is_reported, non_empty, reason, reported},
 };
@@ -89,11 +89,8 @@ impl TryFrom<String> for SocketPattern {
                     "socket path \"{text}\" has an empty part or a dot for one, so it would never match"
                 ));
             }
-        } else if text.starts_with('~') {
-            return Err(format!(
-                "socket path \"{text}\": \"~\" stands for nothing here; write the whole path, such as \"/home/NAME/{}\"",
-                text.split_once('/').map_or("…", |(_, rest)| rest)
-            ));
+        } else if let Some(hint) = unexpanded(&text) {
+            return Err(format!("socket path \"{text}\": {hint}"));
         } else if !text.starts_with(['*', '?']) {
             let hint = did_you_mean(&text, &[UNNAMED, SANDBOX]);
             return Err(format!(

@@ -278,6 +278,12 @@ fn addresses_of_requests_are_told_with_what_to_write() {
         ("10.0.0.1", "such as 10.0.0.1:443"),
         ("10.0.0.1:http", "\"http\" is no port"),
         ("[::1]:99999", "\"99999\" is no port"),
+        ("[::1]", "write the port, too, such as [::1]:443"),
+        ("http://localhost:80/", "this is a URL; write its host and port alone: 127.0.0.1:80"),
+        ("https://user@api.example.org/v1?x#y", "alone: api.example.org:443"),
+        ("HTTP://[fe80::1]/", "alone: [fe80::1]:80"),
+        ("tcp://10.0.0.1:5432", "alone: 10.0.0.1:5432"),
+        ("https://", "alone: HOST:443"),
         ("example.org:443", "getent ahosts example.org"),
     ] {
         let output = run.subcommand("explain", &["connect", "tcp", address]).exits(125);

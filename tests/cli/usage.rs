@@ -291,6 +291,24 @@ fn common_mistakes_in_policies_are_told_with_what_to_write() {
             json!({"devices": {"default": "deny", "rules": [{"action": "allow", "path": "~/null"}]}}),
             "stands for nothing here",
         ),
+        (
+            json!({"unix": {"default": "deny", "rules": [{"action": "allow", "paths": ["$HOME/x"]}]}}),
+            r#"socket path "$HOME/x": "$HOME" stands for nothing here; write the whole path, such as "/home/NAME/x""#,
+        ),
+        (
+            json!({"unix": {"default": "deny", "rules": [{"action": "allow", "paths": ["$XDG_RUNTIME_DIR/bus"]}]}}),
+            r#""$XDG_RUNTIME_DIR" stands for nothing here; write the whole path, such as "/…/bus""#,
+        ),
+        (
+            json!({"devices": {"default": "deny", "rules": [{"action": "allow", "path": "$HOME/null"}]}}),
+            r#""$HOME" stands for nothing here"#,
+        ),
+        (
+            json!({"include": ["~/x.json"]}),
+            r#""~/x.json": "~" stands for nothing here; write the whole path, such as "/home/NAME/x.json""#,
+        ),
+        (json!({"include": ["${HOME}/x.json"]}), r#"write the whole path, such as "/home/NAME/x.json""#),
+        (hosts("127.0.0.1/8080"), r#"must be a number from 0 to 32; a port is written as "ports": [8080]"#),
         (json!({"process": {"capabilities": ["NET_RAW"]}}), r#"did you mean "CAP_NET_RAW"?"#),
         (json!({"process": {"capabilities": ["mknod"]}}), r#"did you mean "CAP_MKNOD"?"#),
         (
