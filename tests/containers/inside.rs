@@ -1,8 +1,9 @@
 //! guard-run inside a container: what it says where it can't work, and that it works where the engine lets it, as the documents say.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use support::{
+    cgroup2_mount,
     container::{Cgroups, Engine, Machine, Root, Said},
     guard_run,
 };
@@ -60,4 +61,24 @@ fn with_what_it_needs_it_guards() {
             assert!(said.stderr.contains(line), "{engine:?} {flags:?} {said:?}");
         }
     }
+}
+
+/// Where the host has cgroups of version 1 as well, containers are shown these alone.
+#[test]
+fn on_a_host_with_version_1_it_names_the_recipe_and_that_works() {
+    const UNIFIED: &str = "--volume=/sys/fs/cgroup/unified:/sys/fs/cgroup/unified";
+    if cgroup2_mount() != Path::new("/sys/fs/cgroup/unified") {
+        // This host's containers are shown version 2.
+        return;
+    }
+    let machine = machine((Root::Own, Cgroups::AsTheyAre, "runc"));
+    let said = guarded(&machine, &[]);
+    assert_eq!((said.code, said.stderr.lines().count()), (Some(125), 1), "{said:?}");
+    for words in
+        ["no cgroup2 file system", "this is a container", "guard-hook", CAPABILITIES, UNIFIED, "docs/recipes/podman.md"]
+    {
+        assert!(said.stderr.contains(words), "{words}: {said:?}");
+    }
+    let said = guarded(&machine, &[CAPABILITIES, UNIFIED]);
+    assert!(said.stderr.contains("guard-run: denied 1: connect tcp 127.0.0.1:9090"), "{said:?}");
 }

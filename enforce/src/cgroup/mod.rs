@@ -45,6 +45,13 @@ pub enum CgroupError {
     /// There is no cgroup v2 hierarchy.
     #[error("no cgroup2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")]
     NoCgroup2,
+    /// A container is shown version 1 alone. What it could mount wouldn't have its own cgroup in it.
+    #[error(
+        "no cgroup2 file system is mounted (this is a container, and its host has cgroups of version 1: guard the container itself, by \
+         guard-hook, or start it so that guard-run can work in it: podman run --cap-add=BPF,NET_ADMIN,PERFMON,SYS_ADMIN \
+         --volume=/sys/fs/cgroup/unified:/sys/fs/cgroup/unified, where the host has cgroup2 mounted there; see docs/recipes/podman.md)"
+    )]
+    OnlyVersion1,
     /// Something failed on a file or folder.
     #[error("{}{}", path.display(), hint(.source))]
     File {
@@ -124,7 +131,10 @@ impl Hierarchy {
         let cgroups = fs::read(&file).map_err(on(Path::new(&file)))?;
         // A mount may be covered by another one; what is seen at its mount point then is something else.
         let is_seen = |mount: &Path| statfs(mount).is_ok_and(|seen| seen.filesystem_type() == CGROUP2_SUPER_MAGIC);
-        Self::among(mounts, &cgroups, is_seen).ok_or(CgroupError::NoCgroup2)
+        Self::among(mounts, &cgroups, is_seen).ok_or_else(|| {
+            let has_version_1 = mounts.iter().any(|mount| mount.kind == "cgroup");
+            if has_version_1 && is_in_container() { CgroupError::OnlyVersion1 } else { CgroupError::NoCgroup2 }
+        })
     }
 
     /// The one among these mounts. `cgroups` is a cgroup file (cgroups(7)).

@@ -182,7 +182,7 @@ fn layout() -> String {
             "v2 beside v1 controllers (hybrid), at {}; crun refuses such hosts, runc works",
             hierarchy.mount.display()
         ),
-        Err(CgroupError::NoCgroup2) => {
+        Err(CgroupError::NoCgroup2 | CgroupError::OnlyVersion1) => {
             "v1 alone; boot with systemd.unified_cgroup_hierarchy=1, or: mount -t cgroup2 none /sys/fs/cgroup/unified"
                 .into()
         }
