@@ -123,25 +123,25 @@ impl Rule {
 /// What a policy has to name for a call to be made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remedy {
-    part: Option<Part>,
+    parts: &'static [Part],
     capability: Option<Capability>,
     family: Option<SocketFamily>,
 }
 
 impl Remedy {
-    /// A part.
-    pub(super) const fn part(part: Part) -> Self {
-        Self { part: Some(part), capability: None, family: None }
+    /// Parts: the one that the call is about, and those without which a policy can't name it.
+    pub(super) const fn parts(parts: &'static [Part]) -> Self {
+        Self { parts, capability: None, family: None }
     }
 
     /// A capability.
     pub(super) const fn capability(capability: Capability) -> Self {
-        Self { part: None, capability: Some(capability), family: None }
+        Self { parts: &[], capability: Some(capability), family: None }
     }
 
     /// A family of sockets.
     pub(super) const fn family(family: SocketFamily) -> Self {
-        Self { part: None, capability: None, family: Some(family) }
+        Self { parts: &[], capability: None, family: Some(family) }
     }
 
     /// With a capability as well, which a command that is root has to have.
@@ -152,7 +152,7 @@ impl Remedy {
     /// In a word or two: `namespaces`, `CAP_NET_RAW`.
     #[must_use]
     pub fn short(&self) -> String {
-        let word = self.part.map(|part| json!(part)).or_else(|| self.family.map(|family| json!(family)));
+        let word = self.parts.first().map(|part| json!(part)).or_else(|| self.family.map(|family| json!(family)));
         match (word, self.capability) {
             (Some(word), _) => word.as_str().unwrap_or_default().to_owned(),
             (None, Some(capability)) => capability.to_string(),
@@ -164,8 +164,8 @@ impl Remedy {
     #[must_use]
     pub fn text(&self) -> String {
         let mut section = Map::<String, Value>::new();
-        if let Some(part) = self.part {
-            section.insert("allow".into(), json!([part]));
+        if !self.parts.is_empty() {
+            section.insert("allow".into(), json!(self.parts));
         }
         if let Some(capability) = self.capability {
             section.insert("capabilities".into(), json!([capability.to_string()]));
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_remedy_is_what_to_write() {
-        let mounting = Remedy::part(Part::Namespaces).and(Capability::CAP_SYS_ADMIN);
+        let mounting = Remedy::parts(&[Part::Namespaces]).and(Capability::CAP_SYS_ADMIN);
         let text = r#"to allow it: {"process": {"allow":["namespaces"],"capabilities":["CAP_SYS_ADMIN"]}}"#;
         assert_eq!((mounting.text().as_str(), mounting.short().as_str()), (text, "namespaces"));
         assert_eq!(Remedy::capability(Capability::CAP_SYS_NICE).short(), "CAP_SYS_NICE");

@@ -10,13 +10,13 @@ use seccompiler::{BackendError, BpfProgram};
 
 use super::call::{Is, Remedy, Rule, What, compile};
 
-/// How the kernel's namespaces are called in clone(2) and unshare(2).
+/// How the kernel's namespaces are called in clone(2) and unshare(2). The first is the one that makes the others belong to it.
 pub(super) const NAMESPACES: [libc::c_int; 7] = [
+    libc::CLONE_NEWUSER,
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWUTS,
     libc::CLONE_NEWIPC,
-    libc::CLONE_NEWUSER,
     libc::CLONE_NEWPID,
     libc::CLONE_NEWNET,
 ];
@@ -168,35 +168,29 @@ fn not_permitted(section: &ProcessSection) -> Vec<Rule> {
     let refuse = |remedy| What::Refuse(Errno::EPERM, remedy);
     let mut rules = Vec::new();
     if !section.allows(Part::Bpf) {
-        let remedy = Remedy::part(Part::Bpf).and(Capability::CAP_BPF);
+        let remedy = Remedy::parts(&[Part::Bpf]).and(Capability::CAP_BPF);
         rules.push(Rule::new(libc::SYS_bpf, "bpf", refuse(remedy)));
     }
     if !section.allows(Part::Namespaces) {
-        let own = Remedy::part(Part::Namespaces);
+        let own = Remedy::parts(&[Part::Namespaces]);
         let mounting = refuse(own.and(Capability::CAP_SYS_ADMIN));
         rules.extend(MOUNTING.map(|(number, name)| Rule::new(number, name, mounting)));
         // It finds files past all folders, those that are hidden, too.
         let by_handle = refuse(own.and(Capability::CAP_DAC_READ_SEARCH));
         rules.push(Rule::new(libc::SYS_open_by_handle_at, "open_by_handle_at", by_handle));
-        let making = |number, name| {
-            let rule = Rule::new(number, name, refuse(own));
-            move |namespace: libc::c_int| {
-                let bit = namespace.cast_unsigned();
-                rule.clone().when(0, Is::Masked(bit, bit))
-            }
-        };
-        rules.extend(NAMESPACES.map(making(libc::SYS_clone, "clone")));
-        rules.extend(NAMESPACES.into_iter().chain([NEWTIME]).map(making(libc::SYS_unshare, "unshare")));
+        rules.extend(NAMESPACES.map(|namespace| making(libc::SYS_clone, "clone", namespace)));
+        let unshared = NAMESPACES.into_iter().chain([NEWTIME]);
+        rules.extend(unshared.map(|namespace| making(libc::SYS_unshare, "unshare", namespace)));
     }
     if !section.allows(Part::Keys) {
-        rules.extend(KEYS.map(|(number, name)| Rule::new(number, name, refuse(Remedy::part(Part::Keys)))));
+        rules.extend(KEYS.map(|(number, name)| Rule::new(number, name, refuse(Remedy::parts(&[Part::Keys])))));
     }
     let mut requests = |requests: &[u64], remedy| {
         let request = Rule::new(libc::SYS_ioctl, "ioctl", refuse(remedy));
         rules.extend(requests.iter().map(|number| request.clone().when(1, Is::Eq(int(*number)))));
     };
     if !section.allows(Part::Terminal) {
-        requests(&TYPING, Remedy::part(Part::Terminal));
+        requests(&TYPING, Remedy::parts(&[Part::Terminal]));
     }
     if !section.configures_network() {
         requests(&PACKETS, Remedy::capability(Capability::CAP_NET_ADMIN));
@@ -204,7 +198,7 @@ fn not_permitted(section: &ProcessSection) -> Vec<Rule> {
     if !section.allows(Part::Signals) {
         // The kernel lets root, and processes of the same user, set each other's limits, and Landlock doesn't ask: RLIMIT_CPU
         // kills, and RLIMIT_FSIZE would keep guard-run from writing the log.
-        let limits = Rule::new(libc::SYS_prlimit64, "prlimit64", refuse(Remedy::part(Part::Signals)));
+        let limits = Rule::new(libc::SYS_prlimit64, "prlimit64", refuse(Remedy::parts(&[Part::Signals])));
         rules.push(limits.when(0, Is::Ne(0)).when(2, Is::Pointer));
     }
     // With another number, every call would be past these rules. Kernels that have this are rare, so it may cost.
@@ -214,15 +208,28 @@ fn not_permitted(section: &ProcessSection) -> Vec<Rule> {
     rules
 }
 
+/// Making a namespace, which is refused.
+fn making(number: libc::c_long, name: &'static str, namespace: libc::c_int) -> Rule {
+    let bit = namespace.cast_unsigned();
+    Rule::new(number, name, What::Refuse(Errno::EPERM, of_namespace(namespace))).when(0, Is::Masked(bit, bit))
+}
+
+/// What allows to make a namespace. Of a call that makes several, a user namespace is the first to be looked for: the others belong to it then, and
+/// take no capability outside of it (`ksys_unshare` and `copy_process`, kernel/fork.c).
+pub(super) fn of_namespace(namespace: libc::c_int) -> Remedy {
+    let own = Remedy::parts(&[Part::Namespaces]);
+    if namespace == libc::CLONE_NEWUSER { own } else { own.and(Capability::CAP_SYS_ADMIN) }
+}
+
 fn not_implemented(section: &ProcessSection) -> Vec<Rule> {
-    let refuse = |part| What::Refuse(Errno::ENOSYS, Remedy::part(part));
+    let refuse = |remedy| What::Refuse(Errno::ENOSYS, remedy);
     let mut rules = Vec::new();
     if !section.allows(Part::Namespaces) {
         // Its flags are in memory, where no filter sees them. The C library falls back to clone(2).
-        rules.push(Rule::new(libc::SYS_clone3, "clone3", refuse(Part::Namespaces)));
+        rules.push(Rule::new(libc::SYS_clone3, "clone3", refuse(Remedy::parts(&[Part::Namespaces]))));
     }
     if !section.allows(Part::IoUring) {
-        rules.extend(IO_URING.map(|(number, name)| Rule::new(number, name, refuse(Part::IoUring))));
+        rules.extend(IO_URING.map(|(number, name)| Rule::new(number, name, refuse(Remedy::parts(&[Part::IoUring])))));
     }
     rules
 }
@@ -313,7 +320,7 @@ mod tests {
             };
             not_permitted(section).into_iter().filter_map(of).collect()
         };
-        let typing = vec![Remedy::part(Part::Terminal); TYPING.len()];
+        let typing = vec![Remedy::parts(&[Part::Terminal]); TYPING.len()];
         let packets = vec![Remedy::capability(Capability::CAP_NET_ADMIN); PACKETS.len()];
         let (terminal, network) = (vec![Part::Terminal], vec![KeptCapability(Capability::CAP_NET_ADMIN)]);
         assert_eq!(remedies(&ProcessSection::default()), [&*typing, &*packets].concat());

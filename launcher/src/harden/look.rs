@@ -23,7 +23,7 @@ use report::Refusal;
 use super::{
     call::{Is, Look, Remedy, Rule, What},
     capability,
-    filter::{NAMESPACES, NEWTIME},
+    filter::{NAMESPACES, NEWTIME, of_namespace},
     presence::may_signal,
 };
 
@@ -157,16 +157,16 @@ impl Scene {
         match look {
             Look::Signal => {
                 self.is_kept_from(&caller, call.int(0))?;
-                refused("landlock", Errno::EPERM, Remedy::part(Part::Signals), None)
+                refused("landlock", Errno::EPERM, Remedy::parts(&[Part::Signals]), None)
             }
             Look::Trace(argument) => {
                 self.is_kept_from(&caller, call.int(argument))?;
-                refused("landlock", Errno::EPERM, Remedy::part(Part::Tracing), None)
+                refused("landlock", Errno::EPERM, tracing(&caller), None)
             }
             Look::Connect => {
                 let covered = self.covered(call)?;
                 let error = if covered.1 { Errno::ENOENT } else { Errno::ECONNREFUSED };
-                refused("mounts", error, Remedy::part(Part::Delegation), Some(covered.0))
+                refused("mounts", error, Remedy::parts(&[Part::Delegation]), Some(covered.0))
             }
             Look::Capability(capability, error) => {
                 self.is_wanting(&caller, capability)?;
@@ -185,9 +185,9 @@ impl Scene {
             }
             Look::Namespaces => {
                 let flags = u64::from_ne_bytes(read(call, 0, 8)?.try_into().ok()?);
-                let namespaces = NAMESPACES.iter().chain([&NEWTIME]).fold(0, |bits, bit| bits | bit.cast_unsigned());
-                let remedy = Remedy::part(Part::Namespaces);
-                if flags & u64::from(namespaces) == 0 { None } else { refused("seccomp", Errno::EPERM, remedy, None) }
+                let names = |namespace: &&libc::c_int| flags & u64::from(namespace.cast_unsigned()) != 0;
+                let namespace = NAMESPACES.iter().chain([&NEWTIME]).find(names)?;
+                refused("seccomp", Errno::EPERM, of_namespace(*namespace), None)
             }
         }
     }
@@ -230,6 +230,13 @@ impl Scene {
         let (_, is_folder) = self.covered.iter().find(is_covered)?;
         Some((path.to_string_lossy().into_owned(), *is_folder))
     }
+}
+
+/// What allows a process to trace others outside. Those of root have capabilities that root's command hasn't, so that it takes another one
+/// (`__ptrace_may_access` and `cap_ptrace_access_check` in the kernel's ptrace.c and commoncap.c).
+fn tracing(caller: &Status) -> Remedy {
+    let parts = Remedy::parts(&[Part::Tracing, Part::Signals, Part::AbstractSockets]);
+    if caller.effective == 0 { parts.and(Capability::CAP_SYS_PTRACE) } else { parts }
 }
 
 /// A path without `.` and `..`. Links are left as they are: nobody's file system is asked here, since it may never answer.
