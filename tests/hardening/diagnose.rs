@@ -16,10 +16,11 @@ use support::{
 };
 
 /// Tries what is refused: each word names one of these ways, and is printed with "ok" or the error's name.
-const TRY: &str = "import ctypes, errno, fcntl, os, signal, socket, stat, sys
+const TRY: &str = "import ctypes, errno, fcntl, mmap, os, resource, signal, socket, stat, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
 def call(result):
     if result < 0: raise OSError(ctypes.get_errno(), '')
+    return result
 def in_child(what):
     pid = os.fork()
     if pid == 0:
@@ -38,6 +39,27 @@ OUTSIDE = int(os.environ['OUTSIDE'])
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 def trace():
     call(libc.ptrace(16, OUTSIDE, None, None)); os.waitpid(OUTSIDE, 0x40000000); call(libc.ptrace(17, OUTSIDE, None, None))
+def pidfd(): return call(libc.syscall(434, OUTSIDE, 0))
+def information():
+    return ctypes.create_string_buffer(struct.pack('6i', signal.SIGCONT, 0, -1, 0, os.getpid(), os.getuid()), 128)
+def perf(flags, pid=0, cpu=-1):
+    attributes = ctypes.create_string_buffer(128)
+    struct.pack_into('IIQQQQQ', attributes, 0, 1, 112, 0, 0, 0, 0, flags)
+    os.close(call(libc.syscall(298, attributes, pid, cpu, -1, 0)))
+def limited(what):
+    def attempt():
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536)); what()
+    in_child(attempt)
+def lock(length):
+    memory = mmap.mmap(-1, length)
+    call(libc.mlock(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory))), ctypes.c_size_t(length)))
+def attribute(name):
+    open('file', 'w').close(); os.setxattr('file', name, b'x')
+def option(number):
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).setsockopt(socket.SOL_SOCKET, number, 4096)
+def schedule(policy):
+    attributes = ctypes.create_string_buffer(struct.pack('IIQiIQQQ', 48, policy, 0, 0, int(policy in (1, 2)), 0, 0, 0))
+    in_child(lambda: call(libc.syscall(314, 0, attributes, 0)))
 ways = {
     'mount': lambda: in_child(lambda: (call(libc.unshare(0x20000)), call(libc.mount(b'none', b'/mnt', b'tmpfs', 0, None)))),
     'unshare': lambda: in_child(lambda: call(libc.unshare(0x10000000))),
@@ -47,7 +69,30 @@ ways = {
     'keyctl': lambda: call(libc.syscall(250, 0, -3, 0)),
     'io_uring_setup': lambda: call(libc.syscall(425, 1, ctypes.create_string_buffer(120))),
     'kill': lambda: os.kill(OUTSIDE, signal.SIGCONT),
+    'tgkill': lambda: call(libc.syscall(234, OUTSIDE, OUTSIDE, signal.SIGCONT)),
+    'tkill': lambda: call(libc.syscall(200, OUTSIDE, signal.SIGCONT)),
+    'pidfd_send_signal': lambda: call(libc.syscall(424, pidfd(), signal.SIGCONT, None, 0)),
+    'rt_sigqueueinfo': lambda: call(libc.syscall(129, OUTSIDE, signal.SIGCONT, information())),
+    'rt_tgsigqueueinfo': lambda: call(libc.syscall(297, OUTSIDE, OUTSIDE, signal.SIGCONT, information())),
     'ptrace': trace,
+    'pidfd_getfd': lambda: os.close(call(libc.syscall(438, pidfd(), 0, 0))),
+    'kcmp': lambda: call(libc.syscall(312, OUTSIDE, os.getpid(), 1, 0, 0)),
+    'kcmp-second': lambda: call(libc.syscall(312, os.getpid(), OUTSIDE, 1, 0, 0)),
+    'syslog': lambda: call(libc.syscall(103, 9, None, 0)),
+    'perf': lambda: perf(0),
+    'perf-all': lambda: perf(1 << 5, -1, 0),
+    'fanotify': lambda: os.close(call(libc.syscall(300, 0, 0))),
+    'fanotify-class': lambda: os.close(call(libc.syscall(300, 0x300, 0))),
+    'vhangup': lambda: in_child(lambda: (os.setsid(), call(libc.syscall(153)))),
+    'mlock': lambda: limited(lambda: lock(1 << 20)),
+    'mlockall': lambda: limited(lambda: call(libc.mlockall(1))),
+    'ioprio_set': lambda: in_child(lambda: call(libc.syscall(251, 1, 0, 1 << 13))),
+    'sched_setattr': lambda: schedule(1),
+    'alarm': lambda: os.close(call(libc.syscall(283, 9, 0))),
+    'setxattr': lambda: attribute('trusted.guard'),
+    'mark': lambda: option(36),
+    'receive-buffer': lambda: option(33),
+    'userfaultfd': lambda: os.close(call(libc.syscall(323, 0))),
     'setpriority': lambda: in_child(lambda: os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) - 1)),
     'raw': lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
     'vsock': lambda: socket.socket(40, socket.SOCK_STREAM),
@@ -55,6 +100,18 @@ ways = {
     'mknod': node,
     'discipline': discipline,
     'connect': covered,
+    # These are refused to nobody.
+    'own-tgkill': lambda: signal.raise_signal(signal.SIGCONT),
+    'own-kcmp': lambda: call(libc.syscall(312, os.getpid(), os.getpid(), 1, 0, 0)),
+    'perf-user': lambda: perf(1 << 5),
+    'fanotify-names': lambda: os.close(call(libc.syscall(300, 0x200, 0))),
+    'mlock-little': lambda: limited(lambda: lock(4096)),
+    'batch': lambda: schedule(3),
+    'idle': lambda: in_child(lambda: call(libc.syscall(251, 1, 0, 3 << 13))),
+    'clock': lambda: call(libc.adjtimex(ctypes.create_string_buffer(256))),
+    'user-attribute': lambda: attribute('user.guard'),
+    'buffer': lambda: option(socket.SO_RCVBUF),
+    'own-faults': lambda: os.close(call(libc.syscall(323, 1))),
 }
 os.chdir(os.environ['PLACE'])
 for way in sys.argv[1:]:
@@ -63,7 +120,7 @@ for way in sys.argv[1:]:
 
 /// The ways, the error of each, the event's call, and what it says is to be written. The first one's process is looked at: it is
 /// there for sure, since guard-run reads its arguments before it answers the next call.
-const WAYS: [(&str, &str, &str, &str); 15] = [
+const WAYS: [(&str, &str, &str, &str); 38] = [
     ("connect", "ECONNREFUSED", "connect", r#"{"process": {"allow":["delegation"]}}"#),
     ("unshare", "EPERM", "unshare", r#"{"process": {"allow":["namespaces"]}}"#),
     ("unshare-uts", "EPERM", "unshare", r#"{"process": {"allow":["namespaces"],"capabilities":["CAP_SYS_ADMIN"]}}"#),
@@ -72,7 +129,30 @@ const WAYS: [(&str, &str, &str, &str); 15] = [
     ("keyctl", "EPERM", "keyctl", r#"{"process": {"allow":["keys"]}}"#),
     ("io_uring_setup", "ENOSYS", "io_uring_setup", r#"{"process": {"allow":["io_uring"]}}"#),
     ("kill", "EPERM", "kill", r#"{"process": {"allow":["signals"]}}"#),
+    ("tgkill", "EPERM", "tgkill", r#"{"process": {"allow":["signals"]}}"#),
+    ("tkill", "EPERM", "tkill", r#"{"process": {"allow":["signals"]}}"#),
+    ("pidfd_send_signal", "EPERM", "pidfd_send_signal", r#"{"process": {"allow":["signals"]}}"#),
+    ("rt_sigqueueinfo", "EPERM", "rt_sigqueueinfo", r#"{"process": {"allow":["signals"]}}"#),
+    ("rt_tgsigqueueinfo", "EPERM", "rt_tgsigqueueinfo", r#"{"process": {"allow":["signals"]}}"#),
     ("ptrace", "EPERM", "ptrace", TRACING),
+    ("pidfd_getfd", "EPERM", "pidfd_getfd", TRACING),
+    ("kcmp", "EPERM", "kcmp", TRACING),
+    ("kcmp-second", "EPERM", "kcmp", TRACING),
+    ("syslog", "EPERM", "syslog", r#"{"process": {"capabilities":["CAP_SYSLOG"]}}"#),
+    ("perf", "EACCES", "perf_event_open", r#"{"process": {"capabilities":["CAP_PERFMON"]}}"#),
+    ("perf-all", "EACCES", "perf_event_open", r#"{"process": {"capabilities":["CAP_PERFMON"]}}"#),
+    ("fanotify", "EPERM", "fanotify_init", r#"{"process": {"capabilities":["CAP_SYS_ADMIN"]}}"#),
+    ("fanotify-class", "EPERM", "fanotify_init", r#"{"process": {"capabilities":["CAP_SYS_ADMIN"]}}"#),
+    ("vhangup", "EPERM", "vhangup", r#"{"process": {"capabilities":["CAP_SYS_TTY_CONFIG"]}}"#),
+    ("mlock", "ENOMEM", "mlock", r#"{"process": {"capabilities":["CAP_IPC_LOCK"]}}"#),
+    ("mlockall", "ENOMEM", "mlockall", r#"{"process": {"capabilities":["CAP_IPC_LOCK"]}}"#),
+    ("ioprio_set", "EPERM", "ioprio_set", r#"{"process": {"capabilities":["CAP_SYS_NICE"]}}"#),
+    ("sched_setattr", "EPERM", "sched_setattr", r#"{"process": {"capabilities":["CAP_SYS_NICE"]}}"#),
+    ("alarm", "EPERM", "timerfd_create", r#"{"process": {"capabilities":["CAP_WAKE_ALARM"]}}"#),
+    ("setxattr", "EPERM", "setxattr", r#"{"process": {"capabilities":["CAP_SYS_ADMIN"]}}"#),
+    ("mark", "EPERM", "setsockopt", r#"{"process": {"capabilities":["CAP_NET_RAW"]}}"#),
+    ("receive-buffer", "EPERM", "setsockopt", r#"{"process": {"capabilities":["CAP_NET_ADMIN"]}}"#),
+    ("userfaultfd", "EPERM", "userfaultfd", r#"{"process": {"capabilities":["CAP_SYS_PTRACE"]}}"#),
     ("setpriority", "EACCES", "setpriority", r#"{"process": {"capabilities":["CAP_SYS_NICE"]}}"#),
     ("raw", "EPERM", "socket", r#"{"process": {"capabilities":["CAP_NET_RAW"]}}"#),
     ("vsock", "EAFNOSUPPORT", "socket", r#"{"process": {"families":["vsock"]}}"#),
@@ -108,9 +188,12 @@ fn run(policy: Value, ways: &[&str], outside: &Outside) -> Run {
     run.environment("SOCKET", "/var/run/docker.sock").environment("PLACE", place)
 }
 
+/// The ways by which a signal is sent to a process outside.
+const SIGNALLING: [&str; 6] = ["kill", "tgkill", "tkill", "pidfd_send_signal", "rt_sigqueueinfo", "rt_tgsigqueueinfo"];
+
 fn ways() -> Vec<&'static str> {
     let scoped = lacks(Feature::LandlockScopes);
-    WAYS.iter().map(|(way, ..)| *way).filter(|way| !(scoped && *way == "kill")).collect()
+    WAYS.iter().map(|(way, ..)| *way).filter(|way| !(scoped && SIGNALLING.contains(way))).collect()
 }
 
 fn said(output: &Output) -> Vec<String> {
@@ -182,6 +265,28 @@ fn audit_mode_refuses_nothing_and_says_what_would_be_refused() {
     assert!(output.events().iter().all(|event| event["verdict"] == "audited"), "{:#?}", output.events());
     assert!(output.stderr.contains("would have denied"), "{}", output.stderr);
     assert_eq!(output.log["enforced"]["hardening"]["covered"], json!([]));
+}
+
+#[test]
+fn what_is_not_refused_is_no_event() {
+    const FINE: [&str; 11] = [
+        "own-tgkill",
+        "own-kcmp",
+        "perf-user",
+        "fanotify-names",
+        "mlock-little",
+        "batch",
+        "idle",
+        "clock",
+        "user-attribute",
+        "buffer",
+        "own-faults",
+    ];
+    for mode in ["enforce", "audit"] {
+        let run = run(json!({"version": 1, "mode": mode}), &FINE, &Outside::new());
+        let output = run.flags(["--diagnose"]).output().success();
+        assert_eq!((said(&output), calls(&output)), (FINE.map(|way| format!("{way} ok")).into(), BTreeMap::new()));
+    }
 }
 
 #[test]

@@ -71,6 +71,8 @@ pub(super) struct Rule {
     /// What it is called.
     pub(super) name: &'static str,
     pub(super) conditions: Vec<Condition>,
+    /// What has to be in the caller's memory as well, where the call is looked at.
+    pub(super) word: Option<Word>,
     pub(super) what: What,
 }
 
@@ -88,24 +90,80 @@ pub(super) enum What {
 /// By what the kernel may refuse a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// Landlock's scope for signals.
-    Signal,
-    /// Landlock's domain: the process that the argument of this number names is traced, or read.
-    Trace(usize),
+    /// Landlock's scope for signals: this process gets one.
+    Signal(Whom),
+    /// Landlock's domain: this process is traced, or read.
+    Trace(Whom),
     /// What covers a socket.
     Connect,
-    /// The want of a capability.
-    Capability(Capability, Errno),
+    /// The want of a capability: of the first of these, which is to be named, and of all others that would do.
+    Capability(&'static [Capability], Errno),
     /// The want of the capability to be nicer to oneself than to others.
     Nice,
+    /// The want of the capability to lock more memory than the limit: as many bytes as the argument of this number says, or all that there is.
+    Lock(Option<usize>),
     /// Flags in memory, which name namespaces (clone3).
     Namespaces,
+}
+
+/// How a call names a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// By the number of the process, or of a thread of it, which is the argument of this number.
+    Number(usize),
+    /// By a descriptor of it (pidfd_open(2)), which is the argument of this number.
+    Descriptor(usize),
+}
+
+impl What {
+    /// The capabilities of which one has to be there for the call to succeed, where it is about these.
+    pub(super) const fn takes(&self) -> &'static [Capability] {
+        match self {
+            Self::Look(Look::Capability(capabilities, _)) => capabilities,
+            Self::Look(Look::Nice) => &[Capability::CAP_SYS_NICE],
+            Self::Look(Look::Lock(_)) => &[Capability::CAP_IPC_LOCK],
+            _ => &[],
+        }
+    }
+}
+
+/// A condition on eight bytes of the caller's memory. No filter sees them, so it is for calls that are looked at alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Word {
+    /// The number of the argument that points there.
+    pub(super) argument: usize,
+    /// How many bytes behind that they begin.
+    pub(super) offset: u64,
+    /// The bits that are of interest.
+    pub(super) mask: u64,
+    /// How these are compared.
+    pub(super) is: Words,
+}
+
+/// How bits are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Words {
+    /// Equal to one of these.
+    Of(&'static [u64]),
+    /// Equal to none of these.
+    Not(&'static [u64]),
+}
+
+impl Word {
+    /// Whether the condition holds for these bytes.
+    pub(super) fn holds(&self, bytes: [u8; 8]) -> bool {
+        let bits = u64::from_ne_bytes(bytes) & self.mask;
+        match self.is {
+            Words::Of(values) => values.contains(&bits),
+            Words::Not(values) => !values.contains(&bits),
+        }
+    }
 }
 
 impl Rule {
     /// A rule on a call, whatever its arguments.
     pub(super) fn new(number: libc::c_long, name: &'static str, what: What) -> Self {
-        Self { number, name, conditions: Vec::new(), what }
+        Self { number, name, conditions: Vec::new(), word: None, what }
     }
 
     /// This rule, but only for calls of which a condition on an argument holds as well.
@@ -114,7 +172,12 @@ impl Rule {
         self
     }
 
-    /// Whether it is about this call.
+    /// This rule, but only for calls with this in memory.
+    pub(super) fn reading(self, word: Word) -> Self {
+        Self { word: Some(word), ..self }
+    }
+
+    /// Whether it is about this call, as far as the kernel's filter can tell.
     pub(super) fn holds(&self, call: &Call) -> bool {
         self.number == call.number && self.conditions.iter().all(|condition| condition.holds(call))
     }
@@ -246,6 +309,14 @@ mod tests {
         }
         let other = Call { number: 8, ..call([3; 6]) };
         assert!(!Rule::new(7, "seven", What::Presence).holds(&other));
+    }
+
+    #[test]
+    fn a_word_in_memory_is_compared_by_its_bits() {
+        let word = |is| Word { argument: 0, offset: 0, mask: 0xff, is };
+        let holds = |is, value: u64| word(is).holds(value.to_ne_bytes());
+        assert!(holds(Words::Of(&[1, 2]), 0x702) && !holds(Words::Of(&[1, 2]), 3));
+        assert!(holds(Words::Not(&[0, 7]), 1) && !holds(Words::Not(&[0, 7]), 0x107));
     }
 
     #[test]

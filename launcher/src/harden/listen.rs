@@ -111,11 +111,9 @@ impl Attendant {
             let answer = if self.scene.audits { Answer::GoOn } else { Answer::Refuse(refused.error) };
             return (answer, Some(refused));
         }
-        match rules().next().map(|rule| (rule.name, rule.what)) {
-            Some((_, What::Presence)) if self.numbers_are_ours => (presence::answer(call), None),
-            Some((name, What::Look(look))) if self.numbers_are_ours => {
-                (Answer::GoOn, self.scene.look(call, name, look))
-            }
+        match rules().next() {
+            Some(Rule { what: What::Presence, .. }) if self.numbers_are_ours => (presence::answer(call), None),
+            Some(_) if self.numbers_are_ours => (Answer::GoOn, rules().find_map(|rule| self.scene.look(call, rule))),
             Some(_) => (Answer::GoOn, None),
             // The kernel has asked for something that no rule is about.
             None => (Answer::Refuse(Errno::EPERM), None),

@@ -21,10 +21,10 @@ use policy::{Part, ProcessSection};
 use report::Refusal;
 
 use super::{
-    call::{Is, Look, Remedy, Rule, What},
-    capability,
+    call::{Is, Look, Remedy, Rule, What, Whom, Word, Words},
     filter::{NAMESPACES, NEWTIME, of_namespace},
     presence::may_signal,
+    privileged,
 };
 
 /// `PTRACE_ATTACH` and `PTRACE_SEIZE`.
@@ -36,76 +36,65 @@ const OTHER_ADDRESSES: [u32; 2] = [16, 28];
 /// Whose folder of sockets has an older name, which is a link: /var/run.
 const OLD_RUN: (&str, &str) = ("/var/run", "/run");
 
+/// The signal by which Go's runtime interrupts its own threads, a hundred times a second: each would wait for guard-run.
+const INTERRUPTING: u32 = libc::SIGURG.cast_unsigned();
+
 /// What is looked at, if the command's process is root's or another user's. What takes a capability is of interest only for root's.
 pub(super) fn looked_at(section: &ProcessSection) -> Vec<Rule> {
-    let look = |number, name, look| Rule::new(number, name, What::Look(look));
     let mut rules = Vec::new();
     if !section.allows(Part::Signals) {
-        let kill = look(libc::SYS_kill, "kill", Look::Signal);
-        rules.push(kill.when(0, Is::Gt(0)).when(0, Is::Le(i32::MAX.cast_unsigned())).when(1, Is::Ne(0)));
+        rules.extend(signalling());
     }
     if !section.allows(Part::Tracing) {
-        rules.extend(TRACING.map(|request| look(libc::SYS_ptrace, "ptrace", Look::Trace(1)).when(0, Is::Eq(request))));
-        rules.push(look(libc::SYS_process_vm_readv, "process_vm_readv", Look::Trace(0)));
-        rules.push(look(libc::SYS_process_vm_writev, "process_vm_writev", Look::Trace(0)));
+        rules.extend(tracing());
     }
     if !section.allows(Part::Delegation) {
         let connect = look(libc::SYS_connect, "connect", Look::Connect).when(2, Is::Gt(2));
         rules.push(OTHER_ADDRESSES.iter().fold(connect, |rule, length| rule.when(2, Is::Ne(*length))));
     }
     if privilege::is_root() {
-        let is_wanting = |rule: &Rule| {
-            let capability = match rule.what {
-                What::Look(Look::Capability(capability, _)) => capability,
-                _ => Capability::CAP_SYS_NICE,
-            };
-            !capability::is_kept(section, capability)
-        };
-        rules.extend(privileged().into_iter().filter(is_wanting));
+        rules.extend(privileged::rules(section));
     }
     rules
 }
 
-/// What takes a capability that a root command doesn't keep: as far as users miss it.
-fn privileged() -> Vec<Rule> {
-    use Capability::{
-        CAP_MKNOD, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_MODULE, CAP_SYS_NICE, CAP_SYS_PACCT, CAP_SYS_TIME,
+fn look(number: libc::c_long, name: &'static str, look: Look) -> Rule {
+    Rule::new(number, name, What::Look(look))
+}
+
+/// Sending a signal to one process. The question whether it is there, which is signal 0, is presence.rs's.
+fn signalling() -> Vec<Rule> {
+    let by_number = |number, name, process: u8, signal: u8| {
+        let rule = look(number, name, Look::Signal(Whom::Number(process.into()))).when(signal, Is::Ne(0));
+        rule.when(process, Is::Gt(0)).when(process, Is::Le(i32::MAX.cast_unsigned()))
     };
-    let takes =
-        |number, name, capability| Rule::new(number, name, What::Look(Look::Capability(capability, Errno::EPERM)));
-    let device = |rule: Rule, mode, kind: libc::mode_t| rule.when(mode, Is::Masked(libc::S_IFMT, kind));
+    // Of information that is not a process's own to give, the kernel lets nobody send any (`do_rt_sigqueueinfo`, kernel/signal.c): what it
+    // came by (si_code) is a negative int.
+    let own = |argument| Word { argument, offset: 8, mask: 1 << 31, is: Words::Of(&[1 << 31]) };
+    vec![
+        by_number(libc::SYS_kill, "kill", 0, 1),
+        by_number(libc::SYS_tkill, "tkill", 0, 1).when(1, Is::Ne(INTERRUPTING)),
+        by_number(libc::SYS_tgkill, "tgkill", 1, 2).when(2, Is::Ne(INTERRUPTING)),
+        by_number(libc::SYS_rt_sigqueueinfo, "rt_sigqueueinfo", 0, 1).reading(own(2)),
+        by_number(libc::SYS_rt_tgsigqueueinfo, "rt_tgsigqueueinfo", 1, 2).reading(own(3)),
+        look(libc::SYS_pidfd_send_signal, "pidfd_send_signal", Look::Signal(Whom::Descriptor(0))).when(1, Is::Ne(0)),
+    ]
+}
+
+/// Tracing a process, and what else the kernel lets those do who may trace it.
+fn tracing() -> Vec<Rule> {
+    let by_number = |number, name, argument| look(number, name, Look::Trace(Whom::Number(argument)));
     let mut rules = vec![
-        Rule::new(libc::SYS_setpriority, "setpriority", What::Look(Look::Nice)).when(0, Is::Eq(0)),
-        takes(libc::SYS_sethostname, "sethostname", CAP_SYS_ADMIN),
-        takes(libc::SYS_setdomainname, "setdomainname", CAP_SYS_ADMIN),
-        takes(libc::SYS_swapon, "swapon", CAP_SYS_ADMIN),
-        takes(libc::SYS_swapoff, "swapoff", CAP_SYS_ADMIN),
-        takes(libc::SYS_settimeofday, "settimeofday", CAP_SYS_TIME),
-        takes(libc::SYS_clock_settime, "clock_settime", CAP_SYS_TIME),
-        takes(libc::SYS_reboot, "reboot", CAP_SYS_BOOT),
-        takes(libc::SYS_init_module, "init_module", CAP_SYS_MODULE),
-        takes(libc::SYS_finit_module, "finit_module", CAP_SYS_MODULE),
-        takes(libc::SYS_delete_module, "delete_module", CAP_SYS_MODULE),
-        takes(libc::SYS_acct, "acct", CAP_SYS_PACCT),
+        by_number(libc::SYS_process_vm_readv, "process_vm_readv", 0),
+        by_number(libc::SYS_process_vm_writev, "process_vm_writev", 0),
+        by_number(libc::SYS_kcmp, "kcmp", 0),
+        by_number(libc::SYS_kcmp, "kcmp", 1),
+        by_number(libc::SYS_move_pages, "move_pages", 0),
+        by_number(libc::SYS_migrate_pages, "migrate_pages", 0),
+        by_number(libc::SYS_get_robust_list, "get_robust_list", 0),
+        look(libc::SYS_pidfd_getfd, "pidfd_getfd", Look::Trace(Whom::Descriptor(0))),
     ];
-    #[cfg(target_arch = "x86_64")]
-    rules.extend(
-        [(libc::SYS_iopl, "iopl"), (libc::SYS_ioperm, "ioperm")]
-            .map(|(number, name)| takes(number, name, Capability::CAP_SYS_RAWIO)),
-    );
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        let raw = takes(libc::SYS_socket, "socket", CAP_NET_RAW).when(0, Is::Eq(family.cast_unsigned()));
-        rules.push(raw.when(1, Is::Masked(0xf, libc::SOCK_RAW.cast_unsigned())));
-    }
-    for policy in [libc::SCHED_FIFO, libc::SCHED_RR] {
-        let real_time = takes(libc::SYS_sched_setscheduler, "sched_setscheduler", CAP_SYS_NICE);
-        rules.push(real_time.when(1, Is::Masked(7, policy.cast_unsigned())));
-    }
-    for kind in [libc::S_IFCHR, libc::S_IFBLK] {
-        #[cfg(target_arch = "x86_64")]
-        rules.push(device(takes(libc::SYS_mknod, "mknod", CAP_MKNOD), 1, kind));
-        rules.push(device(takes(libc::SYS_mknodat, "mknodat", CAP_MKNOD), 2, kind));
-    }
+    rules.extend(TRACING.map(|request| by_number(libc::SYS_ptrace, "ptrace", 1).when(0, Is::Eq(request))));
     rules
 }
 
@@ -151,27 +140,30 @@ pub(super) struct Scene {
 
 impl Scene {
     /// By what a call will be refused that a rule is about, if it will.
-    pub(super) fn look(&self, call: &Call, name: &'static str, look: Look) -> Option<Refused> {
-        let caller = Status::read(call.thread)?;
+    pub(super) fn look(&self, call: &Call, rule: &Rule) -> Option<Refused> {
+        let What::Look(look) = rule.what else { return None };
+        if let Some(word) = rule.word
+            && !word.holds(read(call, word.argument, word.offset, 8)?.try_into().ok()?)
+        {
+            return None;
+        }
+        let (caller, name) = (Status::read(call.thread)?, rule.name);
         let refused = |measure, error, remedy, of| Some(Refused { name, of, measure, error, remedy });
         match look {
-            Look::Signal => {
-                self.is_kept_from(&caller, call.int(0))?;
+            Look::Signal(whom) => {
+                self.is_kept_from(&caller, number(call, whom)?)?;
                 refused("landlock", Errno::EPERM, Remedy::parts(&[Part::Signals]), None)
             }
-            Look::Trace(argument) => {
-                self.is_kept_from(&caller, call.int(argument))?;
-                refused("landlock", Errno::EPERM, tracing(&caller), None)
+            Look::Trace(whom) => {
+                self.is_kept_from(&caller, number(call, whom)?)?;
+                refused("landlock", Errno::EPERM, to_trace(&caller), None)
             }
             Look::Connect => {
                 let covered = self.covered(call)?;
                 let error = if covered.1 { Errno::ENOENT } else { Errno::ECONNREFUSED };
                 refused("mounts", error, Remedy::parts(&[Part::Delegation]), Some(covered.0))
             }
-            Look::Capability(capability, error) => {
-                self.is_wanting(&caller, capability)?;
-                refused("capabilities", error, Remedy::capability(capability), None)
-            }
+            Look::Capability(_, error) => refused("capabilities", error, self.wanting(&caller, rule)?, None),
             Look::Nice => {
                 let who = if call.int(1) == 0 { call.thread } else { call.int(1).cast_unsigned() };
                 let wanted = call.int(2).clamp(-20, 19);
@@ -179,12 +171,22 @@ impl Scene {
                 if wanted >= niceness(who)? || is_granted {
                     return None;
                 }
-                let capability = Capability::CAP_SYS_NICE;
-                self.is_wanting(&caller, capability)?;
-                refused("capabilities", Errno::EACCES, Remedy::capability(capability), None)
+                refused("capabilities", Errno::EACCES, self.wanting(&caller, rule)?, None)
+            }
+            Look::Lock(length) => {
+                let limit = limit(call.thread, "Max locked memory")?;
+                let locked = match length {
+                    Some(length) => kibibytes(call.thread, "VmLck")?.saturating_add(call.arguments[length]),
+                    None => kibibytes(call.thread, "VmSize")?,
+                };
+                if i64::try_from(locked).is_ok_and(|locked| locked <= limit) {
+                    return None;
+                }
+                let error = if limit == 0 { Errno::EPERM } else { Errno::ENOMEM };
+                refused("capabilities", error, self.wanting(&caller, rule)?, None)
             }
             Look::Namespaces => {
-                let flags = u64::from_ne_bytes(read(call, 0, 8)?.try_into().ok()?);
+                let flags = u64::from_ne_bytes(read(call, 0, 0, 8)?.try_into().ok()?);
                 let names = |namespace: &&libc::c_int| flags & u64::from(namespace.cast_unsigned()) != 0;
                 let namespace = NAMESPACES.iter().chain([&NEWTIME]).find(names)?;
                 refused("seccomp", Errno::EPERM, of_namespace(*namespace), None)
@@ -202,16 +204,19 @@ impl Scene {
         (!is_inside && may_signal(caller, &other)).then_some(())
     }
 
-    /// Finds out that root's process has not a capability that it would have without the guard.
-    fn is_wanting(&self, caller: &Status, capability: Capability) -> Option<()> {
-        let has = caller.capabilities & capability.bitmask() != 0;
-        (if self.audits { has } else { !has && caller.effective == 0 }).then_some(())
+    /// Finds out that root's process has none of the capabilities that a rule is about, and would have them without the guard; and which to
+    /// name.
+    fn wanting(&self, caller: &Status, rule: &Rule) -> Option<Remedy> {
+        let capabilities = rule.what.takes();
+        let has = capabilities.iter().any(|capability| caller.capabilities & capability.bitmask() != 0);
+        let is_wanting = if self.audits { has } else { !has && caller.effective == 0 };
+        capabilities.first().filter(|_| is_wanting).map(|capability| Remedy::capability(*capability))
     }
 
     /// The covered socket that a connect(2) is about, as its path is spelled, and whether its folder is what is covered.
     fn covered(&self, call: &Call) -> Option<(String, bool)> {
         let length = usize::try_from(call.int(2)).ok()?.min(size_of::<libc::sockaddr_un>());
-        let address = read(call, 1, length)?;
+        let address = read(call, 1, 0, length)?;
         let (family, path) = address.split_first_chunk()?;
         if i32::from(u16::from_ne_bytes(*family)) != libc::AF_UNIX {
             return None;
@@ -234,7 +239,7 @@ impl Scene {
 
 /// What allows a process to trace others outside. Those of root have capabilities that root's command hasn't, so that it takes another one
 /// (`__ptrace_may_access` and `cap_ptrace_access_check` in the kernel's ptrace.c and commoncap.c).
-fn tracing(caller: &Status) -> Remedy {
+fn to_trace(caller: &Status) -> Remedy {
     let parts = Remedy::parts(&[Part::Tracing, Part::Signals, Part::AbstractSockets]);
     if caller.effective == 0 { parts.and(Capability::CAP_SYS_PTRACE) } else { parts }
 }
@@ -255,10 +260,10 @@ fn plain(path: &Path) -> PathBuf {
 /// How long reading the caller's memory may take.
 const READ: Duration = Duration::from_millis(200);
 
-/// What is in the caller's memory at the address that an argument is. Who keeps this process waiting for it gets no answer that is worth
+/// What is in the caller's memory so many bytes behind the address that an argument is. Who keeps this process waiting for it gets no answer that is worth
 /// anything: the kernel makes the call anyway.
-fn read(call: &Call, argument: usize, length: usize) -> Option<Vec<u8>> {
-    let base = usize::try_from(call.arguments[argument]).ok()?;
+fn read(call: &Call, argument: usize, offset: u64, length: usize) -> Option<Vec<u8>> {
+    let base = usize::try_from(call.arguments[argument].checked_add(offset)?).ok()?;
     let thread = Pid::from_raw(call.thread.cast_signed());
     let read = ask_process(READ, move || {
         let mut bytes = vec![0; length];
@@ -267,6 +272,17 @@ fn read(call: &Call, argument: usize, length: usize) -> Option<Vec<u8>> {
         (read == Ok(length)).then_some(bytes)
     });
     read.ok().flatten()
+}
+
+/// The number of the process that a call names, or of its thread. `None` where it names none.
+fn number(call: &Call, whom: Whom) -> Option<i32> {
+    match whom {
+        Whom::Number(argument) => Some(call.int(argument)),
+        Whom::Descriptor(argument) => {
+            let text = fs::read_to_string(format!("/proc/{}/fdinfo/{}", call.thread, call.int(argument))).ok()?;
+            text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+        }
+    }
 }
 
 /// How nice a thread is (proc_pid_stat(5)).
@@ -281,6 +297,14 @@ fn limit(thread: u32, name: &str) -> Option<i64> {
     let text = fs::read_to_string(format!("/proc/{thread}/limits")).ok()?;
     let soft = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next())?;
     if soft == "unlimited" { Some(i64::MAX) } else { soft.parse().ok() }
+}
+
+/// Bytes of a thread's memory, by a field of its status that is in KiB (proc_pid_status(5)).
+fn kibibytes(thread: u32, name: &str) -> Option<u64> {
+    let text = fs::read(format!("/proc/{thread}/status")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let number: u64 = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().nth(1)?.parse().ok())?;
+    number.checked_mul(1 << 10)
 }
 
 #[cfg(test)]
@@ -301,9 +325,10 @@ mod tests {
         let own = std::process::id();
         assert!((-20..20).contains(&niceness(own).expect("it is there")));
         assert!(limit(own, "Max nice priority").expect("it is there") >= 0);
-        assert_eq!((niceness(0), limit(own, "no such limit")), (None, None));
+        assert!(kibibytes(own, "VmSize").expect("it is there") >= 1 << 20);
+        assert_eq!((niceness(0), limit(own, "no such limit"), kibibytes(own, "VmNone")), (None, None, None));
         let word = 0x1234_5678_9abc_def0_u64;
         let call = Call { id: 0, thread: own, number: 0, arguments: [&raw const word as u64, 0, 0, 0, 0, 0] };
-        assert_eq!((read(&call, 0, 8), read(&call, 1, 8)), (Some(word.to_ne_bytes().to_vec()), None));
+        assert_eq!((read(&call, 0, 0, 8), read(&call, 1, 0, 8)), (Some(word.to_ne_bytes().to_vec()), None));
     }
 }

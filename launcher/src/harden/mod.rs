@@ -21,6 +21,7 @@ pub mod nested;
 mod packets;
 mod place;
 mod presence;
+mod privileged;
 mod scope;
 mod services;
 mod view;
