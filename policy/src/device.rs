@@ -32,6 +32,9 @@ pub struct DeviceRule {
     pub minor: Option<u32>,
     /// What is done to the device.
     pub access: Access,
+    /// Whether the rule says that itself, and doesn't mean all that can be done for saying nothing of it.
+    #[serde(skip)]
+    pub names_access: bool,
     /// Why it is there, for anybody who meets it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -52,8 +55,8 @@ struct Keys {
     major: Option<u32>,
     #[serde(default, deserialize_with = "minor")]
     minor: Option<u32>,
-    #[serde(default)]
-    access: Access,
+    #[serde(default, deserialize_with = "present")]
+    access: Option<Access>,
     #[serde(default, deserialize_with = "reason")]
     reason: Option<String>,
 }
@@ -68,7 +71,17 @@ impl TryFrom<Keys> for DeviceRule {
                 "\"path\" says which device is meant; leave out either \"path\" or \"type\", \"major\" and \"minor\"",
             );
         }
-        Ok(Self { action, report, path, kind: kind.unwrap_or_default(), major, minor, access, reason })
+        Ok(Self {
+            action,
+            report,
+            path,
+            kind: kind.unwrap_or_default(),
+            major,
+            minor,
+            access: access.unwrap_or_default(),
+            names_access: access.is_some(),
+            reason,
+        })
     }
 }
 

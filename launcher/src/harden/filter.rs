@@ -246,7 +246,8 @@ fn not_supported(section: &ProcessSection) -> Vec<Rule> {
         let nameable = SocketFamily::ALL.iter().copied().filter(|family| *family != SocketFamily::Netlink);
         for family in nameable.clone().filter(|family| !section.families.contains(family)) {
             let remedy = match family {
-                SocketFamily::Packet => Remedy::family(family).and(Capability::CAP_NET_RAW),
+                SocketFamily::Packet | SocketFamily::Xdp => Remedy::family(family).and(Capability::CAP_NET_RAW),
+                SocketFamily::Key => Remedy::family(family).and(Capability::CAP_NET_ADMIN),
                 _ => Remedy::family(family),
             };
             rules.push(Rule::new(number, name, refuse(remedy)).when(0, Is::Eq(family.number().cast_unsigned())));

@@ -43,11 +43,11 @@ const ATTRIBUTES: [(libc::c_long, &str); 6] = [
 /// How attributes begin that are for root alone (`xattr_permission`, fs/xattr.c).
 const TRUSTED: u64 = u64::from_ne_bytes(*b"trusted.");
 
-/// What a socket can be told by a process with a capability alone (`sk_setsockopt`, net/core/sock.c).
-const OPTIONS: [(libc::c_int, &[Capability]); 3] = [
-    (libc::SO_MARK, &[CAP_NET_RAW, CAP_NET_ADMIN]),
-    (libc::SO_SNDBUFFORCE, &[CAP_NET_ADMIN]),
-    (libc::SO_RCVBUFFORCE, &[CAP_NET_ADMIN]),
+/// What a socket can be told by a process with a capability alone (`sk_setsockopt`, net/core/sock.c): options of the level `SOL_SOCKET`.
+pub(super) const OPTIONS: [(libc::c_int, &str, &[Capability]); 3] = [
+    (libc::SO_MARK, "SO_MARK", &[CAP_NET_RAW, CAP_NET_ADMIN]),
+    (libc::SO_SNDBUFFORCE, "SO_SNDBUFFORCE", &[CAP_NET_ADMIN]),
+    (libc::SO_RCVBUFFORCE, "SO_RCVBUFFORCE", &[CAP_NET_ADMIN]),
 ];
 
 /// Groups of fanotify(7) that no ordinary user may make (`FANOTIFY_ADMIN_INIT_FLAGS`, include/linux/fanotify.h): these of those bits.
@@ -161,7 +161,7 @@ fn of_sockets() -> Vec<Rule> {
         let raw = takes(libc::SYS_socket, "socket", &[CAP_NET_RAW]).when(0, Is::Eq(family.cast_unsigned()));
         rules.push(raw.when(1, Is::Masked(0xf, libc::SOCK_RAW.cast_unsigned())));
     }
-    rules.extend(OPTIONS.map(|(option, capabilities)| {
+    rules.extend(OPTIONS.map(|(option, _, capabilities)| {
         let setting = takes(libc::SYS_setsockopt, "setsockopt", capabilities);
         setting.when(1, Is::Eq(libc::SOL_SOCKET.cast_unsigned())).when(2, Is::Eq(option.cast_unsigned()))
     }));
