@@ -5,11 +5,15 @@
 //! - ```` ```sh ````: each command succeeds.
 //! - ```` ```console ````: a line that begins with "$ " is a command, the others are what it prints on standard output and standard
 //!   error. "…" stands for any text of a line, and a line "…" for any lines.
+//! - A block that is indented by four spaces, behind an empty line: JSON if it begins like that, and otherwise as `sh`.
 //! - A block behind `<!-- not run: REASON -->` is not run.
+//!
+//! Each policy that a document shows is one, and so is each section of a policy, and each configuration of the hook.
 
 use std::{fmt::Write as _, fs, path::Path, process::Command};
 
-use support::guard_run;
+use serde_json::Value;
+use support::{Run, guard_run};
 
 /// The folder of the repository.
 fn repository() -> &'static Path {
@@ -22,31 +26,59 @@ struct Step {
     printed: Option<String>,
 }
 
-/// The steps of a document, in their order.
-fn steps(text: &str) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let mut lines = text.lines();
-    let mut run = true;
+/// A block of a document.
+struct Block<'a> {
+    /// What is said to be in it. An indented one is JSON or commands.
+    language: &'a str,
+    /// Its lines, as they are without what they are indented by.
+    lines: Vec<&'a str>,
+    /// Whether it is to be run, if it can be.
+    is_run: bool,
+}
+
+/// By what a block is indented that has no fence.
+const INDENT: &str = "    ";
+
+/// The blocks of a document, in their order.
+fn blocks(text: &str) -> Vec<Block<'_>> {
+    let mut blocks = Vec::new();
+    let mut lines = text.lines().peekable();
+    let (mut is_run, mut is_apart) = (true, true);
     while let Some(whole) = lines.next() {
         let line = whole.trim_start();
         let indent = &whole[..whole.len() - line.len()];
         if let Some(reason) = line.strip_prefix("<!-- not run: ") {
             assert!(reason.trim_end_matches(" -->").len() > 10, "{line}: why not?");
-            run = false;
+            is_run = false;
         }
-        let Some(language) = line.strip_prefix("```") else { continue };
-        let block: Vec<_> = lines
-            .by_ref()
-            .map(|line| line.strip_prefix(indent).unwrap_or(line))
-            .take_while(|line| *line != "```")
-            .collect();
+        if let Some(language) = line.strip_prefix("```") {
+            let inside = lines.by_ref().map(|line| line.strip_prefix(indent).unwrap_or(line));
+            blocks.push(Block { language, lines: inside.take_while(|line| *line != "```").collect(), is_run });
+            is_run = true;
+        } else if let Some(first) = whole.strip_prefix(INDENT).filter(|first| is_apart && !first.starts_with(' ')) {
+            let mut inside = vec![first];
+            while let Some(line) = lines.next_if(|line| line.starts_with(INDENT)) {
+                inside.push(&line[INDENT.len()..]);
+            }
+            let language = if first.starts_with(['{', '"']) { "json" } else { "sh" };
+            blocks.push(Block { language, lines: inside, is_run });
+            is_run = true;
+        }
+        is_apart = line.is_empty();
+    }
+    blocks
+}
+
+/// The steps of a document, in their order.
+fn steps(text: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for Block { language, lines, is_run } in blocks(text) {
         match language {
-            "sh" if run => steps.push(Step { script: block.join("\n"), printed: None }),
-            "console" if run => steps.extend(commands(&block)),
-            "sh" | "console" | "json" | "text" | "yaml" => {}
+            "sh" if is_run => steps.push(Step { script: lines.join("\n"), printed: None }),
+            "console" if is_run => steps.extend(commands(&lines)),
+            "sh" | "console" | "json" | "text" | "ini" | "toml" | "yaml" | "" => {}
             other => panic!("a block in {other:?}: nobody knows what to do with it"),
         }
-        run = true;
     }
     steps
 }
@@ -97,6 +129,9 @@ const MARK: &str = "@@step@@";
 /// Runs all steps of a document, and compares what they print.
 fn works_as_typed(document: &str) {
     let steps = steps(&fs::read_to_string(repository().join(document)).unwrap());
+    if steps.is_empty() {
+        return;
+    }
     let mut script = String::from("exec 2>&1\n");
     for Step { script: step, printed } in &steps {
         let strict = if printed.is_some() { "+e" } else { "-e" };
@@ -146,6 +181,78 @@ fn the_recipes_work_as_typed() {
     for entry in fs::read_dir(repository().join("docs/recipes")).unwrap() {
         works_as_typed(&format!("docs/recipes/{}", entry.unwrap().file_name().to_str().unwrap()));
     }
+}
+
+/// The documents of the repository, by their paths in it.
+fn documents() -> Vec<String> {
+    let names = |folder: &str| {
+        let paths = fs::read_dir(repository().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let documents = paths.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+        documents.map(|path| path.strip_prefix(repository()).unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    let folders = ["", "docs/", "docs/recipes/", "docs/design/", "examples/containers/"];
+    folders.map(names).into_iter().collect::<Vec<Vec<String>>>().concat()
+}
+
+/// Whose blocks have a test of their own, so that these run at the same time.
+fn has_its_own_test(document: &str) -> bool {
+    let alone = ["README.md", "docs/tutorial.md", "docs/troubleshooting.md", "docs/testing.md"];
+    alone.contains(&document) || document.starts_with("docs/recipes/")
+}
+
+#[test]
+fn all_other_documents_work_as_typed() {
+    documents().iter().filter(|document| !has_its_own_test(document)).for_each(|document| works_as_typed(document));
+}
+
+/// A policy, of which a document may show a section alone.
+fn policy(text: &str) -> Option<String> {
+    let section = ["\"process\":", "\"network\":", "\"unix\":", "\"devices\":", "\"sysctls\":"];
+    if section.iter().any(|section| text.starts_with(section)) {
+        return Some(format!("{{\"version\": 1, {text}}}"));
+    }
+    text.contains("\"version\": 1").then(|| text.to_owned())
+}
+
+#[test]
+fn every_policy_in_the_documents_is_one() {
+    let schema: Value = serde_json::from_str(include_str!("../../schema/hook.schema.json")).unwrap();
+    let of_hook = jsonschema::validator_for(&schema).unwrap();
+    let (mut policies, mut configurations) = (0, 0);
+    for document in documents() {
+        let text = fs::read_to_string(repository().join(&document)).unwrap();
+        let shown = blocks(&text).into_iter().filter(|block| block.language == "json");
+        let shown = shown.map(|block| block.lines.join("\n"));
+        let here = text.split("<<'POLICY'\n").skip(1).filter_map(|rest| rest.split_once("POLICY\n"));
+        for policy in shown.chain(here.map(|(here, _)| here.to_owned())).filter_map(|text| policy(&text)) {
+            if policy.contains("\"annotations\":") {
+                assert!(of_hook.is_valid(&serde_json::from_str(&policy).unwrap()), "{document}: {policy}");
+                configurations += 1;
+                continue;
+            }
+            let output = Run::new(policy, ["true"]).subcommand("check", &[]);
+            assert_eq!(output.code(), Some(0), "{document}: {}", output.stderr);
+            policies += 1;
+        }
+    }
+    assert!(policies >= 6 && configurations >= 1, "{policies} {configurations}");
+}
+
+#[test]
+fn blocks_are_found_with_and_without_fences() {
+    let text = [
+        "words\n\n    one\n    two\n\n- item\n    goes on\n\n<!-- not run: it is an example -->\n\n    three\n\n",
+        "    {\n      4\n    }\n\n  ```console\n  $ five\n  ```\n\n        six\n",
+    ];
+    let text = text.concat();
+    let found: Vec<_> = blocks(&text).into_iter().map(|block| (block.language, block.lines, block.is_run)).collect();
+    let expected = [
+        ("sh", vec!["one", "two"], true),
+        ("sh", vec!["three"], false),
+        ("json", vec!["{", "  4", "}"], true),
+        ("console", vec!["$ five"], true),
+    ];
+    assert_eq!(found, expected);
 }
 
 #[test]

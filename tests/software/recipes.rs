@@ -1,6 +1,6 @@
 //! What the documents tell people to type works, with the programs that it is about; and `check` says what a policy allows in vain.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use serde_json::{Value, json};
 use support::{
@@ -117,33 +117,4 @@ fn check_says_which_capability_is_missing_for_what_a_policy_allows() {
     let in_vain = json!({"version": 1, "process": {"isolation": "cgroup-only"},
         "sockets": {"default": "deny", "rules": [{"action": "allow", "type": "raw"}]}});
     assert_eq!(notes(&in_vain), Vec::<String>::new(), "then it keeps all that it has");
-}
-
-/// The documents of the repository, by their paths in it.
-fn documents() -> Vec<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let names = |folder: &str| {
-        let paths = fs::read_dir(root.join(folder)).unwrap().map(|entry| entry.unwrap().path());
-        let documents = paths.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
-        documents.map(|path| path.strip_prefix(root).unwrap().to_str().unwrap().to_owned()).collect()
-    };
-    let documents: Vec<Vec<String>> = ["", "docs/", "docs/recipes/", "docs/design/"].map(names).into();
-    documents.concat()
-}
-
-#[test]
-fn every_policy_in_the_documents_is_one() {
-    let mut policies = 0;
-    for document in documents() {
-        let text = repository(&document);
-        let blocks = text.split("```json\n").skip(1).filter_map(|rest| rest.split_once("```")).map(|(block, _)| block);
-        let here =
-            text.split("<<'POLICY'\n").skip(1).filter_map(|rest| rest.split_once("POLICY\n")).map(|(here, _)| here);
-        for policy in blocks.chain(here).filter(|block| block.contains("\"version\": 1")) {
-            let output = Run::new(policy, ["true"]).subcommand("check", &[]);
-            assert_eq!(output.code(), Some(0), "{document}: {}", output.stderr);
-            policies += 1;
-        }
-    }
-    assert!(policies >= 3, "{policies}");
 }
