@@ -2,6 +2,7 @@
 
 mod covered;
 mod diagnose;
+mod different;
 mod harden;
 mod interlock;
 mod needs;
