@@ -169,6 +169,20 @@ impl Learner {
         self.lost += lost;
     }
 
+    /// Notes a capability without which the command can't do what was learnt, as a place in the policy has it.
+    pub fn needs(&mut self, capability: &str, place: &str) {
+        if NEVER.contains(&capability) {
+            self.left_out.insert(format!(
+                "{place}: a command can get out by \"{capability}\", without which it can't do this; if it needs that, add it: \
+                 {{\"process\":{{\"capabilities\":[\"{capability}\"]}}}}"
+            ));
+            return;
+        }
+        let needed =
+            self.process.entry("capabilities".to_owned()).or_default().entry(capability.to_owned()).or_default();
+        needed.insert(place.to_owned());
+    }
+
     fn peer(&mut self, event: &Event, network: &Network) {
         let Network { address, port, local_port, ref protocol, .. } = *network;
         let seen = Seen {

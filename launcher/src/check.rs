@@ -87,7 +87,10 @@ impl Names {
 pub fn check(word: &OsStr) -> anyhow::Result<u8> {
     let Compiled { policy, tables, .. } = choose(Some(word))?.compile()?;
     let hooks = tables.hooks().into_iter().map(common::record::Hook::name).collect();
-    let notes = broadcast(&policy, &tables).into_iter().chain(unmet(&policy)).chain(tunnel(&tables));
+    let notes = broadcast(&policy, &tables)
+        .into_iter()
+        .chain(unmet(&policy).into_iter().map(|unmet| unmet.note))
+        .chain(tunnel(&tables));
     let notes = notes.chain(unreported(&policy));
     let notes = notes.chain(idle(&policy, &tables)).collect();
     let names = tables.names().map(|names| Names::new(names, policy.surroundings()));

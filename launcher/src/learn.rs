@@ -12,6 +12,7 @@ use std::{
 
 use advice::{Judge, Learner, Learnt, Side, UnixSockets, compare, trial};
 use anyhow::Context as _;
+use caps::Capability;
 use enforce::{
     exit,
     load::missing_here,
@@ -21,11 +22,12 @@ use enforce::{
     target,
 };
 use nix::sys::signal::Signal;
-use policy::{Document, compile::Tables};
+use policy::{Document, Policy, Resolved, compile::Tables};
 use report::text::OneLine;
 
 use crate::{
     chosen::{Compiled, changeable, choose, creatable, parse_named},
+    harden::{Unmet, restricts_log, unmet},
     records::records,
     run::{Options, run},
     supervise::Wait,
@@ -76,53 +78,45 @@ pub fn learn(lesson: &Lesson, rights: Rights) -> anyhow::Result<u8> {
     let policy = folder.path().join("trial.json");
     let unix = write_trial(&policy)?;
     let logs: Vec<PathBuf> = (0..lesson.runs).map(|number| folder.path().join(format!("log{number}.json"))).collect();
-    let (last, others) = logs.split_last().context("--runs: at least one")?;
-    let mut statuses = Vec::new();
-    for log in others {
-        let program = std::env::current_exe().context("guard-run's own file")?;
-        let mut again = Command::new(program);
-        again.arg("--policy").arg(&policy).arg("--log").arg(log).arg("--quiet").arg("--").args(&lesson.command);
-        let status = again.status().context("guard-run's own file")?;
-        statuses.push(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILURE));
-    }
-    let options = Options {
-        policy: Some(policy.into()),
-        command: lesson.command.clone(),
-        log: Some(last.clone()),
-        events: None,
-        flows: false,
-        preserve_fds: 0,
-        fresh: false,
-        user: None,
-        wait: Wait::default(),
-        fail_on_deny: None,
-        diagnose: false,
-        verbosity: -1,
-    };
-    let status = run(&options, rights)?;
-    statuses.push(status);
+    let statuses = run_all(lesson, &policy, &logs, rights)?;
     // The run has taken its rights with it. What is left to do, a user names.
     privilege::begin()?.keep(&[])?;
     let mut learner = Learner::default();
-    let learnt = match &update {
-        None => {
-            let heads = records(&logs, &mut |record| learner.add(&record))?;
-            learner.lost(heads.iter().map(|head| head.lost).sum());
-            let command: Vec<String> = lesson.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-            learner.policy(&command, unix, &addresses)
-        }
-        Some(Compiled { tables, document, .. }) => {
+    let heads = match &update {
+        None => records(&logs, &mut |record| learner.add(&record))?,
+        Some(Compiled { tables, .. }) => {
             let mut judge = Judge::new(tables);
-            let heads = records(&logs, &mut |record| learner.add_to(&mut judge, &record))?;
-            learner.lost(heads.iter().map(|head| head.lost).sum());
+            records(&logs, &mut |record| learner.add_to(&mut judge, &record))?
+        }
+    };
+    learner.lost(heads.iter().map(|head| head.lost).sum());
+    let written = |learner: &Learner| match &update {
+        None => {
+            let command: Vec<String> = lesson.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            anyhow::Ok(learner.policy(&command, unix, &addresses))
+        }
+        Some(Compiled { document, .. }) => {
             let path = document.path();
             let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-            learner.update(&text, unix, &addresses)
+            Ok(learner.update(&text, unix, &addresses))
         }
     };
     // What is written is a policy.
-    let document = Document::new(base.as_deref().unwrap_or(output), learnt.text.clone().into_bytes());
-    let updated = parse_named(&document)?.resolve(&document, &ThisMachine)?;
+    let parsed = |learnt: &Learnt| -> anyhow::Result<Resolved> {
+        let document = Document::new(base.as_deref().unwrap_or(output), learnt.text.clone().into_bytes());
+        Ok(parse_named(&document)?.resolve(&document, &ThisMachine)?)
+    };
+    let mut learnt = written(&learner)?;
+    let mut updated = parsed(&learnt)?;
+    let known = update.as_ref().map_or_else(Vec::new, |update| unmet(&update.policy));
+    let wanting = wanting(&updated, &known);
+    if !wanting.is_empty() {
+        for (capability, place) in &wanting {
+            learner.needs(&capability.to_string(), place);
+        }
+        learnt = written(&learner)?;
+        updated = parsed(&learnt)?;
+    }
     let others = Tables::compile(&updated)?;
     match write(output, replaces, &learnt) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(exit::UNREAD),
@@ -150,7 +144,47 @@ pub fn learn(lesson: &Lesson, rights: Rights) -> anyhow::Result<u8> {
             ending(*failed)
         ));
     }
-    Ok(status)
+    statuses.last().copied().context("--runs: at least one")
+}
+
+/// Runs the command under a policy, once for each of these logs. Returns the exit statuses.
+fn run_all(lesson: &Lesson, policy: &Path, logs: &[PathBuf], rights: Rights) -> anyhow::Result<Vec<u8>> {
+    let (last, others) = logs.split_last().context("--runs: at least one")?;
+    let mut statuses = Vec::new();
+    for log in others {
+        let program = std::env::current_exe().context("guard-run's own file")?;
+        let mut again = Command::new(program);
+        again.arg("--policy").arg(policy).arg("--log").arg(log).arg("--quiet").arg("--").args(&lesson.command);
+        let status = again.status().context("guard-run's own file")?;
+        statuses.push(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILURE));
+    }
+    let options = Options {
+        policy: Some(policy.into()),
+        command: lesson.command.clone(),
+        log: Some(last.clone()),
+        events: None,
+        flows: false,
+        preserve_fds: 0,
+        fresh: false,
+        user: None,
+        wait: Wait::default(),
+        fail_on_deny: None,
+        diagnose: false,
+        verbosity: -1,
+    };
+    statuses.push(run(&options, rights)?);
+    Ok(statuses)
+}
+
+/// The capabilities without which root's command can't do what rules allow that were learnt, and the places of these rules. `known` was allowed
+/// in vain before.
+fn wanting(policy: &Policy, known: &[Unmet]) -> Vec<(Capability, String)> {
+    if !privilege::is_root() {
+        return Vec::new();
+    }
+    let is_needed = |capability: &Capability| *capability != Capability::CAP_SYSLOG || restricts_log();
+    let learnt = unmet(policy).into_iter().filter(|unmet| !known.contains(unmet));
+    learnt.filter_map(|unmet| Some((unmet.capability.filter(is_needed)?, unmet.place))).collect()
 }
 
 /// Writes the policy under which the command is run: with as much of what can be told apart as this machine can enforce. Returns

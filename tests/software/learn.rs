@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Daemon, Output, Run, TcpServer, Transport, eventually, fresh_address, guard_run, is_bound, nginx};
 
 /// Learns from a command, which has to succeed, and returns the policy.
@@ -236,4 +236,27 @@ fn what_was_learnt_replaces_nothing_and_several_runs_are_one_policy() {
     let refused = learn();
     assert_eq!(refused.status.code(), Some(125));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("it is there already"));
+}
+
+#[test]
+fn what_takes_a_capability_beside_a_rule_is_learnt_with_it() {
+    // The kernel's log is read by opening a device, which makes no event of a call.
+    let policy = learns(&["sh", "-c", ": </dev/kmsg"]);
+    let restricts = fs::read_to_string("/proc/sys/kernel/dmesg_restrict").is_ok_and(|text| text.trim() != "0");
+    let expected = if restricts { json!({"capabilities": ["CAP_SYSLOG"]}) } else { Value::Null };
+    assert_eq!(policy["process"], expected);
+    // Each tunable is written what it is.
+    let policy = learns(&["sh", "-c", "set -e; cd /proc/sys/kernel; cat ns_last_pid >ns_last_pid"]);
+    assert_eq!(policy["process"], json!({"capabilities": ["CAP_CHECKPOINT_RESTORE"]}));
+    // By this one, packets would get past the rules.
+    let folder = tempfile::tempdir().unwrap();
+    let write = ["sh", "-c", "set -e; cd /proc/sys/net/ipv4; cat ip_forward >ip_forward"];
+    let file = folder.path().join("learnt.json");
+    let output = Command::new(guard_run()).args(["learn", "-o"]).arg(&file).arg("--").args(write).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("left out: /sysctls/rules/0: a command can get out by \"CAP_NET_ADMIN\""), "{said}");
+    let mut policy: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(policy["process"], Value::Null);
+    policy["process"] = json!({"capabilities": ["CAP_NET_ADMIN"]});
+    works(&policy.to_string(), &write);
 }

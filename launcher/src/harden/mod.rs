@@ -45,7 +45,8 @@ pub use call::Remedy;
 pub(crate) use capability::is_kept;
 pub use listen::{Attendant, Calls};
 pub use look::Refused;
-pub use needs::unmet;
+pub use needs::{Unmet, unmet};
+pub(crate) use privileged::restricts_log;
 pub(crate) use services::RESOLVERS;
 pub use view::View;
 

@@ -74,27 +74,35 @@ const TUNABLES: [(&str, Capability); 19] = [
     ("vm/mmap_min_addr", CAP_SYS_RAWIO),
 ];
 
-/// For people: what is allowed in vain, and what to add.
+/// What is allowed in vain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmet {
+    /// The place in the policy that allows it.
+    pub place: String,
+    /// The capability without which a root command can't do it, if it is one that is wanting.
+    pub capability: Option<Capability>,
+    /// For people: what is allowed in vain, and what to add.
+    pub note: String,
+}
+
+/// What a policy allows in vain.
 #[must_use]
-pub fn unmet(policy: &Policy) -> Vec<String> {
+pub fn unmet(policy: &Policy) -> Vec<Unmet> {
     if policy.process.isolation == Isolation::CgroupOnly {
         return Vec::new();
     }
-    let mut notes = Notes { section: &policy.process, notes: Vec::new() };
+    let mut notes = Notes { section: &policy.process, unmet: Vec::new() };
     notes.process();
     allowing(policy.devices.as_ref()).for_each(|(place, rule)| notes.device(place, rule));
     allowing(policy.sockets.as_ref()).for_each(|(place, rule)| notes.socket(place, rule));
     allowing(policy.sysctls.as_ref()).for_each(|(place, rule)| notes.sysctl(place, rule));
     allowing(policy.sockopts.as_ref()).for_each(|(place, rule)| notes.sockopt(place, rule));
     if notes.section.allows(Part::Delegation) && super::has_names(policy) {
-        notes.notes.push(
-            "/process/allow lets systemd-resolved, nscd and avahi be asked for any name; of what they answer, nothing is learnt for the rules on \
-             host names"
-                .to_owned(),
-        );
+        let says = "lets systemd-resolved, nscd and avahi be asked for any name; of what they answer, nothing is learnt for the rules on host names";
+        notes.add("/process/allow".to_owned(), says);
     }
     allowing(policy.unix.as_ref()).for_each(|(place, rule)| notes.unix(place, rule));
-    notes.notes
+    notes.unmet
 }
 
 /// The rules of a section that allow something, and the places where they stand in it.
@@ -106,7 +114,7 @@ fn allowing<R: Rule>(section: Option<&Section<R>>) -> impl Iterator<Item = (usiz
 /// What is noted about a policy with this section.
 struct Notes<'a> {
     section: &'a ProcessSection,
-    notes: Vec<String>,
+    unmet: Vec<Unmet>,
 }
 
 impl Notes<'_> {
@@ -114,11 +122,18 @@ impl Notes<'_> {
     fn needs(&mut self, place: &str, what: &str, capabilities: &[Capability]) {
         let is_kept = capabilities.iter().any(|capability| capability::is_kept(self.section, *capability));
         if let Some(capability) = capabilities.first().filter(|_| !is_kept) {
-            self.notes.push(format!(
+            let note = format!(
                 "{place} allows to {what}, which takes {capability}; for a command of root's, add it: \
                  \"process\": {{\"capabilities\": [\"{capability}\"]}}"
-            ));
+            );
+            self.unmet.push(Unmet { place: place.to_owned(), capability: Some(*capability), note });
         }
+    }
+
+    /// Notes what a place says that takes no capability.
+    fn add(&mut self, place: String, says: &str) {
+        let note = format!("{place} {says}");
+        self.unmet.push(Unmet { place, capability: None, note });
     }
 
     fn process(&mut self) {
@@ -182,10 +197,9 @@ impl Notes<'_> {
         let is_abstract =
             |pattern: &SocketPattern| matches!(pattern, SocketPattern::Named(glob) if glob.as_str().starts_with('@'));
         if rule.paths.iter().flatten().any(is_abstract) && !self.section.allows(Part::AbstractSockets) {
-            self.notes.push(format!(
-                "/unix/rules/{index} allows abstract sockets, of which the command reaches none but its own; for those of others, add it: \
-                 \"process\": {{\"allow\": [\"abstract-sockets\"]}}"
-            ));
+            let says = "allows abstract sockets, of which the command reaches none but its own; for those of others, add it: \
+                        \"process\": {\"allow\": [\"abstract-sockets\"]}";
+            self.add(format!("/unix/rules/{index}"), says);
         }
     }
 }

@@ -170,8 +170,7 @@ fn of_sockets() -> Vec<Rule> {
 
 fn of_kernel() -> Vec<Rule> {
     let log = takes(libc::SYS_syslog, "syslog", &[CAP_SYSLOG]);
-    let is_restricted = tunable("kernel/dmesg_restrict") != Some(0);
-    let log = READING.iter().filter(|_| !is_restricted).fold(log, |rule, action| rule.when(0, Is::Ne(*action)));
+    let log = READING.iter().filter(|_| !restricts_log()).fold(log, |rule, action| rule.when(0, Is::Ne(*action)));
     #[allow(unused_mut, reason = "the ports are x86's")]
     let mut rules = vec![log];
     #[cfg(target_arch = "x86_64")]
@@ -202,6 +201,11 @@ fn of_events() -> Vec<Rule> {
         3.. => vec![counts()],
     };
     files.into_iter().chain(counts).collect()
+}
+
+/// Whether the kernel keeps its log from those who lack `CAP_SYSLOG`.
+pub(crate) fn restricts_log() -> bool {
+    tunable("kernel/dmesg_restrict") != Some(0)
 }
 
 /// What a tunable of the kernel's is at the start. `None` where there is none, or it is no number.
