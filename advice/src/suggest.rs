@@ -129,17 +129,17 @@ pub fn suggest(
         }
     }
     let mut changes = Changes::to(guard, &wanted, widen);
-    let mut changed = patch::applied(guard, &changes.patch, machine)?;
+    let mut result = patch::applied(guard, &changes.patch, machine)?;
     let is_hopeless =
-        |wanted: &mut Wanted| !wanted.asked.is_allowed(&changed.tables) && !wanted.is_allowed_alone(guard, machine);
+        |wanted: &mut Wanted| !wanted.asked.is_allowed(&result.tables) && !wanted.is_allowed_alone(guard, machine);
     let hopeless: Vec<Wanted> = wanted.extract_if(.., is_hopeless).collect();
     if !hopeless.is_empty() {
         aside.extend(hopeless.into_iter().map(|Wanted { denied, .. }| Apart { denied, why: HOPELESS.to_owned() }));
         changes = Changes::to(guard, &wanted, widen);
-        changed = patch::applied(guard, &changes.patch, machine)?;
+        result = patch::applied(guard, &changes.patch, machine)?;
     }
     let Changes { plain, patch, allows } = changes;
-    prove::prove(guard, &plain, &changed, &wanted, machine)?;
+    prove::prove(guard, &plain, &result, &wanted, machine)?;
     let mut assumes: Vec<String> = wanted.iter().filter_map(|wanted| assumption(&wanted.asked)).collect();
     assumes.sort();
     assumes.dedup();

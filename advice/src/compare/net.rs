@@ -124,10 +124,10 @@ impl<'a> Universe<'a> {
         let addresses = if op == Op::BIND { &self.own_addresses } else { &self.addresses };
         let asks_for_own = op != Op::BIND && self.tables.iter().flatten().any(|side| side.asks_for_own());
         let local_ports = if op == Op::RECEIVE { self.local_ports.len() } else { 1 };
-        let named: Vec<Vec<usize>> = (0..self.ports.len()).map(|port| self.named(port)).collect();
+        let by_port: Vec<Vec<usize>> = (0..self.ports.len()).map(|port| self.names_at(port)).collect();
         for protocol in Protocol::ALL {
             for (number, (place, ranges)) in addresses.iter().enumerate() {
-                for port in 0..self.ports.len() {
+                for (port, groups) in by_port.iter().enumerate() {
                     for local in 0..local_ports {
                         let at = At { op, protocol, place, address: ranges[0].0, port, local };
                         let ways = found.judge("network", self.decide(&at, op == Op::BIND, None));
@@ -144,10 +144,10 @@ impl<'a> Universe<'a> {
                         if place.never || ![Op::CONNECT, Op::SEND].contains(&op) {
                             continue;
                         }
-                        for name in named[port].iter().copied() {
-                            let names = &self.names[name];
+                        for name in groups.iter().copied() {
+                            let group = &self.names[name];
                             let mut by_name =
-                                |by_tls| found.judge("network", self.decide(&at, false, Some((&names[0], by_tls))));
+                                |by_tls| found.judge("network", self.decide(&at, false, Some((&group[0], by_tls))));
                             let (named, other) = (by_name(true), by_name(false));
                             // What holds for the address, too, is told there.
                             let new = |told: Option<Ways>| {
@@ -207,7 +207,7 @@ impl<'a> Universe<'a> {
 
     /// The groups of names that make a difference at a group of ports: on any other, a rule that has the name isn't about the port, and
     /// what is decided is what is decided on the address alone.
-    fn named(&self, port: usize) -> Vec<usize> {
+    fn names_at(&self, port: usize) -> Vec<usize> {
         let (rules, _) = &self.ports[port];
         let matters = |names: &Name| {
             let at = |side: usize, word| names.rules[side].word(word) & rules[side].word(word) != 0;
