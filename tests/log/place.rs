@@ -148,13 +148,13 @@ fn events_are_not_written_to_a_file_that_somebody_else_has_made() {
     let path = out.join("events.jsonl");
     let run = run.flags(["--events", path.to_str().unwrap(), "--log", "-"]);
     fs::write(&path, "").unwrap();
-    std::os::unix::fs::chown(&path, Some(BOB), Some(BOB)).unwrap();
+    chown(&path, Some(BOB), Some(BOB)).unwrap();
     let folders = Folders { run, out, secret };
     let output = folders.run.output().exits(125);
     assert!(output.stderr.contains("another user has made it"), "{output:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "");
     // The control: root's own file there.
-    std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
+    chown(&path, Some(0), Some(0)).unwrap();
     let _ = folders.run.output().success();
 }
 

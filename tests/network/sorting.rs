@@ -30,7 +30,7 @@ for name in 'localhost both four six far'.split():
         json!([tcp, {"action": "allow", "hosts": ["10.0.0.0/8"], "protocols": ["udp"], "ports": [53]}]),
         json!([tcp, {"action": "allow", "hosts": ["sandbox"]}]),
     ] {
-        let run = Run::python(&network("deny", &rules), PROGRAM, &[]).through(through).flags(["--fail-on-deny"]);
+        let run = Run::python(network("deny", &rules), PROGRAM, &[]).through(through).flags(["--fail-on-deny"]);
         let (bare, guarded) = (run.bare().success(), run.output().success());
         assert_eq!(guarded.stdout, bare.stdout);
         assert!(guarded.events().is_empty(), "{:#}", guarded.log);
