@@ -36,6 +36,9 @@ const OTHER_ADDRESSES: [u32; 2] = [16, 28];
 /// Whose folder of sockets has an older name, which is a link: /var/run.
 const OLD_RUN: (&str, &str) = ("/var/run", "/run");
 
+/// How the links of descriptors begin that stand for processes, on one kernel or another (`pidfs_dname`, fs/pidfs.c).
+const PIDFDS: [&[u8]; 2] = [b"anon_inode:[pidfd]", b"pidfd:["];
+
 /// The signal by which Go's runtime interrupts its own threads, a hundred times a second: each would wait for guard-run.
 const INTERRUPTING: u32 = libc::SIGURG.cast_unsigned();
 
@@ -198,6 +201,10 @@ impl Scene {
     fn is_kept_from(&self, caller: &Status, pid: i32) -> Option<()> {
         // In a pid namespace that was made inside, all are inside.
         let other = Status::read(pid.cast_unsigned()).filter(|_| caller.levels == 1)?;
+        // Most signals to threads are for the own process (raise(3)).
+        if other.process == caller.process {
+            return None;
+        }
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let own = Path::new(cgroups.lines().find_map(|line| line.strip_prefix("0::"))?);
         let is_inside = own.components().any(|part| part.as_os_str() == self.leaf.as_str());
@@ -278,11 +285,17 @@ fn read(call: &Call, argument: usize, offset: u64, length: usize) -> Option<Vec<
 fn number(call: &Call, whom: Whom) -> Option<i32> {
     match whom {
         Whom::Number(argument) => Some(call.int(argument)),
-        Whom::Descriptor(argument) => {
-            let text = fs::read_to_string(format!("/proc/{}/fdinfo/{}", call.thread, call.int(argument))).ok()?;
-            text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
-        }
+        Whom::Descriptor(argument) => of_descriptor(call.thread, call.int(argument)),
     }
+}
+
+/// The number of the process that a thread's descriptor stands for (pidfd_open(2)). Of other descriptors nothing is read: what the kernel says of
+/// them may be long.
+fn of_descriptor(thread: u32, descriptor: i32) -> Option<i32> {
+    let link = fs::read_link(format!("/proc/{thread}/fd/{descriptor}")).ok()?;
+    PIDFDS.iter().find(|start| link.as_os_str().as_bytes().starts_with(start))?;
+    let text = fs::read_to_string(format!("/proc/{thread}/fdinfo/{descriptor}")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
 }
 
 /// How nice a thread is (proc_pid_stat(5)).
