@@ -351,7 +351,7 @@ mod tests {
             assert_eq!(without(text).unwrap(), text);
         }
         for (text, message) in [
-            (r#"{"linux":[]}"#, "/linux: "),
+            (r#"{"linux":1}"#, "/linux: "),
             (r#"{"linux":{"seccomp":1}}"#, "/linux/seccomp: not an object"),
             (r#"{"linux":{"seccomp":{"architectures":"SCMP_ARCH_X86"}}}"#, "/linux/seccomp/architectures: not a list"),
         ] {
