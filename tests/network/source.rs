@@ -68,16 +68,24 @@ fn a_shared_address_of_this_host_is_judged_as_loopback_too() {
     ]);
     let inside = format!(
         "{HEARING}
-FREEBIND, SHARED = 78, 'fd00::'
-sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-sock.setsockopt(41, FREEBIND, 1)
+FREEBIND, PKTINFO, SHARED = 78, 50, 'fd00::'
+def new():
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sock.setsockopt(41, FREEBIND, 1)
+    return sock
+sock = new()
 sock.bind((SHARED, 0))
 sock.connect((SHARED, 5300))
-print(attempt(lambda: sock.send(b'shared')), said('shared'))"
+print(attempt(lambda: sock.send(b'shared')), said('shared'))
+# A control message tells a source, too.
+sock = new()
+sock.connect((SHARED, 5300))
+told = [(41, PKTINFO, socket.inet_pton(10, SHARED) + bytes(4))]
+print(attempt(lambda: sock.sendmsg([b'told'], told)), said('told'))"
     );
     let forwarding = "open('/proc/sys/net/ipv6/conf/all/forwarding', 'w').write('1')";
     let (bare, guarded) = both(&network("deny", &rules), &format!("{forwarding}\n{SERVER}"), &inside);
-    assert_eq!((&*bare, &*guarded.stdout), ("done True\n", "EPERM False\n"));
+    assert_eq!((&*bare, &*guarded.stdout), ("done True\ndone True\n", "EPERM False\nEPERM False\n"));
 }
 
 /// A transparent server takes connections to any address, and answers from it.
