@@ -91,7 +91,7 @@ fn a_restart_by_podman_itself_is_guarded_where_containers_conf_names_the_hooks()
     let pid = || podman(&["inspect", "--format={{.State.Pid}}", "c1"]).good().stdout;
     let first = pid();
     assert_guarded(&machine, "c1");
-    let _ = machine.run("kill", &["-9", first.trim()]).good();
+    let _ = machine.run("sh", &["-c", &format!("kill -9 {}", first.trim())]).good();
     eventually("podman starts it again", || ![first.as_str(), "0\n"].contains(&pid().as_str()));
     assert_guarded(&machine, "c1");
     remove(&machine, "c1");

@@ -41,9 +41,11 @@ fn a_container_in_a_scope_or_a_unit_of_systemds_is_guarded_with_all_that_is_exec
         let podman = |words: &[&str]| inside(&machine, &[&podman_words, words].concat());
         let run = ["run", "--detach", "--name=c1", "--network=none", "--pids-limit=0", &flags[0], &flags[1]];
         let image = ["--rootfs", &containers, "/bin/sleep", "1000"];
-        let unit = [
+        let (service, unit) = (format!("{runtime}.service"), format!("--unit={runtime}"));
+        let start = [
             "systemd-run",
-            "--unit=c1",
+            "--collect",
+            &unit,
             "--property=Delegate=yes",
             "--property=Type=notify",
             "--property=NotifyAccess=all",
@@ -51,7 +53,7 @@ fn a_container_in_a_scope_or_a_unit_of_systemds_is_guarded_with_all_that_is_exec
         let _ = if split {
             // In cgroups of the unit's own.
             let split = ["--sdnotify=conmon", "--cgroups=split"];
-            inside(&machine, &[&unit[..], &podman_words, &run, &split, &image].concat()).good()
+            inside(&machine, &[&start[..], &podman_words, &run, &split, &image].concat()).good()
         } else {
             podman(&[&run[..], &image].concat()).good()
         };
@@ -72,7 +74,7 @@ fn a_container_in_a_scope_or_a_unit_of_systemds_is_guarded_with_all_that_is_exec
         // systemd and the runtime rewrite the devices that the scope may use.
         let scope = format!("libpod-{id}.scope");
         let (scope, place) = if split {
-            ("c1.service", format!("system.slice/c1.service/libpod-payload-{id}"))
+            (&*service, format!("system.slice/{service}/libpod-payload-{id}"))
         } else {
             (&*scope, format!("machine.slice/{scope}"))
         };

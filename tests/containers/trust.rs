@@ -179,7 +179,7 @@ fn what_is_wrong_in_roots_settings_is_refused() {
     for (text, expected) in [
         (r#"{"version": 1, "log": []}"#, "/etc/guard-run/hook.json: unknown field `log`"),
         (r#"{"version": 2}"#, "/version: 2 is unknown"),
-        ("[]", "not an object"),
+        ("[]", "expected an object"),
     ] {
         let _ = machine.run("sh", &["-c", &format!("echo '{text}' >/etc/guard-run/hook.json")]).good();
         let said = ask(&machine, &json!({"io.guard-run.policy": "/etc/guard-run/p.json"}));
