@@ -24,6 +24,8 @@ impl Prefix {
     pub const ALL_V6: Self = Self { bits: 0, length: 0 };
     /// All of IPv4.
     pub const ALL_V4: Self = Self { bits: 0xffff_0000_0000, length: 96 };
+    /// 127.0.0.0/8.
+    pub const LOOPBACK_V4: Self = Self { bits: 0xffff_7f00_0000, length: 104 };
 
     /// The network of `length` bits around an address.
     #[must_use]

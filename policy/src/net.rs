@@ -2,11 +2,11 @@
 
 use std::{net::IpAddr, ops::Deref};
 
-use common::net;
+use common::{name::PORT, net};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, Host, HostName, PortRange, Rule, Section,
+    Action, Host, HostName, PortRange, Prefix, Rule, Section,
     host::serialize_hosts,
     section::{is_reported, non_empty, reason, reported, words},
 };
@@ -91,6 +91,12 @@ impl NetSection {
     #[must_use]
     pub fn has_names(&self) -> bool {
         self.rules.iter().any(NetRule::has_names)
+    }
+
+    /// Whether nameservers may be asked for any name: all of them, or one on this host, which asks others in turn.
+    #[must_use]
+    pub fn lets_names_be_asked_for(&self) -> bool {
+        self.default == Action::Allow || self.rules.iter().any(NetRule::lets_names_be_asked_for)
     }
 
     /// Why this doesn't mean what it seems to, if it doesn't. Which hosts a rule has must be known.
@@ -246,12 +252,25 @@ impl NetRule {
         self.names().next().is_some()
     }
 
+    /// Whether it allows asking nameservers for any name: everywhere, or on loopback.
+    fn lets_names_be_asked_for(&self) -> bool {
+        let asks = |ops: &Vec<Op>| ops.iter().any(|op| [Op::Connect, Op::Send].contains(op));
+        let carries = |protocols: &Vec<Protocol>| protocols.iter().any(|protocol| *protocol != Protocol::Icmp);
+        let is_port = |ports: &Vec<PortRange>| ports.iter().any(|ports| (ports.first()..=ports.last()).contains(&PORT));
+        let is_stub = |host: &Host| host.networks().contains(&Prefix::LOOPBACK_V4);
+        self.action == Action::Allow
+            && self.ops.as_ref().is_none_or(asks)
+            && self.protocols.as_ref().is_none_or(carries)
+            && self.ports.as_ref().is_none_or(is_port)
+            && (self.is_everywhere() || self.hosts.iter().flatten().any(is_stub))
+    }
+
     /// Whether it holds for every host there is.
     #[must_use]
     pub fn is_everywhere(&self) -> bool {
         let Some(hosts) = &self.hosts else { return true };
         let named = |family| hosts.iter().any(|host| host.networks().contains(&family));
-        named(super::Prefix::ALL_V4) && named(super::Prefix::ALL_V6)
+        named(Prefix::ALL_V4) && named(Prefix::ALL_V6)
     }
 
     /// Why it can't be about TLS, if it can't.

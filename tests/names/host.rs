@@ -186,14 +186,31 @@ print(open("/run/systemd/resolve/stub-resolv.conf").read(), end="")
     let run = |policy: Value| {
         Run::python(policy, CLIENT, &PATHS).through(["unshare", "--mount", support::PYTHON, "-c", RESOLVERS])
     };
-    let addresses =
-        json!({"version": 1, "network": {"default": "deny", "rules": [{"action": "allow", "hosts": ["203.0.113.7"]}]}});
+    let network = |rules: Value| json!({"version": 1, "network": {"default": "deny", "rules": rules}});
     let open = "ok\nok\nok\nnameserver 127.0.0.53\n";
     let names = policy(&json!(["api.example.org"]), &json!([]));
     assert_eq!(run(names.clone()).bare().success().stdout, open, "the control");
-    assert_eq!(run(addresses).output().success().stdout, open);
+    // Where any name may be asked for anyway, here or elsewhere, these are no way to more.
+    for free in [
+        network(json!([{"action": "allow", "protocols": ["udp"], "ports": [53]}])),
+        network(json!([{"action": "allow", "hosts": ["loopback"]}])),
+        json!({"version": 1, "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["10.0.0.0/8"]}]}}),
+        json!({"version": 1, "devices": {"default": "deny", "rules": [{"action": "allow", "type": "c"}]}}),
+    ] {
+        assert_eq!(run(free.clone()).output().success().stdout, open, "{free}");
+    }
+    let closed = "ECONNREFUSED\nECONNREFUSED\nECONNREFUSED\nnameserver 127.0.0.53\n";
+    for kept in [
+        network(json!([])),
+        network(json!([{"action": "allow", "hosts": ["sandbox"]}])),
+        network(json!([{"action": "allow", "hosts": ["203.0.113.7"]}])),
+        network(json!([{"action": "allow", "ports": [443]}])),
+        network(json!([{"action": "allow", "ops": ["bind", "receive"]}])),
+    ] {
+        assert_eq!(run(kept.clone()).output().success().stdout, closed, "{kept}");
+    }
     let output = run(names.clone()).output().success();
-    assert_eq!(output.stdout, "ECONNREFUSED\nECONNREFUSED\nECONNREFUSED\nnameserver 127.0.0.53\n");
+    assert_eq!(output.stdout, closed);
     let covered = output.log["enforced"]["hardening"]["covered"].to_string();
     assert!(PATHS.iter().all(|path| covered.contains(path)), "{covered}");
     // Whom a rule allows.

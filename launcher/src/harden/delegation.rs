@@ -102,12 +102,12 @@ pub(super) struct Covers {
 }
 
 /// Finds the sockets that are there, but for those that a rule of the policy's unix section allows. Those of services that resolve host names
-/// are among them if the policy has rules on such names.
+/// are among them if these are kept from the command ([`super::keeps_resolvers`]).
 ///
 /// # Errors
 ///
 /// When this process can't look.
-pub(super) fn find(doors: &Doors, unix: Option<&Section<UnixRule>>, has_names: bool) -> nix::Result<Covers> {
+pub(super) fn find(doors: &Doors, unix: Option<&Section<UnixRule>>, keeps_resolvers: bool) -> nix::Result<Covers> {
     let owners = doors.owners();
     let numbers: Vec<u32> = owners.iter().map(|(number, _)| *number).collect();
     let walk = &Walk::new(&doors.root, &numbers, doors.mounts)?;
@@ -115,7 +115,7 @@ pub(super) fn find(doors: &Doors, unix: Option<&Section<UnixRule>>, has_names: b
     for (folder, patterns) in SYSTEM {
         finder.below(walk, folder, patterns)?;
     }
-    for (_, folder, pattern) in RESOLVERS.iter().filter(|_| has_names) {
+    for (_, folder, pattern) in RESOLVERS.iter().filter(|_| keeps_resolvers) {
         finder.resolver(walk, folder, pattern)?;
     }
     for folder in BTreeSet::from(SHARED.map(|(folder, ..)| folder)) {

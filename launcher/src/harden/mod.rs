@@ -171,7 +171,7 @@ pub struct Hardening {
     /// By whose rules services may be asked to act.
     unix: Option<Section<UnixRule>>,
     /// Whether nobody but nameservers may be asked for host names.
-    has_names: bool,
+    keeps_resolvers: bool,
     /// Whether packets may leave only as rules on the network allow.
     judges_packets: bool,
     mounts: Vec<Mount>,
@@ -196,13 +196,19 @@ pub fn covered(policy: &Policy) -> anyhow::Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let mounts = Mount::all()?;
-    let covers = services(None, &mounts, policy.unix.as_ref(), has_names(policy))?;
+    let covers = services(None, &mounts, policy.unix.as_ref(), keeps_resolvers(policy))?;
     Ok(covers.found.iter().map(cover::Cover::name).collect())
 }
 
 /// Whether a policy has rules on host names.
 fn has_names(policy: &Policy) -> bool {
     policy.network.as_ref().is_some_and(NetSection::has_names)
+}
+
+/// Whether services that are asked for host names in place of a nameserver are kept from the command: under rules on such names, and where no nameserver may
+/// be asked for any name. They ask for whatever they are told, and names carry anything to anybody who owns them.
+fn keeps_resolvers(policy: &Policy) -> bool {
+    policy.network.as_ref().is_some_and(|network| network.has_names() || !network.lets_names_be_asked_for())
 }
 
 /// How long to look for sockets of services, where file systems may not answer. A network file system that slept takes some seconds.
@@ -214,11 +220,12 @@ fn services(
     user: Option<&Identity>,
     mounts: &[Mount],
     unix: Option<&Section<UnixRule>>,
-    has_names: bool,
+    keeps_resolvers: bool,
 ) -> Result<Covers, HardenError> {
     let (user, unix, known) = (user.cloned(), unix.cloned(), mounts.to_vec());
-    let found = Patience::with(mounts)
-        .ask(Some(PATIENCE), move || delegation::find(&Doors::host(user.as_ref(), &known), unix.as_ref(), has_names));
+    let found = Patience::with(mounts).ask(Some(PATIENCE), move || {
+        delegation::find(&Doors::host(user.as_ref(), &known), unix.as_ref(), keeps_resolvers)
+    });
     let silent = |source| {
         let silent = mounts.iter().filter(|mount| mount.may_be_silent());
         HardenError::Silent { points: silent.map(|mount| mount.point.clone()).collect(), source }
@@ -263,7 +270,7 @@ impl Hardening {
             // While there are none of this program's own.
             folders: first_closed.map_or_else(Vec::new, Handed::all),
             unix: policy.unix.clone(),
-            has_names: has_names(policy),
+            keeps_resolvers: keeps_resolvers(policy),
             judges_packets: policy.network.is_some() && !section.configures_network(),
             mounts,
             section,
@@ -305,7 +312,7 @@ impl Hardening {
         let covers = if self.section.allows(Part::Delegation) {
             Ok(Covers::default())
         } else {
-            services(user, &self.mounts, self.unix.as_ref(), self.has_names)
+            services(user, &self.mounts, self.unix.as_ref(), self.keeps_resolvers)
         };
         if self.isolation == InForce::Audit {
             // Nothing is covered, so that it is no obstacle if nobody can look for it.
