@@ -166,6 +166,18 @@ fn stands_for_a_file(folder: &OwnedFd, name: &OsStr, link: &OwnedFd) -> nix::Res
 }
 
 impl Target {
+    /// The name that a path leads to without any symbolic link.
+    ///
+    /// # Errors
+    ///
+    /// As openat2(2), when there is a link on the way, and when the path ends with no name.
+    pub fn without_links(path: &Path) -> io::Result<Self> {
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::EISDIR.into()) };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let how = OpenHow::new().flags(LOOK | OFlag::O_DIRECTORY).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+        Ok(Self { folder: openat2(AT_FDCWD, folder, how)?, name: name.to_owned() })
+    }
+
     /// What has that name, if anything has: `S_IFREG` and the like.
     ///
     /// # Errors

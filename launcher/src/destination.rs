@@ -97,14 +97,10 @@ impl Destination {
     }
 }
 
-/// Puts the log where it goes. A folder that has been removed, and perhaps made anew, is looked for again, with the same care.
+/// Puts the log where it goes. A folder that has been removed, and perhaps made anew, is looked for again, and then no link is followed: the command may have
+/// made one to where it can't write itself.
 fn put(path: &Path, target: &Target, text: &[u8]) -> io::Result<()> {
-    if target.is_removed()?
-        && let Found::Name(again) = Found::at(path)?
-    {
-        return again.put(text);
-    }
-    target.put(text)
+    if target.is_removed()? { Target::without_links(path)?.put(text) } else { target.put(text) }
 }
 
 impl fmt::Display for Destination {

@@ -86,6 +86,26 @@ fn a_folder_that_the_command_swaps_for_a_link_still_gets_the_log() {
     assert_eq!(fs::read_to_string(&log).unwrap(), TREASURE);
 }
 
+/// A root command can make links that are root's, also where it can't write what they lead to.
+#[test]
+fn a_folder_that_was_removed_is_not_looked_for_by_a_link() {
+    for script in [
+        "rm -r $OUT; mkdir $OUT; ln -s $SECRET/log.json $OUT/log.json",
+        "rm -r $OUT; ln -s $SECRET $OUT",
+        "rm -r $OUT; mkdir -p $OUT/../real; ln -s ../real/none $OUT",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let (out, secret) = (folder.path().join("out"), folder.path().join("secret"));
+        fs::create_dir(&out).unwrap();
+        fs::create_dir(&secret).unwrap();
+        fs::write(secret.join("log.json"), TREASURE).unwrap();
+        let run = Run::shell(policy(), &format!("{DENIED}; {script}"), &[]).without_log();
+        let run = run.environment("OUT", &out).environment("SECRET", &secret);
+        let output = run.flags(["--log", out.join("log.json").to_str().unwrap()]).output();
+        assert_eq!(fs::read_to_string(secret.join("log.json")).unwrap(), TREASURE, "{script} {output:?}");
+    }
+}
+
 #[test]
 fn a_link_of_the_commands_user_is_not_followed() {
     for (option, name) in [("--log", "log.json"), ("--events", "events.jsonl")] {
