@@ -201,10 +201,11 @@ impl Machine {
         self.unix[usize::from(slot)].load(Relaxed)
     }
 
-    /// Notes that a socket of the internet's families listens.
+    /// Notes that a socket of the internet's families listens. Another thread may have closed it, or shut it down, before it says where.
     fn note_listening(&self, slot: Slot) {
-        if let Some(local) = self.local(slot) {
-            self.memory.listen(local.ip(), local.port());
+        match self.local(slot).filter(|local| local.port() != 0) {
+            Some(local) => self.memory.listen(local.ip(), local.port()),
+            None => self.memory.listen_elsewhere(),
         }
     }
 

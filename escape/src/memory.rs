@@ -105,6 +105,11 @@ impl Memory {
                 return;
             }
         }
+        self.listen_elsewhere();
+    }
+
+    /// Notes that a TCP socket has begun to listen, and nobody knows where.
+    pub fn listen_elsewhere(self) {
         self.0[ELSEWHERE].fetch_add(1, Relaxed);
     }
 

@@ -96,7 +96,7 @@ pub struct ProgramReport {
     pub received: Vec<Received>,
     /// Where it has listened.
     pub listened: Vec<Listened>,
-    /// How often it may have begun to listen at places that there was no room to note.
+    /// How often it may have begun to listen at places that there was no room to note, or that nobody knows.
     pub listened_elsewhere: u64,
     /// Whether it came to its end in time.
     pub finished: bool,
