@@ -126,6 +126,8 @@ impl Known<'_> {
         // The ports are in the first fragment, which is judged by itself.
         let follows = |first: &Seen| !first.later && (first.at, first.destination.0) == (seen.at, ip);
         let decided = decided && !(seen.later && self.run.seen.iter().any(follows));
+        // While another thread disconnects, the kernel may send to port 0 of the peer, where nobody receives.
+        let decided = decided && !(port == 0 && !seen.routed && self.disconnects_from(seen.protocol, ip));
         (decided && !self.may_reach(seen.protocol, seen.destination, false)).then(|| Finding {
             class: format!(
                 "sent {}{} to {}{}",
@@ -141,6 +143,15 @@ impl Known<'_> {
                 seen.at
             ),
         })
+    }
+
+    /// Whether threads connect a socket to an allowed port of this address, by UDP, while others send by it.
+    fn disconnects_from(&self, protocol: Protocol, ip: IpAddr) -> bool {
+        let is_allowed = |(connects, to): (bool, Target)| match to.port {
+            Port::Fixed(port) => connects && to.ip.to_canonical() == ip && self.may_reach(protocol, (ip, port), false),
+            Port::Of(_) => false,
+        };
+        protocol == Protocol::Udp && self.program.races() && self.targets().into_iter().any(is_allowed)
     }
 
     /// What is for a loopback address and is seen at a peer: there, that peer could take it.
