@@ -103,8 +103,8 @@ pub mod unjudged {
     /// Raw sockets whose packets come with an IP header. The address that sendto(2) names chooses the neighbour that gets such a packet,
     /// and its header may name another one.
     pub const HEADERS: u32 = 8;
-    /// Raw sockets by which datagrams are sent, and those of UDP-Lite, of whose connect(2) no hook is told. IPv4 hands this host's own servers a copy of what goes to a group or as a broadcast, and no hook
-    /// sees the copy (`ip_mc_output`, net/ipv4/ip_output.c). And no address hook is told to whom such a socket sends first what it keeps back.
+    /// Raw sockets by which datagrams are sent, and those of UDP-Lite, of whose connect(2) no hook is told. IPv4 hands this host's own servers
+    /// a copy of what goes to a group or as a broadcast, and no hook sees the copy (`ip_mc_output`, net/ipv4/ip_output.c). And no address hook is told to whom such a socket sends first what it keeps back.
     pub const COPIES: u32 = 16;
 }
 

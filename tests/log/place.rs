@@ -161,7 +161,7 @@ fn events_are_not_written_to_a_file_that_somebody_else_may_have_given_its_name()
     assert_eq!(fs::read_to_string(&treasure).unwrap(), "");
 }
 
-/// Whoever has made a file can read what is written there: events hold command lines.
+/// A file's owner can read what is written there, and events hold command lines.
 #[test]
 fn events_are_not_written_to_a_file_that_somebody_else_has_made() {
     let Folders { run, out, secret } = Folders::new("true");

@@ -11,11 +11,10 @@ use crate::{
 /// Somebody outside with UDP servers for all of this host's addresses, who says what they have heard.
 pub const SERVER: &str = "
 import os, select
-LITE = 136
-served = [socket.socket(family, socket.SOCK_DGRAM, protocol) for family, protocol in ((2, 0), (2, 0), (2, LITE), (10, 0))]
-served[3].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+served = [socket.socket(family, socket.SOCK_DGRAM) for family in (2, 2, 10)]
+served[2].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 served[0].bind(('127.0.0.1', 5299))
-for server, any in zip(served[1:], ('0.0.0.0', '0.0.0.0', '::')): server.bind((any, 5300))
+for server, any in zip(served[1:], ('0.0.0.0', '::')): server.bind((any, 5300))
 with open(os.environ['HEARD'], 'w') as heard:
     print('ready', file=heard, flush=True)
     while True:
