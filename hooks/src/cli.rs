@@ -1,19 +1,26 @@
 //! The command line of `guard-hook`.
 
 use std::{
-    fs::OpenOptions,
+    fs::{self, OpenOptions},
     io::{self, Write as _},
-    os::unix::net::UnixDatagram,
+    os::{fd::AsRawFd as _, unix::net::UnixDatagram},
     process::ExitCode,
 };
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use enforce::{arguments::parse, exit};
+use enforce::{arguments::parse, exit, sys::confine::replace_descriptor, target::kind};
+use nix::{
+    sys::stat::{SFlag, fstat},
+    unistd::isatty,
+};
 use report::text::OneLine;
 
 use crate::{
     container::{HookCall, Stage},
-    create, gc, stop,
+    create, gc,
+    settings::Settings,
+    stop,
 };
 
 /// Where messages for the system's log are taken.
@@ -21,6 +28,9 @@ const SYSLOG: &str = "/dev/log";
 
 /// Where they are taken by the kernel.
 const KERNEL_LOG: &str = "/dev/kmsg";
+
+/// Where nobody takes them.
+const NOWHERE: &str = "/dev/null";
 
 /// The kernel refuses records that are longer than LOG_LINE_MAX (kernel/printk/printk.c), 976 bytes and more.
 const MAX_RECORD: usize = 976;
@@ -76,11 +86,33 @@ pub fn main() -> ExitCode {
 
 /// Does what a stage asks for: the one that is said, or else the one that the container's status stands for.
 fn hook(stage: Option<Stage>) -> anyhow::Result<()> {
+    keep_out_of_files().context("standard error")?;
     let HookCall { stage: told, pid, container } = HookCall::read(io::stdin())?;
     match stage.unwrap_or(told) {
         Stage::CreateRuntime => create::create(container, pid),
         Stage::Poststop => stop::stop(&container),
     }
+}
+
+/// Has nothing written to a standard error that is a file, unless that is in a folder for logs. crun makes or opens any file that an annotation
+/// names (run.oci.hooks.stderr), an image's annotation where its engine hands these on, and what a hook says has words of annotations in it: a
+/// shell or the dynamic linker could be made to read them.
+fn keep_out_of_files() -> io::Result<()> {
+    let stderr = io::stderr();
+    let is_read_by_people = match kind(&fstat(&stderr)?) {
+        SFlag::S_IFIFO | SFlag::S_IFSOCK => true,
+        SFlag::S_IFCHR => isatty(&stderr).unwrap_or(false),
+        SFlag::S_IFREG => {
+            let path = fs::read_link(format!("/proc/self/fd/{}", stderr.as_raw_fd()))?;
+            Settings::read().is_ok_and(|settings| settings.is_for_logs(&path))
+        }
+        _ => false,
+    };
+    if !is_read_by_people {
+        let nowhere = OpenOptions::new().write(true).open(NOWHERE)?;
+        replace_descriptor(&nowhere.into(), stderr.as_raw_fd())?;
+    }
+    Ok(())
 }
 
 fn collect() -> ExitCode {

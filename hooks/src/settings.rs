@@ -206,6 +206,12 @@ impl Settings {
         Ok(Some(Wanted { policy, log }))
     }
 
+    /// Whether a path, which leads through no link, is in a folder for logs.
+    #[must_use]
+    pub fn is_for_logs(&self, path: &Path) -> bool {
+        self.logs.iter().any(|folder| path.starts_with(folder))
+    }
+
     /// Whether a path is that of a folder for logs itself.
     #[must_use]
     pub fn is_log_folder(&self, path: &Path) -> bool {

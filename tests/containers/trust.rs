@@ -108,6 +108,31 @@ fn an_image_has_no_file_of_roots_read_or_replaced() {
     eventually("the log is written", || machine.run("cat", &["/var/log/guard-run/x.json"]).code == Some(0));
 }
 
+/// crun opens the file for what hooks say that an annotation names, and what they say has words of annotations in it.
+#[test]
+fn what_the_hook_says_of_an_annotation_is_written_to_no_file_of_roots() {
+    let machine = Machine::new(CRUN);
+    let policy = machine.write("policy.json", DEVICES);
+    let words = "--annotation=io.guard-run.$(touch /etc/pwned)=x";
+    let says = |file: &str| {
+        let file = format!("--annotation=run.oci.hooks.stderr={file}");
+        let said = machine.container(&["--rm", &policy_flag(&policy), words, &file], &["/bin/true"]);
+        assert_ne!(said.code, Some(0), "{said:?}");
+    };
+    let log = machine.folder().join("hook.txt");
+    says(log.to_str().unwrap());
+    assert!(fs::read_to_string(&log).unwrap().contains("unknown annotation"), "the control: a folder for logs");
+    symlink("/etc/profile.d/b.sh", machine.folder().join("link.txt")).unwrap();
+    for (named, written) in [
+        ("/etc/profile.d/a.sh".to_owned(), "/etc/profile.d/a.sh"),
+        (machine.folder().join("link.txt").display().to_string(), "/etc/profile.d/b.sh"),
+    ] {
+        says(&named);
+        // crun has made it.
+        assert_eq!(machine.run("cat", &[written]).good().stdout, "", "{named}");
+    }
+}
+
 #[test]
 fn links_and_dots_lead_to_no_policy_and_no_log() {
     let machine = Machine::new(RUNC);
