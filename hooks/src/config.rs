@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 /// The members of the objects that decide whether and how a container is guarded (config.md of the runtime specification). `*` is
 /// any member, or any element of a list.
-const DECIDING: [(&[&str], &[&str]); 9] = [
+const DECIDING: [(&[&str], &[&str]); 10] = [
     (
         &[],
         &[
@@ -85,6 +85,10 @@ const DECIDING: [(&[&str], &[&str]); 9] = [
         ],
     ),
     (&["linux", "namespaces", "*"], &["type", "path"]),
+    (
+        &["linux", "seccomp"],
+        &["defaultAction", "defaultErrnoRet", "architectures", "flags", "listenerPath", "listenerMetadata", "syscalls"],
+    ),
     (&["root"], &["path", "readonly"]),
     (&["mounts", "*"], &["destination", "source", "type", "options", "uidMappings", "gidMappings"]),
 ];
@@ -354,6 +358,11 @@ mod tests {
                 "/process/capabilities: \"Bounding\" is \"bounding\"",
             ),
             (r#"{"linux": {"namespaces": [{"Type": "user"}]}}"#, "/linux/namespaces/0: \"Type\" is \"type\""),
+            (
+                r#"{"linux": {"seccomp": {"Architectures": ["SCMP_ARCH_X86"]}}}"#,
+                "/linux/seccomp: \"Architectures\" is \"architectures\"",
+            ),
+            (r#"{"linux": {"seccomp": []}}"#, "/linux/seccomp: not an object, but a list"),
             (r#"{"linux": {"later": [{"x": 1, "x": 2}]}}"#, "/linux/later/0: duplicate field `x`"),
             (r#"{"x": "\ud800"}"#, "/x: "),
             (r"{} {}", "trailing characters"),

@@ -23,6 +23,7 @@ use crate::{
     note::Note,
     pins::{Draft, Pins},
     process,
+    runtime::find,
     settings::Settings,
     stop,
 };
@@ -39,6 +40,7 @@ pub fn create(container: Container, pid: Option<u32>) -> anyhow::Result<()> {
     // configuration, the process.
     let settings = Settings::read()?;
     let wanted = settings.wanted(&container.annotations)?.ok_or(AnnotationError::NoPolicy)?;
+    find::check_handler(container.annotations.get(find::HANDLER).map(String::as_str), &settings.runtimes)?;
     let config = config_of(&container)?;
     let inside = Inside::new(&config, &container.bundle);
     let (document, policy) = container_policy::read(&wanted.policy, &inside)?;

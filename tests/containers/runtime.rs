@@ -428,6 +428,26 @@ fn a_runtime_whose_containers_no_guard_would_hold_is_refused() {
     }
 }
 
+/// An annotation has crun start a virtual machine.
+#[test]
+fn a_container_that_would_run_in_a_virtual_machine_is_refused() {
+    let (folder, program) = alone("guard-runtime-crun");
+    executable(&folder.path().join("crun"), "#!/bin/sh\necho it ran\n");
+    executable(&folder.path().join("guard-hook"), RECORDER);
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    for (handler, runs) in [("krun", false), ("krun-sev", false), ("wasm", true)] {
+        let bundle = Bundle::new("").guarded();
+        let mut config = bundle.config();
+        config["annotations"]["run.oci.handler"] = handler.into();
+        bundle.write(&config);
+        let mut command = inside("runc", &program);
+        command.env("PATH", &path).args(["run", "-b"]).arg(bundle.folder.path()).arg(&bundle.id);
+        let output = command.output().unwrap();
+        assert_eq!(text(&output.stdout) == "it ran\n", runs, "{handler}: {output:?}");
+        assert!(runs || text(&output.stderr).contains("krun"), "{handler}: {output:?}");
+    }
+}
+
 #[test]
 fn capabilities_by_which_a_policy_is_evaded_are_refused_before_there_is_a_container() {
     let network = r#"{"version": 1, "network": {"default": "deny"}}"#;
@@ -502,6 +522,48 @@ fn no_foreign_call_is_made_where_socket_options_are_judged() {
             let output = bundle.run_by(engine, runtime);
             assert_eq!(output.status.code(), expected, "{engine} {policy} {filter} {output:?}");
         }
+    }
+}
+
+/// In the ways in which only one runtime reads them, or which only one of them knows.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn no_spelling_and_no_annotation_lets_foreign_calls_through() {
+    // The one instruction that returns SECCOMP_RET_ALLOW.
+    const ALLOWING: &str = "BgAAAAAA/38=";
+    let plain = guard_runtime();
+    let (folder, crun) = alone("guard-runtime-crun");
+    copy(&guard_runtime().with_file_name("guard-hook"), &folder.path().join("guard-hook"));
+    let hosts =
+        r#"{"version": 1, "network": {"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.1"]}]}}"#;
+    let ports =
+        hosts.replace(r#""hosts": ["192.0.2.1"]"#, r#""ops": ["connect"], "protocols": ["tcp"], "ports": [9090]"#);
+    let run = |policy: &str, engine: &str, filter: &Value, annotation: Option<&str>| {
+        let bundle = Bundle::new("exec /foreign").guarded();
+        let program = bundle.path("rootfs/foreign");
+        fs::write(&program, by_foreign_call()).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+        fs::write(bundle.path("policy.json"), policy).unwrap();
+        let mut config = bundle.config();
+        config["linux"]["seccomp"] = filter.clone();
+        if let Some(annotation) = annotation {
+            config["annotations"]["run.oci.seccomp_bpf_data"] = annotation.into();
+        }
+        bundle.write(&config);
+        bundle.run_by(engine, if engine == "crun" { &crun } else { &plain })
+    };
+    let filter = |key: &str, name: &str| json!({"defaultAction": "SCMP_ACT_ALLOW", key: ["SCMP_ARCH_X86_64", name]});
+    for (engine, filter, annotation) in [
+        ("crun", filter("architectures", "x86"), None),
+        ("crun", filter("architectures", "SCMP_ARCH_x86"), None),
+        ("runc", filter("Architectures", "SCMP_ARCH_X86"), None),
+        ("crun", filter("architectures", "SCMP_ARCH_X86_64"), Some(ALLOWING)),
+    ] {
+        let control = run(&ports, engine, &filter, annotation).status.code();
+        // The guard refuses the file with the key that only runc knows, whatever the policy is.
+        assert!(control == Some(7) || engine == "runc", "the control: {engine} {filter} {control:?}");
+        let output = run(hosts, engine, &filter, annotation);
+        assert_ne!(output.status.code(), Some(7), "{engine} {filter} {annotation:?} {output:?}");
     }
 }
 

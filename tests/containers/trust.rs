@@ -198,6 +198,18 @@ fn a_default_policy_stays_unless_root_says_otherwise() {
     assert!(said.stderr.contains("/etc/guard-run/hook.json: others than root can write it"), "{said:?}");
 }
 
+/// An image's annotation could have crun start a virtual machine.
+#[test]
+fn what_would_run_in_a_virtual_machine_is_refused() {
+    let machine = Machine::new(RUNC);
+    machine.write("config.json", r#"{"process": {"capabilities": {}}}"#);
+    let policy = machine.write("policy.json", DEVICES);
+    for (handler, expected) in [("krun", "krun is not known to run"), ("wasm", "is the engine's or the machine's")] {
+        let said = ask(&machine, &json!({"io.guard-run.policy": policy, "run.oci.handler": handler}));
+        assert!(said.code == Some(125) && said.stderr.contains(expected), "{handler}: {said:?}");
+    }
+}
+
 #[test]
 fn what_is_wrong_in_roots_settings_is_refused() {
     let machine = Machine::new(RUNC);

@@ -31,6 +31,9 @@ const STAGES: [&str; 2] = ["createRuntime", "poststop"];
 const SANDBOX: [(&str, &str); 2] =
     [("io.kubernetes.cri.container-type", "sandbox"), ("io.kubernetes.cri-o.ContainerType", "sandbox")];
 
+/// What the names of architectures begin with, in filters of system calls.
+const ARCHITECTURE: &str = "SCMP_ARCH_";
+
 /// Why the hooks can't be added.
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
@@ -124,6 +127,11 @@ impl Bundle {
         Ok(SANDBOX.iter().any(|(key, value)| annotations.get(*key).is_some_and(|found| found == value)))
     }
 
+    /// What an annotation says, if it is there and a text: to runtimes, anything else is an error.
+    pub fn annotation(&self, key: &str) -> Result<Option<String>, BundleError> {
+        Ok(self.annotations()?.get(key).and_then(Value::as_str).map(str::to_owned))
+    }
+
     /// Takes a capability out of all sets.
     pub fn drop_capability(&mut self, name: &str) -> Result<(), BundleError> {
         let old = self.members()?.process;
@@ -152,7 +160,7 @@ impl Bundle {
         match filter.get_mut("architectures") {
             // The machine's own alone.
             None | Some(Value::Null) => {}
-            Some(Value::Array(list)) => list.retain(|one| !dropped.iter().any(|name| one == name)),
+            Some(Value::Array(list)) => list.retain(|one| !dropped.iter().any(|name| is_architecture(one, name))),
             Some(_) => return Err(self.wrong("/linux/seccomp/architectures", "not a list")),
         }
         if linux != before {
@@ -235,6 +243,15 @@ fn is_ours(entry: &Value, hook: &str, stage: &str) -> bool {
     let Ok(Entry { path, args, env, .. }) = strict::object::<_, Entry>(entry) else { return false };
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     path == hook && ["guard-hook", stage].starts_with(&args) && !args.is_empty() && env.is_none_or(|env| env.is_empty())
+}
+
+/// Whether an architecture is the one of this name. To crun, case makes no difference, nor whether [`ARCHITECTURE`] is there.
+fn is_architecture(written: &Value, name: &str) -> bool {
+    let short = |name: &str| {
+        let name = name.to_ascii_uppercase();
+        name.strip_prefix(ARCHITECTURE).unwrap_or(&name).to_owned()
+    };
+    written.as_str().is_some_and(|written| short(written) == short(name))
 }
 
 /// An object; one that is left out, or null, is empty.
@@ -340,6 +357,10 @@ mod tests {
             (
                 r#"{"linux":{"seccomp":{"architectures":["SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_X32"],"syscalls":[]}}}"#,
                 r#"{"linux":{"seccomp":{"architectures":["SCMP_ARCH_X86_64"],"syscalls":[]}}}"#.to_owned(),
+            ),
+            (
+                r#"{"linux":{"seccomp":{"architectures":["x86_64","x86","X32","SCMP_ARCH_x86","arm"]}}}"#,
+                r#"{"linux":{"seccomp":{"architectures":["x86_64","arm"]}}}"#.to_owned(),
             ),
         ] {
             assert_eq!(without(text).unwrap(), expected, "{text}");

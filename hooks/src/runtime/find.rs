@@ -18,6 +18,12 @@ const PREFIX: &[u8] = b"guard-runtime-";
 /// The runtimes that are looked for when the name chooses none.
 const RUNTIMES: [&str; 3] = ["runc", "crun", "youki"];
 
+/// The annotation by which crun and youki have something else than the kernel execute a container's program.
+pub const HANDLER: &str = "run.oci.handler";
+
+/// Those that do so in the container's own process. Others are virtual machines (krun), or not known.
+const HANDLERS: [&str; 8] = ["wasm", "wasmedge", "wasmer", "wasmtime", "wamr", "spin", "mono", "dotnet"];
+
 /// Where to look after PATH, which some engines leave out of a runtime's environment.
 const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
@@ -77,6 +83,15 @@ pub fn check(runtime: &Path, more: &[String]) -> Result<(), FindError> {
         return Ok(());
     }
     Err(FindError::Unknown(runtime.to_owned()))
+}
+
+/// Sees that a container can be guarded for which an annotation ([`HANDLER`]) names this.
+///
+/// # Errors
+///
+/// When that is none that is known, nor one of `more`.
+pub fn check_handler(handler: Option<&str>, more: &[String]) -> Result<(), FindError> {
+    handler.filter(|handler| !HANDLERS.contains(handler)).map_or(Ok(()), |handler| check(Path::new(handler), more))
 }
 
 /// The hook, by its absolute path, as config.json wants it.

@@ -7,7 +7,7 @@
 mod arguments;
 mod bundle;
 mod complaint;
-mod find;
+pub(crate) mod find;
 
 use std::{
     convert::Infallible,
@@ -48,6 +48,9 @@ const FOREIGN: [(&str, Option<Architecture>); 2] =
 #[cfg(not(target_arch = "x86_64"))]
 const FOREIGN: [(&str, Option<Architecture>); 1] = [("SCMP_ARCH_ARM", None)];
 
+/// The annotation by which crun takes a filter of system calls in the place of the one that config.json describes.
+const FILTER: &str = "run.oci.seccomp_bpf_data";
+
 /// What the runtimes exit with when they can't make a container.
 const FAILURE: u8 = 1;
 
@@ -70,6 +73,11 @@ enum RuntimeError {
         "a checkpoint can't be restored under a guard: what it has open was opened outside; start the container anew"
     )]
     Restore,
+    #[error(
+        "annotation {FILTER}: its filter of system calls would take the place of the one in config.json, and the policy's rules on hosts need one \
+         without foreign architectures; write it into config.json"
+    )]
+    Filter,
     #[error("an argument contains a NUL byte")]
     Nul(#[from] NulError),
     #[error("can't execute {}: {source}", runtime.display())]
@@ -128,6 +136,7 @@ fn prepare(order: &Order, runtime: &Path) -> Result<(), RuntimeError> {
     require_acceptance(&evading, &config, &policy)?;
     keep_own_calls(&mut bundle, &policy)?;
     find::check(runtime, &settings.runtimes)?;
+    find::check_handler(bundle.annotation(find::HANDLER)?.as_deref(), &settings.runtimes)?;
     if !guards.contains_key(POLICY) {
         bundle.set_policy(&wanted.policy)?;
     }
@@ -142,6 +151,9 @@ fn keep_own_calls(bundle: &mut Bundle, policy: &Resolved) -> Result<(), RuntimeE
     let judges = Tables::compile(policy).is_ok_and(|tables| tables.hooks().contains(&Hook::Setsockopt));
     if !judges || policy.mode == Mode::Audit {
         return Ok(());
+    }
+    if bundle.annotation(FILTER)?.is_some() {
+        return Err(RuntimeError::Filter);
     }
     let is_allowed =
         |named: Option<Architecture>| named.is_some_and(|named| policy.process.architectures.contains(&named));
