@@ -139,6 +139,32 @@ fn there_is_a_bound() {
     assert!(cache.all().len() == MOST && !oldest.exists(), "{:?}", cache.all());
 }
 
+/// Denies so many networks, and those that begin with this number besides.
+fn networks(count: u32, first: u8) -> serde_json::Value {
+    // Not beside each other, or they would be one.
+    let one = |number: u32| format!("10.{}.{}.{}/32", number >> 15 & 0xff, number >> 7 & 0xff, number << 1 & 0xff);
+    let hosts: Vec<String> = (0..count).map(one).chain([format!("{first}.0.0.0/8")]).collect();
+    let rules = json!([{"action": "deny", "hosts": hosts}]);
+    json!({"version": 1, "network": {"default": "allow", "rules": rules}})
+}
+
+/// Policies with large tables: whoever writes them must not fill the kernel's memory.
+#[test]
+fn there_are_few_that_are_large() {
+    let (cache, server) = (Cache::new(), TcpServer::start("127.0.0.1"));
+    for first in 11..17 {
+        let _ = cache.connecting(STORM, &networks(60_000, first), &server).output().success();
+        cache.settle();
+    }
+    assert_eq!(cache.all().len(), 4, "{:?}", cache.all());
+    // Others have their own room, and a policy that is larger still has none.
+    let _ = cache.connecting(STORM, &without(server.port()), &server).output().success();
+    assert_eq!(cache.all().len(), 5, "{:?}", cache.all());
+    let all = cache.all();
+    let _ = cache.connecting(STORM, &networks(1_000_000, 17), &server).output().success();
+    assert_eq!(cache.all(), all);
+}
+
 #[test]
 fn there_are_no_more_than_may_be_though_all_are_in_use() {
     let (cache, server) = (Cache::new(), TcpServer::start("127.0.0.1"));

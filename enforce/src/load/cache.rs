@@ -18,7 +18,7 @@ use std::{
     fs, io,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::{Path, PathBuf},
     thread::sleep,
@@ -55,6 +55,13 @@ const MOST_ALIKE: usize = 16;
 
 /// From this many bytes of tables on, there is one cache entry of a policy.
 const LARGE: usize = 1 << 20;
+
+/// How many of such there may be, and what their names begin with.
+const MOST_LARGE: usize = 4;
+const LARGE_NAME: &str = "large-";
+
+/// From this many bytes on, there is none: filling maps takes most of the time then, and the kernel's memory is scarcer than that.
+const TOO_LARGE: usize = 16 << 20;
 
 /// The program that tells whether a leaf still is, and where it is attached: where programs are hardly ever asked.
 const SENTINEL: &str = "guard_sentinel";
@@ -94,8 +101,13 @@ impl CacheEntry {
         if !privilege::is_root() || !is_usable() {
             return None;
         }
-        let alike = if image.size() < LARGE { MOST_ALIKE } else { 1 };
-        let entry = (0..alike).find_map(|number| Self::at(&Path::new(FOLDER).join(format!("{name}-{number}"))))?;
+        let (start, alike) = match image.size() {
+            TOO_LARGE.. => return None,
+            LARGE.. => (LARGE_NAME, 1),
+            _ => ("", MOST_ALIKE),
+        };
+        let entry =
+            (0..alike).find_map(|number| Self::at(&Path::new(FOLDER).join(format!("{start}{name}-{number}"))))?;
         let link = entry.attach_sentinel(image, leaf).ok()?;
         Some(Self { link, ..entry })
     }
@@ -104,7 +116,7 @@ impl CacheEntry {
     fn at(folder: &Path) -> Option<Self> {
         match Self::unused(folder) {
             Err(Errno::ENOENT) => {
-                make_room().then_some(())?;
+                make_room_for(folder).then_some(())?;
                 bpffs::make(folder).ok()?;
                 Self::unused(folder).ok()?
             }
@@ -264,9 +276,19 @@ fn is_usable() -> bool {
 
 /// Makes room for another cache entry, by removing those that were not used for longest if there are as many as may be. Returns
 /// whether there is room.
-fn make_room() -> bool {
-    let mut entries = all();
-    let Some(surplus) = (entries.len() + 1).checked_sub(MOST).filter(|surplus| *surplus > 0) else { return true };
+fn make_room_for(folder: &Path) -> bool {
+    let is_large =
+        |entry: &Path| entry.file_name().is_some_and(|name| name.as_bytes().starts_with(LARGE_NAME.as_bytes()));
+    let there_is_room = !is_large(folder) || {
+        let large = all().into_iter().filter(|entry| is_large(entry)).collect();
+        leave_fewer_than(MOST_LARGE, large)
+    };
+    there_is_room && leave_fewer_than(MOST, all())
+}
+
+/// Removes those of these cache entries that were not used for longest if there are so many. Returns whether there are fewer now.
+fn leave_fewer_than(most: usize, mut entries: Vec<PathBuf>) -> bool {
+    let Some(surplus) = (entries.len() + 1).checked_sub(most).filter(|surplus| *surplus > 0) else { return true };
     entries.sort_by_cached_key(|folder| folder.metadata().map(|folder| (folder.mtime(), folder.mtime_nsec())).ok());
     entries.iter().filter_map(|folder| remove(folder)).take(surplus).count() == surplus
 }
