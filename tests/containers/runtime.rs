@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs::{self, Permissions},
     io::{BufRead as _, BufReader},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -565,6 +565,44 @@ fn no_spelling_and_no_annotation_lets_foreign_calls_through() {
         let output = run(hosts, engine, &filter, annotation);
         assert_ne!(output.status.code(), Some(7), "{engine} {filter} {annotation:?} {output:?}");
     }
+}
+
+/// The runtime opens the file by its name when guard-runtime has looked at it: nobody may put another one there meanwhile.
+#[test]
+fn a_bundle_that_others_can_write_is_refused() {
+    const SOMEBODY: Option<u32> = Some(4242);
+    let change: [&dyn Fn(&Bundle); 4] = [
+        &|bundle| fs::set_permissions(bundle.folder.path(), Permissions::from_mode(0o777)).unwrap(),
+        &|bundle| fs::set_permissions(bundle.path("config.json"), Permissions::from_mode(0o666)).unwrap(),
+        &|bundle| chown(bundle.folder.path(), SOMEBODY, None).unwrap(),
+        &|bundle| {
+            fs::rename(bundle.path("config.json"), bundle.path("real.json")).unwrap();
+            symlink("real.json", bundle.path("config.json")).unwrap();
+            chown(bundle.path("real.json"), SOMEBODY, None).unwrap();
+        },
+    ];
+    for change in change {
+        let [guarded, other] = [Bundle::new("echo it ran").guarded(), Bundle::new("echo it ran")];
+        change(&guarded);
+        change(&other);
+        let mut command = inside("runc", guard_runtime());
+        let said = refused(command.args(["run", "-b"]).arg(guarded.folder.path()).arg(&guarded.id));
+        assert!(said.contains("others could have written this"), "{said}");
+        // Whoever asks for no guard may have any bundle.
+        assert_eq!(text(&other.run(&guard_runtime()).stdout), "it ran\n");
+    }
+    let bundle = Bundle::new("echo it ran").guarded();
+    let shared = tempfile::tempdir().unwrap();
+    fs::set_permissions(shared.path(), Permissions::from_mode(0o777)).unwrap();
+    symlink(bundle.folder.path(), shared.path().join("link")).unwrap();
+    let said =
+        refused(inside("runc", guard_runtime()).args(["run", "-b"]).arg(shared.path().join("link")).arg(&bundle.id));
+    assert!(said.contains("others could have written this"), "{said}");
+    // What belongs to root is taken, also by a link.
+    fs::rename(bundle.path("config.json"), bundle.path("real.json")).unwrap();
+    symlink("real.json", bundle.path("config.json")).unwrap();
+    let output = bundle.run(&guard_runtime());
+    assert_eq!(text(&output.stdout), "it ran\n", "{output:?}");
 }
 
 #[test]

@@ -14,12 +14,12 @@ use std::{
     env,
     ffi::{CString, NulError, OsString},
     os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
+    path::{self, Path, PathBuf},
     process::ExitCode,
 };
 
 use common::record::Hook;
-use enforce::sys::start;
+use enforce::{sys::start, trusted};
 use nix::unistd::execv;
 use policy::{Architecture, Mode, Resolved, compile::Tables};
 
@@ -124,6 +124,9 @@ fn prepare(order: &Order, runtime: &Path) -> Result<(), RuntimeError> {
     if !order.bundled {
         return Err(RuntimeError::Elsewhere);
     }
+    // The runtime opens the file by its name once more, and so does the hook.
+    let path = path::absolute(&order.config).map_err(anyhow::Error::from)?;
+    trusted::open(&path).map_err(anyhow::Error::from)?;
     // The hook will judge all of it again. But what it says then, neither crun nor youki hands on to the engine.
     let folder = order.config.parent().unwrap_or(Path::new("."));
     let (_, policy) = container_policy::read(&wanted.policy, &Inside::new(&bundle.config()?, folder))?;
