@@ -21,6 +21,9 @@ use crate::{
 /// What guard-hook exits with when it fails.
 pub const FAILURES: [i32; 1] = [125];
 
+/// The name of the file with the state that guard-hook was told last.
+pub const STATE: &str = "state.json";
+
 /// A process in a pid and mount namespace of its own, as a container's first one is. It ends with this value.
 #[derive(Debug)]
 pub struct Container {
@@ -135,7 +138,7 @@ pub fn call(
     first: usize,
     at: impl FnMut(&crate::drive::Lookup) -> anyhow::Result<()>,
 ) -> anyhow::Result<Outcome> {
-    let file = Path::new(OUT).join("state.json");
+    let file = Path::new(OUT).join(STATE);
     fs::write(&file, text)?;
     let mut command = Command::new(Path::new(PROGRAMS).join("guard-hook"));
     // Without a word, the status decides.

@@ -17,6 +17,7 @@ pub enum Where {
     Hooks,
     CreateRuntime,
     Annotations,
+    Linux,
 }
 
 /// A change of the document.
@@ -45,6 +46,7 @@ impl fmt::Display for Change {
                     Where::Hooks => "/hooks",
                     Where::CreateRuntime => "/hooks/createRuntime",
                     Where::Annotations => "/annotations",
+                    Where::Linux => "/linux",
                 };
                 let colon = if key.is_empty() { "" } else { ": " };
                 let value = value.to_string();
@@ -162,7 +164,7 @@ fn any(random: &mut Random, values: &[Value]) -> Written {
 
 /// Any change.
 pub fn change(random: &mut Random, hook: &str) -> Change {
-    match random.below(12) {
+    match random.below(14) {
         0..=2 => of_hooks(random, hook),
         3..=4 => of_stage(random, hook),
         5..=6 => {
@@ -186,6 +188,7 @@ pub fn change(random: &mut Random, hook: &str) -> Change {
             );
             add(random, Where::Top, key, value, &format!("{name}, {class}"))
         }
+        11..=12 => of_filter(random),
         _ => of_text(random),
     }
 }
@@ -259,13 +262,32 @@ fn of_annotations(random: &mut Random) -> Change {
     }
 }
 
-/// The class of a log that is the victim's.
+/// A filter of system calls that lets those of other architectures through, if somebody takes it for one.
+fn of_filter(random: &mut Random) -> Change {
+    if random.once_in(4) {
+        // The one instruction that returns SECCOMP_RET_ALLOW.
+        let value = any(random, &[json!("BgAAAAAA/38="), json!(""), json!(null)]);
+        return add(random, Where::Annotations, quoted("run.oci.seccomp_bpf_data"), value, FILTER);
+    }
+    let name = random.one(&["SCMP_ARCH_X86", "SCMP_ARCH_x86", "scmp_arch_x86", "x86", "X86", "SCMP_ARCH_X32", "x32"]);
+    let list = Written::new(&json!(["SCMP_ARCH_X86_64", name]));
+    let mut members = vec![(quoted("defaultAction"), Written::new(&json!("SCMP_ACT_ALLOW")))];
+    members.push((spelling(random, "architectures").0, list));
+    if random.once_in(3) {
+        members.insert(random.below(3), (quoted("architectures"), Written::new(&json!(["SCMP_ARCH_X86_64"]))));
+    }
+    let (key, _) = spelling(random, "seccomp");
+    add(random, Where::Linux, key, Written::Object(members), FILTER)
+}
+
+/// The class of a log that is the victim's, and of a filter.
 const ANY_LOG: &str = "a log anywhere";
+const FILTER: &str = "a filter";
 
 impl Change {
-    /// Whether it has the log written where the victim's files are, which no model of a reader is about.
-    pub fn logs_anywhere(&self) -> bool {
-        matches!(self, Self::Add { class, .. } if class == ANY_LOG)
+    /// Whether it is something that no model of a reader is about.
+    pub fn is_beyond_models(&self) -> bool {
+        matches!(self, Self::Add { class, .. } if class == ANY_LOG || class == FILTER)
     }
 }
 

@@ -9,15 +9,15 @@ mod readers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io::Read as _,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
 use anyhow::Context as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::{
     changes::{Change, Where, change},
@@ -81,7 +81,7 @@ pub fn fuzz(session: &mut Session, place: &Place) -> anyhow::Result<()> {
         accepted += 1;
         for runtime in RUNTIMES {
             let chosen = (runtime.model)(&read).is_some_and(|understood| !understood.is_guarded(&bundles.hook));
-            let at_random = random.once_in(SAMPLE) || changes.iter().any(Change::logs_anywhere);
+            let at_random = random.once_in(SAMPLE) || changes.iter().any(Change::is_beyond_models);
             let reported = KINDS.iter().any(|kind| known.has(runtime.name, kind, &classes(&changes)));
             if reported || !chosen && !at_random {
                 continue;
@@ -150,7 +150,15 @@ impl<'a> Bundles<'a> {
         for runtime in RUNTIMES.iter().map(|runtime| runtime.name).chain([READER]) {
             symlink(Path::new(PROGRAMS).join("guard-runtime"), program(runtime))?;
         }
-        let script = format!("if cat {FORBIDDEN} >/dev/null 2>&1; then echo {UNGUARDED}; else echo {GUARDED}; fi");
+        let program = folder.join("rootfs/foreign");
+        fs::write(&program, by_foreign_call())?;
+        fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+        policy()?;
+        let script = format!(
+            "if cat {FORBIDDEN} >/dev/null 2>&1; then echo {UNGUARDED}; exit; fi
+            /foreign 2>/dev/null
+            if [ $? = {ENDS} ]; then echo {UNGUARDED}; else echo {GUARDED}; fi"
+        );
         let base = json!({
             "ociVersion": "1.0.2",
             "hostname": "x",
@@ -188,6 +196,7 @@ impl<'a> Bundles<'a> {
                     .member("hooks", &empty)
                     .and_then(|hooks| hooks.member("createRuntime", &Written::List(Vec::new()))),
                 Where::Annotations => document.member("annotations", &empty),
+                Where::Linux => document.member("linux", &empty),
             };
             match place {
                 Some(Written::Object(members)) => {
@@ -266,12 +275,41 @@ impl<'a> Bundles<'a> {
         world::tidy()?;
         if !differences.is_empty() {
             world::victim()?;
+            policy()?;
             self.before = world::snapshot();
             return Ok(Some(Violation::new(OUTSIDE, differences.join("; "))));
         }
-        let what = format!("the container has started and reads {FORBIDDEN}, which the default policy forbids");
+        let what = format!(
+            "the container has started, and reads {FORBIDDEN} or makes calls of another architecture, which the policy forbids"
+        );
         Ok(if unguarded == Some(true) { Some(Violation::new(UNGUARDED, what)) } else { None })
     }
+}
+
+/// Has the default policy tell hosts apart as well, so that it judges socket options.
+fn policy() -> anyhow::Result<()> {
+    let mut policy: Value = serde_json::from_str(&fs::read_to_string(DEFAULT_POLICY)?)?;
+    policy["network"] = json!({"default": "allow", "rules": [{"action": "deny", "hosts": ["192.0.2.1"]}]});
+    Ok(fs::write(DEFAULT_POLICY, policy.to_string())?)
+}
+
+/// What [`by_foreign_call`] exits with.
+const ENDS: u8 = 7;
+
+/// A program that ends by a 32-bit call. Without that, it is ended by SIGSYS; on other machines than x86-64, it can't be executed.
+fn by_foreign_call() -> Vec<u8> {
+    const PLACE: u64 = 0x40_0000;
+    const HEADERS: u64 = 64 + 56;
+    // mov $1, %eax; mov $ENDS, %ebx; int $0x80
+    const CODE: [u8; 12] = [0xb8, 1, 0, 0, 0, 0xbb, ENDS, 0, 0, 0, 0xcd, 0x80];
+    let size = HEADERS + CODE.len() as u64;
+    let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    file.extend([PLACE + HEADERS, 64, 0].map(u64::to_le_bytes).concat());
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    file.extend([1, 0, 0, 0, 5, 0, 0, 0]);
+    file.extend([0, PLACE, PLACE, size, size, 0x1000].map(u64::to_le_bytes).concat());
+    file.extend(CODE);
+    file
 }
 
 /// guard-runtime, by the name by which it becomes a runtime.

@@ -8,19 +8,20 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use self::changes::{Change, change, document};
 use crate::{
     attacker::Attacker,
-    containers::{Container, FAILURES, call},
+    containers::{Container, FAILURES, STATE, call},
     finding::{Finding, Known, Violation, manners},
     guarded::own_program,
     minimise::minimise,
     place::{self, Place, cgroup_of, enter},
     probe::Seen,
     session::{Session, found, note},
-    world::{self, OWN},
+    world::{self, OUT, OWN, PROGRAMS},
 };
 
 /// What is fuzzed, for people.
@@ -119,6 +120,9 @@ impl<'a> States<'a> {
         let cgroups = self.others.cgroups();
         let outcome = call(stage, &text, 0, |_| Ok(()))?;
         let mut violations = manners(&outcome.output, outcome.hung, "guard-hook: ", &FAILURES);
+        if !outcome.output.status.success() && !outcome.hung {
+            violations.extend(said_into_a_file(stage)?);
+        }
         if outcome.output.status.success() {
             self.guarded += 1;
             // If there is a guard now, its log is written.
@@ -153,4 +157,18 @@ impl<'a> States<'a> {
         self.place.remove_made_by_hooks(&format!("{}-s-", self.place.name()));
         Ok(violations)
     }
+}
+
+/// Calls guard-hook once more with the state that it has been told, and a file as its standard error, as crun does where an annotation names
+/// one. Nothing must be said there.
+fn said_into_a_file(stage: &str) -> anyhow::Result<Option<Violation>> {
+    let file = Path::new(OUT).join("said");
+    let mut command = Command::new("timeout");
+    command.args(["-s", "KILL", "10"]).arg(Path::new(PROGRAMS).join("guard-hook"));
+    command.args(Some(stage).filter(|stage| !stage.is_empty())).current_dir("/").env_clear();
+    command.stdin(fs::File::open(Path::new(OUT).join(STATE))?).stderr(fs::File::create(&file)?).stdout(Stdio::null());
+    command.status()?;
+    let said = fs::read_to_string(&file)?;
+    fs::remove_file(file)?;
+    Ok((!said.is_empty()).then(|| Violation::new("said", format!("into a file, it says {said:?}"))))
 }
