@@ -22,7 +22,7 @@ use nix::{
         stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat},
         statfs::{PROC_SUPER_MAGIC, fstatfs},
     },
-    unistd::{Gid, Uid, UnlinkatFlags, fchown, geteuid, linkat, unlinkat},
+    unistd::{Gid, Uid, UnlinkatFlags, fchown, ftruncate, geteuid, linkat, unlinkat},
 };
 
 use crate::ownership::is_ours;
@@ -225,8 +225,27 @@ impl Target {
     /// As open(2), and, where others than root and this process's user make names, when the file is another user's, who may read what is written there, or when
     /// it also has another name: then it may be one that is not theirs who gave it this one.
     pub fn open(&self, flags: OFlag) -> io::Result<OwnedFd> {
+        self.open_or_make(flags, PRIVATE)
+    }
+
+    /// Writes to what has that name, or to a file that is made, by its mode for whom the caller's mask lets read what it makes. What is in a file
+    /// goes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Target::open`], and as write(2).
+    pub fn overwrite(&self, content: &[u8]) -> io::Result<()> {
+        let opened =
+            self.open_or_make(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_NOCTTY, Mode::from_bits_truncate(0o666))?;
+        if kind(&fstat(&opened)?) == SFlag::S_IFREG {
+            ftruncate(&opened, 0)?;
+        }
+        File::from(opened).write_all(content)
+    }
+
+    fn open_or_make(&self, flags: OFlag, mode: Mode) -> io::Result<OwnedFd> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let opened = openat(&self.folder, self.name.as_os_str(), flags, PRIVATE)?;
+        let opened = openat(&self.folder, self.name.as_os_str(), flags, mode)?;
         let folder = fstat(&self.folder)?;
         let others_make_names = !is_ours(folder.st_uid) || folder.st_mode & 0o022 != 0;
         let file = fstat(&opened)?;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum, ValueHint};
-use enforce::{arguments::printed, exit, machine::ThisMachine};
+use enforce::{arguments::printed, exit, machine::ThisMachine, outlet::Outlet, target::Found};
 use render::{Gathered, Root, Summary};
 use report::text::pretty_json;
 
@@ -173,7 +173,11 @@ fn write(output: Option<&Path>, text: &[u8]) -> anyhow::Result<u8> {
     }
     match output {
         Some(path) if path != Path::new("-") => {
-            fs::write(path, &text).with_context(|| path.display().to_string())?;
+            let written = Found::at(path).and_then(|found| match found {
+                Found::Name(target) => target.overwrite(&text),
+                Found::Open(file) => Outlet::of(file)?.write_all(&text, None),
+            });
+            written.with_context(|| path.display().to_string())?;
             Ok(exit::OK)
         }
         _ => Ok(printed(io::stdout().write_all(&text))),

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt as _, lchown, symlink},
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -95,6 +96,36 @@ fn what_can_not_be_reported_is_said() {
         assert_eq!((output.status.code(), said.lines().count()), (Some(125), 1), "{arguments:?}: {said}");
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
+}
+
+/// Root's report must replace no file of root's that another user has put a link to.
+#[test]
+fn a_report_follows_no_link_of_others_and_goes_where_it_is_to_go() {
+    let run = denied();
+    let at = |name: &str| run.folder().join(name);
+    fs::write(at("treasure"), "treasure").unwrap();
+    symlink("treasure", at("report.txt")).unwrap();
+    let said = report(&run, &["-o", "report.txt"]);
+    assert!(said.status.success() && fs::read_to_string(at("treasure")).unwrap().contains("127.0.0.1"), "{said:?}");
+    fs::write(at("treasure"), "treasure").unwrap();
+    lchown(at("report.txt"), Some(4242), None).unwrap();
+    let output = report(&run, &["-o", "report.txt"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(125) && said.contains("belongs to user 4242 and is not followed"), "{said}");
+    assert_eq!(fs::read_to_string(at("treasure")).unwrap(), "treasure");
+    // A new file can be read by whom the mask lets; a file that is there keeps its mode; and what is no file is taken as it is.
+    fs::write(at("private.txt"), "x".repeat(10_000)).unwrap();
+    fs::set_permissions(at("private.txt"), Permissions::from_mode(0o600)).unwrap();
+    let expected = stdout(&report(&run, &[]));
+    for (name, mode) in [("new.txt", 0o644), ("private.txt", 0o600)] {
+        let _ = stdout(&report(&run, &["-o", name]));
+        assert_eq!(fs::read_to_string(at(name)).unwrap(), expected, "{name}");
+        assert_eq!(fs::metadata(at(name)).unwrap().permissions().mode() & 0o777, mode, "{name}");
+    }
+    for stream in ["/dev/stdout", "/proc/self/fd/1"] {
+        assert_eq!(stdout(&report(&run, &["-o", stream])), expected, "{stream}");
+    }
+    let _ = stdout(&report(&run, &["-o", "/dev/null"]));
 }
 
 fn checkout() -> &'static Path {
