@@ -13,7 +13,7 @@ BUILD_RELEASE = $(CARGO) build --release --locked $(call without_paths,$(HOST))
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 # What the program's file needs for ordinary users, as setcap(8) takes it; `guard-run doctor` says the same.
-FILE_CAPABILITIES = cap_dac_override,cap_setpcap,cap_net_admin,cap_sys_admin,cap_perfmon,cap_bpf=p
+FILE_CAPABILITIES = cap_dac_override,cap_setuid,cap_setpcap,cap_net_admin,cap_sys_admin,cap_perfmon,cap_bpf=p
 
 # What the fuzzers do: for how long, and what they begin with (nothing: the time).
 MINUTES ?= 10

@@ -1,9 +1,9 @@
 //! The rights by which an ordinary user's guard-run can do its work: file capabilities (setcap(8)), of which each is in
 //! effect only while it is used.
 //!
-//! User and group ids stay the user's. The effective set is empty, so the kernel opens whatever the user names with the
-//! user's own rights; it is raised for one [`Operation`] at a time, and no operation reads or writes anything that the
-//! user has named. For root, nothing of this changes anything.
+//! User and group ids stay the user's; only while a leaf is made, what is made belongs to root. The effective set is empty, so the kernel opens
+//! whatever the user names with the user's own rights; it is raised for one [`Operation`] at a time, and no operation reads or writes
+//! anything that the user has named. For root, nothing of this changes anything.
 //!
 //! [`Rights`] is what a thread has; an operation borrows it for as long as its part is in effect.
 
@@ -12,7 +12,7 @@ use std::{cell::Cell, collections::BTreeSet, env, fmt, fs, marker::PhantomData, 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use nix::{
     sys::{prctl, statvfs::FsFlags},
-    unistd::{getegid, geteuid, getgid, getuid},
+    unistd::{ROOT, Uid, getegid, geteuid, getgid, getuid, setfsuid},
 };
 
 use crate::sys::confine::reduce_bounding_set;
@@ -51,7 +51,9 @@ pub enum Operation {
     Load,
     /// Attaching programs to a leaf.
     Attach,
-    /// Making a leaf below the user's own cgroup, being born in it, and removing it.
+    /// Making a leaf of root's below the user's own cgroup.
+    Make,
+    /// Opening a leaf, being born in it, killing what is in it, and removing it.
     Leaf,
     /// Reading the environment that this process was started with.
     Environment,
@@ -63,7 +65,8 @@ pub enum Operation {
 
 impl Operation {
     /// All of them.
-    const ALL: [Self; 6] = [Self::Load, Self::Attach, Self::Leaf, Self::Environment, Self::View, Self::Bound];
+    const ALL: [Self; 7] =
+        [Self::Load, Self::Attach, Self::Make, Self::Leaf, Self::Environment, Self::View, Self::Bound];
 
     /// What it takes.
     const fn capabilities(self) -> &'static [Capability] {
@@ -73,6 +76,8 @@ impl Operation {
             Self::Load => &[Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON],
             // For filters of packets; the kernel asks for nothing more than a program to attach others.
             Self::Attach => &[Capability::CAP_NET_ADMIN],
+            // The second for what is made to belong to root: whoever could write to a leaf's files could move other programs into it.
+            Self::Make => &[Capability::CAP_DAC_OVERRIDE, Capability::CAP_SETUID],
             // A session's cgroup belongs to root. The file of the environment does, too, for a process like this.
             Self::Leaf | Self::Environment => &[Capability::CAP_DAC_OVERRIDE],
             Self::View => &[Capability::CAP_SYS_ADMIN],
@@ -192,16 +197,25 @@ pub struct Raised<'a>(PhantomData<&'a mut Rights>);
 
 impl Drop for Raised<'_> {
     fn drop(&mut self) {
-        if !is_root() {
-            caps::clear(None, CapSet::Effective).expect("every process may give up what it has in effect");
-        }
+        lower();
     }
 }
 
-/// Takes out of effect what this thread has in effect. It can't say if that fails, which it does for nobody.
+/// Takes out of effect what this thread has in effect.
+///
+/// It can't say if that fails, which it does for nobody: every process may give up what it has in effect, and take its own id.
 pub fn lower() {
     if !is_root() {
+        own_files_as(geteuid());
         let _ = caps::clear(None, CapSet::Effective);
+    }
+}
+
+/// Has what this thread makes belong to this user, if it may. Unless it does already, the kernel makes the process as dumpable as
+/// fs.suid_dumpable says (`commit_creds`), so that is taken back.
+fn own_files_as(user: Uid) {
+    if setfsuid(user) != user {
+        let _ = prctl::set_dumpable(false);
     }
 }
 
@@ -241,6 +255,9 @@ impl Rights {
             let raised: CapsHashSet = capabilities(&[operation]).intersection(&permitted).copied().collect();
             // As above: if it fails, the operation does.
             let _ = caps::set(None, CapSet::Effective, &raised);
+            if operation == Operation::Make {
+                own_files_as(ROOT);
+            }
         }
         let raised = Raised(PhantomData);
         #[cfg(debug_assertions)]

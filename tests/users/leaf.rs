@@ -3,6 +3,8 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, chown},
+    path::{Path, PathBuf},
+    process::Command,
 };
 
 use support::{
@@ -96,26 +98,33 @@ fn an_ordinary_run_removes_only_its_users_empty_leaves() {
     let script = "echo ready; exec sleep 1000";
     orphan(Run::shell(policy(), script, &[]).through(yard.wrapper()));
     orphan(alice_in(&yard, script));
-    // Neither is one, by its name: one is a service's.
-    for name in ["guard-run.service", "guard-run.1"] {
+    // None of these is one: by the names of two, of which one is a service's, and by the owner of the last.
+    let others = ["guard-run.service", "guard-run.1.0", "guard-run.1.0.54321"];
+    for name in others {
         fs::create_dir(yard.path().join(name)).unwrap();
         chown(yard.path().join(name), Some(ALICE), None).unwrap();
     }
-    let owners = || {
-        let leaves = yard.leaves().into_iter().filter(|leaf| !leaf.ends_with("guard-run.service"));
-        let mut owners: Vec<u32> = leaves.map(|leaf| fs::metadata(leaf).unwrap().uid()).collect();
-        owners.sort_unstable();
-        owners
+    // The user is the last number of a leaf's name, and its owner is always root.
+    let users = || {
+        let leaves = yard.leaves().into_iter().filter(|leaf| !others.iter().any(|other| leaf.ends_with(other)));
+        let user = |leaf: PathBuf| {
+            assert_eq!(fs::metadata(&leaf).unwrap().uid(), 0);
+            leaf.extension().unwrap().to_str().unwrap().parse().unwrap()
+        };
+        let mut users: Vec<u32> = leaves.map(user).collect();
+        users.sort_unstable();
+        users
     };
     eventually("both are empty", || yard.leaves().iter().all(|leaf| support::processes_in(leaf).is_empty()));
-    assert_eq!(owners(), [0, ALICE, ALICE]);
+    assert_eq!(users(), [0, ALICE]);
     let _ = Run::new(policy(), ["true"]).as_ordinary(BOB).through(in_yard(&yard, BOB)).output().success();
-    assert_eq!(owners(), [0, ALICE, ALICE]);
+    assert_eq!(users(), [0, ALICE]);
     let _ = alice_in(&yard, "true").output().success();
-    assert_eq!(owners(), [0, ALICE]);
+    assert_eq!(users(), [0]);
+    assert!(yard.path().join(others[2]).exists(), "it is no leaf for an ordinary user");
     let _ = Run::new(policy(), ["true"]).through(yard.wrapper()).output().success();
-    assert_eq!(owners(), [ALICE]);
-    assert!(yard.path().join("guard-run.service").exists());
+    assert!(users().is_empty());
+    assert!(others[..2].iter().all(|other| yard.path().join(other).exists()));
 }
 
 #[test]
@@ -131,12 +140,12 @@ fn two_users_at_once_are_each_guarded_and_see_nothing_of_each_other() {
     });
     for leaf in yard.leaves() {
         let leaf_of = fs::metadata(&leaf).unwrap();
-        assert_eq!(leaf_of.mode() & 0o777, 0o700);
-        let other = if leaf_of.uid() == ALICE { BOB } else { ALICE };
-        assert!(!as_user(leaf_of.uid(), ["ls".as_ref(), leaf.as_os_str()]).is_empty());
-        // Nobody else can even lock it, as if it were abandoned.
-        assert_eq!(as_user(other, ["ls".as_ref(), leaf.as_os_str()]), "");
-        assert_eq!(as_user(other, ["flock".as_ref(), leaf.as_os_str(), "echo".as_ref(), "locked".as_ref()]), "");
+        assert_eq!((leaf_of.mode() & 0o777, leaf_of.uid()), (0o711, 0));
+        for user in [ALICE, BOB] {
+            assert_eq!(as_user(user, ["ls".as_ref(), leaf.as_os_str()]), "");
+            // Nobody can even lock it, as if it were abandoned.
+            assert_eq!(as_user(user, ["flock".as_ref(), leaf.as_os_str(), "echo".as_ref(), "locked".as_ref()]), "");
+        }
     }
     assert_eq!(yard.leaves().len(), 2);
     for (run, running, writer) in runs {
@@ -147,6 +156,46 @@ fn two_users_at_once_are_each_guarded_and_see_nothing_of_each_other() {
         assert_eq!(output.log["user"]["uid"], fs::metadata(run.log()).unwrap().uid());
         support::assert_no_leaf(pid);
     }
+}
+
+/// Where a cgroup is delegated to a user, all of it is the user's but for leaves. Otherwise the user could put a set-user-ID program, started
+/// outside, under a policy of the user's, or make a leaf impossible to remove, by cgroups in it that are nested too deep.
+#[test]
+fn a_leaf_in_a_delegated_cgroup_is_not_its_users() {
+    let yard = Yard::new();
+    let own = yard.path().join("own");
+    fs::create_dir(&own).unwrap();
+    for folder in [yard.path(), &own] {
+        chown(folder, Some(ALICE), None).unwrap();
+        for file in fs::read_dir(folder).unwrap().flatten() {
+            chown(file.path(), Some(ALICE), None).unwrap();
+        }
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    let script = "echo ready; read; cat /proc/sys/kernel/hostname; echo $?";
+    let run = alice(script).through(in_yard(&yard, ALICE)).stdin(reader);
+    let mut running = run.start();
+    running.wait_for("ready");
+    let leaf = yard.leaves().into_iter().find(|leaf| *leaf != own).unwrap();
+    let attempts = r#"
+        echo 0 > "$0/cgroup.procs" && echo moved
+        echo 0 > "$0/cgroup.freeze" && echo frozen
+        mkdir "$0/below" && echo nested
+        chmod 711 "$0" && echo changed
+        echo done
+    "#;
+    let attempt = |cgroup: &Path| {
+        let words =
+            [in_yard(&yard, ALICE), ["sh", "-c", attempts].map(Into::into).into(), vec![cgroup.into()]].concat();
+        let output = Command::new(&words[0]).args(&words[1..]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(attempt(&own), "moved\nfrozen\nnested\nchanged\ndone\n");
+    assert_eq!(attempt(&leaf), "done\n");
+    drop(writer);
+    let output = running.wait().success();
+    assert_eq!((output.stdout.as_str(), output.events().len()), ("ready\n1\n", 1));
+    assert!(!leaf.exists());
 }
 
 #[test]

@@ -17,9 +17,12 @@ use std::{
 };
 
 use nix::{
-    fcntl::Flock,
-    sys::statfs::{CGROUP2_SUPER_MAGIC, statfs},
-    unistd::geteuid,
+    fcntl::{Flock, OFlag, openat},
+    sys::{
+        stat::Mode,
+        statfs::{CGROUP2_SUPER_MAGIC, statfs},
+    },
+    unistd::{ROOT, geteuid, write},
 };
 
 use self::parent::Parent;
@@ -287,8 +290,9 @@ impl Leaf {
     /// # Errors
     ///
     /// When the kernel can't (before 5.14).
-    pub fn kill(&self) -> Result<(), CgroupError> {
-        kill(self.path())
+    pub fn kill(&mut self) -> Result<(), CgroupError> {
+        let Self { cgroup: Locked { path, folder, .. }, rights } = self;
+        kill(folder, rights).map_err(|error| on(path)(error.into()))
     }
 
     /// Removes the leaf, which must be empty.
@@ -308,21 +312,15 @@ impl Locked {
             parent.check_for_user()?;
         }
         for attempt in 0..ATTEMPTS {
-            let name = OsString::from(format!("{PREFIX}{}.{attempt}", std::process::id()));
-            if !parent.make(&name, rights)? {
-                continue;
-            }
-            // Between these two, somebody else may take the leaf for an abandoned one and remove it.
-            // What was made goes away again, where a descriptor for it is not to be had.
-            let mut remove = |_: &CgroupError| drop(parent.remove_one(&name, rights));
-            if let Some(folder) = parent.try_lock(&name).inspect_err(&mut remove)? {
+            let name = OsString::from(format!("{PREFIX}{}.{attempt}.{}", std::process::id(), geteuid()));
+            if let Some(folder) = parent.make(&name, rights)? {
                 let path = path.join(&name);
+                // What was made goes away again, where nothing can be done with it.
+                let mut remove = |_: &CgroupError| drop(parent.remove_one(&name, rights));
                 check_type(&path).inspect_err(&mut remove)?;
                 let events = Events::open(&path).inspect_err(&mut remove)?;
                 return Ok(Self { path, name, parent, folder, events });
             }
-            // If it is still there, nobody else has it.
-            let _ = parent.remove_one(&name, rights);
         }
         Err(on(path)(io::Error::other("can't make a cgroup here: every name is taken")))
     }
@@ -343,9 +341,9 @@ impl Drop for Leaf {
     fn drop(&mut self) {
         // Only where something failed on the way is it still there. Nobody is left to tell about a second failure, and
         // the next run reaps what stays behind.
-        let Self { cgroup: Locked { path, name, parent, events, .. }, rights } = self;
+        let Self { cgroup: Locked { path, name, parent, folder, events }, rights } = self;
         if path.exists() {
-            let _ = parent.kill_and_remove(name, events, rights);
+            let _ = parent.kill_and_remove(name, folder, events, rights);
         }
     }
 }
@@ -378,8 +376,8 @@ pub fn reap(hierarchy: &Hierarchy, rights: &mut Rights) -> (Vec<PathBuf>, Vec<Cg
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
         // What is gone in the meantime needs no reaping.
         let Ok(parent) = Parent::open(parent) else { continue };
-        if let Some(_lock) = parent.lock(name) {
-            match Events::open(&path).and_then(|events| parent.kill_and_remove(name, &events, rights)) {
+        if let Some(folder) = parent.lock(name, rights) {
+            match Events::open(&path).and_then(|events| parent.kill_and_remove(name, &folder, &events, rights)) {
                 Ok(()) => removed.push(path),
                 Err(error) => failed.push(error),
             }
@@ -394,24 +392,27 @@ fn reap_empty(path: &Path, rights: &mut Rights) {
     let (Ok(entries), Ok(parent)) = (fs::read_dir(path), Parent::open(path)) else { return };
     for entry in entries.filter_map(Result::ok).filter(|entry| is_leaf(&entry.path())) {
         let name = entry.file_name();
-        if let Some(_lock) = parent.lock(&name) {
+        if let Some(_lock) = parent.lock(&name, rights) {
             let _ = parent.remove_one(&name, rights);
         }
     }
 }
 
-/// Whether this is a leaf that this process may reap: by its name, which has two numbers, so that a service's cgroup is
-/// none (guard-run.service), and by its owner.
+/// Whether this is a leaf that this process may reap: by its name, which has three numbers, so that a service's cgroup is
+/// none (guard-run.service). For an ordinary user, the last one must be the user's, and the folder root's: only guard-run makes such there.
 fn is_leaf(path: &Path) -> bool {
-    let numbers = path.file_name().and_then(|name| name.to_str()?.strip_prefix(PREFIX)?.split_once('.'));
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    numbers.is_some_and(|(pid, attempt)| is_number(pid) && is_number(attempt))
-        && (privilege::is_root() || path.symlink_metadata().is_ok_and(|leaf| leaf.uid() == geteuid().as_raw()))
+    let numbers = path.file_name().and_then(|name| name.to_str()?.strip_prefix(PREFIX)).unwrap_or_default().split('.');
+    let numbers: Vec<u32> = numbers.map_while(|number| number.parse().ok()).collect();
+    let [_, _, user] = numbers[..] else { return false };
+    let is_roots = || path.symlink_metadata().is_ok_and(|leaf| ROOT.as_raw() == leaf.uid());
+    privilege::is_root() || user == geteuid().as_raw() && is_roots()
 }
 
-fn kill(path: &Path) -> Result<(), CgroupError> {
-    let file = path.join("cgroup.kill");
-    fs::write(&file, "1").map_err(on(&file))
+/// Kills what is in a cgroup and below, at once.
+fn kill(folder: &OwnedFd, rights: &mut Rights) -> nix::Result<()> {
+    let _raised = rights.raise(Operation::Leaf);
+    let file = openat(folder, "cgroup.kill", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(&file, b"1").map(drop)
 }
 
 /// A cgroup and all below it, each after the one that it is in. What vanishes in the meantime is left out.

@@ -15,7 +15,7 @@ use nix::{
         stat::{FchmodatFlags, Mode, fchmodat, fstat, fstatat, mkdirat},
         statfs::{CGROUP2_SUPER_MAGIC, fstatfs},
     },
-    unistd::{UnlinkatFlags, geteuid, unlinkat},
+    unistd::{ROOT, UnlinkatFlags, unlinkat},
 };
 
 use super::{CgroupError, Events, descendants, kill, on};
@@ -56,15 +56,15 @@ impl Parent {
         if !self.read("cgroup.procs")?.lines().any(|pid| pid == own) {
             return refused("is not this process's own cgroup, which is not to be seen".to_owned());
         }
-        // The leaf's files are its user's, so these would be the user's to set.
+        // By these, what is in a cgroup of its own gets a share of its own.
         let controllers = self.read("cgroup.subtree_control")?;
         let shares: Vec<&str> = controllers.split_whitespace().filter(|name| !ONLY_LIMITS.contains(name)).collect();
         if shares.is_empty() {
             return Ok(());
         }
         refused(format!(
-            "hands the {} {} on to cgroups in it, which a user is not to set; start guard-run in a cgroup without, as in a \
-             session of systemd's",
+            "hands the {} {} on to cgroups in it, of which a user is not to have more; start guard-run in a cgroup without, as in \
+             a session of systemd's",
             shares.join(", "),
             if shares.len() == 1 { "controller" } else { "controllers" }
         ))
@@ -78,34 +78,37 @@ impl Parent {
         read().map_err(on(&self.path.join(name)))
     }
 
-    /// Makes a leaf, unless its name is taken; whether it did, and it is there.
-    pub(super) fn make(&self, name: &OsStr, rights: &mut Rights) -> Result<bool, CgroupError> {
-        // Who may read the folder can lock it, and keep it from being reaped. An ordinary user's leaf is nobody else's business at all;
-        // root's command may be another user, who finds its limits there.
-        let mode = Mode::from_bits_truncate(if privilege::is_root() { 0o711 } else { 0o700 });
-        let result = {
-            let _raised = rights.raise(Operation::Leaf);
-            mkdirat(&self.folder, name, mode)
-        };
-        match result {
-            Err(Errno::EEXIST) => return Ok(false),
+    /// Makes a leaf that belongs to root, and locks it. `None` if its name is taken, or somebody has taken it for an abandoned one meanwhile.
+    ///
+    /// To whom the folder belongs, its files do (`cgroup_kn_set_ugid`, kernel/cgroup/cgroup.c), and cgroup v2 lets anybody who may write to
+    /// these move any process in, make cgroups below, and so on. To hand it over later would be too late: somebody may have opened a file.
+    pub(super) fn make(&self, name: &OsStr, rights: &mut Rights) -> Result<Option<Flock<OwnedFd>>, CgroupError> {
+        // Who may read the folder can lock it, and keep it from being reaped. The command finds its limits there, by name.
+        let mode = Mode::from_bits_truncate(0o711);
+        let _raised = rights.raise(Operation::Make);
+        match mkdirat(&self.folder, name, mode) {
+            Err(Errno::EEXIST) => return Ok(None),
             result => result.map_err(self.on(name))?,
         }
-        // The umask may have taken the user's own rights to it.
-        match fchmodat(&self.folder, name, mode, FchmodatFlags::FollowSymlink) {
-            // Somebody has taken it for an abandoned one.
-            Err(Errno::ENOENT) => Ok(false),
-            result => result.map(|()| true).map_err(self.on(name)),
+        // The umask may have taken some of it.
+        let locked = match fchmodat(&self.folder, name, mode, FchmodatFlags::FollowSymlink) {
+            Err(Errno::ENOENT) => Ok(None),
+            result => result.map_err(self.on(name)).and_then(|()| self.open_and_lock(name)),
+        };
+        if !matches!(locked, Ok(Some(_))) {
+            // If it is still there, nobody else has it.
+            let _ = unlinkat(&self.folder, name, UnlinkatFlags::RemoveDir);
         }
+        locked
     }
 
-    /// Opens and locks a leaf. `None` if somebody holds it, or it is gone.
-    pub(super) fn lock(&self, name: &OsStr) -> Option<Flock<OwnedFd>> {
-        self.try_lock(name).ok().flatten()
+    /// Opens and locks a leaf. `None` if somebody holds it, it is gone, or can't be opened.
+    pub(super) fn lock(&self, name: &OsStr, rights: &mut Rights) -> Option<Flock<OwnedFd>> {
+        let _raised = rights.raise(Operation::Leaf);
+        self.open_and_lock(name).ok().flatten()
     }
 
-    /// Like [`Parent::lock`], but fails where this process can't open the leaf, for want of descriptors for example.
-    pub(super) fn try_lock(&self, name: &OsStr) -> Result<Option<Flock<OwnedFd>>, CgroupError> {
+    fn open_and_lock(&self, name: &OsStr) -> Result<Option<Flock<OwnedFd>>, CgroupError> {
         let folder = match openat(&self.folder, name, FOLDER | OFlag::O_NOFOLLOW, Mode::empty()) {
             Err(Errno::ENOENT) => return Ok(None),
             opened => opened.map_err(self.on(name))?,
@@ -117,14 +120,14 @@ impl Parent {
             there => there.map_err(self.on(name))?,
         };
         let (locked, parent) = (fstat(&*folder).map_err(self.on(name))?, fstat(&self.folder).map_err(self.on(name))?);
-        // Programs are attached to it: for an ordinary user, to nothing but a cgroup of that user's.
-        let is_ours = privilege::is_root() || locked.st_uid == geteuid().as_raw();
+        // Programs are attached to it, and what is in it may be killed: what an ordinary user has made in its place is no leaf.
+        let is_ours = privilege::is_root() || ROOT.as_raw() == locked.st_uid;
         Ok((is_ours && (locked.st_dev, locked.st_ino) == (parent.st_dev, there.st_ino)).then_some(folder))
     }
 
     /// Removes a leaf and the cgroups below it, which must all be without processes.
     pub(super) fn remove(&self, name: &OsStr, rights: &mut Rights) -> Result<(), CgroupError> {
-        // What is below belongs to whom the leaf belongs to.
+        // Only root's command can have made any, or root itself.
         for cgroup in descendants(&self.path.join(name)).iter().skip(1).rev() {
             fs::remove_dir(cgroup).map_err(on(cgroup))?;
         }
@@ -137,15 +140,16 @@ impl Parent {
         unlinkat(&self.folder, name, UnlinkatFlags::RemoveDir).map_err(self.on(name))
     }
 
-    /// Kills what is in a leaf, and removes it.
+    /// Kills what is in a leaf, which is this folder, and removes it.
     pub(super) fn kill_and_remove(
         &self,
         name: &OsStr,
+        folder: &OwnedFd,
         events: &Events,
         rights: &mut Rights,
     ) -> Result<(), CgroupError> {
         if events.is_populated()? {
-            kill(&self.path.join(name))?;
+            kill(folder, rights).map_err(self.on(name))?;
             // The kernel says so when the last one is gone. A process can't be killed while it is in the kernel, so there
             // is a limit to waiting; removing then fails with EBUSY.
             for _ in 0..50 {
