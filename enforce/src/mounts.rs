@@ -21,6 +21,8 @@ const ENOUGH: usize = 16 << 10;
 /// One mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
+    /// Its number, as /proc/PID/fdinfo has it.
+    pub id: u32,
     /// The part of the file system that is mounted.
     pub root: PathBuf,
     /// Where.
@@ -64,7 +66,8 @@ impl Mount {
         let kind = String::from_utf8_lossy(fields.get(end + 1)?).into_owned();
         // Between the two is what is mounted.
         let options = String::from_utf8_lossy(fields.get(end + 3).unwrap_or(&&b""[..])).into_owned();
-        Some(Self { root: unescape(fields[3]), point: unescape(fields[4]), kind, options })
+        let id = std::str::from_utf8(fields[0]).ok()?.parse().ok()?;
+        Some(Self { id, root: unescape(fields[3]), point: unescape(fields[4]), kind, options })
     }
 
     /// Whether it may never answer: somebody else, who may hang, answers for it.

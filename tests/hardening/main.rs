@@ -5,6 +5,7 @@ mod diagnose;
 mod different;
 mod harden;
 mod interlock;
+mod moved;
 mod needs;
 mod nested;
 mod proc;

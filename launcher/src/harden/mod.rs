@@ -20,6 +20,7 @@ mod needs;
 pub mod nested;
 mod packets;
 mod place;
+mod point;
 mod presence;
 mod privileged;
 mod scope;

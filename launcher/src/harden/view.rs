@@ -27,6 +27,7 @@ use super::{
     limits::{CGROUP1, Limits},
     packets::Hidden,
     place::Place,
+    point::{Point, is_unsure},
     walk::open_without_links,
 };
 use enforce::{
@@ -125,6 +126,8 @@ pub struct View {
     covered: Vec<Cover>,
     /// Folders that had so much in them that sockets in them may be left.
     crowded: Vec<Place>,
+    /// Where something of all this is mounted below folders that others may change.
+    unsure: Vec<Place>,
 }
 
 impl View {
@@ -155,7 +158,10 @@ impl View {
         let cgroups = mounts(&[CGROUP2]).into_iter().map(|mount| mount.point.clone().into()).collect();
         let covered = covers.found.into_iter().collect();
         let crowded = covers.crowded.into_iter().map(Place::from).collect();
-        let mut view = Self { cgroups, covered, crowded, ..Self::default() };
+        let kinds = [&READ_ONLY[..], &HIDDEN, &[QUEUES, "proc"]].concat();
+        let unsure = mounts(&kinds).into_iter().filter(|mount| is_unsure(&mount.point));
+        let unsure = unsure.map(|mount| mount.point.clone().into()).collect();
+        let mut view = Self { cgroups, covered, crowded, unsure, ..Self::default() };
         if section.allows(Part::KernelFiles) {
             // Cgroups stay out of reach all the same.
             view.read_only = of(&CGROUPS);
@@ -233,27 +239,28 @@ impl View {
     /// from outside, everything outside could be reached.
     pub(super) fn steps(&self, leaf: &Path, handed_on: &[Handed]) -> Vec<Step> {
         let mut steps = Vec::new();
+        let to = |place: &Place| Point::new(place, &self.unsure);
         // The first of them hides the path of the leaf, and is the leaf from then on.
-        let mut shown = leaf;
-        for point in &self.cgroups {
-            steps.push(on("showing no cgroup but its own at", point, bind(shown, point)));
+        let mut shown = Point::new(leaf, &[]);
+        for point in self.cgroups.iter().map(to) {
+            steps.push(on("showing no cgroup but its own at", &point, bind(&shown, &point)));
             shown = point;
         }
         let limits = &self.limits;
         for (own, point) in &limits.legacy {
-            steps.push(on("showing no cgroup but its own instead of all at", point, instead(own, point)));
+            steps.push(on("showing no cgroup but its own instead of all at", &to(point), instead(own, point)));
         }
-        for point in self.cgroups.iter().filter(|_| !limits.unified.is_empty()) {
-            steps.push(on("showing the limits at", point, files(&limits.unified, point)));
+        for point in self.cgroups.iter().filter(|_| !limits.unified.is_empty()).map(to) {
+            steps.push(on("showing the limits at", &point, files(&limits.unified, &point)));
         }
-        steps.extend(self.hidden.iter().map(|point| on("hiding", point, empty(point))));
-        steps.extend(self.masked.iter().map(|path| on("hiding", path, mask(path))));
-        for path in &self.pinned {
-            steps.push(on("mounting read-only", path, bind(path, path)));
-            steps.push(on("making read-only", path, read_only(path)));
+        steps.extend(self.hidden.iter().map(to).map(|point| on("hiding", &point, empty(&point))));
+        steps.extend(self.masked.iter().map(to).map(|node| on("hiding", &node, mask(&node))));
+        for point in self.pinned.iter().map(to) {
+            steps.push(on("mounting read-only", &point, bind(&point, &point)));
+            steps.push(on("making read-only", &point, read_only(&point)));
         }
-        steps.extend(self.read_only.iter().map(|point| on("making read-only", point, read_only(point))));
-        steps.extend(self.writable.iter().map(|point| on("making writable", point, writable(point))));
+        steps.extend(self.read_only.iter().map(to).map(|point| on("making read-only", &point, read_only(&point))));
+        steps.extend(self.writable.iter().map(to).map(|point| on("making writable", &point, writable(&point))));
         // These take CAP_SYS_ADMIN; what follows is opened with the user's own rights.
         steps.extend(self.covered.iter().cloned().map(|cover| {
             let what = format!("covering {}", cover.name());
@@ -297,6 +304,7 @@ pub(super) fn free_folder(section: &ProcessSection, mounts: &[Mount]) -> Option<
 /// What a process in its cgroup does to see a mount that is nowhere yet, at a place, and only to read.
 pub(super) fn show(mount: OwnedFd, place: &Path) -> [Step; 3] {
     let point = CString::new(place.as_os_str().as_bytes());
+    let place = &Point::new(place, &[]);
     [
         on("mounting the file of denials at", place, move || {
             attach_mount(&mount, point.as_ref().map_err(|_| Errno::EINVAL)?)
@@ -328,22 +336,22 @@ fn is_out_of_reach(point: &Path) -> bool {
 }
 
 /// What is done to a place, which takes `CAP_SYS_ADMIN`.
-fn on(what: &str, path: &Path, run: impl Fn() -> nix::Result<()> + 'static) -> Step {
-    Step::raised(format!("{what} {}", path.display()), Operation::View, run)
+fn on(what: &str, point: &Point, run: impl Fn() -> nix::Result<()> + 'static) -> Step {
+    Step::raised(format!("{what} {point}"), Operation::View, run)
 }
 
 fn change(source: Option<&Path>, target: impl AsRef<Path>, flags: MsFlags) -> nix::Result<()> {
     mount(source, target.as_ref(), None::<&str>, flags, None::<&str>)
 }
 
-fn bind(source: &Path, target: &Path) -> impl Fn() -> nix::Result<()> + 'static {
-    let (source, target) = (source.to_owned(), target.to_owned());
-    move || change(Some(&source), &target, MsFlags::MS_BIND)
+fn bind(source: &Point, target: &Point) -> impl Fn() -> nix::Result<()> + use<> {
+    let (source, target) = (source.clone(), target.clone());
+    move || change(Some(&source.open()?.path), &target.open()?.path, MsFlags::MS_BIND)
 }
 
 /// Nothing in the place of a device node. Its device may have gone away by now.
-fn mask(node: &Path) -> impl Fn() -> nix::Result<()> + 'static {
-    let mount = bind(Path::new(NO_FILE), node);
+fn mask(node: &Point) -> impl Fn() -> nix::Result<()> + 'static {
+    let mount = bind(&Point::new(Path::new(NO_FILE), &[]), node);
     move || match mount() {
         Err(Errno::ENOENT) => Ok(()),
         mounted => mounted,
@@ -358,18 +366,20 @@ fn instead(folder: &Path, point: &Path) -> impl Fn() -> nix::Result<()> + 'stati
     }
 }
 
-fn empty(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
-    let point = point.to_owned();
-    move || memory(&point, MsFlags::MS_RDONLY, EMPTY)
+fn empty(point: &Point) -> impl Fn() -> nix::Result<()> + 'static {
+    let point = point.clone();
+    move || memory(&point.open()?.path, MsFlags::MS_RDONLY, EMPTY)
 }
 
 /// Files with these contents, and nothing else. The mount is still writable then.
-fn files(files: &[(String, String)], point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
-    let (files, point) = (files.to_vec(), point.to_owned());
+fn files(files: &[(String, String)], point: &Point) -> impl Fn() -> nix::Result<()> + 'static {
+    let (files, point) = (files.to_vec(), point.clone());
     move || {
-        memory(&point, MsFlags::empty(), SMALL)?;
+        memory(&point.open()?.path, MsFlags::empty(), SMALL)?;
+        let folder = point.open()?;
         files.iter().try_for_each(|(name, text)| {
-            fs::write(point.join(name), text).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
+            fs::write(folder.path.join(name), text)
+                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
         })
     }
 }
@@ -380,14 +390,23 @@ pub(super) fn memory(point: &Path, flags: MsFlags, options: &str) -> nix::Result
     mount(Some("none"), point, Some("tmpfs"), flags, Some(options))
 }
 
-fn read_only(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
-    let point = CString::new(point.as_os_str().as_bytes());
-    move || make_read_only(point.as_ref().map_err(|_| Errno::EINVAL)?)
+fn read_only(point: &Point) -> impl Fn() -> nix::Result<()> + 'static {
+    changed(point, make_read_only)
 }
 
-fn writable(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
-    let point = CString::new(point.as_os_str().as_bytes());
-    move || make_writable(point.as_ref().map_err(|_| Errno::EINVAL)?)
+fn writable(point: &Point) -> impl Fn() -> nix::Result<()> + 'static {
+    changed(point, make_writable)
+}
+
+fn changed(
+    point: &Point,
+    change: impl Fn(&CString) -> nix::Result<()> + 'static,
+) -> impl Fn() -> nix::Result<()> + 'static {
+    let point = point.clone();
+    move || {
+        let opened = point.open()?;
+        change(&CString::new(opened.path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?)
+    }
 }
 
 #[cfg(test)]
@@ -401,6 +420,7 @@ mod tests {
 
     fn mounts(list: &[(&str, &str)]) -> Vec<Mount> {
         let mount = |(point, kind): &(&str, &str)| Mount {
+            id: 0,
             root: "/".into(),
             point: point.into(),
             kind: (*kind).into(),

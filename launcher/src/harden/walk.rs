@@ -20,7 +20,7 @@ use nix::{
 const MAX_LINKS: u32 = 40;
 
 /// What the type of a FUSE file system begins with: `fuse`, `fuseblk`, `fuse.sshfs` …
-const FUSE: &str = "fuse";
+pub(super) const FUSE: &str = "fuse";
 
 /// Whether an error says that nothing is there, or nothing that this process could reach. All others say that this process
 /// can't look.
