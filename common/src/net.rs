@@ -1,6 +1,10 @@
 //! Network requests: who connects, binds, sends and receives, where.
 
-use crate::{Decision, RuleSet, decision::Verdicts, ruleset::WORDS};
+use crate::{
+    Decision, RuleSet,
+    decision::{DEFAULT, Verdicts},
+    ruleset::WORDS,
+};
 
 /// An address in the one space that IPv4 and IPv6 share: 128 bits, IPv4 as `::ffff:a.b.c.d`.
 ///
@@ -499,6 +503,27 @@ fn decide_own_port(
     let unasked = !(u64::from(asked) << 32 | u64::from(asked));
     let by_port = |index| word(itself, index) | word(chosen, index) & unasked;
     decide_by_port(table, lookup, request, verdicts, by_port)
+}
+
+/// Whether a denied connect(2) of a UDP socket sorts addresses for TCP, as far as anybody can tell: nothing can be sent to that port, or no rule is
+/// about UDP there and TCP may connect.
+///
+/// getaddrinfo(3) connects a UDP socket to each address that it found, with the port that the program wants, or 0, sends nothing, and takes no harm
+/// if that fails. `may_stream` says whether TCP may connect to an address at that port; at a loopback address, to any server of the sandbox's own.
+/// The name "localhost" has two addresses, and is looked up also where TCP may connect to one of them.
+#[inline(always)]
+#[must_use]
+pub fn sorts(
+    denied: Decision,
+    address: Address,
+    port: u16,
+    is: impl Fn(u32, u32) -> u32 + Copy,
+    mut may_stream: impl FnMut(Address) -> bool,
+) -> bool {
+    if port == 0 || denied.rule != DEFAULT {
+        return port == 0;
+    }
+    may_stream(address) || address.is_loopback(is) && may_stream(Address::loopback(!address.v4_mask(is)))
 }
 
 /// The port that bind(2) takes for "any that is free".

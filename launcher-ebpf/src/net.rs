@@ -323,17 +323,18 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
     verdict
 }
 
-/// Whether a UDP socket that may not be connected is there to sort addresses for TCP, as far as anybody can tell: nothing can be sent to that port, or TCP may
-/// connect there and no rule is about UDP. getaddrinfo(3) connects a UDP socket to each address that it found, with the port that the program wants, or 0, sends
-/// nothing, and takes no harm if that fails.
+/// Whether a connect(2) that is denied sorts addresses for TCP ([`net::sorts`]).
 #[inline(always)]
-fn sorts(request: &Request, key: &Key<NetSubject>, decision: Decision) -> bool {
-    if request.port == 0 || decision.rule != DEFAULT {
-        return request.port == 0;
-    }
-    let request = Request { protocol: Protocol::TCP, own: 0, ..*request };
-    let decision = judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request));
-    decision.is_some_and(|decision| decision.allow)
+fn sorts(request: &Request, key: &mut Key<NetSubject>, denied: Decision) -> bool {
+    let own = is(u32::from(request.address.is_loopback(is)), 1) & 1;
+    let sorts = net::sorts(denied, request.address, request.port, is, |address| {
+        key.subject.address = address;
+        let request = Request { protocol: Protocol::TCP, address, own, ..*request };
+        let decision = judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request));
+        decision.is_some_and(|decision| decision.allow)
+    });
+    key.subject.address = request.address;
+    sorts
 }
 
 /// listen(2) by TCP: the socket may have a port now that no bind hook has seen. Nothing can be refused here, but nobody gets

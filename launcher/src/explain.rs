@@ -16,7 +16,7 @@ use enforce::{
 };
 use policy::{
     DeviceAccess, DeviceNode, Family, HostName, Machine as _, Mode, SocketProtocol, SocketType, canonical_name,
-    compile::Tables, parse_sockopt,
+    compile::Tables, display_address, parse_sockopt, shared_space,
 };
 use report::{Cause, text::OneLine};
 use serde::de::DeserializeOwned;
@@ -199,7 +199,8 @@ pub fn explain(word: &OsStr, request: &Request) -> anyhow::Result<u8> {
             let reason = cause.given().or(implied).map(|reason| format!(" ({reason})")).unwrap_or_default();
             let unreported =
                 policy.unreported().iter().any(|(name, rules)| *name == section && rules.contains(rule.into()));
-            let sorts = !allow && policy.mode != Mode::Audit && sorts(&guard.tables, &request, rule)?;
+            let decision = Decision { allow, rule };
+            let sorts = !allow && policy.mode != Mode::Audit && sorts(&guard.tables, &request, decision);
             let silent = if unreported {
                 " (counted, but not reported)"
             } else if sorts {
@@ -207,7 +208,7 @@ pub fn explain(word: &OsStr, request: &Request) -> anyhow::Result<u8> {
             } else {
                 ""
             };
-            let remark = remark(&guard.tables, &request, Decision { allow, rule });
+            let remark = remark(&guard.tables, &request, decision);
             let remark = remark.map(|remark| format!(" ({remark})")).unwrap_or_default();
             format!("{verdict} by {}{remark}{audit}{silent}{reason}", cause.rule)
         }
@@ -444,20 +445,22 @@ fn judge_host(tables: &Tables, request: &Request) -> anyhow::Result<Option<Decis
     Ok(Some(network.decide_by_name(&request.request(), host.name()).decision))
 }
 
-/// Whether a UDP socket that a rule, or the default, denies is connected to sort addresses for TCP, as far as anybody can tell: nothing can be sent to that
-/// port, or TCP may connect there and no rule is about UDP.
-fn sorts(tables: &Tables, request: &Request, rule: u16) -> anyhow::Result<bool> {
-    let Request::Connect(peer) = request else { return Ok(false) };
-    if !matches!(peer.protocol, Protocol::Udp) {
-        return Ok(false);
-    }
-    let stream = Peer { protocol: Protocol::Tcp, sandbox: false, ..peer.clone() };
-    let port = match &peer.end {
-        End::Address(address) => address.port(),
-        End::Name(_, port) => *port,
+/// Whether a connect(2) that is denied sorts addresses for TCP ([`net::sorts`]).
+fn sorts(tables: &Tables, request: &Request, denied: Decision) -> bool {
+    let Request::Connect(peer @ Peer { protocol: Protocol::Udp, .. }) = request else { return false };
+    let may_stream = |end: End| {
+        let sandbox = matches!(&end, End::Address(address) if address.ip().is_loopback());
+        let stream = Request::Connect(Peer { protocol: Protocol::Tcp, end, sandbox });
+        judge(tables, &stream).is_ok_and(|(.., decision)| decision.is_none_or(|decision| decision.allow))
     };
-    let may_stream = || Ok(judge(tables, &Request::Connect(stream))?.2.is_none_or(|decision| decision.allow));
-    if port == 0 || rule != DEFAULT { Ok(port == 0) } else { may_stream() }
+    let (address, port) = match &peer.end {
+        End::Address(to) => (shared_space(to.ip()), to.port()),
+        End::Name(_, port) => (net::Address::UNSPECIFIED4, *port),
+    };
+    net::sorts(denied, address, port, net::ones_if_equal, |address| match &peer.end {
+        End::Address(_) => may_stream(End::Address((display_address(address), port).into())),
+        End::Name(..) => may_stream(peer.end.clone()),
+    })
 }
 
 /// What is to be said of a decision on a request to a host by its name.

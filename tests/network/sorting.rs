@@ -40,6 +40,29 @@ for name in 'localhost both four six far'.split():
     }
 }
 
+/// It has two addresses in most files of hosts, and TCP need not be allowed to both.
+#[test]
+fn looking_up_localhost_is_no_denial_where_one_of_its_addresses_is_allowed() {
+    const PROGRAM: &str = "
+import socket
+for port in (None, 8080):
+    print(port, sorted(each[4][0] for each in socket.getaddrinfo('localhost', port, type=socket.SOCK_STREAM)))";
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = folder.path().join("hosts");
+    std::fs::write(&hosts, HOSTS).unwrap();
+    let through = ["unshare", "--mount", "--net", "sh", "-c", NAMED, "sh", hosts.to_str().unwrap()];
+    for (host, counted) in [("127.0.0.1", 2), ("::1", 2), ("loopback", 2), ("sandbox", 2), ("10.9.0.2", 0)] {
+        let rules = json!([{"action": "allow", "hosts": [host], "protocols": ["tcp"]}]);
+        let run = Run::python(network("deny", &rules), PROGRAM, &[]).through(through);
+        let (bare, guarded) = (run.bare().success(), run.output().success());
+        assert_eq!(guarded.stdout, bare.stdout, "{host}");
+        // Where neither is allowed, those with the port are events.
+        let events = if counted == 0 { 2 } else { 0 };
+        assert_eq!(guarded.events().len(), events, "{host}: {:#}", guarded.log);
+        assert!(guarded.sum("unreported") >= counted, "{host}: {:#}", guarded.log);
+    }
+}
+
 /// What a UDP socket is connected for that TCP may not reach, and what is sent, is an event.
 #[test]
 fn all_else_that_udp_is_denied_is_an_event() {
