@@ -6,39 +6,42 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, error::ErrorKind};
-use report::text::short_line;
+use clap::{Command, Parser, error::ErrorKind};
+use report::text::misuse;
 
-use crate::{
-    exit,
-    outlet::{PATIENCE, tell, write_stderr},
-};
+use crate::{exit, outlet::tell};
 
 /// Parses this process's command line.
 ///
 /// # Errors
 ///
 /// The exit status where there is nothing to do: help or the version was asked for, or the command line is wrong, which
-/// has been said.
+/// has been said in a line.
 pub fn parse<C: Parser>() -> Result<C, ExitCode> {
     C::try_parse().map_err(|error| {
         if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
             return ExitCode::from(printed(error.print()));
         }
         // With what was typed in it, which may be the name of somebody else's file.
-        let mut said = error.render().to_string();
+        let said = error.render().to_string();
+        let mut line = misuse(&said);
         let takes_command = said.split("Usage:").nth(1).is_some_and(|usage| usage.contains(" -- "));
         if error.kind() == ErrorKind::UnknownArgument
             && takes_command
             && !env::args_os().any(|argument| argument == "--")
         {
-            said.push_str("\nA command that is to be executed comes after \"--\"\n");
+            line.push_str("; a command that is to be executed comes after \"--\"");
         }
-        let lines: String =
-            said.split_inclusive('\n').map(|line| short_line(line.trim_end_matches('\n')) + "\n").collect();
-        let _ = write_stderr(lines.as_bytes(), Some(PATIENCE));
+        tell(&format!("{line}; see {} --help", called(&C::command())));
         ExitCode::from(exit::FAILURE)
     })
+}
+
+/// The program, with its subcommand where the first argument names one.
+fn called(program: &Command) -> String {
+    let first = env::args_os().nth(1);
+    let subcommand = first.and_then(|first| program.find_subcommand(first));
+    [Some(program), subcommand].into_iter().flatten().map(Command::get_name).collect::<Vec<_>>().join(" ")
 }
 
 /// The exit status after something was to be printed. If that failed, it has been said, unless nobody reads it.

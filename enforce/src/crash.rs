@@ -13,13 +13,19 @@ use std::{
     process::ExitCode,
 };
 
-use crate::{exit, outlet::tell, privilege, sys::process::exit_now};
+use crate::{
+    exit,
+    outlet::{name_program, tell},
+    privilege,
+    sys::process::exit_now,
+};
 
 /// The most that is told of what a panic says, in characters.
 const LONGEST: usize = 400;
 
-/// Runs a program's `main`. When it panics, the exit status is [`exit::FAILURE`]; [`exit::UNREAD`] where nobody reads what it prints.
-pub fn guarded(main: impl FnOnce() -> ExitCode + UnwindSafe) -> ExitCode {
+/// Runs the `main` of the program of this name. When it panics, the exit status is [`exit::FAILURE`]; [`exit::UNREAD`] where nobody reads what it prints.
+pub fn guarded(program: &'static str, main: impl FnOnce() -> ExitCode + UnwindSafe) -> ExitCode {
+    name_program(program);
     on_panic(|line| tell(&line));
     let unread = |said: &(dyn Any + Send)| not_printed(text(said)).is_some_and(is_unread);
     panic::catch_unwind(main)

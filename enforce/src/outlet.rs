@@ -5,7 +5,7 @@
 use std::{
     io::{self, PipeWriter, Stderr, Write as _},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
-    sync::{Mutex, PoisonError, TryLockError},
+    sync::{Mutex, OnceLock, PoisonError, TryLockError},
     time::{Duration, Instant},
 };
 
@@ -397,8 +397,17 @@ pub fn write_stderr(bytes: &[u8], patience: Option<Duration>) -> io::Result<()> 
     }
 }
 
+/// The name of the program that this process is, if it is not guard-run.
+static PROGRAM: OnceLock<&str> = OnceLock::new();
+
+/// Has [`tell`] begin its lines with this program's name. The first name stays.
+pub(crate) fn name_program(name: &'static str) {
+    let _ = PROGRAM.set(name);
+}
+
 /// Says something to the user, on one line. A standard error that is closed, or that nobody reads, must not end the run, or
 /// hold it up.
 pub fn tell(message: &str) {
-    let _ = write_stderr(format!("guard-run: {}\n", short_line(message)).as_bytes(), Some(PATIENCE));
+    let program = PROGRAM.get().unwrap_or(&"guard-run");
+    let _ = write_stderr(format!("{program}: {}\n", short_line(message)).as_bytes(), Some(PATIENCE));
 }

@@ -14,7 +14,7 @@ use nix::{
     sys::stat::{SFlag, fstat},
     unistd::isatty,
 };
-use report::text::OneLine;
+use report::text::{OneLine, short_line};
 
 use crate::{
     container::{HookCall, Stage},
@@ -136,13 +136,13 @@ pub fn tell(message: &str) {
     let _ = log(&message);
 }
 
-/// A message as engines can hand it on: they show one line of what they are told.
+/// A message as engines can hand it on: they show one line of what they are told. It is shorter than 1,000 bytes with a program's name before it.
 #[must_use]
 pub fn one_line(message: &str) -> String {
     // podman takes the usual words for the container's command not being found.
     let message =
         message.replace('\n', " | ").replace("No such file or directory (os error 2)", "there is no such file");
-    OneLine(message).to_string()
+    short_line(&message)
 }
 
 /// Writes a message to the system's log, or where nobody keeps one to the kernel's.
@@ -180,5 +180,6 @@ mod tests {
         assert_eq!(one_line("a\nb: No such file or directory (os error 2)"), "a | b: there is no such file");
         assert_eq!(one_line("a\u{9b}2J\u{202e}b"), "a\\u{9b}2J\\u{202e}b");
         assert_eq!(one_line("/x\u{1b}[2J\u{9b}2J\r"), "/x\\u{1b}[2J\\u{9b}2J\\r");
+        assert!(one_line(&"a\n".repeat(1000)).len() < 1000 - "guard-runtime: \n".len());
     }
 }

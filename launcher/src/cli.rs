@@ -137,9 +137,13 @@ enum Sub {
         policy: OsString,
     },
     /// Say what a policy decides on a request, and by which rule. Needs no root
-    #[command(after_help = "Examples:\n  guard-run explain policy.json connect tcp 10.0.0.1:443\n  \
+    // What is missing is said in a line, as for the others.
+    #[command(
+        arg_required_else_help = false,
+        after_help = "Examples:\n  guard-run explain policy.json connect tcp 10.0.0.1:443\n  \
                             guard-run explain policy.json resolve example.org\n\n\
-                            Exit status: 0 if the request is allowed; 1 if it is denied; 125 if that can't be told.")]
+                            Exit status: 0 if the request is allowed; 1 if it is denied; 125 if that can't be told."
+    )]
     Explain {
         /// The policy: a file, or a name
         #[arg(value_parser = word(), value_hint = ValueHint::FilePath)]

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    enforce::crash::guarded(launcher::cli::main)
+    enforce::crash::guarded("guard-run", launcher::cli::main)
 }

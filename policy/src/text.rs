@@ -126,6 +126,17 @@ pub fn short_line(text: &str) -> String {
     format!("{}{LEFT_OUT}{}", cut(&start, half), cut_end(&end, half))
 }
 
+/// What clap says of a wrong command line, without the usage that follows and without line breaks of clap's own: these are followed by another
+/// one, or by spaces.
+#[must_use]
+pub fn misuse(said: &str) -> String {
+    let is_said = |part: &&str| !part.starts_with("Usage:") && !part.starts_with("For more information");
+    let parts = said.trim_end().split("\n\n").take_while(is_said);
+    let parts: Vec<String> =
+        parts.map(|part| part.trim_start().replace("\n  tip: ", "; tip: ").replace("\n  ", " ")).collect();
+    parts.join("; ").trim_start_matches("error: ").to_owned()
+}
+
 /// The beginning of a text, of so many bytes at the most.
 #[must_use]
 pub fn cut(text: &str, most: usize) -> &str {
@@ -284,6 +295,20 @@ mod tests {
             assert!(line.len() <= LONGEST && line.len() > LONGEST - 20, "{}", line.len());
             assert!(line.starts_with("begin") && line.ends_with("end") && line.contains(" […] "), "{line}");
             assert!(!line.contains(is_escaped));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_command_line_is_said_without_line_breaks() {
+        let usage = "\n\nUsage: program [OPTIONS]\n\nFor more information, try '--help'.\n";
+        for (said, expected) in [
+            ("error: unexpected argument '--x' found", "unexpected argument '--x' found"),
+            ("error: these are missing:\n  <A>\n  <B>", "these are missing: <A> <B>"),
+            ("error: no 'x'\n  [possible values: y]", "no 'x' [possible values: y]"),
+            ("error: no 'x'\n\n  tip: try 'y'\n  tip: try 'z'", "no 'x'; tip: try 'y'; tip: try 'z'"),
+            ("error: no 'a\nb'", "no 'a\nb'"),
+        ] {
+            assert_eq!(misuse(&format!("{said}{usage}")), expected);
         }
     }
 

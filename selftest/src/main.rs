@@ -11,6 +11,7 @@
 
 use std::{
     any::Any,
+    fmt::Display,
     io::{self, Write as _},
     panic,
     path::PathBuf,
@@ -180,11 +181,10 @@ const NOBODY: Uid = Uid::from_raw(65534);
 const ATTEMPT_LIMIT: u32 = 8;
 
 fn main() -> ExitCode {
-    let default = panic::take_hook();
-    panic::set_hook(Box::new(move |info| match not_printed(info.payload()) {
+    panic::set_hook(Box::new(|info| match not_printed(info.payload()) {
         Some(why) if is_unread(why) => {}
-        Some(why) => tell(&format!("can't write to standard output: {why}")),
-        None => default(info),
+        Some(why) => tell(&unwritten(why)),
+        None => tell(&format!("internal error: {}", info.to_string().replace('\n', " "))),
     }));
     let options = match Options::try_parse() {
         Ok(options) => options,
@@ -193,11 +193,14 @@ fn main() -> ExitCode {
                 return ExitCode::from(match error.print().and_then(|()| io::stdout().flush()) {
                     Ok(()) => OK,
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => UNREAD,
-                    Err(_) => FAILURE,
+                    Err(error) => {
+                        tell(&unwritten(error));
+                        FAILURE
+                    }
                 });
             }
             // With what was typed in it, which may be meant for a terminal.
-            let _ = writeln!(io::stderr(), "{}", policy::text::lines(error.render().to_string().trim_end()));
+            tell(&format!("{}; see guard-selftest --help", policy::text::misuse(&error.render().to_string())));
             return ExitCode::from(FAILURE);
         }
     };
@@ -218,6 +221,11 @@ fn main() -> ExitCode {
 /// Why `println!` could not print, where that is what a panic says: standard output is closed or full, which is no mistake of ours.
 fn not_printed(said: &(dyn Any + Send)) -> Option<&str> {
     said.downcast_ref::<String>()?.strip_prefix("failed printing to stdout: ")
+}
+
+/// What is said where something could not be printed for this reason.
+fn unwritten(why: impl Display) -> String {
+    format!("can't write to standard output: {why}")
 }
 
 /// Whether printing failed because the reader has closed its end of a pipe, as `head` does when it has enough.

@@ -19,7 +19,8 @@ fn guard(arguments: &[&str]) -> (Option<i32>, String, String) {
 
 #[test]
 fn wrong_usage_is_guard_runs_own_failure() {
-    let table: [&[&str]; 16] = [
+    let table: [&[&str]; 17] = [
+        &[],
         &["--no-such-option"],
         &["no-such-subcommand"],
         &["--policy"],
@@ -40,11 +41,73 @@ fn wrong_usage_is_guard_runs_own_failure() {
     for arguments in table {
         let (code, stdout, stderr) = guard(arguments);
         assert_eq!((code, stdout.as_str()), (Some(125), ""), "{arguments:?}: {stderr}");
-        assert!(!stderr.is_empty(), "{arguments:?}");
+        assert!(is_short_line(&stderr, "guard-run"), "{arguments:?}: {stderr}");
     }
-    let (code, stdout, stderr) = guard(&[]);
-    assert_eq!(code, Some(125));
-    assert!(stdout.contains("Usage") || stderr.contains("Usage"), "{stdout}{stderr}");
+}
+
+/// Whether a program has said one line, of less than 1,000 bytes, that begins with its name.
+fn is_short_line(said: &str, program: &str) -> bool {
+    let is_line = said.ends_with('\n') && said.lines().count() == 1 && said.len() < 1000;
+    is_line && said.strip_prefix(program).is_some_and(|rest| rest.starts_with(": "))
+}
+
+#[test]
+fn what_is_wrong_with_a_command_line_is_said_in_one_line_with_where_to_read_on() {
+    for (arguments, expected) in [
+        (
+            &["--polcy", "p.json", "--", "true"][..],
+            "unexpected argument '--polcy' found; tip: a similar argument exists: '--policy'; \
+             tip: to pass '--polcy' as a value, use '-- --polcy'; see guard-run --help",
+        ),
+        (
+            &["make", "test"],
+            "unexpected argument 'make' found; a command that is to be executed comes after \"--\"; see guard-run --help",
+        ),
+        (
+            &["--wait", "never", "--", "true"],
+            "invalid value 'never' for '--wait <WAIT>' [possible values: tree, child]; see guard-run --help",
+        ),
+        (&["check"], "the following required arguments were not provided: <POLICY>; see guard-run check --help"),
+        (&["explain", "p", "connect"], "provided: <PROTOCOL> <ADDRESS:PORT>; see guard-run explain --help"),
+        (&["gc", "--logs", "a\n\u{1b}b"], "see guard-run gc --help"),
+        (&["check", "p", "a\nb"], "unexpected argument 'a\\nb' found; see guard-run check --help"),
+    ] {
+        let (code, _, said) = guard(arguments);
+        assert!(code == Some(125) && is_short_line(&said, "guard-run"), "{arguments:?}: {said}");
+        assert!(said.ends_with(&format!("{expected}\n")) && !said.contains('\u{1b}'), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
+fn other_programs_say_what_is_wrong_in_one_line_as_well() {
+    let word = format!("--{}", "\u{1b}]0;x\u{7}\n".repeat(10_000));
+    for (program, arguments, expected) in [
+        ("guard-selftest", &["--no-such-option"][..], "see guard-selftest --help\n"),
+        ("guard-selftest", &["--", &word], "names all\n"),
+        ("guard-selftest", &[&word], "see guard-selftest --help\n"),
+        ("guard-hook", &["--no-such-option"], "see guard-hook --help\n"),
+        ("guard-hook", &["gc", &word], "see guard-hook gc --help\n"),
+        ("guard-hook", &["createRuntime"], "\n"),
+        ("guard-runtime", &[&word, "create", "x"], "\n"),
+        ("guard-runtime", &["--no-such-option", "create", "x"], "\n"),
+        ("guard-runtime", &["create", "--config", &word, "x"], "\n"),
+    ] {
+        let output =
+            Command::new(guard_run().with_file_name(program)).args(arguments).stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(matches!(output.status.code(), Some(1 | 125)), "{program} {expected}: {said:.1000}");
+        assert!(is_short_line(&said, program) && said.ends_with(expected), "{program} {expected}: {said:.1000}");
+        assert!(!said.contains(['\u{1b}', '\u{7}']), "{program} {expected}: {said}");
+    }
+    for (program, arguments) in
+        [("guard-selftest", &["--help"][..]), ("guard-hook", &["--help"]), ("guard-hook", &["gc"])]
+    {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let output = Command::new(guard_run().with_file_name(program)).args(arguments).stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(is_short_line(&said, program) && said.contains("standard output"), "{program} {arguments:?}: {said}");
+        assert_eq!(output.status.code(), Some(125), "{program} {arguments:?}: {said}");
+    }
 }
 
 #[test]
@@ -263,7 +326,7 @@ fn what_is_said_is_short_and_harmless() {
     ] {
         let (code, _, said) = guard(arguments);
         assert!(matches!(code, Some(125 | 127)), "{code:?}");
-        assert!(said.lines().all(|line| line.len() < 1000) && !said.contains(['\u{1b}', '\u{7}']), "{said}");
+        assert!(said.lines().count() == 1 && said.len() < 1000 && !said.contains(['\u{1b}', '\u{7}']), "{said}");
     }
 }
 

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    enforce::crash::guarded(hooks::cli::main)
+    enforce::crash::guarded("guard-hook", hooks::cli::main)
 }

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    enforce::crash::guarded(hooks::runtime::main)
+    enforce::crash::guarded("guard-runtime", hooks::runtime::main)
 }

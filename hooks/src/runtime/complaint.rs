@@ -9,14 +9,15 @@ use std::{
 use serde_json::{Value, json};
 
 use super::arguments::Log;
+use crate::cli::one_line;
 
-/// Says why there is no container.
+/// Says why there is no container, on one line.
 pub fn complain(log: &Log, message: &str) {
-    let message = format!("guard-runtime: {message}");
+    let message = format!("guard-runtime: {}", one_line(message));
     if let Some(file) = &log.file
         && let Err(error) = append(file, &line(&message, jiff::Timestamp::now(), log.json))
     {
-        tell(&format!("guard-runtime: {}: {error}", file.display()));
+        tell(&format!("guard-runtime: {}", one_line(&format!("{}: {error}", file.display()))));
     }
     tell(&message);
 }

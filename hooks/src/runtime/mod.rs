@@ -26,7 +26,6 @@ use policy::{Architecture, Mode, Resolved, compile::Tables};
 use crate::{
     annotations::POLICY,
     capabilities::{Apart, evading, require_acceptance},
-    cli::one_line,
     container_policy,
     inside::Inside,
     settings::Settings,
@@ -91,7 +90,7 @@ pub fn main() -> ExitCode {
     let (name, rest) = arguments.split_first().map_or((Path::new(""), &[][..]), |(name, rest)| (Path::new(name), rest));
     let command_line = CommandLine::parse(rest);
     let Err(error) = run(name, rest, &command_line);
-    complaint::complain(&command_line.log, &one_line(&error.to_string()));
+    complaint::complain(&command_line.log, &error.to_string());
     ExitCode::from(FAILURE)
 }
 
