@@ -38,6 +38,7 @@ pub(crate) fn of_word(key: &str, word: &str) -> Option<&'static str> {
         "allow" => serde_json::from_value(word.into()).ok().map(why),
         "capabilities" => Some(CAPABILITY),
         "families" => Some(FAMILY),
+        "architectures" => Some(ARCHITECTURE),
         _ => None,
     }
 }
@@ -45,6 +46,9 @@ pub(crate) fn of_word(key: &str, word: &str) -> Option<&'static str> {
 /// Why capabilities are dropped, and sockets of other families refused.
 const CAPABILITY: &str = "a capability goes past the rights of files and processes, also outside; see capabilities(7)";
 const FAMILY: &str = "no rule sees where such sockets send to";
+
+/// Why programs of other architectures are ended.
+const ARCHITECTURE: &str = "no filter knows what their system calls mean";
 
 /// What the process section would have to say for something that it refuses. `None` where no policy allows it.
 pub(crate) fn wanted(event: &Event) -> Option<Value> {
@@ -71,5 +75,6 @@ pub(crate) fn explanation(event: &Event) -> Vec<(String, &'static str)> {
     });
     let capabilities = list("capabilities").into_iter().map(|one| (shown(&one), CAPABILITY));
     let families = list("families").into_iter().map(|one| (shown(&one), FAMILY));
-    parts.chain(capabilities).chain(families).collect()
+    let architectures = list("architectures").into_iter().map(|one| (shown(&one), ARCHITECTURE));
+    parts.chain(capabilities).chain(families).chain(architectures).collect()
 }

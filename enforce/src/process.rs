@@ -156,6 +156,8 @@ pub struct Status {
     pub saved: u32,
     /// The capabilities that are in effect, in its own user namespace.
     pub capabilities: u64,
+    /// The capabilities that may be put into effect, in its own user namespace.
+    pub permitted: u64,
     /// In how many pid namespaces it is, from this process's own down.
     pub levels: usize,
 }
@@ -181,6 +183,7 @@ impl Status {
             effective: user()?,
             saved: user()?,
             capabilities: u64::from_str_radix(field("CapEff")?, 16).ok()?,
+            permitted: u64::from_str_radix(field("CapPrm")?, 16).ok()?,
             levels: field("NSpid")?.split_whitespace().count(),
         })
     }
@@ -225,10 +228,11 @@ mod tests {
     #[test]
     fn a_status_has_ids_and_namespaces() {
         let text = "Name:\ta\\nb\nUmask:\t0022\nTgid:\t7\nNgid:\t0\nPid:\t8\nUid:\t1\t2\t3\t4\nNSpid:\t8\t1\n\
-                    CapEff:\t0000000000000020\n";
+                    CapPrm:\t0000000000000021\nCapEff:\t0000000000000020\n";
         let status = Status::parse(8, text).unwrap();
         assert_eq!((status.comm.as_str(), status.process, status.levels), ("a\\nb", 7, 2));
-        assert_eq!((status.real, status.effective, status.saved, status.capabilities), (1, 2, 3, 32));
+        assert_eq!((status.real, status.effective, status.saved), (1, 2, 3));
+        assert_eq!((status.capabilities, status.permitted), (0x20, 0x21));
         assert_eq!(Status::parse(8, ""), None);
         let own = Status::read(std::process::id()).unwrap();
         assert_eq!((own.process, own.levels), (std::process::id(), 1));

@@ -34,7 +34,7 @@ use nix::{
     sys::{prctl, utsname::uname},
     unistd::{getegid, geteuid},
 };
-use policy::{Mode, Recording};
+use policy::{Architecture, Mode, Recording};
 use report::{
     CommandMeasures, CommandRun, Enforced, Event, Exit, HookCounts, InForce, IncludedFile, Log, Observed, PolicySource,
     SCHEMA, User,
@@ -45,7 +45,7 @@ use crate::{
     chosen::{Compiled, choose},
     command::Command,
     destination::Destination,
-    harden::{Hardening, nested},
+    harden::{Hardening, Remedy, nested},
     inherited::inherited,
     inside::{DenialsFile, LazyGuard, Unseen, VARIABLE},
     supervise::{Wait, supervise},
@@ -339,6 +339,12 @@ fn conclude(
             tell(&line);
         }
     }
+    if report.guarded.exit.signal == Some(libc::SIGSYS) && ends_foreign(report) && options.verbosity >= 0 {
+        tell(&format!(
+            "the command was ended by SIGSYS, as it is by a system call of 32 bits; {}",
+            Remedy::architecture(Architecture::X86).text()
+        ));
+    }
     match report.summary() {
         Some(summary) if options.verbosity >= 0 => tell(&format!("{summary}{policy}; log: {log}")),
         None if options.verbosity > 0 => {
@@ -386,6 +392,12 @@ fn may_have_been_refused(report: &Log<CommandRun>) -> bool {
     let ended = &report.guarded.exit;
     let failed = ended.code.is_some_and(|code| code != exit::OK) || ended.signal == Some(libc::SIGSYS);
     failed && hardening.isolation == InForce::Full && hardening.observed.is_none()
+}
+
+/// Whether a program of another architecture is ended by its first system call.
+fn ends_foreign(report: &Log<CommandRun>) -> bool {
+    let hardening = &report.enforced.measures.hardening;
+    hardening.isolation == InForce::Full && hardening.architectures.is_empty()
 }
 
 /// Writes a log that can't be where it should to where the user can see it, or else to the folder for logs.

@@ -14,7 +14,7 @@ pub struct Call {
     /// The path that it was about, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The error with which it fails.
+    /// The error with which it fails. `SIGSYS`: this signal ends the process.
     pub error: String,
     /// What of the policy's process section would allow it, in short. Not written: the event's reason says it in full.
     #[serde(skip)]

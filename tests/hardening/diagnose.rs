@@ -4,222 +4,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    process::{Child, Command},
 };
 
 use serde_json::{Value, json};
 use support::{
-    Output, Run, eventually,
+    Run, eventually,
     kernel::{Feature, lacks},
     kill_leaves,
     ordinary::ALICE,
 };
 
-/// Tries what is refused: each word names one of these ways, and is printed with "ok" or the error's name.
-const TRY: &str = "import ctypes, errno, fcntl, mmap, os, resource, signal, socket, stat, struct, sys
-libc = ctypes.CDLL(None, use_errno=True)
-def call(result):
-    if result < 0: raise OSError(ctypes.get_errno(), '')
-    return result
-def in_child(what):
-    pid = os.fork()
-    if pid == 0:
-        try: what(); os._exit(0)
-        except OSError as error: os._exit(error.errno)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if status: raise OSError(status, '')
-def node():
-    os.mknod('node', stat.S_IFCHR | 0o600, os.makedev(1, 3)); os.remove('node')
-def discipline():
-    # TIOCSETD, to what the terminal's end is already.
-    fcntl.ioctl(os.openpty()[1], 0x5423, b'\\0\\0\\0\\0')
-def covered():
-    stream = socket.socket(socket.AF_UNIX); stream.connect(os.environ['SOCKET'])
-OUTSIDE = int(os.environ['OUTSIDE'])
-libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-def trace():
-    call(libc.ptrace(16, OUTSIDE, None, None)); os.waitpid(OUTSIDE, 0x40000000); call(libc.ptrace(17, OUTSIDE, None, None))
-def pidfd(): return call(libc.syscall(434, OUTSIDE, 0))
-def information():
-    return ctypes.create_string_buffer(struct.pack('6i', signal.SIGCONT, 0, -1, 0, os.getpid(), os.getuid()), 128)
-def perf(flags, pid=0, cpu=-1):
-    attributes = ctypes.create_string_buffer(128)
-    struct.pack_into('IIQQQQQ', attributes, 0, 1, 112, 0, 0, 0, 0, flags)
-    os.close(call(libc.syscall(298, attributes, pid, cpu, -1, 0)))
-def limited(what):
-    def attempt():
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536)); what()
-    in_child(attempt)
-def lock(length):
-    memory = mmap.mmap(-1, length)
-    call(libc.mlock(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(memory))), ctypes.c_size_t(length)))
-def attribute(name):
-    open('file', 'w').close(); os.setxattr('file', name, b'x')
-def option(number):
-    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).setsockopt(socket.SOL_SOCKET, number, 4096)
-def schedule(policy):
-    attributes = ctypes.create_string_buffer(struct.pack('IIQiIQQQ', 48, policy, 0, 0, int(policy in (1, 2)), 0, 0, 0))
-    in_child(lambda: call(libc.syscall(314, 0, attributes, 0)))
-ways = {
-    'mount': lambda: in_child(lambda: (call(libc.unshare(0x20000)), call(libc.mount(b'none', b'/mnt', b'tmpfs', 0, None)))),
-    'unshare': lambda: in_child(lambda: call(libc.unshare(0x10000000))),
-    'unshare-uts': lambda: in_child(lambda: call(libc.unshare(0x04000000))),
-    'unshare-both': lambda: in_child(lambda: call(libc.unshare(0x14000000))),
-    'bpf': lambda: call(libc.syscall(321, 0, ctypes.create_string_buffer(b'\\2\\0\\0\\0\\4\\0\\0\\0\\4\\0\\0\\0\\1', 128), 128)),
-    'keyctl': lambda: call(libc.syscall(250, 0, -3, 0)),
-    'io_uring_setup': lambda: call(libc.syscall(425, 1, ctypes.create_string_buffer(120))),
-    'kill': lambda: os.kill(OUTSIDE, signal.SIGCONT),
-    'tgkill': lambda: call(libc.syscall(234, OUTSIDE, OUTSIDE, signal.SIGCONT)),
-    'tkill': lambda: call(libc.syscall(200, OUTSIDE, signal.SIGCONT)),
-    'pidfd_send_signal': lambda: call(libc.syscall(424, pidfd(), signal.SIGCONT, None, 0)),
-    'rt_sigqueueinfo': lambda: call(libc.syscall(129, OUTSIDE, signal.SIGCONT, information())),
-    'rt_tgsigqueueinfo': lambda: call(libc.syscall(297, OUTSIDE, OUTSIDE, signal.SIGCONT, information())),
-    'ptrace': trace,
-    'pidfd_getfd': lambda: os.close(call(libc.syscall(438, pidfd(), 0, 0))),
-    'kcmp': lambda: call(libc.syscall(312, OUTSIDE, os.getpid(), 1, 0, 0)),
-    'kcmp-second': lambda: call(libc.syscall(312, os.getpid(), OUTSIDE, 1, 0, 0)),
-    'syslog': lambda: call(libc.syscall(103, 9, None, 0)),
-    'perf': lambda: perf(0),
-    'perf-all': lambda: perf(1 << 5, -1, 0),
-    'fanotify': lambda: os.close(call(libc.syscall(300, 0, 0))),
-    'fanotify-class': lambda: os.close(call(libc.syscall(300, 0x300, 0))),
-    'vhangup': lambda: in_child(lambda: (os.setsid(), call(libc.syscall(153)))),
-    'mlock': lambda: limited(lambda: lock(1 << 20)),
-    'mlockall': lambda: limited(lambda: call(libc.mlockall(1))),
-    'ioprio_set': lambda: in_child(lambda: call(libc.syscall(251, 1, 0, 1 << 13))),
-    'sched_setattr': lambda: schedule(1),
-    'alarm': lambda: os.close(call(libc.syscall(283, 9, 0))),
-    'setxattr': lambda: attribute('trusted.guard'),
-    'mark': lambda: option(36),
-    'receive-buffer': lambda: option(33),
-    'userfaultfd': lambda: os.close(call(libc.syscall(323, 0))),
-    'setpriority': lambda: in_child(lambda: os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) - 1)),
-    'raw': lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1),
-    'vsock': lambda: socket.socket(40, socket.SOCK_STREAM),
-    'netlink': lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9),
-    'mknod': node,
-    'discipline': discipline,
-    'connect': covered,
-    # These are refused to nobody.
-    'own-tgkill': lambda: signal.raise_signal(signal.SIGCONT),
-    'own-kcmp': lambda: call(libc.syscall(312, os.getpid(), os.getpid(), 1, 0, 0)),
-    'perf-user': lambda: perf(1 << 5),
-    'fanotify-names': lambda: os.close(call(libc.syscall(300, 0x200, 0))),
-    'mlock-little': lambda: limited(lambda: lock(4096)),
-    'batch': lambda: schedule(3),
-    'idle': lambda: in_child(lambda: call(libc.syscall(251, 1, 0, 3 << 13))),
-    'clock': lambda: call(libc.adjtimex(ctypes.create_string_buffer(256))),
-    'user-attribute': lambda: attribute('user.guard'),
-    'buffer': lambda: option(socket.SO_RCVBUF),
-    'own-faults': lambda: os.close(call(libc.syscall(323, 1))),
-}
-os.chdir(os.environ['PLACE'])
-for way in sys.argv[1:]:
-    try: ways[way](); print(way, 'ok')
-    except OSError as error: print(way, errno.errorcode[error.errno])";
-
-/// The ways, the error of each, the event's call, and what it says is to be written. The first one's process is looked at: it is
-/// there for sure, since guard-run reads its arguments before it answers the next call.
-const WAYS: [(&str, &str, &str, &str); 38] = [
-    ("connect", "ECONNREFUSED", "connect", r#"{"process": {"allow":["delegation"]}}"#),
-    ("unshare", "EPERM", "unshare", r#"{"process": {"allow":["namespaces"]}}"#),
-    ("unshare-uts", "EPERM", "unshare", r#"{"process": {"allow":["namespaces"],"capabilities":["CAP_SYS_ADMIN"]}}"#),
-    ("unshare-both", "EPERM", "unshare", r#"{"process": {"allow":["namespaces"]}}"#),
-    ("bpf", "EPERM", "bpf", r#"{"process": {"allow":["bpf"],"capabilities":["CAP_BPF"]}}"#),
-    ("keyctl", "EPERM", "keyctl", r#"{"process": {"allow":["keys"]}}"#),
-    ("io_uring_setup", "ENOSYS", "io_uring_setup", r#"{"process": {"allow":["io_uring"]}}"#),
-    ("kill", "EPERM", "kill", r#"{"process": {"allow":["signals"]}}"#),
-    ("tgkill", "EPERM", "tgkill", r#"{"process": {"allow":["signals"]}}"#),
-    ("tkill", "EPERM", "tkill", r#"{"process": {"allow":["signals"]}}"#),
-    ("pidfd_send_signal", "EPERM", "pidfd_send_signal", r#"{"process": {"allow":["signals"]}}"#),
-    ("rt_sigqueueinfo", "EPERM", "rt_sigqueueinfo", r#"{"process": {"allow":["signals"]}}"#),
-    ("rt_tgsigqueueinfo", "EPERM", "rt_tgsigqueueinfo", r#"{"process": {"allow":["signals"]}}"#),
-    ("ptrace", "EPERM", "ptrace", TRACING),
-    ("pidfd_getfd", "EPERM", "pidfd_getfd", TRACING),
-    ("kcmp", "EPERM", "kcmp", TRACING),
-    ("kcmp-second", "EPERM", "kcmp", TRACING),
-    ("syslog", "EPERM", "syslog", r#"{"process": {"capabilities":["CAP_SYSLOG"]}}"#),
-    ("perf", "EACCES", "perf_event_open", r#"{"process": {"capabilities":["CAP_PERFMON"]}}"#),
-    ("perf-all", "EACCES", "perf_event_open", r#"{"process": {"capabilities":["CAP_PERFMON"]}}"#),
-    ("fanotify", "EPERM", "fanotify_init", r#"{"process": {"capabilities":["CAP_SYS_ADMIN"]}}"#),
-    ("fanotify-class", "EPERM", "fanotify_init", r#"{"process": {"capabilities":["CAP_SYS_ADMIN"]}}"#),
-    ("vhangup", "EPERM", "vhangup", r#"{"process": {"capabilities":["CAP_SYS_TTY_CONFIG"]}}"#),
-    ("mlock", "ENOMEM", "mlock", r#"{"process": {"capabilities":["CAP_IPC_LOCK"]}}"#),
-    ("mlockall", "ENOMEM", "mlockall", r#"{"process": {"capabilities":["CAP_IPC_LOCK"]}}"#),
-    ("ioprio_set", "EPERM", "ioprio_set", r#"{"process": {"capabilities":["CAP_SYS_NICE"]}}"#),
-    ("sched_setattr", "EPERM", "sched_setattr", r#"{"process": {"capabilities":["CAP_SYS_NICE"]}}"#),
-    ("alarm", "EPERM", "timerfd_create", r#"{"process": {"capabilities":["CAP_WAKE_ALARM"]}}"#),
-    ("setxattr", "EPERM", "setxattr", r#"{"process": {"capabilities":["CAP_SYS_ADMIN"]}}"#),
-    ("mark", "EPERM", "setsockopt", r#"{"process": {"capabilities":["CAP_NET_RAW"]}}"#),
-    ("receive-buffer", "EPERM", "setsockopt", r#"{"process": {"capabilities":["CAP_NET_ADMIN"]}}"#),
-    ("userfaultfd", "EPERM", "userfaultfd", r#"{"process": {"capabilities":["CAP_SYS_PTRACE"]}}"#),
-    ("setpriority", "EACCES", "setpriority", r#"{"process": {"capabilities":["CAP_SYS_NICE"]}}"#),
-    ("raw", "EPERM", "socket", r#"{"process": {"capabilities":["CAP_NET_RAW"]}}"#),
-    ("vsock", "EAFNOSUPPORT", "socket", r#"{"process": {"families":["vsock"]}}"#),
-    ("netlink", "EAFNOSUPPORT", "socket", r#"{"process": {"families":["netlink"]}}"#),
-    ("discipline", "EPERM", "ioctl", r#"{"process": {"capabilities":["CAP_NET_ADMIN"]}}"#),
-    ("mknod", "EPERM", "mknodat", r#"{"process": {"capabilities":["CAP_MKNOD"]}}"#),
-];
-
-/// What allows a command of root's to trace processes outside. No policy can name the first part without the two others.
-const TRACING: &str =
-    r#"{"process": {"allow":["tracing","signals","abstract-sockets"],"capabilities":["CAP_SYS_PTRACE"]}}"#;
-
-/// A process outside, which nobody else traces. It ends with this value.
-struct Outside(Child);
-
-impl Outside {
-    fn new() -> Self {
-        Self(Command::new("sleep").arg("300").spawn().unwrap())
-    }
-}
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn run(policy: Value, ways: &[&str], outside: &Outside) -> Run {
-    let run = Run::python(policy, TRY, ways).through(crate::OWN_RUN).environment("OUTSIDE", outside.0.id().to_string());
-    let place = run.folder().display().to_string();
-    // As Docker's clients spell it; /var/run is a link.
-    run.environment("SOCKET", "/var/run/docker.sock").environment("PLACE", place)
-}
-
-/// The ways by which a signal is sent to a process outside.
-const SIGNALLING: [&str; 6] = ["kill", "tgkill", "tkill", "pidfd_send_signal", "rt_sigqueueinfo", "rt_tgsigqueueinfo"];
-
-fn ways() -> Vec<&'static str> {
-    let scoped = lacks(Feature::LandlockScopes);
-    WAYS.iter().map(|(way, ..)| *way).filter(|way| !(scoped && SIGNALLING.contains(way))).collect()
-}
-
-fn said(output: &Output) -> Vec<String> {
-    output.stdout.lines().map(str::to_owned).collect()
-}
-
-/// The calls that there are events of, with what to write, and how often.
-fn calls(output: &Output) -> BTreeMap<(String, String), u64> {
-    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned();
-    let events = output.events().iter().filter(|event| event["op"] == "call");
-    let mut calls = BTreeMap::new();
-    for event in events {
-        *calls.entry((text(&event["call"]["name"]), text(&event["reason"]))).or_default() +=
-            event["count"].as_u64().unwrap();
-    }
-    calls
-}
-
-/// The calls that events of these ways are of.
-fn expected(ways: &[&str]) -> BTreeMap<(String, String), u64> {
-    let mut calls = BTreeMap::new();
-    for (_, _, call, remedy) in WAYS.iter().filter(|(way, ..)| ways.contains(way)) {
-        *calls.entry(((*call).to_owned(), format!("to allow it: {remedy}"))).or_default() += 1;
-    }
-    calls
-}
+use crate::refusals::{Outside, RESOURCE, TAKING_RESOURCE, WAYS, calls, expected, root_lacks, run, said, ways};
 
 #[test]
 fn every_refusal_is_an_event_that_says_what_to_write_and_is_refused_as_without() {
@@ -269,7 +64,7 @@ fn audit_mode_refuses_nothing_and_says_what_would_be_refused() {
 
 #[test]
 fn what_is_not_refused_is_no_event() {
-    const FINE: [&str; 11] = [
+    const FINE: [&str; 18] = [
         "own-tgkill",
         "own-kcmp",
         "perf-user",
@@ -280,12 +75,28 @@ fn what_is_not_refused_is_no_event() {
         "clock",
         "user-attribute",
         "buffer",
+        "own-nice",
+        "own-group",
+        "own-affinity",
+        "lower-limit",
+        "small-pipe",
+        "low-priority",
+        "own-abstract",
         "own-faults",
     ];
+    let outside = Outside::new();
     for mode in ["enforce", "audit"] {
-        let run = run(json!({"version": 1, "mode": mode}), &FINE, &Outside::new());
-        let output = run.flags(["--diagnose"]).output().success();
-        assert_eq!((said(&output), calls(&output)), (FINE.map(|way| format!("{way} ok")).into(), BTreeMap::new()));
+        let try_all = |ways: &[&str]| {
+            let run = run(json!({"version": 1, "mode": mode}), ways, &outside);
+            let output = run.flags(["--diagnose"]).output().success();
+            (said(&output), calls(&output))
+        };
+        assert_eq!(try_all(&FINE), (FINE.map(|way| format!("{way} ok")).into(), BTreeMap::new()));
+        if root_lacks(RESOURCE) {
+            // Refused without the guard, too.
+            let refused = TAKING_RESOURCE.map(|way| format!("{way} EPERM"));
+            assert_eq!(try_all(&TAKING_RESOURCE), (refused.into(), BTreeMap::new()));
+        }
     }
 }
 
@@ -303,6 +114,27 @@ thread = threading.Thread(target=print, args=('a thread',)); thread.start(); thr
     assert_eq!(output.stdout, "a thread\n");
     let remedy = r#"to allow it: {"process": {"allow":["namespaces"]}}"#;
     assert_eq!(calls(&output), BTreeMap::from([(("clone3".to_owned(), remedy.to_owned()), 1)]));
+}
+
+/// No filter knows what a call of 32 bits means, so that it ends the process. In audit mode it must not.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn calls_of_32_bits_are_seen_in_audit_mode_and_explained_where_they_end_the_command() {
+    // getpid(2) by int 0x80.
+    const CALL: &str = "import ctypes, mmap, os
+memory = mmap.mmap(-1, 4096, prot=7); memory.write(bytes.fromhex('53b814000000cd805bc3'))
+call = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))
+print(call() == os.getpid(), call() == os.getpid())";
+    const REMEDY: &str = r#"to allow it: {"process": {"architectures":["x86"]}}"#;
+    let run = |policy: Value| Run::python(policy, CALL, &[]).output();
+    let audited = run(json!({"version": 1, "mode": "audit"})).success();
+    let expected = BTreeMap::from([(("x86".to_owned(), REMEDY.to_owned()), 2)]);
+    assert_eq!((audited.stdout.as_str(), calls(&audited)), ("True True\n", expected));
+    assert_eq!(audited.events()[0]["call"]["error"], "SIGSYS");
+    let ended = run(json!({"version": 1})).exits(128 + libc::SIGSYS);
+    assert!(ended.stderr.contains(REMEDY), "{}", ended.stderr);
+    let allowed = run(json!({"version": 1, "process": {"architectures": ["x86"]}})).success();
+    assert_eq!((allowed.stdout.as_str(), allowed.stderr.as_str()), ("True True\n", ""));
 }
 
 #[test]

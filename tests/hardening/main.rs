@@ -9,6 +9,7 @@ mod moved;
 mod needs;
 mod nested;
 mod proc;
+mod refusals;
 mod silent;
 
 /// Puts a folder of its own where services of the system have their sockets: one listens at /run/docker.sock, to which /run/link leads.

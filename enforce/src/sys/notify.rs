@@ -33,7 +33,15 @@ pub struct Call {
     pub number: libc::c_long,
     /// The call's arguments. What they point to may change at any time.
     pub arguments: [u64; 6],
+    /// Whether it is a call of another architecture, so that its number means something else.
+    pub is_foreign: bool,
 }
+
+/// What the kernel calls this architecture's own calls (include/uapi/linux/audit.h).
+#[cfg(target_arch = "x86_64")]
+const NATIVE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const NATIVE: u32 = 0xc000_00b7;
 
 impl Call {
     /// An argument that is an int: the kernel, too, looks at its lower half alone.
@@ -97,7 +105,13 @@ impl Listener {
         };
         // SAFETY: it begins with the fields of the first version, and all of them are integers.
         let call: libc::seccomp_notif = unsafe { mem::transmute_copy(&room) };
-        Ok(Some(Call { id: call.id, thread: call.pid, number: call.data.nr.into(), arguments: call.data.args }))
+        Ok(Some(Call {
+            id: call.id,
+            thread: call.pid,
+            number: call.data.nr.into(),
+            arguments: call.data.args,
+            is_foreign: call.data.arch != NATIVE,
+        }))
     }
 
     /// Whether a call still waits; so its thread is still there, and what was read of it was its.

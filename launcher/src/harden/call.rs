@@ -6,7 +6,7 @@ use std::env::consts::ARCH;
 use caps::Capability;
 use enforce::sys::notify::Call;
 use nix::errno::Errno;
-use policy::{Part, ProcessSection, SocketFamily};
+use policy::{Architecture, Part, SocketFamily};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
@@ -90,29 +90,37 @@ pub(super) enum What {
 /// By what the kernel may refuse a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// Landlock's scope for signals: this process gets one.
+    /// Landlock's scope for signals: these processes get one.
     Signal(Whom),
     /// Landlock's domain: this process is traced, or read.
-    Trace(Whom),
-    /// What covers a socket.
-    Connect,
+    Trace(Whom, Errno),
+    /// What covers a socket, or Landlock's scope for abstract ones: the argument of this number is the peer's address, and its length follows.
+    Peer(usize),
     /// The want of a capability: of the first of these, which is to be named, and of all others that would do.
     Capability(&'static [Capability], Errno),
-    /// The want of the capability to be nicer to oneself than to others.
-    Nice,
+    /// The want of the capability to prefer these to others.
+    Nice(Whom),
+    /// The want of the capability to change how processes of another user are scheduled: these.
+    Scheduling(Whom),
+    /// The want of the capability to raise a hard limit: that of the argument of this number, to what the next one points to.
+    HardLimit(usize),
     /// The want of the capability to lock more memory than the limit: as many bytes as the argument of this number says, or all that there is.
     Lock(Option<usize>),
     /// Flags in memory, which name namespaces (clone3).
     Namespaces,
 }
 
-/// How a call names a process.
+/// How a call names a process, or several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whom {
     /// By the number of the process, or of a thread of it, which is the argument of this number.
     Number(usize),
     /// By a descriptor of it (pidfd_open(2)), which is the argument of this number.
     Descriptor(usize),
+    /// By the number of a process group, which the argument of this number is, or is the negative of. 0 is the caller's own.
+    Group(usize),
+    /// By a user's number, which is the argument of this number. 0 is the caller.
+    User(usize),
 }
 
 impl What {
@@ -120,7 +128,8 @@ impl What {
     pub(super) const fn takes(&self) -> &'static [Capability] {
         match self {
             Self::Look(Look::Capability(capabilities, _)) => capabilities,
-            Self::Look(Look::Nice) => &[Capability::CAP_SYS_NICE],
+            Self::Look(Look::Nice(_) | Look::Scheduling(_)) => &[Capability::CAP_SYS_NICE],
+            Self::Look(Look::HardLimit(_)) => &[Capability::CAP_SYS_RESOURCE],
             Self::Look(Look::Lock(_)) => &[Capability::CAP_IPC_LOCK],
             _ => &[],
         }
@@ -179,7 +188,7 @@ impl Rule {
 
     /// Whether it is about this call, as far as the kernel's filter can tell.
     pub(super) fn holds(&self, call: &Call) -> bool {
-        self.number == call.number && self.conditions.iter().all(|condition| condition.holds(call))
+        !call.is_foreign && self.number == call.number && self.conditions.iter().all(|condition| condition.holds(call))
     }
 }
 
@@ -189,22 +198,29 @@ pub struct Remedy {
     parts: &'static [Part],
     capability: Option<Capability>,
     family: Option<SocketFamily>,
+    architecture: Option<Architecture>,
 }
 
 impl Remedy {
     /// Parts: the one that the call is about, and those without which a policy can't name it.
     pub(super) const fn parts(parts: &'static [Part]) -> Self {
-        Self { parts, capability: None, family: None }
+        Self { parts, capability: None, family: None, architecture: None }
     }
 
     /// A capability.
     pub(super) const fn capability(capability: Capability) -> Self {
-        Self { parts: &[], capability: Some(capability), family: None }
+        Self { capability: Some(capability), ..Self::parts(&[]) }
     }
 
     /// A family of sockets.
     pub(super) const fn family(family: SocketFamily) -> Self {
-        Self { parts: &[], capability: None, family: Some(family) }
+        Self { family: Some(family), ..Self::parts(&[]) }
+    }
+
+    /// An architecture.
+    #[must_use]
+    pub const fn architecture(architecture: Architecture) -> Self {
+        Self { architecture: Some(architecture), ..Self::parts(&[]) }
     }
 
     /// With a capability as well, which a command that is root has to have.
@@ -216,6 +232,7 @@ impl Remedy {
     #[must_use]
     pub fn short(&self) -> String {
         let word = self.parts.first().map(|part| json!(part)).or_else(|| self.family.map(|family| json!(family)));
+        let word = word.or_else(|| self.architecture.map(|architecture| json!(architecture)));
         match (word, self.capability) {
             (Some(word), _) => word.as_str().unwrap_or_default().to_owned(),
             (None, Some(capability)) => capability.to_string(),
@@ -236,6 +253,9 @@ impl Remedy {
         if let Some(family) = self.family {
             section.insert("families".into(), json!([family]));
         }
+        if let Some(architecture) = self.architecture {
+            section.insert("architectures".into(), json!([architecture]));
+        }
         if section.is_empty() {
             return "no policy allows it; \"isolation\": \"cgroup-only\" would, and be no boundary".to_owned();
         }
@@ -243,11 +263,11 @@ impl Remedy {
     }
 }
 
-/// A filter with one action for all that these rules are about.
+/// A filter with one action for all that these rules are about, and one for all calls of other architectures.
 pub(super) fn compile<'a>(
-    section: &ProcessSection,
     rules: impl IntoIterator<Item = &'a Rule>,
     action: u32,
+    foreign: u32,
 ) -> Result<BpfProgram, BackendError> {
     // A stand-in, since seccompiler doesn't know all actions.
     let stand_in = SeccompAction::Trap;
@@ -269,12 +289,9 @@ pub(super) fn compile<'a>(
     for instruction in &mut program {
         if instruction.code == RETURN && instruction.k == stand_in {
             instruction.k = action;
-        } else if instruction.code == RETURN
-            && instruction.k == libc::SECCOMP_RET_KILL_PROCESS
-            && !section.architectures.is_empty()
-        {
+        } else if instruction.code == RETURN && instruction.k == libc::SECCOMP_RET_KILL_PROCESS {
             // The filter begins with a look at the architecture.
-            instruction.k = libc::SECCOMP_RET_ALLOW;
+            instruction.k = foreign;
         }
     }
     Ok(program)
@@ -289,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_rule_says_the_same_here_as_in_the_kernel() {
-        let call = |arguments: [u64; 6]| Call { id: 0, thread: 0, number: 7, arguments };
+        let call = |arguments: [u64; 6]| Call { id: 0, thread: 0, number: 7, arguments, is_foreign: false };
         let table = [
             (Is::Eq(3), [3, 0x1_0000_0003], [2, 4]),
             (Is::Ne(3), [2, u64::MAX], [3, 0x7_0000_0003]),
@@ -326,6 +343,9 @@ mod tests {
         assert_eq!((mounting.text().as_str(), mounting.short().as_str()), (text, "namespaces"));
         assert_eq!(Remedy::capability(Capability::CAP_SYS_NICE).short(), "CAP_SYS_NICE");
         assert_eq!(Remedy::family(SocketFamily::Vsock).short(), "vsock");
+        let foreign = Remedy::architecture(Architecture::X86);
+        let text = r#"to allow it: {"process": {"architectures":["x86"]}}"#;
+        assert_eq!((foreign.text().as_str(), foreign.short().as_str()), (text, "x86"));
         assert!(Remedy::default().text().contains("no policy"));
     }
 }

@@ -34,6 +34,16 @@ pub(crate) fn is_kept(section: &ProcessSection, capability: Capability) -> bool 
     kept(section).contains(&capability.index())
 }
 
+/// The capabilities that a command keeps at the most, as bits.
+pub(super) fn kept_bits(section: &ProcessSection) -> u64 {
+    kept(section).iter().map(|index| 1 << index).sum()
+}
+
+/// Whether what this process starts can have a capability. In a container, and in some virtual machines, root has not all of them.
+pub(super) fn can_be_had(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(true)
+}
+
 /// Takes all others from what the process, and what it becomes, can ever have. Needs `CAP_SETPCAP`.
 pub(super) fn bounding_step(section: &ProcessSection) -> Step {
     let kept = kept(section);

@@ -104,7 +104,7 @@ impl Filters {
     pub(super) fn new(section: &ProcessSection) -> Result<Self, BackendError> {
         let rules = refused(section);
         let question = presence(section);
-        let asking = question.map(|rule| Ok((notifying(section, [&rule])?, vec![rule]))).transpose()?;
+        let asking = question.map(|rule| Ok((notifying([&rule], foreign(section))?, vec![rule]))).transpose()?;
         Ok(Self { plain: plain(section, &rules)?, asking, otherwise: Vec::new() })
     }
 
@@ -122,7 +122,7 @@ impl Filters {
         let flag = int(libc::SECCOMP_FILTER_FLAG_NEW_LISTENER);
         silent.push(Rule::new(libc::SYS_seccomp, "seccomp", second).when(1, Is::Masked(flag, flag)));
         let rules: Vec<Rule> = told.into_iter().chain(looked_at).collect();
-        let asking = Some((notifying(section, &rules)?, rules));
+        let asking = Some((notifying(&rules, foreign(section))?, rules));
         Ok(Self { plain: plain(section, &silent)?, asking, otherwise })
     }
 
@@ -131,7 +131,8 @@ impl Filters {
         let is_of_ring = |rule: &Rule| IO_URING.iter().skip(1).any(|(number, _)| rule.number == *number);
         let is_told = |rule: &Rule| rule.number != libc::SYS_clone3 && rule.number & X32 == 0 && !is_of_ring(rule);
         let rules: Vec<Rule> = refused(section).into_iter().filter(is_told).chain(looked_at).collect();
-        Ok(Self { asking: Some((notifying(section, &rules)?, rules)), ..Self::default() })
+        let foreign = if section.architectures.is_empty() { libc::SECCOMP_RET_USER_NOTIF } else { foreign(section) };
+        Ok(Self { asking: Some((notifying(&rules, foreign)?, rules)), ..Self::default() })
     }
 }
 
@@ -144,14 +145,18 @@ fn plain(section: &ProcessSection, rules: &[Rule]) -> Result<Vec<BpfProgram>, Ba
         }
     }
     let filters = by_error.into_iter();
-    filters.map(|(error, rules)| compile(section, rules, libc::SECCOMP_RET_ERRNO | error.cast_unsigned())).collect()
+    filters
+        .map(|(error, rules)| compile(rules, libc::SECCOMP_RET_ERRNO | error.cast_unsigned(), foreign(section)))
+        .collect()
 }
 
-fn notifying<'a>(
-    section: &ProcessSection,
-    rules: impl IntoIterator<Item = &'a Rule>,
-) -> Result<BpfProgram, BackendError> {
-    compile(section, rules, libc::SECCOMP_RET_USER_NOTIF)
+fn notifying<'a>(rules: impl IntoIterator<Item = &'a Rule>, foreign: u32) -> Result<BpfProgram, BackendError> {
+    compile(rules, libc::SECCOMP_RET_USER_NOTIF, foreign)
+}
+
+/// What becomes of calls of another architecture, about which no filter knows anything.
+fn foreign(section: &ProcessSection) -> u32 {
+    if section.architectures.is_empty() { libc::SECCOMP_RET_KILL_PROCESS } else { libc::SECCOMP_RET_ALLOW }
 }
 
 /// The question whether one process is there, by its number: kill(pid, 0) (presence.rs). `None` where the kernel answers it.
@@ -288,6 +293,11 @@ mod tests {
         assert_eq!(killing(&Filters::new(&ProcessSection::default()).expect("filters")), 4);
         let section = ProcessSection { architectures: vec![Architecture::X86], ..ProcessSection::default() };
         assert_eq!(killing(&Filters::new(&section).expect("filters")), 0);
+    }
+
+    #[test]
+    fn in_audit_mode_no_filter_ends_a_process() {
+        assert_eq!(killing(&Filters::auditing(&ProcessSection::default(), Vec::new()).expect("filters")), 0);
     }
 
     #[test]

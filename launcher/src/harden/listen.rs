@@ -36,6 +36,8 @@ pub struct Calls {
     pub(super) socket: UnixStream,
     pub(super) rules: Vec<Rule>,
     pub(super) audits: bool,
+    pub(super) keeps_abstract: bool,
+    pub(super) kept: u64,
 }
 
 /// Answers the command's calls. Once it is dropped, they fail with `ENOSYS`.
@@ -64,7 +66,7 @@ impl Calls {
     ///
     /// As recvmsg(2).
     pub fn attendant(self, view: &View, leaf: &Path) -> nix::Result<Option<Attendant>> {
-        let Self { socket, rules, audits } = self;
+        let Self { socket, rules, audits, keeps_abstract, kept } = self;
         let Some(listener) = Listener::receive(&socket)? else { return Ok(None) };
         let own = getpid().to_string();
         let leaf = leaf.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -72,7 +74,7 @@ impl Calls {
             listener,
             numbers_are_ours: fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str()),
             rules,
-            scene: Scene { leaf, covered: view.covers(), audits },
+            scene: Scene { leaf, covered: view.covers(), audits, keeps_abstract, kept },
         }))
     }
 }
@@ -100,15 +102,19 @@ impl Attendant {
 
     /// What becomes of a call, and what is to be noted.
     fn judge(&self, call: &Call) -> (Answer, Option<Refused>) {
+        if call.is_foreign {
+            // Nobody but audit mode asks.
+            return (Answer::GoOn, Some(Refused::FOREIGN));
+        }
         let rules = || self.rules.iter().filter(|rule| rule.holds(call));
         let refusal = rules().find_map(|rule| match rule.what {
             What::Refuse(error, remedy) => {
-                Some(Refused { name: rule.name, of: None, measure: "seccomp", error, remedy })
+                Some((error, Refused { name: rule.name, of: None, measure: "seccomp", error: Some(error), remedy }))
             }
             _ => None,
         });
-        if let Some(refused) = refusal {
-            let answer = if self.scene.audits { Answer::GoOn } else { Answer::Refuse(refused.error) };
+        if let Some((error, refused)) = refusal {
+            let answer = if self.scene.audits { Answer::GoOn } else { Answer::Refuse(error) };
             return (answer, Some(refused));
         }
         match rules().next() {

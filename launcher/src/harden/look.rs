@@ -17,12 +17,16 @@ use nix::{
     sys::uio::{RemoteIoVec, process_vm_readv},
     unistd::Pid,
 };
-use policy::{Part, ProcessSection};
+use policy::{Architecture, Part, ProcessSection};
 use report::Refusal;
 
 use super::{
     call::{Is, Look, Remedy, Rule, What, Whom, Word, Words},
     filter::{NAMESPACES, NEWTIME, of_namespace},
+    known::{
+        MOST_DESCRIPTORS, NUMBER_OF_FILES, abstract_socket, all_processes, hard_limit, has_socket, is_in_our_network,
+        is_of_other_user, limit, most_files, niceness, processes,
+    },
     presence::may_signal,
     privileged,
 };
@@ -36,9 +40,6 @@ const OTHER_ADDRESSES: [u32; 2] = [16, 28];
 /// Whose folder of sockets has an older name, which is a link: /var/run.
 const OLD_RUN: (&str, &str) = ("/var/run", "/run");
 
-/// How the links of descriptors begin that stand for processes, on one kernel or another (`pidfs_dname`, fs/pidfs.c).
-const PIDFDS: [&[u8]; 2] = [b"anon_inode:[pidfd]", b"pidfd:["];
-
 /// The signal by which Go's runtime interrupts its own threads, a hundred times a second: each would wait for guard-run.
 const INTERRUPTING: u32 = libc::SIGURG.cast_unsigned();
 
@@ -51,9 +52,8 @@ pub(super) fn looked_at(section: &ProcessSection) -> Vec<Rule> {
     if !section.allows(Part::Tracing) {
         rules.extend(tracing());
     }
-    if !section.allows(Part::Delegation) {
-        let connect = look(libc::SYS_connect, "connect", Look::Connect).when(2, Is::Gt(2));
-        rules.push(OTHER_ADDRESSES.iter().fold(connect, |rule, length| rule.when(2, Is::Ne(*length))));
+    if !section.allows(Part::Delegation) || !section.allows(Part::AbstractSockets) {
+        rules.extend(naming_sockets());
     }
     if privilege::is_root() {
         rules.extend(privileged::rules(section));
@@ -65,7 +65,16 @@ fn look(number: libc::c_long, name: &'static str, look: Look) -> Rule {
     Rule::new(number, name, What::Look(look))
 }
 
-/// Sending a signal to one process. The question whether it is there, which is signal 0, is presence.rs's.
+/// Naming a Unix socket as the peer, in registers.
+fn naming_sockets() -> [Rule; 2] {
+    [(libc::SYS_connect, "connect", 1), (libc::SYS_sendto, "sendto", 4)].map(|(number, name, address)| {
+        let length = address + 1;
+        let rule = look(number, name, Look::Peer(address.into())).when(length, Is::Gt(2));
+        OTHER_ADDRESSES.iter().fold(rule, |rule, other| rule.when(length, Is::Ne(*other)))
+    })
+}
+
+/// Sending a signal. The question whether a process is there, which is signal 0, is presence.rs's.
 fn signalling() -> Vec<Rule> {
     let by_number = |number, name, process: u8, signal: u8| {
         let rule = look(number, name, Look::Signal(Whom::Number(process.into()))).when(signal, Is::Ne(0));
@@ -76,6 +85,11 @@ fn signalling() -> Vec<Rule> {
     let own = |argument| Word { argument, offset: 8, mask: 1 << 31, is: Words::Of(&[1 << 31]) };
     vec![
         by_number(libc::SYS_kill, "kill", 0, 1),
+        // But for -1, which is everybody, below 0 are groups.
+        look(libc::SYS_kill, "kill", Look::Signal(Whom::Group(0)))
+            .when(1, Is::Ne(0))
+            .when(0, Is::Gt(i32::MIN.cast_unsigned()))
+            .when(0, Is::Ne(u32::MAX)),
         by_number(libc::SYS_tkill, "tkill", 0, 1).when(1, Is::Ne(INTERRUPTING)),
         by_number(libc::SYS_tgkill, "tgkill", 1, 2).when(2, Is::Ne(INTERRUPTING)),
         by_number(libc::SYS_rt_sigqueueinfo, "rt_sigqueueinfo", 0, 1).reading(own(2)),
@@ -86,7 +100,8 @@ fn signalling() -> Vec<Rule> {
 
 /// Tracing a process, and what else the kernel lets those do who may trace it.
 fn tracing() -> Vec<Rule> {
-    let by_number = |number, name, argument| look(number, name, Look::Trace(Whom::Number(argument)));
+    let trace = |number, name, whom| look(number, name, Look::Trace(whom, Errno::EPERM));
+    let by_number = |number, name, argument| trace(number, name, Whom::Number(argument));
     let mut rules = vec![
         by_number(libc::SYS_process_vm_readv, "process_vm_readv", 0),
         by_number(libc::SYS_process_vm_writev, "process_vm_writev", 0),
@@ -95,7 +110,10 @@ fn tracing() -> Vec<Rule> {
         by_number(libc::SYS_move_pages, "move_pages", 0),
         by_number(libc::SYS_migrate_pages, "migrate_pages", 0),
         by_number(libc::SYS_get_robust_list, "get_robust_list", 0),
-        look(libc::SYS_pidfd_getfd, "pidfd_getfd", Look::Trace(Whom::Descriptor(0))),
+        trace(libc::SYS_pidfd_getfd, "pidfd_getfd", Whom::Descriptor(0)),
+        look(libc::SYS_perf_event_open, "perf_event_open", Look::Trace(Whom::Number(1), Errno::EACCES))
+            .when(1, Is::Gt(0))
+            .when(1, Is::Le(i32::MAX.cast_unsigned())),
     ];
     rules.extend(TRACING.map(|request| by_number(libc::SYS_ptrace, "ptrace", 1).when(0, Is::Eq(request))));
     rules
@@ -116,16 +134,28 @@ pub struct Refused {
     pub of: Option<String>,
     /// What refuses it: `seccomp`, `landlock`, `capabilities` or `mounts`.
     pub measure: &'static str,
-    /// With which error.
-    pub error: Errno,
+    /// With which error. `None`: the process is ended by SIGSYS.
+    pub error: Option<Errno>,
     /// What would allow it.
     pub remedy: Remedy,
+}
+
+impl Refused {
+    /// A call of another architecture, of which nothing more is known.
+    pub(super) const FOREIGN: Self = Self {
+        name: "x86",
+        of: None,
+        measure: "seccomp",
+        error: None,
+        remedy: Remedy::architecture(Architecture::X86),
+    };
 }
 
 impl From<Refused> for Refusal {
     fn from(refused: Refused) -> Self {
         let Refused { name, of, measure, error, remedy } = refused;
-        let call = report::Call { name: name.into(), path: of, error: format!("{error:?}"), wants: remedy.short() };
+        let error = error.map_or_else(|| "SIGSYS".to_owned(), |error| format!("{error:?}"));
+        let call = report::Call { name: name.into(), path: of, error, wants: remedy.short() };
         Self { call, measure: measure.into(), remedy: remedy.text() }
     }
 }
@@ -139,6 +169,10 @@ pub(super) struct Scene {
     pub(super) covered: Vec<(PathBuf, bool)>,
     /// Whether nothing is refused, so that the command has what it would not have.
     pub(super) audits: bool,
+    /// Whether the abstract sockets of others are out of reach.
+    pub(super) keeps_abstract: bool,
+    /// The capabilities that a root command keeps, as bits.
+    pub(super) kept: u64,
 }
 
 impl Scene {
@@ -151,30 +185,46 @@ impl Scene {
             return None;
         }
         let (caller, name) = (Status::read(call.thread)?, rule.name);
-        let refused = |measure, error, remedy, of| Some(Refused { name, of, measure, error, remedy });
+        let refused = |measure, error, remedy, of| Some(Refused { name, of, measure, error: Some(error), remedy });
         match look {
             Look::Signal(whom) => {
-                self.is_kept_from(&caller, number(call, whom)?)?;
+                self.keeps_all(&caller, &processes(call, whom))?;
                 refused("landlock", Errno::EPERM, Remedy::parts(&[Part::Signals]), None)
             }
-            Look::Trace(whom) => {
-                self.is_kept_from(&caller, number(call, whom)?)?;
-                refused("landlock", Errno::EPERM, to_trace(&caller), None)
+            Look::Trace(whom, error) => {
+                self.keeps_all(&caller, &processes(call, whom))?;
+                refused("landlock", error, to_trace(&caller), None)
             }
-            Look::Connect => {
-                let covered = self.covered(call)?;
+            Look::Peer(address) => {
+                let name = address_of(call, address)?;
+                if let Some(name) = name.strip_prefix(b"\0") {
+                    let shown = self.is_elsewhere(call, &caller, name)?;
+                    return refused("landlock", Errno::EPERM, Remedy::parts(&[Part::AbstractSockets]), Some(shown));
+                }
+                let covered = self.covered(call, &name)?;
                 let error = if covered.1 { Errno::ENOENT } else { Errno::ECONNREFUSED };
                 refused("mounts", error, Remedy::parts(&[Part::Delegation]), Some(covered.0))
             }
             Look::Capability(_, error) => refused("capabilities", error, self.wanting(&caller, rule)?, None),
-            Look::Nice => {
-                let who = if call.int(1) == 0 { call.thread } else { call.int(1).cast_unsigned() };
-                let wanted = call.int(2).clamp(-20, 19);
-                let is_granted = i64::from(20 - wanted) <= limit(call.thread, "Max nice priority")?;
-                if wanted >= niceness(who)? || is_granted {
+            Look::Nice(whom) => {
+                let error =
+                    processes(call, whom).into_iter().find_map(|pid| self.not_nice(&caller, pid, call.int(2)))?;
+                refused("capabilities", error, self.wanting(&caller, rule)?, None)
+            }
+            Look::Scheduling(whom) => {
+                let read = |pid: i32| Status::read(pid.cast_unsigned());
+                let others = processes(call, whom).into_iter().filter_map(read);
+                others.into_iter().find(|other| is_of_other_user(&caller, other) || self.has_more(other))?;
+                refused("capabilities", Errno::EPERM, self.wanting(&caller, rule)?, None)
+            }
+            Look::HardLimit(resource) => {
+                let wanted = u64::from_ne_bytes(read(call, resource + 1, 8, 8)?.try_into().ok()?);
+                let resource = call.int(resource);
+                let is_beyond_all = resource == NUMBER_OF_FILES && wanted > most_files()?;
+                if wanted <= hard_limit(call.thread, resource)? || is_beyond_all {
                     return None;
                 }
-                refused("capabilities", Errno::EACCES, self.wanting(&caller, rule)?, None)
+                refused("capabilities", Errno::EPERM, self.wanting(&caller, rule)?, None)
             }
             Look::Lock(length) => {
                 let limit = limit(call.thread, "Max locked memory")?;
@@ -197,18 +247,65 @@ impl Scene {
         }
     }
 
+    /// Whether a process is outside and has capabilities that none has inside, so that changing how it is scheduled takes one as well
+    /// (`cap_safe_nice`, security/commoncap.c).
+    fn has_more(&self, other: &Status) -> bool {
+        other.permitted & !self.kept != 0 && self.is_inside(other.thread.cast_signed()) == Some(false)
+    }
+
+    /// With which error a process is not preferred to others as is wanted (`set_one_prio`, kernel/sys.c), if it is not.
+    fn not_nice(&self, caller: &Status, pid: i32, wanted: i32) -> Option<Errno> {
+        let (thread, wanted) = (pid.cast_unsigned(), wanted.clamp(-20, 19));
+        let other = Status::read(thread)?;
+        if is_of_other_user(caller, &other) {
+            return Some(Errno::EPERM);
+        }
+        let is_granted = wanted >= niceness(thread)? || i64::from(20 - wanted) <= limit(thread, "Max nice priority")?;
+        if !is_granted {
+            return Some(Errno::EACCES);
+        }
+        self.has_more(&other).then_some(Errno::EPERM)
+    }
+
+    /// Finds out that all these processes are outside, and that the caller could send a signal to one if Landlock didn't keep it from that.
+    fn keeps_all(&self, caller: &Status, pids: &[i32]) -> Option<()> {
+        // What reaches one of a group has succeeded.
+        let reaches_one = pids.len() > 1 && pids.iter().any(|pid| self.is_inside(*pid) == Some(true));
+        (!reaches_one && pids.iter().any(|pid| self.keeps(caller, *pid).is_some())).then_some(())
+    }
+
     /// Finds out that a process is outside, and that the caller could send it signals if Landlock didn't keep it from that.
-    fn is_kept_from(&self, caller: &Status, pid: i32) -> Option<()> {
+    fn keeps(&self, caller: &Status, pid: i32) -> Option<()> {
         // In a pid namespace that was made inside, all are inside.
         let other = Status::read(pid.cast_unsigned()).filter(|_| caller.levels == 1)?;
         // Most signals to threads are for the own process (raise(3)).
         if other.process == caller.process {
             return None;
         }
+        (!self.is_inside(pid)? && may_signal(caller, &other)).then_some(())
+    }
+
+    /// Whether a process is in the leaf, or in a cgroup that was made there.
+    fn is_inside(&self, pid: i32) -> Option<bool> {
         let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let own = Path::new(cgroups.lines().find_map(|line| line.strip_prefix("0::"))?);
-        let is_inside = own.components().any(|part| part.as_os_str() == self.leaf.as_str());
-        (!is_inside && may_signal(caller, &other)).then_some(())
+        Some(own.components().any(|part| part.as_os_str() == self.leaf.as_str()))
+    }
+
+    /// The abstract socket of this name, as it is shown, if somebody outside has it, and nobody inside.
+    fn is_elsewhere(&self, call: &Call, caller: &Status, name: &[u8]) -> Option<String> {
+        if !self.keeps_abstract || !is_in_our_network(call.thread) {
+            return None;
+        }
+        let socket = abstract_socket(name)?;
+        let mut room = MOST_DESCRIPTORS;
+        for pid in all_processes()?.into_iter().filter(|pid| self.is_inside(*pid) == Some(true)) {
+            // Where that can't be told, nothing is.
+            if has_socket(pid, socket, &mut room)? {
+                return None;
+            }
+        }
+        (caller.levels == 1).then(|| format!("@{}", String::from_utf8_lossy(name)))
     }
 
     /// Finds out that root's process has none of the capabilities that a rule is about, and would have them without the guard; and which to
@@ -220,15 +317,8 @@ impl Scene {
         capabilities.first().filter(|_| is_wanting).map(|capability| Remedy::capability(*capability))
     }
 
-    /// The covered socket that a connect(2) is about, as its path is spelled, and whether its folder is what is covered.
-    fn covered(&self, call: &Call) -> Option<(String, bool)> {
-        let length = usize::try_from(call.int(2)).ok()?.min(size_of::<libc::sockaddr_un>());
-        let address = read(call, 1, 0, length)?;
-        let (family, path) = address.split_first_chunk()?;
-        if i32::from(u16::from_ne_bytes(*family)) != libc::AF_UNIX {
-            return None;
-        }
-        // A name that begins with a NUL is an abstract one.
+    /// The covered socket that a path is about, as it is spelled, and whether its folder is what is covered.
+    fn covered(&self, call: &Call, path: &[u8]) -> Option<(String, bool)> {
         let path = path.split(|byte| *byte == 0).next().filter(|path| !path.is_empty())?;
         let process = |name: &str| fs::read_link(format!("/proc/{}/{name}", call.thread)).ok();
         if process("root")?.as_path() != Path::new("/") {
@@ -281,35 +371,12 @@ fn read(call: &Call, argument: usize, offset: u64, length: usize) -> Option<Vec<
     read.ok().flatten()
 }
 
-/// The number of the process that a call names, or of its thread. `None` where it names none.
-fn number(call: &Call, whom: Whom) -> Option<i32> {
-    match whom {
-        Whom::Number(argument) => Some(call.int(argument)),
-        Whom::Descriptor(argument) => of_descriptor(call.thread, call.int(argument)),
-    }
-}
-
-/// The number of the process that a thread's descriptor stands for (pidfd_open(2)). Of other descriptors nothing is read: what the kernel says of
-/// them may be long.
-fn of_descriptor(thread: u32, descriptor: i32) -> Option<i32> {
-    let link = fs::read_link(format!("/proc/{thread}/fd/{descriptor}")).ok()?;
-    PIDFDS.iter().find(|start| link.as_os_str().as_bytes().starts_with(start))?;
-    let text = fs::read_to_string(format!("/proc/{thread}/fdinfo/{descriptor}")).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
-}
-
-/// How nice a thread is (proc_pid_stat(5)).
-fn niceness(thread: u32) -> Option<i32> {
-    let text = fs::read(format!("/proc/{thread}/stat")).ok()?;
-    // Field 19; the first one after the name is the third.
-    String::from_utf8_lossy(&text).rsplit_once(')')?.1.split_whitespace().nth(16)?.parse().ok()
-}
-
-/// A limit of a thread's (proc_pid_limits(5)).
-fn limit(thread: u32, name: &str) -> Option<i64> {
-    let text = fs::read_to_string(format!("/proc/{thread}/limits")).ok()?;
-    let soft = text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next())?;
-    if soft == "unlimited" { Some(i64::MAX) } else { soft.parse().ok() }
+/// The name of the Unix socket that an address is about: a path, or, after a NUL, an abstract name.
+fn address_of(call: &Call, argument: usize) -> Option<Vec<u8>> {
+    let length = usize::try_from(call.int(argument + 1)).ok()?.min(size_of::<libc::sockaddr_un>());
+    let address = read(call, argument, 0, length)?;
+    let (family, name) = address.split_first_chunk()?;
+    (i32::from(u16::from_ne_bytes(*family)) == libc::AF_UNIX).then(|| name.to_owned())
 }
 
 /// Bytes of a thread's memory, by a field of its status that is in KiB (proc_pid_status(5)).
@@ -336,12 +403,16 @@ mod tests {
     #[test]
     fn what_is_known_of_this_process_is_found() {
         let own = std::process::id();
-        assert!((-20..20).contains(&niceness(own).expect("it is there")));
-        assert!(limit(own, "Max nice priority").expect("it is there") >= 0);
         assert!(kibibytes(own, "VmSize").expect("it is there") >= 1 << 20);
-        assert_eq!((niceness(0), limit(own, "no such limit"), kibibytes(own, "VmNone")), (None, None, None));
+        assert_eq!(kibibytes(own, "VmNone"), None);
         let word = 0x1234_5678_9abc_def0_u64;
-        let call = Call { id: 0, thread: own, number: 0, arguments: [&raw const word as u64, 0, 0, 0, 0, 0] };
+        let call = Call {
+            id: 0,
+            thread: own,
+            number: 0,
+            arguments: [&raw const word as u64, 0, 0, 0, 0, 0],
+            is_foreign: false,
+        };
         assert_eq!((read(&call, 0, 0, 8), read(&call, 1, 0, 8)), (Some(word.to_ne_bytes().to_vec()), None));
     }
 }

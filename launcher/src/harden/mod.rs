@@ -13,6 +13,7 @@ mod delegation;
 mod filter;
 mod handed;
 mod helper;
+mod known;
 mod limits;
 mod listen;
 mod look;
@@ -355,7 +356,10 @@ impl Hardening {
     pub fn listening(&self) -> io::Result<Option<(Calls, UnixStream)>> {
         let Some((_, rules)) = &self.filters.asking else { return Ok(None) };
         let (socket, its) = UnixStream::pair()?;
-        Ok(Some((Calls { socket, rules: rules.clone(), audits: self.isolation == InForce::Audit }, its)))
+        let audits = self.isolation == InForce::Audit;
+        let keeps_abstract = !self.section.allows(Part::AbstractSockets);
+        let kept = capability::kept_bits(&self.section);
+        Ok(Some((Calls { socket, rules: rules.clone(), audits, keeps_abstract, kept }, its)))
     }
 
     /// What the process does first.

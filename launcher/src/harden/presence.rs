@@ -75,6 +75,7 @@ mod tests {
             thread,
             number: libc::SYS_kill,
             arguments: [u64::from(pid.cast_unsigned()), 0, 0, 0, 0, 0],
+            is_foreign: false,
         };
         assert_eq!(answer(&call(own, own.cast_signed())), Answer::Succeed);
         assert_eq!(answer(&call(own, i32::MAX)), Answer::Refuse(Errno::ESRCH));

@@ -3,19 +3,20 @@
 use std::{fs, path::Path};
 
 use caps::Capability::{
-    self, CAP_MKNOD, CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYS_BOOT, CAP_SYS_MODULE,
-    CAP_SYS_NICE, CAP_SYS_PACCT, CAP_SYS_PTRACE, CAP_SYS_TIME, CAP_SYS_TTY_CONFIG, CAP_SYSLOG, CAP_WAKE_ALARM,
+    self, CAP_LINUX_IMMUTABLE, CAP_MKNOD, CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYS_BOOT,
+    CAP_SYS_MODULE, CAP_SYS_NICE, CAP_SYS_PACCT, CAP_SYS_PTRACE, CAP_SYS_RESOURCE, CAP_SYS_TIME, CAP_SYS_TTY_CONFIG,
+    CAP_SYSLOG, CAP_WAKE_ALARM,
 };
 use nix::errno::Errno;
 use policy::ProcessSection;
 
 use super::{
-    call::{Is, Look, Rule, What, Word, Words},
+    call::{Is, Look, Rule, What, Whom, Word, Words},
     capability,
 };
 
 /// Calls that take a capability whatever their arguments: by number, by name, and which capabilities will do.
-const ALWAYS: [(libc::c_long, &str, &[Capability]); 12] = [
+const ALWAYS: [(libc::c_long, &str, &[Capability]); 14] = [
     (libc::SYS_sethostname, "sethostname", &[CAP_SYS_ADMIN]),
     (libc::SYS_setdomainname, "setdomainname", &[CAP_SYS_ADMIN]),
     (libc::SYS_swapon, "swapon", &[CAP_SYS_ADMIN]),
@@ -23,12 +24,55 @@ const ALWAYS: [(libc::c_long, &str, &[Capability]); 12] = [
     (libc::SYS_settimeofday, "settimeofday", &[CAP_SYS_TIME]),
     (libc::SYS_clock_settime, "clock_settime", &[CAP_SYS_TIME]),
     (libc::SYS_reboot, "reboot", &[CAP_SYS_BOOT]),
+    (libc::SYS_kexec_load, "kexec_load", &[CAP_SYS_BOOT]),
+    (libc::SYS_kexec_file_load, "kexec_file_load", &[CAP_SYS_BOOT]),
     (libc::SYS_init_module, "init_module", &[CAP_SYS_MODULE]),
     (libc::SYS_finit_module, "finit_module", &[CAP_SYS_MODULE]),
     (libc::SYS_delete_module, "delete_module", &[CAP_SYS_MODULE]),
     (libc::SYS_acct, "acct", &[CAP_SYS_PACCT]),
     (libc::SYS_vhangup, "vhangup", &[CAP_SYS_TTY_CONFIG]),
 ];
+
+/// Calls that change how a process is scheduled, which is their first argument, and may be another user's.
+const SCHEDULING: [(libc::c_long, &str); 4] = [
+    (libc::SYS_sched_setscheduler, "sched_setscheduler"),
+    (libc::SYS_sched_setparam, "sched_setparam"),
+    (libc::SYS_sched_setattr, "sched_setattr"),
+    (libc::SYS_sched_setaffinity, "sched_setaffinity"),
+];
+
+/// Requests by which ifconfig(8), route(8), arp(8) and brctl(8) change the network (include/uapi/linux/sockios.h).
+const NETWORK: [u32; 26] = [
+    0x890b, // SIOCADDRT
+    0x890c, // SIOCDELRT
+    0x8914, // SIOCSIFFLAGS
+    0x8916, // SIOCSIFADDR
+    0x8918, // SIOCSIFDSTADDR
+    0x891a, // SIOCSIFBRDADDR
+    0x891c, // SIOCSIFNETMASK
+    0x891e, // SIOCSIFMETRIC
+    0x8922, // SIOCSIFMTU
+    0x8923, // SIOCSIFNAME
+    0x8924, // SIOCSIFHWADDR
+    0x8931, // SIOCADDMULTI
+    0x8932, // SIOCDELMULTI
+    0x8934, // SIOCSIFPFLAGS
+    0x8936, // SIOCDIFADDR
+    0x8937, // SIOCSIFHWBROADCAST
+    0x8943, // SIOCSIFTXQLEN
+    0x8953, // SIOCDARP
+    0x8955, // SIOCSARP
+    0x8971, // SIOCSIFMAP
+    0x89a0, // SIOCBRADDBR
+    0x89a1, // SIOCBRDELBR
+    0x89a2, // SIOCBRADDIF
+    0x89a3, // SIOCBRDELIF
+    0x89f1, // SIOCADDTUNNEL
+    0x89f2, // SIOCDELTUNNEL
+];
+
+/// `FS_IOC_SETFLAGS`, and those of its flags that keep files from being changed (include/uapi/linux/fs.h): append only, and immutable.
+const KEEPING: (u32, u64) = (0x4008_6602, 0x30);
 
 /// Setting or removing an attribute of a file.
 const ATTRIBUTES: [(libc::c_long, &str); 6] = [
@@ -48,6 +92,13 @@ pub(super) const OPTIONS: [(libc::c_int, &str, &[Capability]); 3] = [
     (libc::SO_MARK, "SO_MARK", &[CAP_NET_RAW, CAP_NET_ADMIN]),
     (libc::SO_SNDBUFFORCE, "SO_SNDBUFFORCE", &[CAP_NET_ADMIN]),
     (libc::SO_RCVBUFFORCE, "SO_RCVBUFFORCE", &[CAP_NET_ADMIN]),
+];
+
+/// Options of which only these values take no capability: their level and number.
+const VALUES: [(libc::c_int, libc::c_int, &[u64]); 3] = [
+    (libc::SOL_SOCKET, libc::SO_PRIORITY, &[0, 1, 2, 3, 4, 5, 6]),
+    (libc::IPPROTO_IP, libc::IP_TRANSPARENT, &[0]),
+    (libc::IPPROTO_IPV6, libc::IPV6_TRANSPARENT, &[0]),
 ];
 
 /// Groups of fanotify(7) that no ordinary user may make (`FANOTIFY_ADMIN_INIT_FLAGS`, include/linux/fanotify.h): these of those bits.
@@ -80,9 +131,28 @@ const USER_MODE_ONLY: u32 = 1;
 
 /// What is to be looked at, under a policy that keeps no more than it names.
 pub(super) fn rules(section: &ProcessSection) -> Vec<Rule> {
-    let is_wanting =
-        |rule: &Rule| !rule.what.takes().iter().any(|capability| capability::is_kept(section, *capability));
-    let all = [always(), of_processes(), of_memory(), of_clocks(), of_files(), of_sockets(), of_kernel(), of_events()];
+    rules_where(section, capability::can_be_had)
+}
+
+/// What is to be looked at where root can have these capabilities. What takes others is refused without the guard, too.
+fn rules_where(section: &ProcessSection, can_be_had: impl Fn(Capability) -> bool) -> Vec<Rule> {
+    let is_wanting = |rule: &Rule| {
+        let takes = rule.what.takes();
+        takes.iter().any(|capability| can_be_had(*capability))
+            && !takes.iter().any(|capability| capability::is_kept(section, *capability))
+    };
+    let all = [
+        always(),
+        of_processes(),
+        of_limits(),
+        of_memory(),
+        of_clocks(),
+        of_files(),
+        of_sockets(),
+        of_devices(),
+        of_kernel(),
+        of_events(),
+    ];
     all.into_iter().flatten().filter(is_wanting).collect()
 }
 
@@ -95,9 +165,24 @@ fn always() -> Vec<Rule> {
     ALWAYS.map(|(number, name, capabilities)| takes(number, name, capabilities)).into()
 }
 
+/// Changing how processes are scheduled that may be another user's.
+fn schedules(number: libc::c_long, name: &'static str, whom: Whom) -> Rule {
+    Rule::new(number, name, What::Look(Look::Scheduling(whom)))
+}
+
 fn of_processes() -> Vec<Rule> {
+    // PRIO_PROCESS, PRIO_PGRP and PRIO_USER (include/uapi/linux/resource.h).
+    let prefers = |which, whom| {
+        Rule::new(libc::SYS_setpriority, "setpriority", What::Look(Look::Nice(whom))).when(0, Is::Eq(which))
+    };
     let mut rules = vec![
-        Rule::new(libc::SYS_setpriority, "setpriority", What::Look(Look::Nice)).when(0, Is::Eq(0)),
+        prefers(0, Whom::Number(1)),
+        prefers(1, Whom::Group(1)),
+        prefers(2, Whom::User(1)),
+        // IOPRIO_WHO_PROCESS, _PGRP and _USER (include/linux/ioprio.h).
+        schedules(libc::SYS_ioprio_set, "ioprio_set", Whom::Number(1)).when(0, Is::Eq(1)),
+        schedules(libc::SYS_ioprio_set, "ioprio_set", Whom::Group(1)).when(0, Is::Eq(2)),
+        schedules(libc::SYS_ioprio_set, "ioprio_set", Whom::User(1)).when(0, Is::Eq(3)),
         takes(libc::SYS_ioprio_set, "ioprio_set", &[CAP_SYS_NICE, CAP_SYS_ADMIN])
             .when(2, Is::Masked(IO_CLASS.0, IO_CLASS.1)),
         // The policy is the second int of the structure (include/uapi/linux/sched/types.h).
@@ -111,6 +196,21 @@ fn of_processes() -> Vec<Rule> {
     for policy in [libc::SCHED_FIFO, libc::SCHED_RR] {
         let real_time = takes(libc::SYS_sched_setscheduler, "sched_setscheduler", &[CAP_SYS_NICE]);
         rules.push(real_time.when(1, Is::Masked(7, policy.cast_unsigned())));
+    }
+    rules.extend(SCHEDULING.map(|(number, name)| schedules(number, name, Whom::Number(0)).when(0, Is::Ne(0))));
+    rules
+}
+
+/// How much is left of what processes may have at the most.
+fn of_limits() -> Vec<Rule> {
+    let raise = |number, name, resource| Rule::new(number, name, What::Look(Look::HardLimit(resource)));
+    let mut rules = vec![
+        raise(libc::SYS_setrlimit, "setrlimit", 0),
+        raise(libc::SYS_prlimit64, "prlimit64", 1).when(0, Is::Eq(0)).when(2, Is::Pointer),
+    ];
+    if let Some(most) = tunable("fs/pipe-max-size") {
+        let pipe = takes(libc::SYS_fcntl, "fcntl", &[CAP_SYS_RESOURCE]);
+        rules.push(pipe.when(1, Is::Eq(libc::F_SETPIPE_SZ.cast_unsigned())).when(2, Is::Gt(most.cast_unsigned())));
     }
     rules
 }
@@ -165,6 +265,20 @@ fn of_sockets() -> Vec<Rule> {
         let setting = takes(libc::SYS_setsockopt, "setsockopt", capabilities);
         setting.when(1, Is::Eq(libc::SOL_SOCKET.cast_unsigned())).when(2, Is::Eq(option.cast_unsigned()))
     }));
+    rules.extend(VALUES.map(|(level, option, fine)| {
+        let setting = takes(libc::SYS_setsockopt, "setsockopt", &[CAP_NET_RAW, CAP_NET_ADMIN]);
+        let setting = setting.when(1, Is::Eq(level.cast_unsigned())).when(2, Is::Eq(option.cast_unsigned()));
+        setting.reading(Word { argument: 3, offset: 0, mask: u32::MAX.into(), is: Words::Not(fine) })
+    }));
+    rules
+}
+
+fn of_devices() -> Vec<Rule> {
+    let request = |capabilities, number| takes(libc::SYS_ioctl, "ioctl", capabilities).when(1, Is::Eq(number));
+    let (keep, flags) = KEEPING;
+    let keeping = request(&[CAP_LINUX_IMMUTABLE], keep);
+    let mut rules = vec![keeping.reading(Word { argument: 2, offset: 0, mask: flags, is: Words::Not(&[0]) })];
+    rules.extend(NETWORK.map(|number| request(&[CAP_NET_ADMIN], number)));
     rules
 }
 
@@ -225,14 +339,24 @@ mod tests {
         let number = |capabilities: &[Capability], number| {
             let capabilities = capabilities.iter().copied().map(KeptCapability).collect();
             let section = ProcessSection { capabilities, ..ProcessSection::default() };
-            rules(&section).iter().filter(|rule| rule.number == number).count()
+            rules_where(&section, |_| true).iter().filter(|rule| rule.number == number).count()
         };
-        assert_eq!(number(&[], libc::SYS_setsockopt), 3);
+        assert_eq!(number(&[], libc::SYS_setsockopt), 6);
         // Either of two will do.
         assert_eq!(number(&[CAP_NET_RAW], libc::SYS_setsockopt), 2);
         assert_eq!(number(&[CAP_NET_ADMIN], libc::SYS_setsockopt), 0);
-        assert_eq!(number(&[CAP_SYS_ADMIN], libc::SYS_ioprio_set), 0);
+        // The real-time class takes either of two, and processes of others one of these.
+        assert_eq!((number(&[], libc::SYS_ioprio_set), number(&[CAP_SYS_ADMIN], libc::SYS_ioprio_set)), (4, 3));
+        assert_eq!(number(&[CAP_SYS_NICE], libc::SYS_ioprio_set), 0);
         assert_eq!((number(&[], libc::SYS_mlock), number(&[CAP_IPC_LOCK], libc::SYS_mlock)), (1, 0));
-        assert_eq!((number(&[], libc::SYS_setpriority), number(&[CAP_SYS_NICE], libc::SYS_setpriority)), (1, 0));
+        assert_eq!((number(&[], libc::SYS_setpriority), number(&[CAP_SYS_NICE], libc::SYS_setpriority)), (3, 0));
+    }
+    #[test]
+    fn nothing_is_looked_at_for_want_of_what_nobody_has() {
+        let section = ProcessSection::default();
+        let lacking = rules_where(&section, |capability| capability != CAP_SYS_RESOURCE);
+        assert!(!lacking.iter().any(|rule| rule.number == libc::SYS_prlimit64));
+        assert!(rules_where(&section, |_| true).iter().any(|rule| rule.number == libc::SYS_prlimit64));
+        assert_eq!(rules_where(&section, |_| false), []);
     }
 }
