@@ -21,11 +21,11 @@ mod needs;
 pub mod nested;
 mod packets;
 mod place;
-mod point;
 mod presence;
 mod privileged;
 mod scope;
 mod services;
+mod theirs;
 mod view;
 mod walk;
 
@@ -103,6 +103,9 @@ pub enum HardenError {
         /// `TimedOut`; or there was no room for a thread.
         source: io::Error,
     },
+    /// A file system of the kernel's is in one that another user answers for.
+    #[error("{} is in a FUSE file system of another user than root, who may not answer: unmount it", .0.display())]
+    InFuse(PathBuf),
     /// The device nodes can't be listed.
     #[error("can't look for device nodes by which packets leave without a socket")]
     Nodes(#[source] io::Error),
@@ -321,6 +324,9 @@ impl Hardening {
             return Ok(View::covering_nothing_but(covers.unwrap_or_default()));
         }
         let covers = covers?;
+        if let Some(mount) = view::unreachable(&self.mounts) {
+            return Err(HardenError::InFuse(mount.point.clone()));
+        }
         if covers.found.iter().any(|cover| !cover.is_folder()) && !Path::new(view::NO_FILE).exists() {
             return Err(HardenError::NoFile);
         }

@@ -27,7 +27,7 @@ use super::{
     limits::{CGROUP1, Limits},
     packets::Hidden,
     place::Place,
-    point::{Point, is_unsure},
+    theirs::{Theirs, Treatment, in_fuse_of_theirs, is_theirs},
     walk::open_without_links,
 };
 use enforce::{
@@ -67,6 +67,9 @@ const BPFFS: &str = "bpf";
 
 /// The message queues of the namespace that they were mounted in, which is another one than the command's.
 const QUEUES: &str = "mqueue";
+
+/// Where processes, and much of the machine, are to be seen.
+const PROC: &str = "proc";
 
 /// Where in /proc the last of these may be mounted later: systemd does so when somebody looks there.
 const FORMATS: &str = "sys/fs/binfmt_misc";
@@ -126,8 +129,8 @@ pub struct View {
     covered: Vec<Cover>,
     /// Folders that had so much in them that sockets in them may be left.
     crowded: Vec<Place>,
-    /// Where something of all this is mounted below folders that others may change.
-    unsure: Vec<Place>,
+    /// Mounts below folders that others can change. Nothing else is about these.
+    theirs: Vec<Theirs>,
 }
 
 impl View {
@@ -141,9 +144,12 @@ impl View {
         may_be_root: bool,
     ) -> Self {
         // Of these kinds alone: a file system of another user's, asked for anything, need not answer.
+        let (theirs, ours): (Vec<&Mount>, Vec<&Mount>) = mounts
+            .iter()
+            .filter(|mount| is_of_interest(mount) && !is_out_of_reach(&mount.point))
+            .partition(|mount| is_theirs(mount, mounts));
         let mounts = |kinds: &[&str]| -> Vec<&Mount> {
-            let of_kind = mounts.iter().filter(|mount| kinds.contains(&mount.kind.as_str()));
-            of_kind.filter(|mount| !is_out_of_reach(&mount.point)).collect()
+            ours.iter().copied().filter(|mount| kinds.contains(&mount.kind.as_str())).collect()
         };
         let of = |kinds: &[&str]| -> Vec<Place> {
             let mut points = Vec::<Place>::new();
@@ -158,10 +164,14 @@ impl View {
         let cgroups = mounts(&[CGROUP2]).into_iter().map(|mount| mount.point.clone().into()).collect();
         let covered = covers.found.into_iter().collect();
         let crowded = covers.crowded.into_iter().map(Place::from).collect();
-        let kinds = [&READ_ONLY[..], &HIDDEN, &[QUEUES, "proc"]].concat();
-        let unsure = mounts(&kinds).into_iter().filter(|mount| is_unsure(&mount.point));
-        let unsure = unsure.map(|mount| mount.point.clone().into()).collect();
-        let mut view = Self { cgroups, covered, crowded, unsure, ..Self::default() };
+        let mut view = Self { cgroups, covered, crowded, ..Self::default() };
+        // And guard-run's own files there, which root may write, too: oom_score_adj would have the kernel kill it first.
+        let mut machine: Vec<String> = MACHINE.into_iter().map(str::to_owned).chain([launcher.to_string()]).collect();
+        // In a user namespace, the kernel mounts procfs only for who sees all of one (`mount_too_revealing`, fs/namespace.c). Who is not root
+        // has no right to write these files anyway. They are root's, guard-run's own among them, since it can't be dumped; nothing makes the
+        // command root; and being root in a namespace gives a capability only over files whose owner has a number there
+        // (`privileged_wrt_inode_uidgid`, kernel/capability.c), which root outside has not for a user's namespace (tests/hardening/proc.rs).
+        machine.retain(|_| may_be_root || !section.allows(Part::Namespaces));
         if section.allows(Part::KernelFiles) {
             // Cgroups stay out of reach all the same.
             view.read_only = of(&CGROUPS);
@@ -171,20 +181,11 @@ impl View {
         } else {
             view.read_only = of(&READ_ONLY);
             view.hidden = of(&HIDDEN);
-            let formats = of(&["proc"]).into_iter().map(|proc| proc.join(FORMATS)).filter(|path| path.exists());
+            let formats = of(&[PROC]).into_iter().map(|proc| proc.join(FORMATS)).filter(|path| path.exists());
             let formats: Vec<Place> = formats.map(Place::from).filter(|path| !view.hidden.contains(path)).collect();
             view.hidden.extend(formats);
-            // And guard-run's own files there, which root may write, too: oom_score_adj would have the kernel kill it first.
-            let own = launcher.to_string();
-            let files = MACHINE.into_iter().chain([own.as_str()]);
-            let machine = of(&["proc"]).into_iter().flat_map(|proc| files.clone().map(move |file| proc.join(file)));
-            // In a user namespace, the kernel mounts procfs only for who sees all of one (`mount_too_revealing`, fs/namespace.c). Who is not root
-            // has no right to write these files anyway. They are root's, guard-run's own among them, since it can't be dumped; nothing makes the
-            // command root; and being root in a namespace gives a capability only over files whose owner has a number there
-            // (`privileged_wrt_inode_uidgid`, kernel/capability.c), which root outside has not for a user's namespace (tests/root_proc.rs).
-            if may_be_root || !section.allows(Part::Namespaces) {
-                view.pinned = machine.filter(|path| path.exists()).map(Place::from).collect();
-            }
+            let places = of(&[PROC]).into_iter().flat_map(|proc| machine.iter().map(move |file| proc.join(file)));
+            view.pinned = places.filter(|path| path.exists()).map(Place::from).collect();
         }
         if section.allows(Part::Cgroups) {
             view.writable.clone_from(&view.cgroups);
@@ -192,6 +193,10 @@ impl View {
         if !section.allows(Part::Ipc) {
             view.hidden.extend(of(&[QUEUES]));
         }
+        view.theirs = theirs
+            .into_iter()
+            .filter_map(|mount| Some(Theirs::new(mount, treatment(section, &mount.kind, &machine)?)))
+            .collect();
         view
     }
 
@@ -219,7 +224,8 @@ impl View {
     }
 
     /// Like this one, with these limits to be seen.
-    pub(super) fn showing(self, limits: Limits) -> Self {
+    pub(super) fn showing(self, mut limits: Limits) -> Self {
+        limits.legacy.retain(|(_, point)| self.theirs.iter().all(|mount| mount.point != *point));
         Self { limits, ..self }
     }
 
@@ -239,28 +245,36 @@ impl View {
     /// from outside, everything outside could be reached.
     pub(super) fn steps(&self, leaf: &Path, handed_on: &[Handed]) -> Vec<Step> {
         let mut steps = Vec::new();
-        let to = |place: &Place| Point::new(place, &self.unsure);
         // The first of them hides the path of the leaf, and is the leaf from then on.
-        let mut shown = Point::new(leaf, &[]);
-        for point in self.cgroups.iter().map(to) {
-            steps.push(on("showing no cgroup but its own at", &point, bind(&shown, &point)));
+        let mut shown = leaf;
+        for point in &self.cgroups {
+            steps.push(on("showing no cgroup but its own at", point, bind(shown, point)));
             shown = point;
         }
         let limits = &self.limits;
         for (own, point) in &limits.legacy {
-            steps.push(on("showing no cgroup but its own instead of all at", &to(point), instead(own, point)));
+            steps.push(on("showing no cgroup but its own instead of all at", point, instead(own, point)));
         }
-        for point in self.cgroups.iter().filter(|_| !limits.unified.is_empty()).map(to) {
-            steps.push(on("showing the limits at", &point, files(&limits.unified, &point)));
+        for point in self.cgroups.iter().filter(|_| !limits.unified.is_empty()) {
+            steps.push(on("showing the limits at", point, files(&limits.unified, point)));
         }
-        steps.extend(self.hidden.iter().map(to).map(|point| on("hiding", &point, empty(&point))));
-        steps.extend(self.masked.iter().map(to).map(|node| on("hiding", &node, mask(&node))));
-        for point in self.pinned.iter().map(to) {
-            steps.push(on("mounting read-only", &point, bind(&point, &point)));
-            steps.push(on("making read-only", &point, read_only(&point)));
+        steps.extend(self.hidden.iter().map(|point| on("hiding", point, empty(point))));
+        steps.extend(self.masked.iter().map(|path| on("hiding", path, mask(path))));
+        for path in &self.pinned {
+            steps.push(on("mounting read-only", path, bind(path, path)));
+            steps.push(on("making read-only", path, read_only(path)));
         }
-        steps.extend(self.read_only.iter().map(to).map(|point| on("making read-only", &point, read_only(&point))));
-        steps.extend(self.writable.iter().map(to).map(|point| on("making writable", &point, writable(&point))));
+        steps.extend(self.read_only.iter().map(|point| on("making read-only", point, read_only(point))));
+        steps.extend(self.writable.iter().map(|point| on("making writable", point, writable(point))));
+        if !self.theirs.is_empty() {
+            let points: Vec<String> = self.theirs.iter().map(|mount| mount.point.display().to_string()).collect();
+            let what = format!(
+                "finding again what is mounted where others than root can move it, to make it read-only or hide it ({})",
+                points.join(", ")
+            );
+            let theirs = self.theirs.clone();
+            steps.push(Step::raised(what, Operation::View, move || Theirs::treat(&theirs)));
+        }
         // These take CAP_SYS_ADMIN; what follows is opened with the user's own rights.
         steps.extend(self.covered.iter().cloned().map(|cover| {
             let what = format!("covering {}", cover.name());
@@ -275,8 +289,9 @@ impl View {
         }));
         // What is mounted over it now is not what the process is in.
         let covered = self.covered.iter().filter(|cover| cover.is_folder()).map(Cover::path);
-        let mut mounted =
-            [&self.cgroups, &self.hidden, &self.pinned].into_iter().flatten().map(|point| &**point).chain(covered);
+        let theirs = self.theirs.iter().map(|mount| &*mount.point);
+        let mounted = [&self.cgroups, &self.hidden, &self.pinned].into_iter().flatten().map(|point| &**point);
+        let mut mounted = mounted.chain(theirs).chain(covered);
         let own = std::env::current_dir().ok().filter(|own| mounted.any(|point| own.starts_with(point)));
         steps.extend(own.map(|own| {
             let to = own.clone();
@@ -287,6 +302,32 @@ impl View {
         }));
         steps
     }
+}
+
+/// Whether a mount is of a kind that something is done to.
+fn is_of_interest(mount: &Mount) -> bool {
+    let kind = mount.kind.as_str();
+    READ_ONLY.contains(&kind) || HIDDEN.contains(&kind) || [QUEUES, PROC].contains(&kind)
+}
+
+/// What is done to a mount of this kind below a folder that others can change, and with `machine` in a procfs there. As at other places, but that cgroups are not
+/// shown.
+fn treatment(section: &ProcessSection, kind: &str, machine: &[String]) -> Option<Treatment> {
+    let (kernel_files, bpf) = (section.allows(Part::KernelFiles), section.allows(Part::Bpf));
+    match kind {
+        CGROUP1 | CGROUP2 => Some(Treatment::Hidden),
+        BPFFS => (!kernel_files || !bpf).then_some(Treatment::Hidden),
+        QUEUES => (!section.allows(Part::Ipc)).then_some(Treatment::Hidden),
+        _ if kernel_files => None,
+        PROC => Some(Treatment::Parts(machine.to_vec(), vec![FORMATS.to_owned()])),
+        kind if HIDDEN.contains(&kind) => Some(Treatment::Hidden),
+        _ => Some(Treatment::ReadOnly),
+    }
+}
+
+/// A mount in a file system that another user answers for, and may never answer.
+pub(super) fn unreachable(mounts: &[Mount]) -> Option<&Mount> {
+    mounts.iter().find(|mount| is_of_interest(mount) && in_fuse_of_theirs(mount, mounts))
 }
 
 /// Where the command can be shown files of its own: in the place of something that it would not see anyway, or of nothing.
@@ -304,7 +345,6 @@ pub(super) fn free_folder(section: &ProcessSection, mounts: &[Mount]) -> Option<
 /// What a process in its cgroup does to see a mount that is nowhere yet, at a place, and only to read.
 pub(super) fn show(mount: OwnedFd, place: &Path) -> [Step; 3] {
     let point = CString::new(place.as_os_str().as_bytes());
-    let place = &Point::new(place, &[]);
     [
         on("mounting the file of denials at", place, move || {
             attach_mount(&mount, point.as_ref().map_err(|_| Errno::EINVAL)?)
@@ -336,22 +376,22 @@ fn is_out_of_reach(point: &Path) -> bool {
 }
 
 /// What is done to a place, which takes `CAP_SYS_ADMIN`.
-fn on(what: &str, point: &Point, run: impl Fn() -> nix::Result<()> + 'static) -> Step {
-    Step::raised(format!("{what} {point}"), Operation::View, run)
+fn on(what: &str, path: &Path, run: impl Fn() -> nix::Result<()> + 'static) -> Step {
+    Step::raised(format!("{what} {}", path.display()), Operation::View, run)
 }
 
 fn change(source: Option<&Path>, target: impl AsRef<Path>, flags: MsFlags) -> nix::Result<()> {
     mount(source, target.as_ref(), None::<&str>, flags, None::<&str>)
 }
 
-fn bind(source: &Point, target: &Point) -> impl Fn() -> nix::Result<()> + use<> {
-    let (source, target) = (source.clone(), target.clone());
-    move || change(Some(&source.open()?.path), &target.open()?.path, MsFlags::MS_BIND)
+fn bind(source: &Path, target: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let (source, target) = (source.to_owned(), target.to_owned());
+    move || change(Some(&source), &target, MsFlags::MS_BIND)
 }
 
 /// Nothing in the place of a device node. Its device may have gone away by now.
-fn mask(node: &Point) -> impl Fn() -> nix::Result<()> + 'static {
-    let mount = bind(&Point::new(Path::new(NO_FILE), &[]), node);
+fn mask(node: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let mount = bind(Path::new(NO_FILE), node);
     move || match mount() {
         Err(Errno::ENOENT) => Ok(()),
         mounted => mounted,
@@ -366,20 +406,18 @@ fn instead(folder: &Path, point: &Path) -> impl Fn() -> nix::Result<()> + 'stati
     }
 }
 
-fn empty(point: &Point) -> impl Fn() -> nix::Result<()> + 'static {
-    let point = point.clone();
-    move || memory(&point.open()?.path, MsFlags::MS_RDONLY, EMPTY)
+fn empty(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let point = point.to_owned();
+    move || memory(&point, MsFlags::MS_RDONLY, EMPTY)
 }
 
 /// Files with these contents, and nothing else. The mount is still writable then.
-fn files(files: &[(String, String)], point: &Point) -> impl Fn() -> nix::Result<()> + 'static {
-    let (files, point) = (files.to_vec(), point.clone());
+fn files(files: &[(String, String)], point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let (files, point) = (files.to_vec(), point.to_owned());
     move || {
-        memory(&point.open()?.path, MsFlags::empty(), SMALL)?;
-        let folder = point.open()?;
+        memory(&point, MsFlags::empty(), SMALL)?;
         files.iter().try_for_each(|(name, text)| {
-            fs::write(folder.path.join(name), text)
-                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
+            fs::write(point.join(name), text).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
         })
     }
 }
@@ -390,23 +428,14 @@ pub(super) fn memory(point: &Path, flags: MsFlags, options: &str) -> nix::Result
     mount(Some("none"), point, Some("tmpfs"), flags, Some(options))
 }
 
-fn read_only(point: &Point) -> impl Fn() -> nix::Result<()> + 'static {
-    changed(point, make_read_only)
+fn read_only(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let point = CString::new(point.as_os_str().as_bytes());
+    move || make_read_only(point.as_ref().map_err(|_| Errno::EINVAL)?)
 }
 
-fn writable(point: &Point) -> impl Fn() -> nix::Result<()> + 'static {
-    changed(point, make_writable)
-}
-
-fn changed(
-    point: &Point,
-    change: impl Fn(&CString) -> nix::Result<()> + 'static,
-) -> impl Fn() -> nix::Result<()> + 'static {
-    let point = point.clone();
-    move || {
-        let opened = point.open()?;
-        change(&CString::new(opened.path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?)
-    }
+fn writable(point: &Path) -> impl Fn() -> nix::Result<()> + 'static {
+    let point = CString::new(point.as_os_str().as_bytes());
+    move || make_writable(point.as_ref().map_err(|_| Errno::EINVAL)?)
 }
 
 #[cfg(test)]
