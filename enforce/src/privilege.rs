@@ -11,7 +11,11 @@ use std::{cell::Cell, collections::BTreeSet, env, fmt, fs, marker::PhantomData, 
 
 use caps::{CapSet, Capability, CapsHashSet, errors::CapsError};
 use nix::{
-    sys::{prctl, statvfs::FsFlags},
+    sys::{
+        prctl,
+        signal::{SigSet, SigmaskHow},
+        statvfs::FsFlags,
+    },
     unistd::{ROOT, Uid, getegid, geteuid, getgid, getuid, setfsuid},
 };
 
@@ -212,10 +216,14 @@ pub fn lower() {
 }
 
 /// Has what this thread makes belong to this user, if it may. Unless it does already, the kernel makes the process as dumpable as
-/// fs.suid_dumpable says (`commit_creds`), so that is taken back.
+/// fs.suid_dumpable says (`commit_creds`), so that is taken back; no signal ends the process with a core dump in between.
 fn own_files_as(user: Uid) {
+    let held = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK);
     if setfsuid(user) != user {
         let _ = prctl::set_dumpable(false);
+    }
+    if let Ok(held) = held {
+        let _ = held.thread_set_mask();
     }
 }
 

@@ -37,7 +37,7 @@ pub use run::{LIMIT, PYTHON, PolicyText, Run, cgroup_only, guard_run};
 pub use running::{Output, Running};
 pub use server::{TcpServer, UdpServer};
 pub use task::Task;
-pub use yard::{Yard, cgroup_of, is_alive, is_stopped, processes_in, processes_with_argument, status_of};
+pub use yard::{Yard, cgroup_of, entering, is_alive, is_stopped, processes_in, processes_with_argument, status_of};
 
 /// Waits until something holds, by looking again and again.
 ///

@@ -47,7 +47,7 @@ impl Yard {
     /// What executes a command in it: for [`crate::Run::through`].
     #[must_use]
     pub fn wrapper(&self) -> Vec<OsString> {
-        vec!["sh".into(), "-c".into(), ENTER.into(), self.0.clone().into()]
+        entering(&self.0)
     }
 
     /// The cgroups in it, at the top.
@@ -93,6 +93,12 @@ impl Drop for Yard {
         // A test that fails must not fail twice.
         let _ = eventually_within(limit, || remove(&self.0).is_ok());
     }
+}
+
+/// What executes a command in a cgroup: for [`crate::Run::through`].
+#[must_use]
+pub fn entering(cgroup: &Path) -> Vec<OsString> {
+    vec!["sh".into(), "-c".into(), ENTER.into(), cgroup.into()]
 }
 
 /// Removes an empty cgroup and all below it.

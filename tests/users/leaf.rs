@@ -10,7 +10,7 @@ use std::{
 use support::{
     Run, Yard, become_user,
     bpf::{Beside, forbid_sysctls},
-    eventually, is_alive,
+    entering, eventually, is_alive,
     ordinary::{ALICE, BOB, alice, alice_in, as_user, in_yard, line, policy},
 };
 
@@ -98,12 +98,12 @@ fn an_ordinary_run_removes_only_its_users_empty_leaves() {
     let script = "echo ready; exec sleep 1000";
     orphan(Run::shell(policy(), script, &[]).through(yard.wrapper()));
     orphan(alice_in(&yard, script));
-    // None of these is one: by the names of two, of which one is a service's, and by the owner of the last.
-    let others = ["guard-run.service", "guard-run.1.0", "guard-run.1.0.54321"];
+    // None of these is one: by the names of three, of which two are services', and by the owner of the last.
+    let others = ["guard-run.service", "guard-run.1.0", "guard-run.1.0.54321.service", "guard-run.1.0.54321"];
     for name in others {
         fs::create_dir(yard.path().join(name)).unwrap();
-        chown(yard.path().join(name), Some(ALICE), None).unwrap();
     }
+    chown(yard.path().join(others[3]), Some(ALICE), None).unwrap();
     // The user is the last number of a leaf's name, and its owner is always root.
     let users = || {
         let leaves = yard.leaves().into_iter().filter(|leaf| !others.iter().any(|other| leaf.ends_with(other)));
@@ -121,10 +121,10 @@ fn an_ordinary_run_removes_only_its_users_empty_leaves() {
     assert_eq!(users(), [0, ALICE]);
     let _ = alice_in(&yard, "true").output().success();
     assert_eq!(users(), [0]);
-    assert!(yard.path().join(others[2]).exists(), "it is no leaf for an ordinary user");
     let _ = Run::new(policy(), ["true"]).through(yard.wrapper()).output().success();
     assert!(users().is_empty());
-    assert!(others[..2].iter().all(|other| yard.path().join(other).exists()));
+    assert!(others.iter().all(|other| yard.path().join(other).exists()));
+    assert!(yard.gc().status.success() && others.iter().all(|other| yard.path().join(other).exists()));
 }
 
 #[test]
@@ -158,6 +158,57 @@ fn two_users_at_once_are_each_guarded_and_see_nothing_of_each_other() {
     }
 }
 
+/// Hands a cgroup on to Alice, with all of its files.
+fn delegate(cgroup: &Path) {
+    chown(cgroup, Some(ALICE), None).unwrap();
+    for file in fs::read_dir(cgroup).unwrap().flatten() {
+        chown(file.path(), Some(ALICE), None).unwrap();
+    }
+}
+
+/// Who may write to the files of a cgroup can move processes from one cgroup in it to another: root's command out of a leaf, for example.
+#[test]
+fn roots_leaf_is_in_no_cgroup_of_an_ordinary_user() {
+    let yard = Yard::new();
+    let session = yard.path().join("session");
+    let own = session.join("own");
+    fs::create_dir_all(&own).unwrap();
+    delegate(&session);
+    let run = || Run::shell(policy(), "cat /proc/sys/kernel/hostname; true", &[]);
+    // The second one is not handed on, but the cgroup that it is in.
+    for cgroup in [&session, &own] {
+        let output = run().through(entering(cgroup)).output().success();
+        let leaf = Path::new(output.log["enforced"]["cgroup"].as_str().unwrap());
+        assert_eq!((leaf.parent(), output.events().len()), (Some(yard.path()), 1), "{output:?}");
+        let said = output.stderr.lines().find(|line| line.contains("which belongs to an ordinary user"));
+        assert!(said.is_some(), "{output:?}");
+    }
+    // What is root's alone, and all around it, is taken.
+    let output = run().through(yard.wrapper()).output().success();
+    assert_eq!(Path::new(output.log["enforced"]["cgroup"].as_str().unwrap()).parent(), Some(yard.path()));
+    assert!(!output.stderr.contains("belongs"), "{output:?}");
+}
+
+/// Who may write to the cgroup that a leaf is in can remove it, once it is empty. guard-run comes to its end all the same.
+#[test]
+fn a_leaf_that_its_user_removes_ends_the_run_as_ever() {
+    let yard = Yard::new();
+    delegate(yard.path());
+    let (reader, writer) = std::io::pipe().unwrap();
+    let script = "echo ready; read; cat /proc/sys/kernel/hostname; echo $?";
+    let mut running = alice(script).through(in_yard(&yard, ALICE)).stdin(reader).start();
+    running.wait_for("ready");
+    let leaf = yard.leaves().pop().unwrap();
+    running.signal(libc::SIGSTOP);
+    drop(writer);
+    eventually("the command has ended", || support::processes_in(&leaf).is_empty());
+    let _ = as_user(ALICE, ["rmdir".as_ref(), leaf.as_os_str()]);
+    assert!(!leaf.exists());
+    running.signal(libc::SIGCONT);
+    let output = running.wait().success();
+    assert_eq!((output.stdout.as_str(), output.events().len()), ("ready\n1\n", 1));
+}
+
 /// Where a cgroup is delegated to a user, all of it is the user's but for leaves. Otherwise the user could put a set-user-ID program, started
 /// outside, under a policy of the user's, or make a leaf impossible to remove, by cgroups in it that are nested too deep.
 #[test]
@@ -165,12 +216,8 @@ fn a_leaf_in_a_delegated_cgroup_is_not_its_users() {
     let yard = Yard::new();
     let own = yard.path().join("own");
     fs::create_dir(&own).unwrap();
-    for folder in [yard.path(), &own] {
-        chown(folder, Some(ALICE), None).unwrap();
-        for file in fs::read_dir(folder).unwrap().flatten() {
-            chown(file.path(), Some(ALICE), None).unwrap();
-        }
-    }
+    delegate(yard.path());
+    delegate(&own);
     let (reader, writer) = std::io::pipe().unwrap();
     let script = "echo ready; read; cat /proc/sys/kernel/hostname; echo $?";
     let run = alice(script).through(in_yard(&yard, ALICE)).stdin(reader);

@@ -202,7 +202,11 @@ impl Events {
 
     fn is_populated(&self) -> Result<bool, CgroupError> {
         let mut text = [0; 256];
-        let length = self.file.read_at(&mut text, 0).map_err(on(&self.path))?;
+        let length = match self.file.read_at(&mut text, 0) {
+            // It is gone, which none is with processes in it.
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(false),
+            length => length.map_err(on(&self.path))?,
+        };
         Ok(!text[..length].split(|byte| *byte == b'\n').any(|line| line == b"populated 0"))
     }
 }
@@ -219,31 +223,40 @@ impl Leaf {
         fork_into(&self.cgroup.folder)
     }
 
-    /// Makes a fresh leaf below this process's own cgroup, or else below the root of the hierarchy. Before that, it
-    /// removes empty leaves that dead launchers left there. An ordinary user's is below the user's own cgroup in any case:
-    /// what limits and guards the user limits and guards what runs in it.
+    /// Makes a fresh leaf below this process's own cgroup. Before that, it removes empty leaves that dead launchers left there.
+    ///
+    /// An ordinary user's is there in any case: what limits and guards the user limits and guards what runs in it. Root's is in the nearest
+    /// cgroup around it that is root's alone, or else below the root of the hierarchy.
     ///
     /// # Errors
     ///
     /// When neither is possible.
     pub fn create(hierarchy: &Hierarchy, mut rights: Rights) -> Result<Self, CgroupError> {
-        reap_empty(&hierarchy.own, &mut rights);
-        let cgroup = Locked::make_in(&hierarchy.own, &mut rights).or_else(|error| {
-            // Where descriptors are short, they are so elsewhere, too.
-            let is_here = !matches!(&error, CgroupError::File { source, .. }
-                if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)));
-            if hierarchy.own == hierarchy.mount || !privilege::is_root() || !is_here {
-                return Err(error);
+        let own = &hierarchy.own;
+        let place = if privilege::is_root() { parent::of_root_alone(own, &hierarchy.mount)? } else { own.clone() };
+        reap_empty(&place, &mut rights);
+        let cgroup = match Locked::make_in(&place, &mut rights) {
+            Ok(made) if place == *own => made,
+            Ok(made) => {
+                // Who starts root's shell in a graphical session is in such a one.
+                made.tell_where("which belongs to an ordinary user, who could move it out of a cgroup in there");
+                made
             }
-            let made = Locked::make_in(&hierarchy.mount, &mut rights)?;
-            // What limits this process doesn't limit the command then.
-            tell(&format!(
-                "the command runs in {}, without the limits of guard-run's own cgroup, in which there can be none for it: {error}{}",
-                made.path.display(),
-                error.source().map_or_else(String::new, |source| format!(": {source}")),
-            ));
-            Ok(made)
-        })?;
+            // Where descriptors are short, they are so elsewhere, too.
+            Err(CgroupError::File { source, path })
+                if place == hierarchy.mount
+                    || !privilege::is_root()
+                    || matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) =>
+            {
+                return Err(CgroupError::File { path, source });
+            }
+            Err(error) => {
+                let made = Locked::make_in(&hierarchy.mount, &mut rights)?;
+                let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
+                made.tell_where(&format!("in which there can be none for it: {error}{source}"));
+                made
+            }
+        };
         Ok(Self { cgroup, rights })
     }
 
@@ -324,6 +337,12 @@ impl Locked {
         }
         Err(on(path)(io::Error::other("can't make a cgroup here: every name is taken")))
     }
+
+    /// Says that it isn't in guard-run's own cgroup. What limits guard-run doesn't limit the command then.
+    fn tell_where(&self, why: &str) {
+        let path = self.path.display();
+        tell(&format!("the command runs in {path}, without the limits of guard-run's own cgroup, {why}"));
+    }
 }
 
 /// Makes sure that processes can be born in a cgroup. Who has another one beside it can keep them out, by making that one threaded.
@@ -398,14 +417,14 @@ fn reap_empty(path: &Path, rights: &mut Rights) {
     }
 }
 
-/// Whether this is a leaf that this process may reap: by its name, which has three numbers, so that a service's cgroup is
-/// none (guard-run.service). For an ordinary user, the last one must be the user's, and the folder root's: only guard-run makes such there.
+/// Whether this is a leaf that this process may reap: it is root's, and has a name of three numbers, so that a service's cgroup is
+/// none (guard-run.service). For an ordinary user, the last one must be the user's.
 fn is_leaf(path: &Path) -> bool {
     let numbers = path.file_name().and_then(|name| name.to_str()?.strip_prefix(PREFIX)).unwrap_or_default().split('.');
-    let numbers: Vec<u32> = numbers.map_while(|number| number.parse().ok()).collect();
+    let Ok(numbers) = numbers.map(str::parse).collect::<Result<Vec<u32>, _>>() else { return false };
     let [_, _, user] = numbers[..] else { return false };
-    let is_roots = || path.symlink_metadata().is_ok_and(|leaf| ROOT.as_raw() == leaf.uid());
-    privilege::is_root() || user == geteuid().as_raw() && is_roots()
+    let is_mine = privilege::is_root() || user == geteuid().as_raw();
+    is_mine && path.symlink_metadata().is_ok_and(|leaf| ROOT.as_raw() == leaf.uid())
 }
 
 /// Kills what is in a cgroup and below, at once.

@@ -3,7 +3,10 @@
 use std::{
     ffi::OsStr,
     fs, io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
@@ -19,7 +22,7 @@ use nix::{
 };
 
 use super::{CgroupError, Events, descendants, kill, on};
-use crate::privilege::{self, Operation, Rights};
+use crate::privilege::{Operation, Rights};
 
 /// The controllers by whose files a cgroup can only have less. By those of the others it can also have more than its
 /// siblings: processor time, protected memory, processors of its own.
@@ -34,6 +37,29 @@ const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_C
 pub(super) struct Parent {
     path: PathBuf,
     folder: OwnedFd,
+}
+
+/// The nearest cgroup, this one or around it, that is root's alone, as all are that it is in.
+///
+/// Anybody who may write to the files of a cgroup that two others are in can move processes from one to the other: so out of a leaf, wherever that is in a
+/// cgroup of a user's (`cgroup_procs_write_permission`, kernel/cgroup/cgroup.c).
+///
+/// # Errors
+///
+/// When there is none, or it is not to be seen.
+pub(super) fn of_root_alone(path: &Path, top: &Path) -> Result<PathBuf, CgroupError> {
+    let is_roots = |file: &Path| -> Result<bool, CgroupError> {
+        let file = fs::symlink_metadata(file).map_err(on(file))?;
+        Ok(ROOT.as_raw() == file.uid() && file.mode() & 0o022 == 0)
+    };
+    let mut found = Some(path);
+    for cgroup in path.ancestors().take_while(|cgroup| cgroup.starts_with(top)) {
+        if !is_roots(cgroup)? || !is_roots(&cgroup.join("cgroup.procs"))? {
+            found = cgroup.parent().filter(|parent| parent.starts_with(top));
+        }
+    }
+    let why = "belongs to an ordinary user, who could move the command out of a cgroup in there";
+    found.map(Path::to_owned).ok_or_else(|| on(top)(io::Error::other(why)))
 }
 
 impl Parent {
@@ -121,8 +147,8 @@ impl Parent {
         };
         let (locked, parent) = (fstat(&*folder).map_err(self.on(name))?, fstat(&self.folder).map_err(self.on(name))?);
         // Programs are attached to it, and what is in it may be killed: what an ordinary user has made in its place is no leaf.
-        let is_ours = privilege::is_root() || ROOT.as_raw() == locked.st_uid;
-        Ok((is_ours && (locked.st_dev, locked.st_ino) == (parent.st_dev, there.st_ino)).then_some(folder))
+        let is_leaf = ROOT.as_raw() == locked.st_uid;
+        Ok((is_leaf && (locked.st_dev, locked.st_ino) == (parent.st_dev, there.st_ino)).then_some(folder))
     }
 
     /// Removes a leaf and the cgroups below it, which must all be without processes.
@@ -137,7 +163,11 @@ impl Parent {
     /// Removes a leaf without any below it.
     pub(super) fn remove_one(&self, name: &OsStr, rights: &mut Rights) -> Result<(), CgroupError> {
         let _raised = rights.raise(Operation::Leaf);
-        unlinkat(&self.folder, name, UnlinkatFlags::RemoveDir).map_err(self.on(name))
+        match unlinkat(&self.folder, name, UnlinkatFlags::RemoveDir) {
+            // Who may write to the cgroup that it is in can remove it, once it is empty.
+            Err(Errno::ENOENT) => Ok(()),
+            removed => removed.map_err(self.on(name)),
+        }
     }
 
     /// Kills what is in a leaf, which is this folder, and removes it.
