@@ -91,12 +91,17 @@ fn requests(rule: &NetRule, key: &str) -> Option<u128> {
 /// How many elements of a list are shown.
 const SHOWN: usize = 4;
 
-/// A list of a rule, the beginning of a long one.
-pub(crate) fn shown(key: &str, list: &[Value]) -> String {
+/// A list of a rule after its key, the beginning of a long one.
+fn shown(key: &str, list: &[Value]) -> String {
+    format!("{key} {}", listed(list, " "))
+}
+
+/// The values of a list with something between them, the beginning of a long one.
+pub(crate) fn listed(list: &[Value], between: &str) -> String {
     let more = list.len().saturating_sub(SHOWN);
     let some: Vec<String> = list.iter().take(SHOWN).map(plain).collect();
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{key} {}{rest}", some.join(" "))
+    some.join(between) + &rest
 }
 
 /// A value without quotes.

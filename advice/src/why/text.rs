@@ -13,7 +13,7 @@ use super::{Denial, NearestRule, Report, Way, Written, ways};
 use crate::{
     Guard,
     asked::Asked,
-    extent::{grouped, plain, shown},
+    extent::{grouped, listed, plain},
     guard::written,
     nearest::PLACE,
     patch,
@@ -126,7 +126,7 @@ impl NearestRule {
             (property, Value::Array(list)) => {
                 let of = self.host.as_ref().filter(|_| property == "ports");
                 let of = of.map_or_else(String::new, |host| format!(" of {host}"));
-                format!("  {property}: {} is not in {}{of}", missed.value, shown("", list).trim_start())
+                format!("  {property}: {} is not in {}{of}", missed.value, listed(list, ", "))
             }
             (property, known) => format!("  {property}: {} is not {}", missed.value, plain(known)),
         });
