@@ -54,6 +54,8 @@ pub struct Tidied {
     pub idle: Vec<Idle>,
     /// What does nothing and is left as it is: what, and why, for people.
     pub left: Vec<String>,
+    /// Whether it is known what was needed: logs have told.
+    pub by_logs: bool,
     /// The policy's text without it, laid out as it was.
     pub text: String,
 }
@@ -145,10 +147,16 @@ impl<'a> Usage<'a> {
         }
     }
 
+    /// Whether any log tells what was reached.
+    #[must_use]
+    pub const fn has_flows(&self) -> bool {
+        self.flows > 0
+    }
+
     /// What nothing used: rules that allow to reach and be reached, and hosts and ports of others, by their numbers.
     fn unused(&self) -> Vec<Unused> {
         let mut unused = Vec::new();
-        if self.flows == 0 {
+        if !self.has_flows() {
             return unused;
         }
         for (index, (rule, used)) in self.rules.iter().zip(&self.used).enumerate() {
@@ -209,7 +217,7 @@ pub fn tidy(
     let hidden = hidden(side)?;
     let Ok(root) = CstRootNode::parse(text, &ParseOptions::default()) else {
         // It was parsed as a policy, so this can't be; nothing is left out.
-        return Ok(Tidied { idle: vec![], left: vec![], text: text.to_owned() });
+        return Ok(Tidied { idle: vec![], left: vec![], by_logs: false, text: text.to_owned() });
     };
     let place = Place { policy: side.policy, text };
     let mut left = Vec::new();
@@ -273,7 +281,8 @@ pub fn tidy(
         node.split_whitespace().collect::<Vec<_>>().join(" ")
     };
     let idle = out.into_iter().map(|(pointer, why)| Idle { text: written(&pointer), pointer, why });
-    Ok(Tidied { idle: idle.collect(), left, text: shorter.unwrap_or_else(|| text.to_owned()) })
+    let text = shorter.unwrap_or_else(|| text.to_owned());
+    Ok(Tidied { idle: idle.collect(), left, by_logs: usage.has_flows(), text })
 }
 
 fn pointers(all: &[(String, Why)]) -> Vec<&str> {
@@ -362,7 +371,11 @@ fn unnamed(text: &str) -> Vec<String> {
 impl fmt::Display for Tidied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.idle.is_empty() && self.left.is_empty() {
-            return f.write_str("Everything in it does something.\n");
+            return f.write_str(if self.by_logs {
+                "Everything in it does something.\n"
+            } else {
+                "No rule in it is hidden by earlier ones.\n"
+            });
         }
         for Idle { pointer, text, why } in &self.idle {
             let why = match why {

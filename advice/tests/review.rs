@@ -175,7 +175,8 @@ fn what_does_nothing_is_left_out_and_the_rest_stays_as_it_was() {
     assert_eq!(replayed(&parse(&tidied.text), &records).would_be_denied, replayed(&policy, &records).would_be_denied);
     // Without flows, logs don't tell what was needed.
     let usage = Usage::new(&policy, &tables);
-    assert_eq!(tidy(side, &usage, POLICY, &read).unwrap().idle, []);
+    let tidied = tidy(side, &usage, POLICY, &read).unwrap();
+    assert_eq!((&tidied.idle[..], &*tidied.to_string()), (&[][..], "No rule in it is hidden by earlier ones.\n"));
 }
 
 #[test]

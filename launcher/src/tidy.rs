@@ -39,6 +39,11 @@ pub fn tidy(policy: &OsStr, logs: &[PathBuf], output: Option<&Path>, json: bool)
         lost == 0,
         "{lost} connections and datagrams are in no flow of these logs, so they don't tell what is needed"
     );
+    if !logs.is_empty() && !usage.has_flows() {
+        tell(
+            "these logs have no flows, so they don't tell which rules were needed; have the next ones made with --flows",
+        );
+    }
     let text = fs::read_to_string(document.path()).with_context(|| document.path().display().to_string())?;
     let side = Side { policy: &policy, tables: &tables };
     let read = |text: &str| read(document.path(), text).ok();
