@@ -7,8 +7,10 @@ use std::collections::HashMap;
 
 use common::{
     Decision, RuleSet,
+    decision::DEFAULT,
     name::address::nearness,
     net::{self, Address, Lookup, Op, Table, ones_if_equal},
+    socket::protocol,
 };
 use policy::compile::{NetTables, Tables};
 use report::{Cause, Event, Extent, Flow, Network};
@@ -65,11 +67,7 @@ impl<'a> Judge<'a> {
 
     /// Judges what an event tells of. `None` for system calls, about which there are no rules.
     pub fn event(&mut self, event: &Event) -> Option<Judgement> {
-        let host = match &event.subject {
-            report::Subject::Network(network) => network.host.clone(),
-            _ => None,
-        };
-        Some(self.asked(Asked::Request(Request::of_event(event)?, host)))
+        Some(self.asked(Asked::Request(Request::of_event(event)?, host(event))))
     }
 
     /// Judges what an event tells of, of which somebody knows whether the peer was a socket of the command's own.
@@ -78,6 +76,18 @@ impl<'a> Judge<'a> {
             Request::Peer(peer) => Some(self.asked(Asked::Known(Peer { own, ..peer }))),
             _ => self.event(event),
         }
+    }
+
+    /// Whether an event is about a UDP socket that getaddrinfo(3) may have connected in order to sort addresses, if the policy denies that:
+    /// programs work without, and guard-run doesn't report it. That is so at port 0, and where no rule is about it and TCP may connect.
+    pub(crate) fn sorts(&mut self, event: &Event) -> bool {
+        let Some(Request::Peer(peer)) = Request::of_event(event) else { return false };
+        if (peer.op, peer.protocol) != (Op::CONNECT.index(), protocol::UDP) {
+            return false;
+        }
+        let by_default = |judgement: Judgement| !judgement.allowed && judgement.rule == Some(DEFAULT);
+        let by_tcp = Asked::Request(Request::Peer(Peer { protocol: protocol::TCP, ..peer }), host(event));
+        peer.port == 0 || self.event(event).is_some_and(by_default) && self.asked(by_tcp).allowed
     }
 
     /// Judges what a flow tells of. `None` for a protocol that is not known.
@@ -144,6 +154,14 @@ impl<'a> Judge<'a> {
         };
         let all = peers.iter().flat_map(either);
         sum("network", all.map(|peer| Some(decide(network, &peer, host))))
+    }
+}
+
+/// The names by which an event's peer was found, if the log has them.
+fn host(event: &Event) -> Option<String> {
+    match &event.subject {
+        report::Subject::Network(network) => network.host.clone(),
+        _ => None,
     }
 }
 

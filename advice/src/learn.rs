@@ -11,7 +11,7 @@ use std::{
 
 use common::RuleSet;
 use policy::DeviceAccess;
-use report::{Call, Event, Network, Subject, text::OneLine};
+use report::{Call, Event, Extent, Flow, Network, Subject, text::OneLine};
 use serde_json::Value;
 
 use crate::{Judge, Record, hardening, rule::is_host_name};
@@ -52,7 +52,7 @@ pub fn trial(names: bool, unix: UnixSockets) -> String {
         UnixSockets::Unseen => String::new(),
     };
     format!(
-        "{{\n  \"version\": 1,\n  \"mode\": \"audit\",\n  \"network\": {{\"default\": \"deny\", \"rules\": [\n      \
+        "{{\n  \"version\": 1,\n  \"mode\": \"audit\",\n  \"record\": \"flows\",\n  \"network\": {{\"default\": \"deny\", \"rules\": [\n      \
          {{\"action\": \"deny\", \"hosts\": [\"sandbox\"]}}{name}]}},\n{unix}  \
          \"devices\": {{\"default\": \"deny\"}},\n  \
          \"sysctls\": {{\"default\": \"allow\", \"rules\": [{{\"action\": \"deny\", \"access\": \"w\"}}]}}\n}}\n"
@@ -76,19 +76,46 @@ struct Seen {
 /// What a command did, in one or several runs under [`trial`].
 #[derive(Debug, Default)]
 pub struct Learner {
-    /// What was done, and the names of the threads that did it.
-    network: BTreeMap<Seen, BTreeSet<String>>,
+    /// What was done.
+    network: BTreeMap<Seen, Needed>,
+    /// To whom datagrams were sent.
+    sent: BTreeSet<(IpAddr, u16)>,
+    /// Where the policy that is added to lets TCP connect already, and UDP not.
+    by_tcp: BTreeSet<(IpAddr, u16)>,
     names: BTreeSet<String>,
-    unix: BTreeSet<String>,
-    /// Type, numbers → accesses.
-    devices: BTreeMap<(String, u32, u32), u32>,
-    tunables: BTreeSet<String>,
-    /// Type and protocol.
-    sockets: BTreeSet<(String, String)>,
+    unix: BTreeMap<String, Needed>,
+    /// By type and numbers.
+    devices: BTreeMap<(String, u32, u32), Opened>,
+    tunables: BTreeMap<String, Needed>,
+    /// By type and protocol.
+    sockets: BTreeMap<(String, String), Needed>,
     /// What of the process section is needed: key → words → what was called for want of which.
     process: BTreeMap<String, BTreeMap<String, BTreeSet<String>>>,
     left_out: BTreeSet<String>,
     lost: u64,
+    flows_lost: u64,
+}
+
+/// The names of the threads that needed something.
+type Needed = BTreeSet<String>;
+
+/// How a device was used.
+#[derive(Debug, Default)]
+struct Opened {
+    accesses: u32,
+    path: Option<String>,
+    by: Needed,
+}
+
+/// So many programs are named as those that needed something.
+const SHOWN: usize = 3;
+
+/// Who needed something, in a sentence: `None` for nobody.
+fn needed_by<'a>(all: impl IntoIterator<Item = &'a Needed>) -> Option<String> {
+    let who: BTreeSet<&String> = all.into_iter().flatten().collect();
+    let named: Vec<String> = who.iter().take(SHOWN).map(|name| OneLine(name).to_string()).collect();
+    let others = if who.len() > SHOWN { " and others" } else { "" };
+    (!named.is_empty()).then(|| format!("needed by {}{others}", named.join(", ")))
 }
 
 /// A policy that was learnt.
@@ -125,21 +152,32 @@ const NEVER: [&str; 14] = [
 impl Learner {
     /// Notes what a record tells of.
     pub fn add(&mut self, record: &Record) {
-        let Record::Event(event) = record else { return };
+        let event = match record {
+            Record::Event(event) => event,
+            Record::Flow(flow) => return self.flow(flow),
+        };
+        let who = || event.process.comm.clone();
         match &event.subject {
             Subject::Network(network) => self.peer(event, network),
             Subject::Name(name) if is_host_name(&name.name) => drop(self.names.insert(name.name.clone())),
             Subject::Name(name) => {
                 self.left_out.insert(format!("{}: no rule can have this name", OneLine(&name.name)));
             }
-            Subject::Unix(unix) => drop(self.unix.insert(unix.path.clone())),
+            Subject::Unix(unix) => drop(self.unix.entry(unix.path.clone()).or_default().insert(who())),
             Subject::Device(device) => {
                 let bits = DeviceAccess::try_from(device.access.clone()).map_or(0, DeviceAccess::bits);
-                *self.devices.entry((device.kind.to_string(), device.major, device.minor)).or_default() |= bits;
+                let opened = self.devices.entry((device.kind.to_string(), device.major, device.minor)).or_default();
+                opened.accesses |= bits;
+                opened.path.clone_from(&device.path);
+                opened.by.insert(who());
             }
-            Subject::Sysctl(sysctl) if sysctl.access == "w" => drop(self.tunables.insert(sysctl.name.clone())),
+            Subject::Sysctl(sysctl) if sysctl.access == "w" => {
+                self.tunables.entry(sysctl.name.clone()).or_default().insert(who());
+            }
             Subject::Sysctl(_) => {}
-            Subject::Socket(socket) => drop(self.sockets.insert((socket.kind.clone(), socket.protocol.clone()))),
+            Subject::Socket(socket) => {
+                self.sockets.entry((socket.kind.clone(), socket.protocol.clone())).or_default().insert(who());
+            }
             Subject::Sockopt(sockopt) => drop(self.left_out.insert(format!(
                 "socket option {} {}: {}",
                 sockopt.level,
@@ -152,7 +190,7 @@ impl Learner {
 
     /// Notes what a record tells of, if a policy does not allow it yet. What one of its rules denies stays denied.
     pub fn add_to(&mut self, judge: &mut Judge, record: &Record) {
-        let Record::Event(event) = record else { return };
+        let Record::Event(event) = record else { return self.add(record) };
         match judge.event_of(event, event.cause.rule == OWN) {
             // Where no rule has a host name, the policy says nothing of names: nameservers are peers like any other.
             Some(judgement) if judgement.allowed && !(event.op == "resolve" && judgement.rule.is_none()) => {}
@@ -160,13 +198,25 @@ impl Learner {
                 let request = crate::replay::request_of(event);
                 self.left_out.insert(format!("{request}: {} denies it, and is left as it is", judgement.decided_by()));
             }
-            _ => self.add(record),
+            _ => {
+                if let Subject::Network(network) = &event.subject
+                    && judge.sorts(event)
+                {
+                    self.by_tcp.insert((network.address, network.port));
+                }
+                self.add(record);
+            }
         }
     }
 
     /// Notes denials that no record tells of.
     pub fn lost(&mut self, lost: u64) {
         self.lost += lost;
+    }
+
+    /// Notes connections and datagrams that no flow tells of.
+    pub fn flows_lost(&mut self, lost: u64) {
+        self.flows_lost += lost;
     }
 
     /// Notes a capability without which the command can't do what was learnt, as a place in the policy has it.
@@ -181,6 +231,23 @@ impl Learner {
         let needed =
             self.process.entry("capabilities".to_owned()).or_default().entry(capability.to_owned()).or_default();
         needed.insert(place.to_owned());
+    }
+
+    fn flow(&mut self, flow: &Flow) {
+        if matches!(&flow.extent, Extent::Datagrams { datagrams } if datagrams.sent > 0) {
+            self.sent.insert((flow.network.address, flow.network.port));
+        }
+    }
+
+    /// Whether datagrams were sent to a peer, or may have been.
+    fn has_sent(&self, address: IpAddr, port: u16) -> bool {
+        self.flows_lost > 0 || self.sent.contains(&(address, port))
+    }
+
+    /// Whether this is a UDP socket that was connected and sent nothing, at port 0 or where the policy lets TCP connect.
+    fn sorts(&self, one: &Seen) -> bool {
+        let is_idle = one.op == "connect" && one.protocol == "udp" && !self.has_sent(one.address, one.port);
+        is_idle && (one.port == 0 || self.by_tcp.contains(&(one.address, one.port)))
     }
 
     fn peer(&mut self, event: &Event, network: &Network) {
@@ -262,9 +329,9 @@ impl Learner {
         let mut notes = Vec::new();
         let network = network::rules(self, addresses, &mut left_out, &mut notes);
         notes.extend(self.given_up());
-        let nameless = self.unix.iter().filter(|_| has_unix).filter(|path| write::pattern(path).is_none());
+        let nameless = self.unix.keys().filter(|_| has_unix).filter(|path| write::pattern(path).is_none());
         left_out.extend(nameless.map(|path| format!("Unix socket {path}: no rule can name it")));
-        for (kind, protocol) in &self.sockets {
+        for (kind, protocol) in self.sockets.keys() {
             left_out.insert(format!(
                 "what sockets {kind} {protocol} send: it is judged packet by packet where such sockets are allowed; add rules for it to the \
                  network section"

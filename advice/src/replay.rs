@@ -98,6 +98,15 @@ impl<'a> Replay<'a> {
             Record::Event(event) => (event.verdict == Verdict::Audited, event.count),
             Record::Flow(flow) => (true, requests_of(flow)),
         };
+        // Nothing says whether such a socket was to send anything but flows, which are judged by themselves.
+        if let Record::Event(event) = record
+            && reached
+            && !judgement.allowed
+            && self.judge.sorts(event)
+        {
+            self.replayed.unsure += u64::from(judgement.sure);
+            return;
+        }
         // What went on in audit mode and is allowed is what was to be reached.
         if judgement.allowed != reached {
             self.change(record, judgement, count);

@@ -7,7 +7,9 @@ mod oracle;
 
 use std::{net::IpAddr, path::Path};
 
-use advice::{Learner, Record, Replay, Replayed, Side, UnixSockets, Usage, Why, compare, read_from, tidy, trial};
+use advice::{
+    Judge, Learner, Record, Replay, Replayed, Side, UnixSockets, Usage, Why, compare, read_from, tidy, trial,
+};
 use generate::{case, parse};
 use oracle::Net;
 use policy::{Document, Resolved, compile::Tables, display_address, protocol_name, shared_space};
@@ -203,6 +205,67 @@ fn udp_ports_that_a_program_chooses_at_random_are_all_allowed() {
     );
     let some = learnt(&events[..7]);
     assert!(some.text.contains("7666") && some.notes.is_empty(), "{}", some.text);
+}
+
+#[test]
+fn sockets_that_sort_addresses_need_no_rule() {
+    let connect = |address: &str, port, protocol| {
+        let subject = network(address.parse().unwrap(), port, protocol);
+        event("connect", "connect4", "audited", "default", subject)
+    };
+    let name = json!({"name": {"name": "api.example.org", "type": "A", "nameserver": "127.0.0.53"}});
+    let events = [
+        event("resolve", "egress", "audited", "default", name),
+        connect("203.0.113.7", 443, "udp"),
+        connect("203.0.113.8", 443, "udp"),
+        connect("203.0.113.9", 0, "udp"),
+        connect("203.0.113.7", 443, "tcp"),
+        // The program asks by which address it would leave.
+        connect("192.0.2.1", 9, "udp"),
+    ];
+    let learnt = |flows: &[Value], lost| {
+        let records = records(&events, flows);
+        let mut learner = Learner::default();
+        for record in &records {
+            learner.add(record);
+        }
+        learner.flows_lost(lost);
+        let addresses = ["203.0.113.7", "203.0.113.8"].map(|address| address.parse().unwrap());
+        let text = learner.policy(&[], UnixSockets::Unseen, &|_| addresses.to_vec()).text;
+        (parse(&text), text, records)
+    };
+    let (policy, text, seen) = learnt(&[], 0);
+    assert!(text.contains(r#""ops": ["connect"], "protocols": ["tcp"], "hosts": ["api.example.org"], "ports": [443]"#));
+    assert!(text.contains(r#""ops": ["connect"], "protocols": ["udp"], "hosts": ["192.0.2.1"], "ports": [9]"#));
+    assert!(!text.contains("send") && !text.contains("203.0.113"), "{text}");
+    // That they would be denied is no change that anybody would see.
+    let mut found = seen;
+    for record in &mut found {
+        if let Record::Event(event) = record
+            && let report::Subject::Network(network) = &mut event.subject
+            && network.address.to_string().starts_with("203")
+        {
+            network.host = Some("api.example.org".to_owned());
+        }
+    }
+    let again = replayed(&policy, &found);
+    assert!(again.would_be_denied.is_empty() && again.unsure > 0, "{again}");
+    // Where one has sent something, or nobody knows, UDP is allowed.
+    let quic = flow("outgoing", "203.0.113.8", 443, "udp");
+    for (flows, lost) in [(&[quic][..], 0), (&[], 1)] {
+        let (_, text, _) = learnt(flows, lost);
+        let udp = r#""ops": ["connect", "send"], "protocols": ["udp"], "hosts": ["api.example.org"], "ports": [443]"#;
+        assert!(text.contains(udp), "{text}");
+    }
+    // What is there already by TCP is enough, too.
+    let base = r#"{"version": 1, "network": {"default": "deny", "rules": [
+        {"action": "allow", "ops": ["connect"], "hosts": ["203.0.113.0/24"], "protocols": ["tcp"], "ports": [443]}]}}"#;
+    let tables = Tables::compile(&parse(base)).unwrap();
+    let (mut learner, mut judge) = (Learner::default(), Judge::new(&tables));
+    for record in &records(&events[1..5], &[]) {
+        learner.add_to(&mut judge, record);
+    }
+    assert_eq!(learner.update(base, UnixSockets::Unseen, &|_| vec![]).text, base);
 }
 
 #[test]

@@ -90,6 +90,7 @@ pub fn learn(lesson: &Lesson, rights: Rights) -> anyhow::Result<u8> {
         }
     };
     learner.lost(heads.iter().map(|head| head.lost).sum());
+    learner.flows_lost(heads.iter().map(|head| head.flows_lost).sum());
     let written = |learner: &Learner| match &update {
         None => {
             let command: Vec<String> = lesson.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();

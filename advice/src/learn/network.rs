@@ -10,9 +10,8 @@ use common::{
     net::{Protocol, ones_if_equal},
 };
 use policy::shared_space;
-use report::text::OneLine;
 
-use super::{Learner, Seen};
+use super::{Learner, Seen, needed_by};
 
 /// A rule that is learnt.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,16 +74,9 @@ impl Rule {
 
     /// Who needed it, in a sentence.
     pub fn reason(&self, seen: &Learner) -> Option<String> {
-        let who = seen.network.iter().filter(|(one, _)| self.is_for(one)).flat_map(|(_, who)| who);
-        let who: BTreeSet<&str> = who.map(String::as_str).collect();
-        let named: Vec<String> = who.iter().take(SHOWN).map(|name| OneLine(name).to_string()).collect();
-        let others = if who.len() > SHOWN { " and others" } else { "" };
-        (!named.is_empty()).then(|| format!("needed by {}{others}", named.join(", ")))
+        needed_by(seen.network.iter().filter(|(one, _)| self.is_for(one)).map(|(_, who)| who))
     }
 }
-
-/// So many programs are named as those that needed something.
-const SHOWN: usize = 3;
 
 /// The protocol as rules have it.
 fn word(protocol: &str) -> &'static str {
@@ -155,14 +147,14 @@ type Alike = (&'static str, BTreeSet<&'static str>, BTreeSet<u16>, bool);
 fn peers(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>, notes: &mut Vec<String>) -> Vec<Rule> {
     let names = Names::new(seen, addresses);
     // For each host, by each protocol: the operations at each port.
-    let mut by_host: BTreeMap<(&str, String, bool), BTreeMap<u16, BTreeSet<&'static str>>> = BTreeMap::new();
-    for one in
-        seen.network.keys().filter(|one| is_active(one) || one.op == "receive" && !one.own && is_answer(seen, one))
-    {
+    let mut by_host: ByHost = BTreeMap::new();
+    let is_peer = |one: &&Seen| is_active(one) || one.op == "receive" && !one.own && is_answer(seen, one);
+    for one in seen.network.keys().filter(is_peer).filter(|one| !seen.sorts(one)) {
         let protocol = word(&one.protocol);
         let ops: &[&'static str] = match (&*one.op, protocol) {
             ("receive", _) => &["receive"],
-            // Whether a socket is connected first is the resolver's or a library's whim.
+            ("connect", "udp") if !seen.has_sent(one.address, one.port) => &["connect"],
+            // Whether a socket is connected first is a library's whim.
             (_, "udp") => &["connect", "send"],
             ("send", _) => &["send"],
             _ => &["connect"],
@@ -177,6 +169,7 @@ fn peers(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>, notes: &mut Ve
             by_host.entry((protocol, host, private)).or_default().entry(one.port).or_default().extend(ops);
         }
     }
+    without_sorting(&mut by_host);
     // Those that have the same operations at the same ports, in one rule.
     let mut alike: BTreeMap<Alike, Vec<String>> = BTreeMap::new();
     for ((protocol, host, private), ports) in by_host {
@@ -215,6 +208,24 @@ fn peers(seen: &Learner, addresses: &dyn Fn(&str) -> Vec<IpAddr>, notes: &mut Ve
         rules.push(Rule { ops, hosts: names.others.into_iter().collect(), ports, ..Rule::default() });
     }
     rules
+}
+
+/// By protocol, host, and whether private addresses are meant: ports with their operations.
+type ByHost = BTreeMap<(&'static str, String, bool), BTreeMap<u16, BTreeSet<&'static str>>>;
+
+/// Leaves out the UDP sockets that were connected where TCP may connect, too, and that sent nothing: getaddrinfo(3) sorts addresses by
+/// them, and works without. guard-run doesn't report that they are denied.
+fn without_sorting(by_host: &mut ByHost) {
+    let tcp: BTreeSet<(String, u16)> = by_host
+        .iter()
+        .filter(|((protocol, ..), _)| *protocol == "tcp")
+        .flat_map(|((_, host, _), ports)| {
+            ports.iter().filter(|(_, ops)| ops.contains("connect")).map(|(port, _)| (host.clone(), *port))
+        })
+        .collect();
+    for ((_, host, _), ports) in by_host.iter_mut().filter(|((protocol, ..), _)| *protocol == "udp") {
+        ports.retain(|port, ops| *ops != ["connect"].into() || !tcp.contains(&(host.clone(), *port)));
+    }
 }
 
 impl Names {

@@ -3,12 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use policy::access_letters;
+use report::text::OneLine;
 use serde_json::{Value, json};
 
-use super::{Learner, network::Rule};
+use super::{Learner, Needed, needed_by, network::Rule};
 
-/// Devices that do nothing: anybody who has them has nothing by them. Type, numbers.
-const HARMLESS: [(&str, u32, u32); 5] = [("c", 1, 3), ("c", 1, 5), ("c", 1, 7), ("c", 1, 8), ("c", 1, 9)];
+/// Devices that do nothing: anybody who has them has nothing by them. Type and numbers, and the usual node.
+const HARMLESS: [((&str, u32, u32), &str); 5] = [
+    (("c", 1, 3), "/dev/null"),
+    (("c", 1, 5), "/dev/zero"),
+    (("c", 1, 7), "/dev/full"),
+    (("c", 1, 8), "/dev/random"),
+    (("c", 1, 9), "/dev/urandom"),
+];
 
 /// The major number of pseudo-terminals (Documentation/admin-guide/devices.txt), of which each run has others.
 const PTS: u32 = 136;
@@ -83,13 +90,17 @@ pub fn sections(seen: &Learner, rules: &[Rule], has_unix: bool, harmless: bool) 
     }
     sections.push(Section { name: "devices", default: "deny", rules: devices(seen, harmless) });
     if !seen.tunables.is_empty() {
-        let rule = object([("action", json!("allow")), ("names", json!(seen.tunables)), ("access", json!("w"))]);
+        let names: Vec<&String> = seen.tunables.keys().collect();
+        let reason = json!(needed_by(seen.tunables.values()));
+        let rule =
+            object([("action", json!("allow")), ("names", json!(names)), ("access", json!("w")), ("reason", reason)]);
         sections.push(Section { name: "sysctls", default: "allow", rules: vec![rule] });
     }
     if !seen.sockets.is_empty() {
-        let rule = |(kind, protocol): &(String, String)| {
+        let rule = |((kind, protocol), by): (&(String, String), &Needed)| {
             let protocol = protocol.parse::<u32>().map_or_else(|_| json!(protocol), |number| json!(number));
-            object([("action", json!("allow")), ("type", json!(kind)), ("protocol", protocol)])
+            let reason = json!(needed_by([by]));
+            object([("action", json!("allow")), ("type", json!(kind)), ("protocol", protocol), ("reason", reason)])
         };
         sections.push(Section { name: "sockets", default: "allow", rules: seen.sockets.iter().map(rule).collect() });
     }
@@ -113,8 +124,13 @@ pub fn policy(seen: &Learner, command: &[String], rules: &[Rule], has_unix: bool
 }
 
 fn unix(seen: &Learner) -> Vec<Keys> {
-    let paths: Vec<String> = seen.unix.iter().filter_map(|path| pattern(path)).collect();
-    if paths.is_empty() { vec![] } else { vec![object([("action", json!("allow")), ("paths", json!(paths))])] }
+    let named: Vec<(String, &Needed)> = seen.unix.iter().filter_map(|(path, by)| Some((pattern(path)?, by))).collect();
+    if named.is_empty() {
+        return Vec::new();
+    }
+    let reason = json!(needed_by(named.iter().map(|(_, by)| *by)));
+    let paths: Vec<&String> = named.iter().map(|(path, _)| path).collect();
+    vec![object([("action", json!("allow")), ("paths", json!(paths)), ("reason", reason)])]
 }
 
 /// A socket's path or abstract name as a rule has it: characters that mean more there are any one byte. `None` for what no rule can
@@ -125,27 +141,46 @@ pub fn pattern(path: &str) -> Option<String> {
 }
 
 fn devices(seen: &Learner, harmless: bool) -> Vec<Keys> {
-    let baseline = HARMLESS.iter().filter(|_| harmless);
-    let mut all: BTreeMap<(&str, u32, Option<u32>), u32> =
-        baseline.map(|(kind, major, minor)| ((*kind, *major, Some(*minor)), 0)).collect();
-    for ((kind, major, minor), accesses) in &seen.devices {
-        let minor = (*major != PTS || kind != "c").then_some(*minor);
-        *all.entry((kind, *major, minor)).or_default() |= accesses;
-    }
     let read_write = common::device::access::READ | common::device::access::WRITE;
+    let mut all: BTreeMap<(&str, u32, Option<u32>), (u32, String)> = BTreeMap::new();
+    if harmless {
+        let baseline = HARMLESS.map(|((kind, major, minor), path)| {
+            ((kind, major, Some(minor)), (read_write, format!("{path}: harmless")))
+        });
+        all.extend(baseline);
+    }
+    for ((kind, major, minor), opened) in &seen.devices {
+        let is_harmless = harmless_node(kind, *major, *minor).is_some();
+        if let Some((accesses, _)) = all.get_mut(&(&**kind, *major, Some(*minor))).filter(|_| is_harmless) {
+            *accesses |= opened.accesses;
+            continue;
+        }
+        let is_pts = *major == PTS && kind == "c";
+        let path = opened.path.as_deref().map(|path| if is_pts { "/dev/pts/*" } else { path });
+        let by = needed_by([&opened.by]);
+        let reason =
+            [path.map(|path| OneLine(path).to_string()), by].into_iter().flatten().collect::<Vec<_>>().join(": ");
+        let (accesses, known) = all.entry((kind, *major, (!is_pts).then_some(*minor))).or_default();
+        *accesses |= if is_harmless { opened.accesses | read_write } else { opened.accesses };
+        *known = reason;
+    }
     all.into_iter()
-        .map(|((kind, major, minor), accesses)| {
-            let harmless = HARMLESS.contains(&(kind, major, minor.unwrap_or(u32::MAX)));
-            let accesses = if harmless { accesses | read_write } else { accesses };
+        .map(|((kind, major, minor), (accesses, reason))| {
             object([
                 ("action", json!("allow")),
                 ("type", json!(kind)),
                 ("major", json!(major)),
                 ("minor", json!(minor)),
                 ("access", json!(access_letters(accesses))),
+                ("reason", json!(Some(reason).filter(|reason| !reason.is_empty()))),
             ])
         })
         .collect()
+}
+
+/// The usual node of a device that does nothing.
+fn harmless_node(kind: &str, major: u32, minor: u32) -> Option<&'static str> {
+    HARMLESS.iter().find(|(numbers, _)| *numbers == (kind, major, minor)).map(|(_, node)| *node)
 }
 
 /// How narrow it is: counts of what it allows.
@@ -171,12 +206,12 @@ pub fn summary(seen: &Learner, rules: &[Rule], has_unix: bool) -> String {
         None => "nothing on the network".to_owned(),
     };
     let unix = if has_unix {
-        count(seen.unix.iter().filter(|path| pattern(path).is_some()).count(), "Unix socket")
+        count(seen.unix.keys().filter(|path| pattern(path).is_some()).count(), "Unix socket")
     } else {
         Some("all Unix sockets".to_owned())
     };
-    let is_harmless = |(kind, major, minor): &&(String, u32, u32)| HARMLESS.contains(&(&**kind, *major, *minor));
-    let devices = count(seen.devices.keys().filter(|device| !is_harmless(device)).count(), "device");
+    let does_something = |(kind, major, minor): &&(String, u32, u32)| harmless_node(kind, *major, *minor).is_none();
+    let devices = count(seen.devices.keys().filter(does_something).count(), "device");
     let process = count(seen.process.values().map(BTreeMap::len).sum(), "word");
     let process = process.map(|words| format!("{words} of the process section"));
     let all = [Some(network), unix, devices, count(seen.tunables.len(), "tunable"), process];
