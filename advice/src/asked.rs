@@ -1,6 +1,9 @@
 //! A request, and what logs tell of it beside the request itself.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use common::{Decision, name::address::nearness, net, net::ones_if_equal};
 use policy::compile::Tables;
@@ -14,18 +17,38 @@ pub(crate) struct Asked {
     pub request: Request,
     /// The host names by which the peer was found, with commas between them, as logs have them.
     pub host: Option<String>,
-    /// Where a name led to: the protocol and the port of what connected to it.
-    pub led_to: Option<(&'static str, u16)>,
-    /// Whether that the peer is a socket of the command's own follows from other records, and not from a rule that says so.
-    pub is_inferred: bool,
+    /// Whether the peer is only taken to have been found by that name: the process had asked for it just before.
+    pub is_next: bool,
+    /// Where a name led to.
+    pub led_to: Option<LedTo>,
+    /// From what it follows that the peer is a socket of the command's own, if no rule says so.
+    pub own: Option<Source>,
     /// Whether the port of the command's own server is one that the kernel has chosen, and another one next time.
     pub is_by_chance: bool,
+}
+
+/// What an inference rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// Other records.
+    Records,
+    /// What the policy lets the command bind, alone.
+    Policy,
+}
+
+/// Where a name led to: what connected to it, or to an address that it had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LedTo {
+    pub protocol: &'static str,
+    pub port: u16,
+    /// Whether the address is one to which names lead only where a rule says so.
+    pub is_near: bool,
 }
 
 impl Asked {
     /// A request of which no more is known.
     pub fn alone(request: Request) -> Self {
-        Self { request, host: None, led_to: None, is_inferred: false, is_by_chance: false }
+        Self { request, host: None, is_next: false, led_to: None, own: None, is_by_chance: false }
     }
 
     /// A request to a peer that was found by these names. Of a name that leads nowhere near it, nothing is known.
@@ -143,13 +166,33 @@ impl Servers {
         } else {
             is_asked || is_chosen || protocol == "tcp" && self.served.contains(&port)
         };
+        let by_policy = if is_own || is_receive { None } else { may_bind(&peer, guard) };
         // What the policy allows to the command's own is denied to others.
-        if !is_own || own.is_allowed(&guard.tables) {
+        if !is_own && by_policy.is_none() || own.is_allowed(&guard.tables) {
             return asked;
         }
-        let is_by_chance = !is_asked && (is_chosen || has(&self.asked, net::EPHEMERAL) || port >= EPHEMERAL);
-        Asked { request: own, is_inferred: true, is_by_chance, ..asked }
+        let is_by_chance = match by_policy {
+            Some(port) => port == net::EPHEMERAL,
+            None => !is_asked && (is_chosen || has(&self.asked, net::EPHEMERAL) || port >= EPHEMERAL),
+        };
+        let source = if by_policy.is_some() { Source::Policy } else { Source::Records };
+        Asked { request: own, own: Some(source), is_by_chance, ..asked }
     }
+}
+
+/// The port at which the policy lets the command have a server where it connected to, by a rule that names it: "ephemeral" stands for those
+/// that the kernel chooses.
+fn may_bind(peer: &Peer, guard: &Guard) -> Option<u16> {
+    let chosen = Some(net::EPHEMERAL).filter(|_| peer.port >= EPHEMERAL);
+    let addresses = [peer.address, Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let names = |port: u16, address: IpAddr| {
+        let bind = Peer { op: net::Op::BIND.index(), port, address, local_port: None, own: false, ..*peer };
+        let decision = Request::Peer(bind).judge(&guard.tables).filter(|decision| decision.allow);
+        let rule = decision.and_then(|decision| guard.rule("network", decision.rule.into()));
+        rule.is_some_and(|rule| rule.get("ports").is_some())
+    };
+    let mut ports = [Some(peer.port), chosen].into_iter().flatten();
+    ports.find(|port| addresses.iter().any(|address| names(*port, *address)))
 }
 
 /// Whether the policy lets the command itself connect or send to a port at which something arrives from an address of this host.

@@ -1,13 +1,14 @@
 //! Denials of logs, put together by what was denied and by which rule.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use policy::Machine;
+use common::{name::address::nearness, net::ones_if_equal};
+use policy::{Machine, shared_space};
 use report::{Event, Process, Subject, Verdict};
 
 use crate::{
     Guard, Record, Request,
-    asked::{Asked, Servers},
+    asked::{Asked, LedTo, Servers},
     why::as_logged,
 };
 
@@ -77,29 +78,56 @@ impl Denials {
             Subject::Network(network) => network.host.as_deref(),
             _ => None,
         };
+        let next = host.map_or_else(|| self.asked_before(kind), |_| None);
         let led_to = if let Request::Name(name) = &request { self.led_to(kind, name) } else { None };
-        Some(self.servers.tell(Asked { led_to, ..Asked::by_name(request, host) }, guard))
+        let asked = Asked::by_name(request, host.or(next));
+        let is_next = next.is_some() && asked.host.is_some();
+        Some(self.servers.tell(Asked { is_next, led_to, ..asked }, guard))
     }
 
     /// By which protocol and to which port something connected that was found by a name, if a later denial tells.
-    fn led_to(&self, asked: &Kind, name: &str) -> Option<(&'static str, u16)> {
+    fn led_to(&self, asked: &Kind, name: &str) -> Option<LedTo> {
         let named = |host: Option<&str>| host.is_some_and(|host| host.split(", ").any(|known| known == name));
         let by_name = self.kinds.iter().filter_map(connected).filter(|(_, host)| named(*host)).map(|(at, _)| at);
-        // Where the query was let through, the same process has gone on to what the answer said.
-        let after = |kind: &&Kind| {
-            let pids = kind.processes.iter().filter_map(|process| process.pid);
-            let mut pids = pids.filter(|pid| asked.processes.iter().any(|process| process.pid == Some(*pid)));
-            kind.event.first > asked.event.first && pids.next().is_some()
-        };
-        let mut later: Vec<&Kind> = self.kinds.iter().filter(after).collect();
+        let mut later = self.of_processes(asked, |kind| kind.event.first > asked.event.first);
         later.sort_by_key(|kind| kind.event.first);
         // Of what comes after another name, nobody knows by which it was found.
         let other = |kind: &&&Kind| !matches!(&kind.event.subject, Subject::Name(other) if other.name != name);
         let next = later.iter().take_while(other).filter_map(|kind| connected(kind)).map(|(at, _)| at);
+        // Where the query was let through, the same process has gone on to what the answer said.
         let next = next.filter(|_| asked.event.verdict == Verdict::Audited);
         // Connected UDP sockets come first where a resolver sorts addresses.
         let all: Vec<_> = by_name.chain(next).collect();
-        all.iter().find(|(protocol, _)| *protocol == "tcp").or(all.first()).copied()
+        all.iter().find(|led_to| led_to.protocol == "tcp").or(all.first()).copied()
+    }
+
+    /// The one name that the same process had asked for before it connected in audit mode: what it connected to first after that, and what
+    /// else it connected to at that port before it asked for another name.
+    fn asked_before(&self, kind: &Kind) -> Option<&str> {
+        let (at, _) = connected(kind).filter(|_| kind.event.verdict == Verdict::Audited)?;
+        let mut earlier = self.of_processes(kind, |other| other.event.first < kind.event.first);
+        earlier.sort_by_key(|other| other.event.first);
+        let (mut names, mut port) = (BTreeSet::new(), None);
+        for other in earlier {
+            match &other.event.subject {
+                Subject::Name(name) => {
+                    if port.take().is_some() {
+                        names.clear();
+                    }
+                    names.insert(&*name.name);
+                }
+                _ => port = port.or(connected(other).map(|(at, _)| at.port)),
+            }
+        }
+        let name = names.pop_first().filter(|_| names.is_empty())?;
+        port.is_none_or(|port| port == at.port).then_some(name)
+    }
+
+    /// Kinds of denials in which a process has part that has part in this one, too.
+    fn of_processes(&self, one: &Kind, is_meant: impl Fn(&Kind) -> bool) -> Vec<&Kind> {
+        let has = |pid: Option<u32>| pid.is_some() && one.processes.iter().any(|process| process.pid == pid);
+        let is_of = |kind: &&Kind| is_meant(kind) && kind.processes.iter().any(|process| has(process.pid));
+        self.kinds.iter().filter(is_of).collect()
     }
 
     /// How many kinds of denials there are.
@@ -137,11 +165,13 @@ impl Kind {
 }
 
 /// Where a kind of denial connects or sends to, and by which names it was found. `None` for what isn't about that.
-fn connected(kind: &Kind) -> Option<((&'static str, u16), Option<&str>)> {
+fn connected(kind: &Kind) -> Option<(LedTo, Option<&str>)> {
     let Subject::Network(network) = &kind.event.subject else { return None };
     let protocol = ["tcp", "udp"].into_iter().find(|known| *known == network.protocol)?;
     let is_active = ["connect", "send"].contains(&&*kind.event.op);
     // Resolvers ask nameservers, and connect sockets to addresses alone in order to sort them.
     let is_other = network.port != 0 && network.port != 53;
-    (is_active && is_other).then_some(((protocol, network.port), network.host.as_deref()))
+    let is_near = nearness(shared_space(network.address), ones_if_equal).private != 0;
+    let led_to = LedTo { protocol, port: network.port, is_near };
+    (is_active && is_other).then_some((led_to, network.host.as_deref()))
 }

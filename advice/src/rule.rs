@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     Guard,
-    asked::Asked,
+    asked::{Asked, LedTo},
     property::{FAMILIES, TYPES},
     request::{Peer, Request},
 };
@@ -20,7 +20,7 @@ pub(crate) fn is_host_name(name: &str) -> bool {
 }
 
 /// Where a name is taken to lead to until something connects to it.
-pub(crate) const ASSUMED: (&str, u16) = ("tcp", 443);
+pub(crate) const ASSUMED: LedTo = LedTo { protocol: "tcp", port: 443, is_near: false };
 
 /// The rule that allows what was asked for: what the request is, in the words of policies.
 ///
@@ -50,8 +50,15 @@ pub(crate) fn exact(guard: &Guard, asked: &Asked) -> Result<Keys, &'static str> 
         }
         Request::Name(name) if !is_host_name(name) => return Err("no rule can have this name"),
         Request::Name(name) => {
-            let (protocol, port) = asked.led_to.unwrap_or(ASSUMED);
-            keys(json!({"hosts": [name], "protocols": [protocol], "ports": [port]}))
+            let led_to = asked.led_to.unwrap_or(ASSUMED);
+            // By UDP, whether a socket is connected first is a library's whim.
+            let ops: &[&str] = if led_to.protocol == "tcp" { &["connect"] } else { &["connect", "send"] };
+            let mut rule =
+                keys(json!({"ops": ops, "hosts": [name], "protocols": [led_to.protocol], "ports": [led_to.port]}));
+            if led_to.is_near {
+                rule.insert("private".to_owned(), true.into());
+            }
+            rule
         }
         Request::Unix { kind, name, .. } => keys(json!({"paths": [socket(*kind, name)?]})),
         Request::Device(request) => {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     Denials, Guard, Head, Peer, Request,
-    asked::Asked,
+    asked::{Asked, LedTo},
     denials::Kind,
     hardening,
     nearest::{PLACE, nearest},
@@ -357,7 +357,7 @@ pub fn of_host(guard: &Guard, peer: Peer, name: &str, machine: &impl Machine) ->
     let asked = if is_resolved {
         Asked::by_name(Request::Peer(peer), Some(name))
     } else {
-        let led_to = protocol.map(|protocol| (protocol, peer.port));
+        let led_to = protocol.map(|protocol| LedTo { protocol, port: peer.port, is_near: false });
         Asked { led_to, ..Asked::alone(Request::Name(name.to_owned())) }
     };
     text::of_request(guard, &asked, machine)

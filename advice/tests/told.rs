@@ -79,25 +79,18 @@ fn one_name() -> Value {
 
 #[test]
 fn a_name_gets_the_port_that_was_connected_to() {
-    let rule =
-        |ports: &Value| json!([{"action": "allow", "hosts": ["b.example.org"], "protocols": ["tcp"], "ports": ports}]);
+    let rule = |ports: &Value| json!([{"action": "allow", "ops": ["connect"], "hosts": ["b.example.org"], "protocols": ["tcp"], "ports": ports}]);
     let asked = |verdict| event(1, 7, "resolve", verdict, &name("b.example.org"));
     let connects = |second, pid, port| event(second, pid, "connect", "audited", &tcp("192.0.2.1", port, None));
     // In audit mode, the query is answered, and the process goes on.
     let audited = [asked("audited"), connects(2, 7, 8443)];
-    let allowed = json!([
-        {"action": "allow", "hosts": ["b.example.org"], "protocols": ["tcp"], "ports": [8443]},
-        {"action": "allow", "ops": ["connect"], "protocols": ["tcp"], "hosts": ["192.0.2.1"], "ports": [8443]}
-    ]);
     let (rules, assumes) = suggested(&one_name(), &audited);
-    let sorted = |rules: &Value| {
-        let mut rules: Vec<String> = rules.as_array().unwrap().iter().map(ToString::to_string).collect();
-        rules.sort();
-        rules
-    };
-    assert_eq!((sorted(&rules), &assumes), (sorted(&allowed), &Value::Null));
+    assert_eq!(rules, rule(&json!([8443])));
+    let expected = "that 192.0.2.1 was found by b.example.org, for which the process had asked before";
+    assert_eq!(assumes, json!([expected]));
     let said = explained(&one_name(), &audited);
-    assert!(said.contains(r#""hosts": ["b.example.org"], "ports": [8443]"#) && !said.contains("assumes"), "{said}");
+    assert!(said.contains(r#""hosts": ["b.example.org"], "ports": [8443]"#), "{said}");
+    assert!(said.contains(&format!("assumes {expected}")) && !said.contains("assumes port"), "{said}");
     // In a later log, the name is known by which the address was found.
     let later = event(2, 9, "connect", "denied", &tcp("192.0.2.1", 8443, Some("b.example.org")));
     let (rules, assumes) = suggested(&one_name(), &[asked("denied"), later]);
@@ -119,6 +112,68 @@ fn a_name_gets_the_port_that_was_connected_to() {
         let said = explained(&one_name(), &events);
         assert!(said.contains(&format!("assumes {expected}")), "{said}");
     }
+}
+
+#[test]
+fn addresses_that_were_connected_to_after_a_query_become_the_name() {
+    let asked = |second, known: &str| event(second, 7, "resolve", "audited", &name(known));
+    let connects = |second, address, port| event(second, 7, "connect", "audited", &tcp(address, port, None));
+    let udp = |second, address| {
+        let subject = json!({"network": {"address": address, "port": 80, "protocol": "udp", "host": null}});
+        event(second, 7, "connect", "audited", &subject)
+    };
+    let rules = |events: &[Value]| suggested(&one_name(), events).0;
+    let hosts = |events: &[Value]| {
+        let rules = rules(events);
+        rules.as_array().unwrap().iter().map(|rule| (rule["hosts"].clone(), rule["ports"].clone())).collect::<Vec<_>>()
+    };
+    // A name's second address, and the next name.
+    let b = [asked(1, "b.example.org"), connects(2, "192.0.2.1", 80), connects(3, "192.0.2.2", 80)];
+    let c = [asked(4, "c.example.org"), connects(5, "192.0.2.3", 80)];
+    let both = hosts(&[&b[..], &c].concat());
+    assert_eq!(both, [(json!(["b.example.org", "c.example.org"]), json!([80]))]);
+    // Addresses are sorted by UDP before.
+    let sorted = [asked(1, "b.example.org"), udp(2, "192.0.2.1"), udp(3, "192.0.2.2"), connects(4, "192.0.2.1", 80)];
+    assert!(!rules(&sorted).to_string().contains("192.0.2"), "{}", rules(&sorted));
+    // At another port it is somebody else, and after two names nobody knows which.
+    let other = [&b[..], &[connects(4, "192.0.2.9", 5432)]].concat();
+    assert!(hosts(&other).contains(&(json!(["192.0.2.9"]), json!([5432]))), "{:?}", hosts(&other));
+    let two = [asked(1, "b.example.org"), asked(2, "c.example.org"), connects(3, "192.0.2.1", 80)];
+    assert!(rules(&two).to_string().contains("192.0.2.1"), "{}", rules(&two));
+    // A private address becomes the name, too, where it says so.
+    let near = rules(&[asked(1, "b.example.org"), connects(2, "10.0.0.1", 80)]);
+    let expected = json!([{"action": "allow", "ops": ["connect"], "protocols": ["tcp"], "hosts": ["b.example.org"], "ports": [80],
+        "private": true}]);
+    assert_eq!(near, expected);
+}
+
+#[test]
+fn a_server_that_the_policy_lets_the_command_have_is_its_own() {
+    let denied = |port| event(1, 7, "connect", "denied", &tcp("127.0.0.1", port, None));
+    let bind = |host: &str, ports: &Value| {
+        let mut rule = json!({"action": "allow", "ops": ["bind"], "hosts": [host]});
+        rule.as_object_mut().unwrap().extend(ports.as_object().unwrap().clone());
+        json!([rule])
+    };
+    let named = json!({"ports": [8080, "ephemeral"]});
+    for host in ["127.0.0.1", "0.0.0.0"] {
+        let (rules, assumes) = suggested(&bind(host, &named), &[denied(8080)]);
+        let expected =
+            json!({"action": "allow", "ops": ["connect"], "protocols": ["tcp"], "hosts": ["sandbox"], "ports": [8080]});
+        assert_eq!(rules, json!([expected]));
+        let expected = "that the server at port 8080 of this host is the command's own, which may bind it";
+        assert_eq!(assumes, json!([expected]));
+    }
+    let (rules, _) = suggested(&bind("127.0.0.1", &named), &[denied(40123)]);
+    assert_eq!(rules, json!([{"action": "allow", "ops": ["connect"], "protocols": ["tcp"], "hosts": ["sandbox"]}]));
+    // It may have a server there, as anywhere: that says nothing.
+    for (rules, port) in [(bind("127.0.0.1", &json!({})), 8080), (bind("127.0.0.1", &named), 8081)] {
+        assert_eq!(suggested(&rules, &[denied(port)]).0[0]["hosts"], json!(["127.0.0.1"]));
+    }
+    // If it was somebody else's, the next suggestion is the address.
+    let mut rules = bind("127.0.0.1", &named);
+    rules.as_array_mut().unwrap().push(json!({"action": "allow", "ops": ["connect"], "hosts": ["sandbox"]}));
+    assert_eq!(suggested(&rules, &[denied(8080)]).0[0]["hosts"], json!(["127.0.0.1"]));
 }
 
 #[test]

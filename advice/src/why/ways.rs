@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Guard, Request,
-    asked::Asked,
+    asked::{Asked, LedTo, Source},
     extent, hardening,
     nearest::{Nearest, nearest},
     patch,
@@ -66,7 +66,7 @@ pub(crate) fn all(
         Request::Peer(peer) if peer.request().op == net::Op::RECEIVE && peer.protocol != ICMP => {
             way(&exact, "whatever port the peer has, which is one by chance", Some(u16::MAX.into()))
         }
-        Request::Name(_) => way(&exact, "to connect and send to the name's addresses at that port", None),
+        Request::Name(_) => way(&exact, "to connect to the name's addresses at that port", None),
         _ if asked.is_by_chance => {
             way(&exact, "every port of the command's own servers, of which this one is by chance", None)
         }
@@ -166,7 +166,7 @@ fn other_server(
 ) -> Option<Way> {
     let other = Asked::alone(Request::Peer(Peer { own: false, ..*peer }));
     let way = Way {
-        patch: inserted(rule::exact(guard, &other).ok().filter(|_| asked.is_inferred)?),
+        patch: inserted(rule::exact(guard, &other).ok().filter(|_| asked.own.is_some())?),
         when: Some("if the peer is no socket of the command's own"),
         assumes: None,
         beyond: "nothing".to_owned(),
@@ -177,14 +177,21 @@ fn other_server(
 
 /// What a rule for a request takes for granted that no log tells, for people.
 pub(crate) fn assumption(asked: &Asked) -> Option<String> {
-    let (protocol, port) = rule::ASSUMED;
+    let LedTo { protocol, port, .. } = rule::ASSUMED;
     match &asked.request {
         Request::Name(name) if asked.led_to.is_none() => {
             Some(format!("port {port} by {} for {name}: nothing has connected to it yet", protocol.to_uppercase()))
         }
-        Request::Peer(peer) if asked.is_inferred && peer.request().op == net::Op::RECEIVE => {
+        Request::Peer(peer) if asked.is_next => {
+            let names = asked.names().collect::<Vec<_>>().join(", ");
+            Some(format!("that {} was found by {names}, for which the process had asked before", peer.address))
+        }
+        Request::Peer(peer) if asked.own.is_some() && peer.request().op == net::Op::RECEIVE => {
             let port = peer.local_port.unwrap_or_default();
             Some(format!("that who connects to its port {port} from this host is the command itself"))
+        }
+        Request::Peer(peer) if asked.own == Some(Source::Policy) => {
+            Some(format!("that the server at port {} of this host is the command's own, which may bind it", peer.port))
         }
         _ => None,
     }
