@@ -9,6 +9,7 @@ use report::{Event, Process, Subject, Verdict};
 use crate::{
     Guard, Record, Request,
     asked::{Asked, LedTo, Servers},
+    rule::is_host_name,
     why::as_logged,
 };
 
@@ -80,7 +81,9 @@ impl Denials {
         };
         let next = host.map_or_else(|| self.asked_before(kind), |_| None);
         let led_to = if let Request::Name(name) = &request { self.led_to(kind, name) } else { None };
-        let asked = Asked::by_name(request, host.or(next));
+        // What no rule can have as a name leaves the address.
+        let names = host.or(next).filter(|names| names.split(", ").all(is_host_name));
+        let asked = Asked::by_name(request, names);
         let is_next = next.is_some() && asked.host.is_some();
         Some(self.servers.tell(Asked { is_next, led_to, ..asked }, guard))
     }

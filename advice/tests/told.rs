@@ -140,6 +140,11 @@ fn addresses_that_were_connected_to_after_a_query_become_the_name() {
     assert!(hosts(&other).contains(&(json!(["192.0.2.9"]), json!([5432]))), "{:?}", hosts(&other));
     let two = [asked(1, "b.example.org"), asked(2, "c.example.org"), connects(3, "192.0.2.1", 80)];
     assert!(rules(&two).to_string().contains("192.0.2.1"), "{}", rules(&two));
+    // What no rule can have as a name leaves the address, of a query and of a log that somebody has written.
+    let odd = [asked(1, "b c.example.org"), connects(2, "192.0.2.1", 80)];
+    assert!(rules(&odd).to_string().contains("192.0.2.1"), "{}", rules(&odd));
+    let forged = [event(1, 7, "connect", "denied", &tcp("192.0.2.1", 80, Some("b\u{1b}.example.org")))];
+    assert!(rules(&forged).to_string().contains("192.0.2.1"), "{}", rules(&forged));
     // A private address becomes the name, too, where it says so.
     let near = rules(&[asked(1, "b.example.org"), connects(2, "10.0.0.1", 80)]);
     let expected = json!([{"action": "allow", "ops": ["connect"], "protocols": ["tcp"], "hosts": ["b.example.org"], "ports": [80],
