@@ -20,7 +20,7 @@ SUMMARY = re.compile(r"^seed .*: (\d+) system calls in \d+ programs under (\d+) 
 bad = []
 for name in declared["fuzzed"]:
     kernel = declared["kernels"][name]
-    release = subprocess.run([f"{here}/kernel", kernel["package"], folder], check=True, stdout=subprocess.PIPE, text=True)
+    release = subprocess.run([f"{here}/kernel", kernel["package"], folder, kernel.get("suite", "")], check=True, stdout=subprocess.PIPE, text=True)
     release = release.stdout.strip()
     lacking = [part for lack in kernel["lacks"] for part in ALLOW.get(lack, [])]
     print(f"== {name} (Linux {release})", flush=True)

@@ -66,7 +66,7 @@ passed = {}
 bad = []
 for name in chosen or kernels:
     kernel = kernels[name]
-    release = subprocess.run([f"{here}/kernel", kernel["package"], folder], check=True, stdout=subprocess.PIPE, text=True)
+    release = subprocess.run([f"{here}/kernel", kernel["package"], folder, kernel.get("suite", "")], check=True, stdout=subprocess.PIPE, text=True)
     release = release.stdout.strip()
     lacks = " ".join(kernel["lacks"])
     print(f"== {name} (Linux {release}; lacks {lacks or 'nothing'})", flush=True)
