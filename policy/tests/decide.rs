@@ -561,6 +561,54 @@ fn rules_that_report_nothing_ask_for_the_peer_and_do_without() {
     }
 }
 
+/// What a Landlock domain can do in the place of programs: to let the sandbox's own sockets be reached, and no others.
+#[test]
+fn rules_that_a_landlock_domain_can_keep_are_known() {
+    let rule = |action: &str, paths: &[&str]| json!({"action": action, "paths": paths});
+    let quiet = json!({"action": "deny", "report": false});
+    let own = rule("allow", &["sandbox"]);
+    let table = [
+        ("deny", json!([own]), Some(true)),
+        ("deny", json!([own, quiet]), Some(false)),
+        ("deny", json!([own, {"action": "deny", "paths": ["/*"], "report": false}]), Some(true)),
+        ("allow", json!([own, {"action": "deny"}]), Some(true)),
+        ("allow", json!([own, rule("deny", &["/*", "@*"])]), Some(true)),
+        ("deny", json!([rule("deny", &["/x"]), own]), None),
+        ("deny", json!([own, rule("deny", &["/x"])]), Some(true)),
+        ("deny", json!([rule("allow", &["sandbox", "unnamed"])]), Some(true)),
+        ("deny", json!([own, rule("deny", &["unnamed"])]), None),
+        // Somebody else's socket may be reached.
+        ("deny", json!([rule("allow", &["sandbox", "/run/x"])]), None),
+        ("deny", json!([own, rule("allow", &["@x"])]), None),
+        ("allow", json!([own, rule("deny", &["/*"])]), None),
+        ("allow", json!([own]), None),
+        // One of its own may not.
+        ("deny", json!([rule("deny", &["sandbox"])]), None),
+        ("allow", json!([rule("deny", &["sandbox"])]), None),
+        ("deny", json!([rule("deny", &["@x"]), own]), None),
+        ("deny", json!([]), None),
+    ];
+    for (default, rules, reports) in table {
+        let own_alone = unix_section(default, &rules).own_alone;
+        assert_eq!(own_alone.map(|own_alone| own_alone.reports), reports, "{default} {rules}");
+    }
+}
+
+/// Rules are left to a domain only where it can keep them; then no program is needed, and what they say stays.
+#[test]
+fn what_is_left_to_a_landlock_domain_takes_no_hook() {
+    for (paths, expected) in [(&["sandbox"][..], 0), (&["sandbox", "@x"], 2)] {
+        let rules = json!([{"action": "allow", "paths": paths}]);
+        let policy =
+            json!({"version": 1, "unix": {"default": "deny", "rules": rules}, "process": {"allow": ["sysctls"]}});
+        let mut compiled = tables(&policy);
+        assert_eq!(compiled.hooks().len(), 2, "{policy}");
+        compiled.unix.as_mut().unwrap().leave_to_domain();
+        assert_eq!(compiled.hooks().len(), expected, "{policy}");
+        assert!(compiled.unix.as_ref().unwrap().restricts(), "{policy}");
+    }
+}
+
 #[test]
 fn a_nul_in_an_abstract_name_is_a_byte_of_it() {
     let tables = unix_section("allow", &json!([{"action": "deny", "paths": ["@a", "@b?", "@c*d"]}]));

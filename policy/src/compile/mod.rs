@@ -28,7 +28,7 @@ pub use net::{ByName, NetTables};
 pub use socket::SocketTables;
 pub use sockopt::SockoptTables;
 pub use sysctl::SysctlTables;
-pub use unix::UnixTables;
+pub use unix::{OwnAlone, UnixTables};
 
 use crate::{Mode, Part, Recording, Resolved};
 
@@ -146,7 +146,7 @@ impl Tables {
         if own || hooks.contains(&Hook::Ingress) {
             hooks.push(Hook::SockOps);
         }
-        if let Some(unix) = self.unix.as_ref().filter(|unix| unix.restricts()) {
+        if let Some(unix) = self.unix.as_ref().filter(|unix| unix.restricts() && !unix.is_left_to_domain()) {
             hooks.extend(unix.hooks());
         }
         if self.devices.as_ref().is_some_and(|devices| devices.verdicts.can_deny()) {

@@ -19,6 +19,9 @@ const SPELLED: [Hook; 2] = [Hook::ConnectUnix, Hook::SendmsgUnix];
 /// The hooks that see the peer itself.
 const PEER: [Hook; 2] = [Hook::UnixStreamConnect, Hook::UnixMaySend];
 
+/// The kinds of peers that have a name.
+const NAMED: [Kind; 2] = [Kind::PATH, Kind::ABSTRACT];
+
 /// The compiled unix section.
 #[derive(Debug)]
 pub struct UnixTables {
@@ -31,6 +34,17 @@ pub struct UnixTables {
     pub needs_peer: bool,
     /// Whether a verdict does, or at least whether a denial is reported.
     pub asks_for_peer: bool,
+    /// There if the sandbox's own sockets may be reached, whatever their names, and no others that have one.
+    pub own_alone: Option<OwnAlone>,
+}
+
+/// Rules that allow the sandbox's own sockets alone: what a Landlock domain can keep its processes to as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnAlone {
+    /// Whether the denial of some other socket is reported.
+    pub reports: bool,
+    /// Whether it is left to a Landlock domain, so that it takes no hook.
+    by_domain: bool,
 }
 
 impl UnixTables {
@@ -50,8 +64,7 @@ impl UnixTables {
             || own != RuleSet::NONE;
         let asks_for_peer = needs_peer || !is_settled(section, Kind::PATH, outcome);
         // Anybody who sees the peer can say which rule it was, too; anybody who doesn't has no use for more than what comes of it.
-        let named =
-            [Kind::PATH, Kind::ABSTRACT].map(|kind| (kind, !asks_for_peer && is_settled(section, kind, outcome)));
+        let named = NAMED.map(|kind| (kind, !asks_for_peer && is_settled(section, kind, outcome)));
         let mut whole = [RuleSet::NONE; KINDS];
         let mut globs = Globs::default();
         for (index, rule) in section.rules.iter().enumerate() {
@@ -86,7 +99,27 @@ impl UnixTables {
             by_name,
             whole,
         };
-        Ok(Self { table, states: automaton.states, needs_peer, asks_for_peer })
+        let only = |whose, action| NAMED.iter().all(|kind| verdict_on_all(section, *kind, whose) == Some(action));
+        let is_own_alone = only(Whose::Own, Action::Allow)
+            && only(Whose::Others, Action::Deny)
+            && unnamed.is_none_or(|rule| rule.action == Action::Allow);
+        let reports = NAMED.iter().any(|kind| reports(section, *kind));
+        let own_alone = is_own_alone.then_some(OwnAlone { reports, by_domain: false });
+        Ok(Self { table, states: automaton.states, needs_peer, asks_for_peer, own_alone })
+    }
+
+    /// Leaves it to a Landlock domain, which has to be the command's, to keep it to its own sockets. Rules that say anything else than that
+    /// can't be left to it, and stay as they are.
+    pub fn leave_to_domain(&mut self) {
+        if let Some(own_alone) = &mut self.own_alone {
+            own_alone.by_domain = true;
+        }
+    }
+
+    /// Whether that was left to a Landlock domain.
+    #[must_use]
+    pub fn is_left_to_domain(&self) -> bool {
+        self.own_alone.is_some_and(|own_alone| own_alone.by_domain)
     }
 
     /// Whether anything can be denied.
@@ -133,11 +166,43 @@ enum Reach {
 }
 
 fn reach(rule: &UnixRule, kind: Kind) -> Reach {
+    let own = if rule.is_about_own() { Reach::Some } else { Reach::None };
+    reach_by_name(rule, kind).max(own)
+}
+
+/// Which peers of a kind a rule is about by their names.
+fn reach_by_name(rule: &UnixRule, kind: Kind) -> Reach {
     if rule.paths.is_none() {
         return Reach::All;
     }
-    let own = if rule.is_about_own() { Reach::Some } else { Reach::None };
-    rule.globs().map(|glob| reach_of(glob, kind)).fold(own, Reach::max)
+    rule.globs().map(|glob| reach_of(glob, kind)).fold(Reach::None, Reach::max)
+}
+
+/// Whose sockets a verdict is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Those that the sandbox has made itself.
+    Own,
+    /// All others.
+    Others,
+}
+
+/// What the rules say of all sockets of a kind that are theirs. `None` where it depends on their names.
+fn verdict_on_all(section: &Section<UnixRule>, kind: Kind, whose: Whose) -> Option<Action> {
+    let is_whole = |rule: &UnixRule| whose == Whose::Own && rule.is_about_own();
+    let reach = |rule: &UnixRule| if is_whole(rule) { Reach::All } else { reach_by_name(rule, kind) };
+    let all = section.rules.iter().position(|rule| reach(rule) == Reach::All);
+    let verdict = all.map_or(section.default, |rule| section.rules[rule].action);
+    let before = &section.rules[..all.unwrap_or(section.rules.len())];
+    before.iter().all(|rule| reach(rule) == Reach::None || rule.action == verdict).then_some(verdict)
+}
+
+/// Whether some denial of a socket of a kind is reported: by a rule, or by the default where no rule is about all of them.
+fn reports(section: &Section<UnixRule>, kind: Kind) -> bool {
+    let all = section.rules.iter().position(|rule| reach(rule, kind) == Reach::All);
+    let deciding = &section.rules[..all.map_or(section.rules.len(), |rule| rule + 1)];
+    let is_reported = |rule: &UnixRule| rule.action == Action::Deny && rule.report && reach(rule, kind) != Reach::None;
+    deciding.iter().any(is_reported) || all.is_none() && section.default == Action::Deny
 }
 
 /// How many of the names of a kind one glob matches. Every path begins with `/`, every abstract name with `@`, and the rest can be anything.
