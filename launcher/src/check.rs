@@ -8,7 +8,7 @@ use common::{
     decision::DEFAULT,
     net::{Address, Op, Protocol, Request},
 };
-use enforce::{exit, load::missing_here, outlet::tell};
+use enforce::{exit, outlet::tell};
 use policy::{
     self, Action, Origin, Policy, Resolved, Surroundings,
     compile::{NameTables, Tables},
@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::{
     chosen::{Compiled, choose},
-    harden::unmet,
+    harden::{missing_here, unmet},
 };
 
 /// A policy with all names of sets resolved, and what follows from it.
@@ -98,7 +98,7 @@ pub fn check(word: &OsStr) -> anyhow::Result<u8> {
     let meaning = Meaning { policy: &policy, rules_from, hooks, unrestricted: tables.unrestricted(), names, notes };
     println!("{}", String::from_utf8(pretty_json(&meaning)?)?);
     // Beside the policy's meaning, which is the same on all machines.
-    if let Some(missing) = missing_here(&tables) {
+    if let Some(missing) = missing_here(&policy, &tables) {
         tell(&format!("note: this machine can't enforce it: {missing}"));
     }
     Ok(exit::OK)

@@ -28,7 +28,7 @@ use report::text::{OneLine, lines};
 
 use crate::{
     destination::{Destination, log_folder},
-    harden::Hardening,
+    harden::{Hardening, no_socket_domain},
 };
 
 /// A policy that needs every program there is.
@@ -159,6 +159,10 @@ pub fn doctor(mut rights: Rights) -> anyhow::Result<u8> {
         findings.add(what, tables.hooks().into_iter().try_for_each(|hook| load_one(&tables, hook, &mut rights)));
         findings.0.last_mut().expect("it has just been added").optional = true;
     }
+    findings.add_optional(
+        "rules on Unix sockets, the command's own alone, by Landlock (only where there is no BPF LSM)",
+        no_socket_domain(),
+    );
     let hierarchy = findings.add("a cgroup v2 hierarchy", Hierarchy::find());
     let leaf = hierarchy
         .as_ref()
@@ -208,7 +212,8 @@ fn no_folder() -> Option<String> {
 
 /// Has a process born in the leaf that takes all steps to keep itself there, and does nothing then.
 fn kept_inside(attached: &mut Attached, policy: &str) -> anyhow::Result<()> {
-    let hardening = Hardening::new(&*parse(policy)?, 0, Mount::all()?, false)?;
+    let policy = parse(policy)?;
+    let hardening = Hardening::new(&policy, &mut Tables::compile(&policy)?, 0, Mount::all()?, false)?;
     let view = hardening.look(attached.leaf.path(), None)?;
     let mut steps = hardening.steps_at_once();
     steps.extend(hardening.steps_before_user(&view, attached.leaf.path(), None, None));

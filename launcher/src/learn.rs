@@ -15,7 +15,6 @@ use anyhow::Context as _;
 use caps::Capability;
 use enforce::{
     exit,
-    load::missing_here,
     machine::ThisMachine,
     outlet::tell,
     privilege::{self, Rights},
@@ -27,7 +26,7 @@ use report::text::OneLine;
 
 use crate::{
     chosen::{Compiled, changeable, choose, creatable, parse_named},
-    harden::{Unmet, restricts_log, unmet},
+    harden::{Unmet, missing_here, restricts_log, unmet},
     records::records,
     run::{Options, run},
     supervise::Wait,
@@ -197,7 +196,7 @@ fn write_trial(path: &Path) -> anyhow::Result<UnixSockets> {
     for (names, unix) in [true, false].into_iter().flat_map(|names| unix.map(|unix| (names, unix))) {
         fs::write(path, trial(names, unix)).with_context(|| path.display().to_string())?;
         match choose(Some(path.as_os_str()))?.compile() {
-            Ok(compiled) if missing_here(&compiled.tables).is_none() => return Ok(unix),
+            Ok(compiled) if missing_here(&compiled.policy, &compiled.tables).is_none() => return Ok(unix),
             Ok(_) => {}
             Err(error) => refused = Some(error),
         }

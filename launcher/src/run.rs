@@ -98,7 +98,7 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     if options.flows {
         chosen.policy.record = Recording::Flows;
     }
-    let Compiled { policy, tables, document, was_found } = chosen.compile()?;
+    let Compiled { policy, mut tables, document, was_found } = chosen.compile()?;
     privilege::require()?;
     let mut command = Command::find(&options.command, options.user.clone(), &mut rights)?;
     anyhow::ensure!(
@@ -109,7 +109,10 @@ pub fn run(options: &Options, mut rights: Rights) -> anyhow::Result<u8> {
     let patience = Patience::with(&mounts);
     let hierarchy = Hierarchy::find_among(&mounts)?;
     nested::check(&mounts, &hierarchy.mount)?;
-    let hardening = Hardening::new(&policy, options.preserve_fds, mounts, options.diagnose)?;
+    let hardening = Hardening::new(&policy, &mut tables, options.preserve_fds, mounts, options.diagnose)?;
+    if options.fail_on_deny.is_some() {
+        hardening.can_report()?;
+    }
     let handed = hardening.accepts(&inherited)?;
     // What the command is told of its denials. It may be missing: nothing that is enforced depends on it.
     let unseen = hardening.free_folder().and_then(|place| Unseen::new(place, &mut rights));
@@ -356,8 +359,13 @@ fn conclude(
         }
         None if options.verbosity == 0 && may_have_been_refused(report) => {
             let that = if report.unreported() == 0 { "" } else { " that the policy reports" };
+            let what = if hardening.by_landlock.is_empty() {
+                "what keeps it inside"
+            } else {
+                "Landlock (Unix sockets of others), or what else keeps it inside,"
+            };
             tell(&format!(
-                "the command failed, and no rule denied anything{that}{policy}; whether what keeps it inside did, --diagnose tells"
+                "the command failed, and no rule denied anything{that}{policy}; whether {what} did, --diagnose tells"
             ));
         }
         _ => {}

@@ -8,13 +8,14 @@ use std::{
 use advice::{Denials, Guard, Suggestion, Widen};
 use anyhow::Context as _;
 use clap::ValueEnum;
-use enforce::{exit, load::missing_here, machine::ThisMachine, outlet::tell, target};
+use enforce::{exit, machine::ThisMachine, outlet::tell, target};
 use policy::Document;
 use report::text::{OneLine, pretty_json};
 use serde::Serialize;
 
 use crate::{
     chosen::{changeable, choose_for},
+    harden::missing_here,
     inside,
     records::records,
 };
@@ -93,8 +94,9 @@ pub fn suggest(
         );
         tell(&other);
     }
+    let changed = guard.with_text(text.clone().into_bytes(), &ThisMachine)?;
     if !suggestion.is_empty()
-        && let Some(missing) = missing_here(&guard.with_text(text.clone().into_bytes(), &ThisMachine)?.tables)
+        && let Some(missing) = missing_here(&changed.policy, &changed.tables)
     {
         let missing = format!("this machine can't enforce the changed policy: {missing}");
         anyhow::ensure!(!apply, "{missing}; nothing was written");

@@ -157,6 +157,12 @@ fn doubts_of_guard(guarding: Guarding, head: &Head) -> Vec<String> {
         if !hardening.crowded.is_empty() {
             doubts.push(format!("not all services were covered in {}", hardening.crowded.join(", ")));
         }
+        if !hardening.by_landlock.is_empty() {
+            doubts.push(format!(
+                "enforced by Landlock, so that denials are neither counted nor events: {}",
+                hardening.by_landlock.join(", ")
+            ));
+        }
         let unrecorded = hardening.observed.map_or(0, |observed| observed.unrecorded);
         if unrecorded > 0 {
             doubts.push(format!("{} of system calls are in no event", counted(unrecorded, "refusal")));

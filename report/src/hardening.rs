@@ -3,6 +3,8 @@
 use policy::{Architecture, Part, SocketFamily};
 use serde::{Deserialize, Serialize};
 
+use crate::Word;
+
 /// What was in force, for the log.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Hardening {
@@ -26,6 +28,9 @@ pub struct Hardening {
     /// The folders in which other users had so many folders of their own that not all were covered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub crowded: Vec<String>,
+    /// The policy's sections that Landlock enforced in the place of programs, of which nothing is counted, and no denial is an event: `unix`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_landlock: Vec<Word>,
     /// What was refused by these; `None` where nobody looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,

@@ -17,6 +17,8 @@ pub enum Feature {
     BpfLsm,
     /// Scopes of Landlock: signals and abstract Unix sockets.
     LandlockScopes,
+    /// Landlock's right to reach Unix sockets with paths.
+    LandlockUnix,
 }
 
 impl Feature {
@@ -26,6 +28,7 @@ impl Feature {
             Self::ConnectUnix => ("connect_unix", "rules on Unix sockets, all alike, by address"),
             Self::BpfLsm => ("bpf_lsm", "rules on Unix sockets, path by path"),
             Self::LandlockScopes => ("landlock_scopes", "keeping a command inside"),
+            Self::LandlockUnix => ("landlock_unix", "rules on Unix sockets, the command's own alone"),
         }
     }
 }

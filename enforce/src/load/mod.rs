@@ -114,7 +114,8 @@ pub enum LoadError {
          the smallest kernel known to have it is {}, with CONFIG_BPF_LSM and \"bpf\" in its lsm= list. {}",
         .hook.name(),
         spec(*.hook).since,
-        "Without it, all paths of Unix sockets can only be allowed or denied alike, whoever has made them"
+        "Without it, all paths of Unix sockets can only be allowed or denied alike, whoever has made them; or, in a Landlock domain (Linux 7.1), \
+         the command's own alone be allowed"
     )]
     NoLsm {
         /// The hook.

@@ -199,28 +199,37 @@ pub struct Remedy {
     capability: Option<Capability>,
     family: Option<SocketFamily>,
     architecture: Option<Architecture>,
+    /// Whether it is not this section but the one on Unix sockets that does not allow it.
+    unix: bool,
 }
 
 impl Remedy {
+    const NONE: Self = Self { parts: &[], capability: None, family: None, architecture: None, unix: false };
+
     /// Parts: the one that the call is about, and those without which a policy can't name it.
     pub(super) const fn parts(parts: &'static [Part]) -> Self {
-        Self { parts, capability: None, family: None, architecture: None }
+        Self { parts, ..Self::NONE }
     }
 
     /// A capability.
     pub(super) const fn capability(capability: Capability) -> Self {
-        Self { capability: Some(capability), ..Self::parts(&[]) }
+        Self { capability: Some(capability), ..Self::NONE }
     }
 
     /// A family of sockets.
     pub(super) const fn family(family: SocketFamily) -> Self {
-        Self { family: Some(family), ..Self::parts(&[]) }
+        Self { family: Some(family), ..Self::NONE }
     }
 
     /// An architecture.
     #[must_use]
     pub const fn architecture(architecture: Architecture) -> Self {
-        Self { architecture: Some(architecture), ..Self::parts(&[]) }
+        Self { architecture: Some(architecture), ..Self::NONE }
+    }
+
+    /// Nothing of the process section: it is the section on Unix sockets that allows none but the command's own.
+    pub(super) const fn unix() -> Self {
+        Self { unix: true, ..Self::NONE }
     }
 
     /// With a capability as well, which a command that is root has to have.
@@ -234,6 +243,7 @@ impl Remedy {
         let word = self.parts.first().map(|part| json!(part)).or_else(|| self.family.map(|family| json!(family)));
         let word = word.or_else(|| self.architecture.map(|architecture| json!(architecture)));
         match (word, self.capability) {
+            _ if self.unix => "unix".to_owned(),
             (Some(word), _) => word.as_str().unwrap_or_default().to_owned(),
             (None, Some(capability)) => capability.to_string(),
             (None, None) => String::new(),
@@ -255,6 +265,9 @@ impl Remedy {
         }
         if let Some(architecture) = self.architecture {
             section.insert("architectures".into(), json!([architecture]));
+        }
+        if self.unix {
+            return "the unix section allows the command's own sockets alone; for rules on paths, the kernel needs BPF LSM".to_owned();
         }
         if section.is_empty() {
             return "no policy allows it; \"isolation\": \"cgroup-only\" would, and be no boundary".to_owned();

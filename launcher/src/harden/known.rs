@@ -1,6 +1,6 @@
 //! What /proc tells of the processes that a call is about: which ones they are, whose, and what they have.
 
-use std::{fs, io, os::unix::ffi::OsStrExt as _, path::Path};
+use std::{fs, io, os::unix::ffi::OsStrExt as _, path::PathBuf};
 
 use enforce::{process::Status, sys::notify::Call};
 
@@ -113,27 +113,31 @@ pub(super) fn is_in_our_network(thread: u32) -> bool {
     own.is_some() && own == namespace(&thread.to_string())
 }
 
-/// The number of the abstract socket of this name, to which somebody can connect or send (`unix_seq_show`, net/unix/af_unix.c).
-pub(super) fn abstract_socket(name: &[u8]) -> Option<u64> {
-    find_abstract(&fs::read("/proc/net/unix").ok()?, name)
+/// How the kernel shows the name of an abstract socket (`unix_seq_show`, net/unix/af_unix.c).
+pub(super) fn shown_abstract(name: &[u8]) -> Vec<u8> {
+    [b"@", name].concat().into_iter().map(|byte| if byte == 0 { b'@' } else { byte }).collect()
 }
 
-fn find_abstract(sockets: &[u8], name: &[u8]) -> Option<u64> {
-    // NULs are shown in this way.
-    let shown: Vec<u8> = [b"@", name].concat().into_iter().map(|byte| if byte == 0 { b'@' } else { byte }).collect();
-    sockets.split(|byte| *byte == b'\n').find_map(|line| {
-        let (before, path) = line.split_at(line.len().checked_sub(shown.len())?);
+/// The numbers of the Unix sockets that were bound to what is shown as this name, and to which somebody can connect or send.
+pub(super) fn bound_sockets(shown: &[u8]) -> Option<Vec<u64>> {
+    Some(find_bound(&fs::read("/proc/net/unix").ok()?, shown))
+}
+
+fn find_bound(sockets: &[u8], shown: &[u8]) -> Vec<u64> {
+    let bound = |line: &[u8]| -> Option<u64> {
+        let (before, name) = line.split_at(line.len().checked_sub(shown.len())?);
         // Accepted sockets have the listener's name, too, and are not listening.
-        let before = str::from_utf8(before.strip_suffix(b" ")?).ok().filter(|_| path == shown)?;
+        let before = str::from_utf8(before.strip_suffix(b" ")?).ok().filter(|_| name == shown)?;
         let fields: Vec<&str> = before.split_whitespace().collect();
         let [_, _, _, flags, kind, _, inode] = fields[..] else { return None };
         (kind == "0002" || flags == "00010000").then(|| inode.parse().ok())?
-    })
+    };
+    sockets.split(|byte| *byte == b'\n').filter_map(bound).collect()
 }
 
-/// Whether a process has this socket open, if there is room to look at its descriptors. `None` where that can't be told.
-pub(super) fn has_socket(pid: i32, inode: u64, room: &mut usize) -> Option<bool> {
-    let link = format!("socket:[{inode}]");
+/// Whether a process has one of these sockets open, if there is room to look at its descriptors. `None` where that can't be told.
+pub(super) fn has_socket(pid: i32, numbers: &[u64], room: &mut usize) -> Option<bool> {
+    let links: Vec<PathBuf> = numbers.iter().map(|number| format!("socket:[{number}]").into()).collect();
     let entries = match fs::read_dir(format!("/proc/{pid}/fd")) {
         // It has ended.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(false),
@@ -141,7 +145,7 @@ pub(super) fn has_socket(pid: i32, inode: u64, room: &mut usize) -> Option<bool>
     };
     for entry in entries.flatten() {
         *room = room.checked_sub(1)?;
-        if fs::read_link(entry.path()).is_ok_and(|found| found == Path::new(&link)) {
+        if fs::read_link(entry.path()).is_ok_and(|found| links.contains(&found)) {
             return Some(true);
         }
     }
@@ -163,7 +167,7 @@ mod tests {
         assert!(files <= most_files().expect("it is there"), "{files}");
         assert_eq!(group(pid), Some(nix::unistd::getpgrp().as_raw()));
         assert!(all_processes().is_some_and(|all| all.contains(&pid)) && is_in_our_network(own));
-        assert_eq!((has_socket(pid, 0, &mut 1000), has_socket(pid, 0, &mut 0)), (Some(false), None));
+        assert_eq!((has_socket(pid, &[0], &mut 1000), has_socket(pid, &[0], &mut 0)), (Some(false), None));
         let caller = Status::read(own).expect("it is there");
         assert!(
             !is_of_other_user(&caller, &caller)
@@ -193,14 +197,16 @@ mod tests {
     }
 
     #[test]
-    fn abstract_sockets_are_found_by_their_whole_names() {
+    fn sockets_are_found_by_their_whole_names() {
         let sockets = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
             0000000000000000: 00000003 00000000 00000000 0001 03 41 @a\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 42 @a\n\
             0000000000000000: 00000002 00000000 00010000 0001 01 43 /x @b\n\
+            0000000000000000: 00000002 00000000 00010000 0001 01 45 /x @b\n\
             0000000000000000: 00000002 00000000 00000000 0002 01 44 @b@\n";
-        assert_eq!(find_abstract(sockets, b"a"), Some(42));
-        assert_eq!((find_abstract(sockets, b"b"), find_abstract(sockets, b"b\0")), (None, Some(44)));
-        assert_eq!(abstract_socket(b"no such name"), None);
+        let found = |shown: &[u8]| find_bound(sockets, shown);
+        assert_eq!((found(b"@a"), found(b"/x @b")), (vec![42], vec![43, 45]));
+        assert_eq!((found(b"@b"), found(&shown_abstract(b"b\0"))), (vec![], vec![44]));
+        assert_eq!(bound_sockets(b"@no such name"), Some(vec![]));
     }
 }

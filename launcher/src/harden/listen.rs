@@ -38,6 +38,8 @@ pub struct Calls {
     pub(super) audits: bool,
     pub(super) keeps_abstract: bool,
     pub(super) kept: u64,
+    /// Whether Landlock keeps the command to its own Unix sockets.
+    pub(super) keeps_sockets: bool,
 }
 
 /// Answers the command's calls. Once it is dropped, they fail with `ENOSYS`.
@@ -66,7 +68,7 @@ impl Calls {
     ///
     /// As recvmsg(2).
     pub fn attendant(self, view: &View, leaf: &Path) -> nix::Result<Option<Attendant>> {
-        let Self { socket, rules, audits, keeps_abstract, kept } = self;
+        let Self { socket, rules, audits, keeps_abstract, keeps_sockets, kept } = self;
         let Some(listener) = Listener::receive(&socket)? else { return Ok(None) };
         let own = getpid().to_string();
         let leaf = leaf.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -74,7 +76,7 @@ impl Calls {
             listener,
             numbers_are_ours: fs::read_link("/proc/self").is_ok_and(|link| link.as_os_str() == own.as_str()),
             rules,
-            scene: Scene { leaf, covered: view.covers(), audits, keeps_abstract, kept },
+            scene: Scene { leaf, covered: view.covers(), audits, keeps_abstract, keeps_sockets, kept },
         }))
     }
 }

@@ -3,6 +3,7 @@
 //! may change after it was read.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::IoSliceMut,
     os::unix::ffi::OsStrExt as _,
@@ -24,8 +25,8 @@ use super::{
     call::{Is, Look, Remedy, Rule, What, Whom, Word, Words},
     filter::{NAMESPACES, NEWTIME, of_namespace},
     known::{
-        MOST_DESCRIPTORS, NUMBER_OF_FILES, abstract_socket, all_processes, hard_limit, has_socket, is_in_our_network,
-        is_of_other_user, limit, most_files, niceness, processes,
+        MOST_DESCRIPTORS, NUMBER_OF_FILES, all_processes, bound_sockets, hard_limit, has_socket, is_in_our_network,
+        is_of_other_user, limit, most_files, niceness, processes, shown_abstract,
     },
     presence::may_signal,
     privileged,
@@ -43,8 +44,9 @@ const OLD_RUN: (&str, &str) = ("/var/run", "/run");
 /// The signal by which Go's runtime interrupts its own threads, a hundred times a second: each would wait for guard-run.
 const INTERRUPTING: u32 = libc::SIGURG.cast_unsigned();
 
-/// What is looked at, if the command's process is root's or another user's. What takes a capability is of interest only for root's.
-pub(super) fn looked_at(section: &ProcessSection) -> Vec<Rule> {
+/// What is looked at, if the command's process is root's or another user's. What takes a capability is of interest only for root's. Connecting
+/// is looked at where something is covered, or where Landlock keeps the command to its own Unix sockets.
+pub(super) fn looked_at(section: &ProcessSection, keeps_sockets: bool) -> Vec<Rule> {
     let mut rules = Vec::new();
     if !section.allows(Part::Signals) {
         rules.extend(signalling());
@@ -52,7 +54,7 @@ pub(super) fn looked_at(section: &ProcessSection) -> Vec<Rule> {
     if !section.allows(Part::Tracing) {
         rules.extend(tracing());
     }
-    if !section.allows(Part::Delegation) || !section.allows(Part::AbstractSockets) {
+    if !section.allows(Part::Delegation) || !section.allows(Part::AbstractSockets) || keeps_sockets {
         rules.extend(naming_sockets());
     }
     if privilege::is_root() {
@@ -165,6 +167,8 @@ impl From<Refused> for Refusal {
 pub(super) struct Scene {
     /// The name of the leaf's folder: so processes inside are told from others.
     pub(super) leaf: String,
+    /// Whether Landlock keeps the command to its own Unix sockets.
+    pub(super) keeps_sockets: bool,
     /// The sockets that are covered, and the folders.
     pub(super) covered: Vec<(PathBuf, bool)>,
     /// Whether nothing is refused, so that the command has what it would not have.
@@ -198,12 +202,20 @@ impl Scene {
             Look::Peer(address) => {
                 let name = address_of(call, address)?;
                 if let Some(name) = name.strip_prefix(b"\0") {
-                    let shown = self.is_elsewhere(call, &caller, name)?;
+                    (self.keeps_abstract && caller.levels == 1).then_some(())?;
+                    self.is_elsewhere(call, &shown_abstract(name))?;
+                    let shown = format!("@{}", String::from_utf8_lossy(name));
                     return refused("landlock", Errno::EPERM, Remedy::parts(&[Part::AbstractSockets]), Some(shown));
                 }
-                let covered = self.covered(call, &name)?;
-                let error = if covered.1 { Errno::ENOENT } else { Errno::ECONNREFUSED };
-                refused("mounts", error, Remedy::parts(&[Part::Delegation]), Some(covered.0))
+                let path = path_of(call, &name)?;
+                let shown = Some(path.to_string_lossy().into_owned());
+                if let Some(is_folder) = self.covers(&path) {
+                    let error = if is_folder { Errno::ENOENT } else { Errno::ECONNREFUSED };
+                    return refused("mounts", error, Remedy::parts(&[Part::Delegation]), shown);
+                }
+                self.keeps_sockets.then_some(())?;
+                self.is_elsewhere(call, path.as_os_str().as_bytes())?;
+                refused("landlock", Errno::EACCES, Remedy::unix(), shown)
             }
             Look::Capability(_, error) => refused("capabilities", error, self.wanting(&caller, rule)?, None),
             Look::Nice(whom) => {
@@ -292,20 +304,18 @@ impl Scene {
         Some(own.components().any(|part| part.as_os_str() == self.leaf.as_str()))
     }
 
-    /// The abstract socket of this name, as it is shown, if somebody outside has it, and nobody inside.
-    fn is_elsewhere(&self, call: &Call, caller: &Status, name: &[u8]) -> Option<String> {
-        if !self.keeps_abstract || !is_in_our_network(call.thread) {
-            return None;
-        }
-        let socket = abstract_socket(name)?;
+    /// Finds out that a Unix socket was bound to this name, and that no process inside has one. (Landlock asks who has made it, which the kernel tells
+    /// nobody.)
+    fn is_elsewhere(&self, call: &Call, shown: &[u8]) -> Option<()> {
+        let sockets = bound_sockets(shown).filter(|sockets| !sockets.is_empty() && is_in_our_network(call.thread))?;
         let mut room = MOST_DESCRIPTORS;
         for pid in all_processes()?.into_iter().filter(|pid| self.is_inside(*pid) == Some(true)) {
             // Where that can't be told, nothing is.
-            if has_socket(pid, socket, &mut room)? {
+            if has_socket(pid, &sockets, &mut room)? {
                 return None;
             }
         }
-        (caller.levels == 1).then(|| format!("@{}", String::from_utf8_lossy(name)))
+        Some(())
     }
 
     /// Finds out that root's process has none of the capabilities that a rule is about, and would have them without the guard; and which to
@@ -317,21 +327,24 @@ impl Scene {
         capabilities.first().filter(|_| is_wanting).map(|capability| Remedy::capability(*capability))
     }
 
-    /// The covered socket that a path is about, as it is spelled, and whether its folder is what is covered.
-    fn covered(&self, call: &Call, path: &[u8]) -> Option<(String, bool)> {
-        let path = path.split(|byte| *byte == 0).next().filter(|path| !path.is_empty())?;
-        let process = |name: &str| fs::read_link(format!("/proc/{}/{name}", call.thread)).ok();
-        if process("root")?.as_path() != Path::new("/") {
-            return None;
-        }
-        let path = plain(&process("cwd")?.join(Path::new(std::ffi::OsStr::from_bytes(path))));
-        let path = path.strip_prefix(OLD_RUN.0).map(|below| Path::new(OLD_RUN.1).join(below)).unwrap_or(path);
+    /// Whether a socket's path is covered, and then, whether its folder is what is.
+    fn covers(&self, path: &Path) -> Option<bool> {
         let is_covered = |(covered, is_folder): &&(PathBuf, bool)| {
             if *is_folder { path.starts_with(covered) } else { path == *covered }
         };
-        let (_, is_folder) = self.covered.iter().find(is_covered)?;
-        Some((path.to_string_lossy().into_owned(), *is_folder))
+        self.covered.iter().find(is_covered).map(|(_, is_folder)| *is_folder)
     }
+}
+
+/// The path that a call names as a Unix socket's, as it is spelled.
+fn path_of(call: &Call, name: &[u8]) -> Option<PathBuf> {
+    let path = name.split(|byte| *byte == 0).next().filter(|path| !path.is_empty())?;
+    let process = |name: &str| fs::read_link(format!("/proc/{}/{name}", call.thread)).ok();
+    if process("root")?.as_path() != Path::new("/") {
+        return None;
+    }
+    let path = plain(&process("cwd")?.join(Path::new(OsStr::from_bytes(path))));
+    Some(path.strip_prefix(OLD_RUN.0).map(|below| Path::new(OLD_RUN.1).join(below)).unwrap_or(path))
 }
 
 /// What allows a process to trace others outside. Those of root have capabilities that root's command hasn't, so that it takes another one

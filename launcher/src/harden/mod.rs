@@ -49,6 +49,7 @@ pub use listen::{Attendant, Calls};
 pub use look::Refused;
 pub use needs::{Unmet, unmet};
 pub(crate) use privileged::restricts_log;
+pub(crate) use scope::no_socket_domain;
 pub(crate) use services::RESOLVERS;
 pub use view::View;
 
@@ -64,7 +65,10 @@ use filter::Filters;
 use handed::Handed;
 use limits::Limits;
 use packets::Hidden;
-use policy::{Isolation, Mode, NetSection, Part, Policy, ProcessSection, Section, UnixRule};
+use policy::{
+    Isolation, Mode, NetSection, Part, Policy, ProcessSection, Section, UnixRule,
+    compile::{OwnAlone, Tables},
+};
 use report::Inherited;
 use scope::Scope;
 
@@ -88,6 +92,20 @@ pub enum HardenError {
         /// What is in the way.
         why: String,
     },
+    /// Neither programs nor a Landlock domain can keep the command to its own Unix sockets.
+    #[error("{missing}; nor can a Landlock domain do it: {why}")]
+    Sockets {
+        /// Why there are no programs for it.
+        missing: String,
+        /// What is in the way of a domain.
+        why: String,
+    },
+    /// Whether something was denied can't be told.
+    #[error(
+        "--fail-on-deny can't tell what is denied of Unix sockets: this kernel has no BPF LSM, so a Landlock domain keeps the command to its \
+         own, and reports nothing. To go without, say so at the end of the unix section's rules: {{\"action\": \"deny\", \"report\": false}}"
+    )]
+    Unreported,
     /// The sockets of services can't be looked for.
     #[error("can't look for sockets of services that run commands for others")]
     Look(#[source] Errno),
@@ -188,6 +206,8 @@ pub struct Hardening {
     first_closed: Option<RawFd>,
     /// The folders among those that it does get.
     folders: Vec<Handed>,
+    /// The rules on Unix sockets, if it is Landlock that enforces them.
+    by_landlock: Option<OwnAlone>,
 }
 
 /// The sockets of services, and the folders with such sockets, that a command can't reach under a policy on this machine, as
@@ -238,14 +258,32 @@ fn services(
     found.map_err(silent)?.map_err(HardenError::Look)
 }
 
+/// Why this machine can't enforce what a policy says of Unix sockets, if it is known to without trying.
+#[must_use]
+pub fn missing_here(policy: &Policy, tables: &Tables) -> Option<String> {
+    match scope::left_to_domain(policy, tables) {
+        Ok(Some(_)) => None,
+        Ok(None) => enforce::load::missing_here(tables),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 impl Hardening {
     /// Finds out what is to be done for a policy on this machine, where this is mounted. The command gets this many
-    /// descriptors beside the standard streams. In audit mode, and to diagnose, refusals are observed.
+    /// descriptors beside the standard streams. In audit mode, and to diagnose, refusals are observed. Where it takes a Landlock domain to
+    /// keep the command to its own Unix sockets, that is left to it, and the tables need no programs for it any more.
     ///
     /// # Errors
     ///
     /// When the kernel lacks something that the policy does not name.
-    pub fn new(policy: &Policy, preserved: u16, mounts: Vec<Mount>, diagnose: bool) -> Result<Self, HardenError> {
+    pub fn new(
+        policy: &Policy,
+        tables: &mut Tables,
+        preserved: u16,
+        mounts: Vec<Mount>,
+        diagnose: bool,
+    ) -> Result<Self, HardenError> {
+        let by_landlock = scope::left_to_domain(policy, tables)?;
         let section = policy.process.clone();
         let isolation = match (section.isolation, policy.mode) {
             (Isolation::CgroupOnly, _) => InForce::CgroupOnly,
@@ -254,7 +292,7 @@ impl Hardening {
         };
         let full = isolation == InForce::Full;
         let first_closed = full.then_some(FIRST_DESCRIPTOR + RawFd::from(preserved));
-        let mut looked_at = look::looked_at(&section);
+        let mut looked_at = look::looked_at(&section, by_landlock.is_some());
         let filters = match isolation {
             InForce::Full if diagnose => {
                 looked_at.extend(filter::presence(&section));
@@ -267,8 +305,12 @@ impl Hardening {
             }
             InForce::CgroupOnly => Filters::default(),
         };
+        let scope = if full { Scope::new(&section, by_landlock.is_some())? } else { None };
+        if let Some(unix) = tables.unix.as_mut().filter(|_| by_landlock.is_some()) {
+            unix.leave_to_domain();
+        }
         Ok(Self {
-            scope: if full { Scope::new(&section)? } else { None },
+            scope,
             filters,
             observes: full && diagnose || isolation == InForce::Audit,
             first_closed,
@@ -280,7 +322,17 @@ impl Hardening {
             mounts,
             section,
             isolation,
+            by_landlock,
         })
+    }
+
+    /// Makes sure that all is reported that the rules deny and report.
+    ///
+    /// # Errors
+    ///
+    /// When Landlock enforces some of them, which reports nothing.
+    pub fn can_report(&self) -> Result<(), HardenError> {
+        if self.by_landlock.is_some_and(|rules| rules.reports) { Err(HardenError::Unreported) } else { Ok(()) }
     }
 
     /// Whether refusals are to be seen, if there is a listener to be had.
@@ -362,10 +414,10 @@ impl Hardening {
     pub fn listening(&self) -> io::Result<Option<(Calls, UnixStream)>> {
         let Some((_, rules)) = &self.filters.asking else { return Ok(None) };
         let (socket, its) = UnixStream::pair()?;
-        let audits = self.isolation == InForce::Audit;
-        let keeps_abstract = !self.section.allows(Part::AbstractSockets);
+        let (rules, audits) = (rules.clone(), self.isolation == InForce::Audit);
+        let (keeps_abstract, keeps_sockets) = (!self.section.allows(Part::AbstractSockets), self.by_landlock.is_some());
         let kept = capability::kept_bits(&self.section);
-        Ok(Some((Calls { socket, rules: rules.clone(), audits, keeps_abstract, kept }, its)))
+        Ok(Some((Calls { socket, rules, audits, keeps_abstract, keeps_sockets, kept }, its)))
     }
 
     /// What the process does first.
@@ -446,6 +498,7 @@ impl Hardening {
             architectures: self.section.architectures.clone(),
             covered: if full { covered } else { Vec::new() },
             crowded,
+            by_landlock: if self.by_landlock.is_some() { vec!["unix".into()] } else { Vec::new() },
             observed: None,
         }
     }
