@@ -9,8 +9,11 @@ use std::{
 use aya::maps::MapData;
 use aya_obj::{
     Map,
-    generated::{BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_map_type, bpf_prog_type},
+    generated::{
+        BPF_F_NO_PREALLOC, BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE, bpf_attach_type, bpf_map_type, bpf_prog_type,
+    },
 };
+use nix::sys::utsname::uname;
 use sha2::{Digest as _, Sha256};
 
 use super::{LoadError, MapContent};
@@ -18,6 +21,15 @@ use crate::sys::{bpf, storage::create_socket_storage};
 
 /// BPF_LD | BPF_DW | BPF_IMM: the instruction that loads a map's address.
 const LOAD_IMMEDIATE_64: u64 = 0x18;
+
+/// The addresses that answers had for names. One answer may have a thousand.
+const LEARNED: &str = "NAME_LEARNED";
+
+/// Whether this is a kernel with PREEMPT_RT. What programs get for new entries of a map is renewed by a thread there, and not at once
+/// (kernel/bpf/memalloc.c): some hundred entries that one program makes may be too many, unless they are there from the beginning.
+fn is_preempt_rt() -> bool {
+    uname().is_ok_and(|kernel| kernel.version().to_string_lossy().contains("PREEMPT_RT"))
+}
 
 /// A linked object file. Where a program refers to a map, it has the map's position in `maps` instead of a file
 /// descriptor: so only the maps that a wanted program refers to need ever be made.
@@ -223,8 +235,11 @@ impl LoadedImage {
             return self.placeholder();
         }
         if !self.maps.contains_key(&number) {
-            let MapImage { name, kind, mut key_size, mut value_size, mut max_entries, flags, .. } =
+            let MapImage { name, kind, mut key_size, mut value_size, mut max_entries, mut flags, .. } =
                 self.image.maps[number];
+            if name == LEARNED && is_preempt_rt() {
+                flags &= !BPF_F_NO_PREALLOC;
+            }
             let refused = |source| LoadError::Map { name: name.to_owned(), source };
             let content = self.contents.remove(name);
             if let Some(content) = &content {
