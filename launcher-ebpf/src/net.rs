@@ -11,7 +11,7 @@ use aya_ebpf::{
 };
 use common::{
     Decision, RuleSet,
-    decision::{DEFAULT, UNSEEN_COPY},
+    decision::UNSEEN_COPY,
     net::{self, Address, EPHEMERAL, Lookup, Op, PortInterval, Protocol, Request, Table},
     record::{Hook, Key, NetSubject, Tally},
     socket::{self, protocol},

@@ -55,9 +55,9 @@ fn is_short_line(said: &str, program: &str) -> bool {
 fn what_is_wrong_with_a_command_line_is_said_in_one_line_with_where_to_read_on() {
     for (arguments, expected) in [
         (
-            &["--polcy", "p.json", "--", "true"][..],
-            "unexpected argument '--polcy' found; tip: a similar argument exists: '--policy'; \
-             tip: to pass '--polcy' as a value, use '-- --polcy'; see guard-run --help",
+            &["--policies", "p.json", "--", "true"][..],
+            "unexpected argument '--policies' found; tip: a similar argument exists: '--policy'; \
+             tip: to pass '--policies' as a value, use '-- --policies'; see guard-run --help",
         ),
         (
             &["make", "test"],

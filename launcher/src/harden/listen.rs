@@ -37,9 +37,8 @@ pub struct Calls {
     pub(super) rules: Vec<Rule>,
     pub(super) audits: bool,
     pub(super) keeps_abstract: bool,
-    pub(super) kept: u64,
-    /// Whether Landlock keeps the command to its own Unix sockets.
     pub(super) keeps_sockets: bool,
+    pub(super) kept: u64,
 }
 
 /// Answers the command's calls. Once it is dropped, they fail with `ENOSYS`.
