@@ -1,6 +1,9 @@
 //! What a policy would have decided on what logs tell of.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 use policy::compile::Tables;
 use report::{Event, Flow, Verdict, text::OneLine};
@@ -66,9 +69,12 @@ pub struct Replayed {
 pub struct Replay<'a> {
     judge: Judge<'a>,
     replayed: Replayed,
-    denied: BTreeMap<(String, String), Change>,
-    allowed: BTreeMap<(String, String), Change>,
+    denied: Changes,
+    allowed: Changes,
 }
+
+/// Changes by what decides, and what decided before; and where each request is in its change's list.
+type Changes = BTreeMap<(String, String), (Change, HashMap<String, usize>)>;
 
 impl<'a> Replay<'a> {
     /// Judges by these tables.
@@ -77,8 +83,8 @@ impl<'a> Replay<'a> {
         Self {
             judge: Judge::new(tables),
             replayed: Replayed::default(),
-            denied: BTreeMap::new(),
-            allowed: BTreeMap::new(),
+            denied: Changes::new(),
+            allowed: Changes::new(),
         }
     }
 
@@ -121,15 +127,15 @@ impl<'a> Replay<'a> {
         };
         let rule = judgement.decided_by();
         let changes = if judgement.allowed { &mut self.allowed } else { &mut self.denied };
-        let change = changes.entry((rule, was)).or_default();
+        let (change, places) = changes.entry((rule, was)).or_default();
         change.records += 1;
         change.count += count;
         let request = match record {
             Record::Event(event) => request_of(event),
             Record::Flow(flow) => format!("{} {}", flow.direction, flow.network),
         };
-        if let Some(told) = change.requests.iter_mut().find(|told| told.request == request) {
-            told.count += count;
+        if let Some(place) = places.get(&request) {
+            change.requests[*place].count += count;
         } else if change.requests.len() < TOLD {
             let who = match record {
                 Record::Event(event) => event.process.comm.clone(),
@@ -137,6 +143,7 @@ impl<'a> Replay<'a> {
                     flow.process.as_ref().map_or_else(|| "the kernel".to_owned(), |one| one.comm.clone())
                 }
             };
+            places.insert(request.clone(), change.requests.len());
             change.requests.push(Told { request, who, count });
         } else {
             change.more += 1;
@@ -146,8 +153,8 @@ impl<'a> Replay<'a> {
     /// What came out.
     #[must_use]
     pub fn finish(self) -> Replayed {
-        let list = |changes: BTreeMap<(String, String), Change>| {
-            changes.into_iter().map(|((rule, was), change)| Change { rule, was, ..change }).collect()
+        let list = |changes: Changes| {
+            changes.into_iter().map(|((rule, was), (change, _))| Change { rule, was, ..change }).collect()
         };
         Replayed { would_be_denied: list(self.denied), would_be_allowed: list(self.allowed), ..self.replayed }
     }

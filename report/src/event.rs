@@ -14,14 +14,17 @@ use jiff::Timestamp;
 use policy::{
     Mode, Reasons,
     compile::{FoundBy, IMPLIED},
-    strict::object,
 };
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{Call, Clock, Details, Device, Name, Network, Socket, Sockopt, Sysctl, Test, Unix, Word};
+use crate::{
+    Call, Clock, Details, Device, Name, Network, Socket, Sockopt, Sysctl, Test, Unix, Word,
+    flat::{FlatEvent, FlatProcess},
+};
 
 /// One denial, or as many as have the same hook, rule, process and subject. In the log and as a JSON line.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(try_from = "FlatEvent")]
 pub struct Event {
     /// When it was denied first.
     #[serde(serialize_with = "nanoseconds")]
@@ -35,13 +38,13 @@ pub struct Event {
     /// Who asked.
     pub process: Process,
     /// During which test, where that is known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub test: Option<Test>,
     /// For what.
-    #[serde(flatten, deserialize_with = "object")]
+    #[serde(flatten)]
     pub subject: Subject,
     /// What decided.
-    #[serde(flatten, deserialize_with = "object")]
+    #[serde(flatten)]
     pub cause: Cause,
     /// How often.
     pub count: u64,
@@ -83,6 +86,7 @@ impl From<Mode> for Verdict {
 
 /// The process that asked.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(from = "FlatProcess")]
 pub struct Process {
     /// The process's id, in the initial pid namespace. `None` where there were too many kinds of denials to tell processes apart: all else is
     /// told of the first one then.
@@ -92,12 +96,12 @@ pub struct Process {
     /// The name of its thread.
     pub comm: String,
     /// What /proc told.
-    #[serde(flatten, deserialize_with = "object")]
+    #[serde(flatten)]
     pub details: Arc<Details>,
 }
 
 /// What it asked for.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Subject {
     /// A peer.

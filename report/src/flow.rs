@@ -4,13 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use common::flow::{INCOMING, Key, TCP, Tally};
 use jiff::Timestamp;
-use policy::strict::object;
 use serde::{Deserialize, Serialize};
 
-use crate::{Clock, Details, Names, Network, Process, Word, event::comm, nanoseconds};
+use crate::{Clock, Details, Names, Network, Process, Word, event::comm, flat::FlatFlow, nanoseconds};
 
 /// All that one process and one peer had to do with each other by one protocol, port and direction.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(try_from = "FlatFlow")]
 pub struct Flow {
     /// `outgoing` where the process began, `incoming` where the peer did.
     pub direction: Word,
@@ -19,7 +19,7 @@ pub struct Flow {
     /// Who made the socket, or the one that listened. `None` where the kernel did.
     pub process: Option<Process>,
     /// How much of it there was.
-    #[serde(flatten, deserialize_with = "object")]
+    #[serde(flatten)]
     pub extent: Extent,
     /// Bytes of payload.
     pub bytes: Transfer,
@@ -32,7 +32,7 @@ pub struct Flow {
 }
 
 /// How much there was of a flow.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Extent {
     /// TCP.
@@ -47,7 +47,6 @@ pub enum Extent {
     /// UDP.
     Datagrams {
         /// Datagrams.
-        #[serde(deserialize_with = "object")]
         datagrams: Transfer,
     },
 }

@@ -9,6 +9,7 @@ mod clock;
 mod container;
 mod device;
 mod event;
+mod flat;
 mod flow;
 mod hardening;
 mod inherited;
