@@ -68,6 +68,18 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Makes a file of this content where a path leads, for nobody else to write.
+///
+/// # Errors
+///
+/// Those of [`Found::at`], `AlreadyExists` where there is something, and when it can't be made or written.
+pub fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+    let Found::Name(target) = Found::at(path)? else { return Err(io::ErrorKind::AlreadyExists.into()) };
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+    let made = target.open_or_make(flags, Mode::from_bits_truncate(0o644))?;
+    File::from(made).write_all(content)
+}
+
 impl Found {
     /// Finds what a path leads to. Symbolic links are followed if they are root's or this process's user's: those of others
     /// could be made to lead elsewhere by them at any time, to files that are not theirs.

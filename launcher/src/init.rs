@@ -2,14 +2,14 @@
 
 use std::{
     env,
-    fs::{DirBuilder, OpenOptions},
+    fs::DirBuilder,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
-use enforce::{arguments::printed, exit};
+use enforce::{arguments::printed, exit, target};
 use report::text::OneLine;
 
 use crate::chosen::user_default;
@@ -64,14 +64,13 @@ pub fn init(purpose: Purpose, file: Option<&Path>) -> anyhow::Result<u8> {
         made.with_context(|| folder.display().to_string())?;
     }
     // Whatever the umask says, nobody else may write it: then it would not be read.
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
-    let opened = opened.map_err(|error| match error.kind() {
+    let made = target::create(&path, text.as_bytes()).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => {
             io::Error::new(error.kind(), "it is there already; remove it, or name another file")
         }
         _ => error,
     });
-    opened.and_then(|mut file| file.write_all(text.as_bytes())).with_context(|| path.display().to_string())?;
+    made.with_context(|| path.display().to_string())?;
     println!("wrote {}; what it means: guard-run check {0}", OneLine(path.display()));
     Ok(exit::OK)
 }

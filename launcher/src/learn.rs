@@ -2,10 +2,9 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write as _},
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -229,7 +228,6 @@ fn write(path: &Path, replaces: bool, learnt: &Learnt) -> io::Result<()> {
     } else if replaces {
         target::replace(path, text)
     } else {
-        let opened = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
-        opened.and_then(|mut file| file.write_all(text))
+        target::create(path, text)
     }
 }

@@ -2,15 +2,13 @@
 
 use std::{
     ffi::OsStr,
-    fs::{self, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
     path::{Path, PathBuf},
 };
 
 use advice::{Replay, Replayed, Side, Tidied, Usage, compare, tidy as tidied};
 use anyhow::Context as _;
-use enforce::{exit, machine::ThisMachine, outlet::tell};
+use enforce::{exit, machine::ThisMachine, outlet::tell, target};
 use policy::{Document, PolicyError, Resolved, compile::Tables};
 use report::text::pretty_json;
 
@@ -57,9 +55,7 @@ pub fn tidy(policy: &OsStr, logs: &[PathBuf], output: Option<&Path>, json: bool)
     match output {
         Some(path) if path == Path::new("-") => print!("{}", tidied.text),
         Some(path) => {
-            let opened = OpenOptions::new().write(true).create_new(true).mode(0o644).open(path);
-            let written = opened.and_then(|mut file| file.write_all(tidied.text.as_bytes()));
-            written.with_context(|| path.display().to_string())?;
+            target::create(path, tidied.text.as_bytes()).with_context(|| path.display().to_string())?;
             tell(&format!("wrote {}", path.display()));
         }
         None => {}

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::{lchown, symlink},
     process::{Command, Stdio},
 };
 
@@ -477,4 +478,12 @@ fn init_writes_policies_that_are_valid_and_replaces_nothing() {
     let (code, _, said) = guard(&["init", file]);
     assert!(code == Some(125) && said.contains("it is there already") && said.lines().count() == 1, "{said}");
     assert_eq!(fs::read(file).unwrap(), written);
+    // Nor where another user's link leads.
+    let (elsewhere, link) = (folder.path().join("elsewhere"), folder.path().join("link"));
+    fs::create_dir(&elsewhere).unwrap();
+    symlink(&elsewhere, &link).unwrap();
+    lchown(&link, Some(4242), None).unwrap();
+    let (code, _, said) = guard(&["init", link.join("policy.json").to_str().unwrap()]);
+    assert!(code == Some(125) && said.contains("belongs to user 4242 and is not followed"), "{said}");
+    assert_eq!(fs::read_dir(elsewhere).unwrap().count(), 0);
 }
