@@ -509,21 +509,17 @@ fn decide_own_port(
 /// about UDP there and TCP may connect.
 ///
 /// getaddrinfo(3) connects a UDP socket to each address that it found, with the port that the program wants, or 0, sends nothing, and takes no harm
-/// if that fails. `may_stream` says whether TCP may connect to an address at that port; at a loopback address, to any server of the sandbox's own.
-/// The name "localhost" has two addresses, and is looked up also where TCP may connect to one of them.
+/// if that fails. `may_stream` says whether TCP may connect to an address at that port. The name "localhost" has two, and is looked up also where TCP
+/// may connect to one of them.
 #[inline(always)]
 #[must_use]
-pub fn sorts(
-    denied: Decision,
-    address: Address,
-    port: u16,
-    is: impl Fn(u32, u32) -> u32 + Copy,
-    mut may_stream: impl FnMut(Address) -> bool,
-) -> bool {
+pub fn sorts(denied: Decision, address: Address, port: u16, mut may_stream: impl FnMut(Address) -> bool) -> bool {
     if port == 0 || denied.rule != DEFAULT {
         return port == 0;
     }
-    may_stream(address) || address.is_loopback(is) && may_stream(Address::loopback(!address.v4_mask(is)))
+    may_stream(address)
+        || address.difference(Address::LOOPBACK4) == 0 && may_stream(Address::LOOPBACK6)
+        || address.difference(Address::LOOPBACK6) == 0 && may_stream(Address::LOOPBACK4)
 }
 
 /// The port that bind(2) takes for "any that is free".

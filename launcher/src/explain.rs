@@ -449,15 +449,14 @@ fn judge_host(tables: &Tables, request: &Request) -> anyhow::Result<Option<Decis
 fn sorts(tables: &Tables, request: &Request, denied: Decision) -> bool {
     let Request::Connect(peer @ Peer { protocol: Protocol::Udp, .. }) = request else { return false };
     let may_stream = |end: End| {
-        let sandbox = matches!(&end, End::Address(address) if address.ip().is_loopback());
-        let stream = Request::Connect(Peer { protocol: Protocol::Tcp, end, sandbox });
+        let stream = Request::Connect(Peer { protocol: Protocol::Tcp, end, ..peer.clone() });
         judge(tables, &stream).is_ok_and(|(.., decision)| decision.is_none_or(|decision| decision.allow))
     };
     let (address, port) = match &peer.end {
         End::Address(to) => (shared_space(to.ip()), to.port()),
         End::Name(_, port) => (net::Address::UNSPECIFIED4, *port),
     };
-    net::sorts(denied, address, port, net::ones_if_equal, |address| match &peer.end {
+    net::sorts(denied, address, port, |address| match &peer.end {
         End::Address(_) => may_stream(End::Address((display_address(address), port).into())),
         End::Name(..) => may_stream(peer.end.clone()),
     })
