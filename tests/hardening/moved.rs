@@ -18,6 +18,8 @@ const MOUNT: &str = r#"
     exec 9< "$0/bait" && flock 9 &&
     mount -t sysfs none "$0/here/one" && mount -t bpf none "$0/here/two" && mount -t proc none "$0/here/three" &&
     mount --bind "$0/bait" "$0/there/one" && mount -t sysfs none "$0/there/two" && mount -t proc none "$0/there/three" &&
+    mount -t cgroup2 none "$0/here/four" && mount -t tmpfs none "$0/there/four" && mount -t proc none "$0/there/four" &&
+    mount --bind /proc/irq "$0/there/five" && mount --bind /proc/irq/default_smp_affinity "$0/here/six" &&
     exec 9<&- && exec "$@"
 "#;
 
@@ -53,9 +55,13 @@ fn mounts_below_folders_of_others_are_dealt_with_wherever_these_go() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path();
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
-    for part in ["here/one", "here/two", "here/three", "there/one", "there/two", "there/three", "bait/one", "bait/two"]
-    {
-        fs::create_dir_all(folder.join(part)).unwrap();
+    for part in ["one", "two", "three", "four", "five"] {
+        for place in ["here", "there", "bait"] {
+            fs::create_dir_all(folder.join(place).join(part)).unwrap();
+        }
+    }
+    for place in ["here/six", "there/six"] {
+        fs::write(folder.join(place), "").unwrap();
     }
     chown(folder, Some(ALICE), None).unwrap();
     let words = ["unshare", "--mount", "sh", "-c", MOUNT].map(OsString::from).to_vec();
@@ -63,19 +69,23 @@ fn mounts_below_folders_of_others_are_dealt_with_wherever_these_go() {
     let run = Run::shell(json!({"version": 1}), LOOK, &[]).environment("FOLDER", folder).through(words);
     let (bare, guarded) = (run.bare().success().stdout, run.output().success().stdout);
     let count = |text: &str, of: &str| text.lines().filter(|line| *line == of).count();
-    assert_eq!((count(&bare, "sysfs / rw on nothing"), count(&bare, "proc / rw on nothing")), (2, 2), "{bare}");
+    for (line, times) in [("sysfs / rw on nothing", 2), ("proc / rw on nothing", 2), ("proc /irq rw on nothing", 1)] {
+        assert_eq!(count(&bare, line), times, "{line}: {bare}");
+    }
     for (line, times) in [
         ("sysfs / ro on nothing", 2),
         ("tmpfs / ro on bpf", 1),
-        ("proc /irq ro on proc", 2),
+        ("tmpfs / ro on cgroup2", 1),
+        ("proc /irq ro on proc", 3),
         ("proc / rw on nothing", 2),
+        ("proc / rw on tmpfs", 1),
+        ("proc /irq ro on nothing", 1),
+        ("proc /irq/default_smp_affinity ro on nothing", 1),
     ] {
         assert_eq!(count(&guarded, line), times, "{line}: {guarded}");
     }
-    assert_eq!(
-        guarded.lines().filter(|line| line.starts_with("tmpfs")).count(),
-        1 + count(&guarded, "tmpfs / ro on proc")
-    );
+    let hiding = guarded.lines().filter(|line| line.starts_with("tmpfs / ro")).count();
+    assert_eq!(hiding, 2 + count(&guarded, "tmpfs / ro on proc"), "{guarded}");
 
     let ends = AtomicBool::new(false);
     let outcomes: Vec<_> = thread::scope(|scope| {
@@ -88,4 +98,26 @@ fn mounts_below_folders_of_others_are_dealt_with_wherever_these_go() {
         let refused = output.code() == Some(125) && output.stderr.contains("where others than root can move it");
         assert!(refused || output.stdout == guarded, "{output:?}");
     }
+}
+
+/// By a working folder in a mount of another namespace, or one that was unmounted, root's command would reach what is hidden in its own.
+#[test]
+fn a_working_folder_in_a_foreign_mount_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let enter = |script: &str| {
+        let words = ["unshare", "--mount", "sh", "-c", script].map(OsString::from).to_vec();
+        Run::shell(json!({"version": 1}), "echo ran", &[])
+            .through([words, vec![folder.path().into()]].concat())
+            .output()
+    };
+    let stays = enter(r#"mount -t sysfs none "$0" && cd "$0" && exec "$@""#).success();
+    assert_eq!(stays.stdout, "ran\n");
+    let output = enter(r#"mount -t sysfs none "$0" && cd "$0" && umount --lazy "$0" && exec "$@""#).exits(125);
+    assert!(output.stderr.contains("in no mount of this mount namespace") && output.stdout.is_empty(), "{output:?}");
+    let output = enter(
+        r#"unshare --mount sh -c 'mount -t sysfs none "$0"; echo; exec sleep 30' "$0" > "$0/ready" &
+        until [ -s "$0/ready" ]; do :; done; cd /proc/$!/root/"$0" && "$@"; code=$?; kill $!; exit $code"#,
+    )
+    .exits(125);
+    assert!(output.stderr.contains("in no mount of this mount namespace") && output.stdout.is_empty(), "{output:?}");
 }

@@ -39,6 +39,10 @@ pub(super) struct Parent {
     folder: OwnedFd,
 }
 
+/// By these, processes are moved, killed and stopped, and cgroups changed.
+const DECISIVE: [&str; 6] =
+    ["cgroup.procs", "cgroup.threads", "cgroup.kill", "cgroup.freeze", "cgroup.type", "cgroup.subtree_control"];
+
 /// The nearest cgroup, this one or around it, that is root's alone, as all are that it is in.
 ///
 /// Anybody who may write to the files of a cgroup that two others are in can move processes from one to the other: so out of a leaf, wherever that is in a
@@ -48,13 +52,18 @@ pub(super) struct Parent {
 ///
 /// When there is none, or it is not to be seen.
 pub(super) fn of_root_alone(path: &Path, top: &Path) -> Result<PathBuf, CgroupError> {
-    let is_roots = |file: &Path| -> Result<bool, CgroupError> {
-        let file = fs::symlink_metadata(file).map_err(on(file))?;
-        Ok(ROOT.as_raw() == file.uid() && file.mode() & 0o022 == 0)
+    let is_roots = |path: &Path| match fs::symlink_metadata(path) {
+        // The root of the hierarchy lacks some.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        file => file.map(|file| ROOT.as_raw() == file.uid() && file.mode() & 0o022 == 0).map_err(on(path)),
     };
     let mut found = Some(path);
     for cgroup in path.ancestors().take_while(|cgroup| cgroup.starts_with(top)) {
-        if !is_roots(cgroup)? || !is_roots(&cgroup.join("cgroup.procs"))? {
+        let mut is_alone = is_roots(cgroup)?;
+        for file in DECISIVE {
+            is_alone &= is_roots(&cgroup.join(file))?;
+        }
+        if !is_alone {
             found = cgroup.parent().filter(|parent| parent.starts_with(top));
         }
     }

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     ffi::{CStr, CString},
+    mem,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     ptr,
 };
@@ -67,6 +68,18 @@ fn set_attributes(point: &CString, set: u64, clear: u64, flags: libc::c_int) -> 
         )
     };
     Errno::result(result).map(drop)
+}
+
+/// Whether a file or folder is the one by which a mount begins. Its file system is not asked for anything.
+#[must_use]
+pub fn is_mount_root(fd: &OwnedFd) -> bool {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    // SAFETY: the kernel reads an empty string that ends with a NUL, and fills in a structure of which all zero is a value.
+    let file = unsafe {
+        let mut file: libc::statx = mem::zeroed();
+        (libc::statx(fd.as_raw_fd(), c"".as_ptr(), flags, 0, &raw mut file) == 0).then_some(file)
+    };
+    file.is_some_and(|file| file.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0)
 }
 
 /// Puts a copy of a descriptor in the place of another one, by its number, for what this process executes.

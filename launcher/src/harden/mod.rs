@@ -124,6 +124,11 @@ pub enum HardenError {
     /// A file system of the kernel's is in one that another user answers for.
     #[error("{} is in a FUSE file system of another user than root, who may not answer: unmount it", .0.display())]
     InFuse(PathBuf),
+    /// By the working folder, the command would reach what it is not to see.
+    #[error(
+        "the working folder is {0}, by which the command would reach what it is not to see: start guard-run in another one (cd /)"
+    )]
+    WorkingFolder(&'static str),
     /// The device nodes can't be listed.
     #[error("can't look for device nodes by which packets leave without a socket")]
     Nodes(#[source] io::Error),
@@ -387,7 +392,23 @@ impl Hardening {
         let may_be_root = privilege::is_root()
             && (user.is_none_or(|user| user.uid.is_root()) || self.section.allows(Part::Privileges));
         let view = View::new(&self.section, &self.mounts, Pid::this(), covers, may_be_root);
+        self.check_working_folder(&view)?;
         Ok(view.pinning(helpers).hiding(hidden).showing(Limits::find(&self.mounts, leaf)))
+    }
+
+    /// Makes sure that the working folder is in a mount that the command will have in its own mount namespace. Of any other one, nothing is hidden
+    /// or made read-only: one of another namespace, which /proc/PID/root and descriptors lead to, or one that was unmounted.
+    fn check_working_folder(&self, view: &View) -> Result<(), HardenError> {
+        let mount = theirs::mount_of_working_folder();
+        if !self.mounts.iter().any(|mounted| Some(mounted.id) == mount) {
+            return Err(HardenError::WorkingFolder("in no mount of this mount namespace"));
+        }
+        if mount.is_some_and(|mount| view.hides_parts_of(mount)) {
+            return Err(HardenError::WorkingFolder(
+                "in a file system of the kernel's that is mounted in a folder of others",
+            ));
+        }
+        Ok(())
     }
 
     /// The folder in which the command can be shown files of its own, in its mount namespace. `None` where it has none, or there is no

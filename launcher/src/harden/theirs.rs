@@ -12,11 +12,15 @@ use std::{
     path::Path,
 };
 
-use enforce::{mounts::Mount, sys::confine::make_read_only};
+use enforce::{
+    mounts::Mount,
+    sys::confine::{is_mount_root, make_read_only},
+};
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, OFlag, ResolveFlag},
     mount::{MsFlags, mount},
+    sys::stat::Mode,
 };
 use serde::{Deserialize, Serialize};
 
@@ -30,9 +34,10 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Theirs {
     pub(super) point: Place,
+    pub(super) id: u32,
     kind: String,
     root: Place,
-    treatment: Treatment,
+    pub(super) treatment: Treatment,
 }
 
 /// What is done to it.
@@ -48,8 +53,8 @@ pub(super) enum Treatment {
 
 impl Theirs {
     pub(super) fn new(mount: &Mount, treatment: Treatment) -> Self {
-        let Mount { point, kind, root, .. } = mount.clone();
-        Self { point: point.into(), kind, root: root.into(), treatment }
+        let Mount { id, point, kind, root, .. } = mount.clone();
+        Self { point: point.into(), id, kind, root: root.into(), treatment }
     }
 
     /// Does to each what is to be done, in this process's mount namespace. Needs `CAP_SYS_ADMIN`.
@@ -63,8 +68,10 @@ impl Theirs {
         // No two are the same one, and each is one of a kind that was found as often: so none is missing, whatever has been exchanged.
         let mut found = BTreeSet::new();
         for (it, fd) in all.iter().zip(&opened) {
-            let id = mount_id(fd).filter(|id| is_top(fd) && found.insert(*id)).ok_or(Errno::ESTALE)?;
-            let is_it = |mount: &&Mount| mount.id == id && mount.kind == it.kind && *mount.root == *it.root;
+            let id = mount_id(fd).filter(|id| is_mount_root(fd) && found.insert(*id)).ok_or(Errno::ESTALE)?;
+            // In a cgroup namespace of its own, the process sees other roots of cgroups. All of them are hidden.
+            let is_root = |mount: &Mount| it.treatment == Treatment::Hidden || *mount.root == *it.root;
+            let is_it = |mount: &&Mount| mount.id == id && mount.kind == it.kind && is_root(mount);
             mounts.iter().find(is_it).ok_or(Errno::ESTALE)?;
         }
         all.iter().zip(&opened).try_for_each(|(it, fd)| it.treatment.apply(fd))
@@ -107,26 +114,25 @@ fn read_only(mount: &OwnedFd) -> nix::Result<()> {
     make_read_only(&CString::new(by_descriptor(mount).as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?)
 }
 
+/// The number of the mount that the working folder is in.
+pub(super) fn mount_of_working_folder() -> Option<u32> {
+    let folder = nix::fcntl::open("/proc/self/cwd", OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    mount_id(&folder)
+}
+
 /// The number of the mount that a descriptor is of. The file system is not asked for anything.
 fn mount_id(fd: &OwnedFd) -> Option<u32> {
     let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
     about.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
 }
 
-/// Whether a folder is the one by which a mount begins: the one above is of another mount.
-fn is_top(folder: &OwnedFd) -> bool {
-    open_without_links(folder, "..", OFlag::O_PATH, ResolveFlag::RESOLVE_NO_XDEV).err() == Some(Errno::EXDEV)
-}
-
-/// Whether others than root can change what is on the way to a mount: by a folder of theirs, or one that they may write to and that lets them
-/// rename what is in it. What is in a file system that one of them answers for is not asked.
+/// Whether others than root can change what is on the way to a mount: by a folder of theirs, or one that they may write to. (In one such as /tmp they may
+/// rename what is theirs, also the folder that is mounted on, in another mount namespace.) What is in a file system that one of them answers for is
+/// not asked.
 pub(super) fn is_theirs(mount: &Mount, mounts: &[Mount]) -> bool {
     in_fuse_of_theirs(mount, mounts)
         || mount.point.ancestors().skip(1).any(|folder| {
-            fs::symlink_metadata(folder).map_or(true, |folder| {
-                let keeps_names = folder.mode() & 0o1000 != 0;
-                folder.uid() != 0 || folder.mode() & 0o022 != 0 && !keeps_names
-            })
+            fs::symlink_metadata(folder).map_or(true, |folder| folder.uid() != 0 || folder.mode() & 0o022 != 0)
         })
 }
 

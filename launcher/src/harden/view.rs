@@ -148,6 +148,10 @@ impl View {
             .iter()
             .filter(|mount| is_of_interest(mount) && !is_out_of_reach(&mount.point))
             .partition(|mount| is_theirs(mount, mounts));
+        // Of those at one place, only the last one is to be reached.
+        let is_covered = |mount: &Mount| {
+            mounts.iter().rfind(|other| other.point == mount.point).is_some_and(|last| last.id != mount.id)
+        };
         let mounts = |kinds: &[&str]| -> Vec<&Mount> {
             ours.iter().copied().filter(|mount| kinds.contains(&mount.kind.as_str())).collect()
         };
@@ -184,7 +188,10 @@ impl View {
             let formats = of(&[PROC]).into_iter().map(|proc| proc.join(FORMATS)).filter(|path| path.exists());
             let formats: Vec<Place> = formats.map(Place::from).filter(|path| !view.hidden.contains(path)).collect();
             view.hidden.extend(formats);
-            let places = of(&[PROC]).into_iter().flat_map(|proc| machine.iter().map(move |file| proc.join(file)));
+            let places = mounts(&[PROC]).into_iter().flat_map(|proc| {
+                let parts = parts_in(&proc.root, &machine);
+                parts.into_iter().map(|part| if part.is_empty() { proc.point.clone() } else { proc.point.join(part) })
+            });
             view.pinned = places.filter(|path| path.exists()).map(Place::from).collect();
         }
         if section.allows(Part::Cgroups) {
@@ -195,7 +202,8 @@ impl View {
         }
         view.theirs = theirs
             .into_iter()
-            .filter_map(|mount| Some(Theirs::new(mount, treatment(section, &mount.kind, &machine)?)))
+            .filter(|mount| !is_covered(mount))
+            .filter_map(|mount| Some(Theirs::new(mount, treatment(section, mount, &machine)?)))
             .collect();
         view
     }
@@ -203,6 +211,11 @@ impl View {
     /// Nothing is done. This is only what would be covered.
     pub(super) fn covering_nothing_but(covers: Covers) -> Self {
         Self { covered: covers.found.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Whether this is a mount in a folder of others of which something is hidden or pinned: by a folder in it, all of it could be reached.
+    pub(super) fn hides_parts_of(&self, mount: u32) -> bool {
+        self.theirs.iter().any(|theirs| theirs.id == mount && theirs.treatment != Treatment::ReadOnly)
     }
 
     /// The sockets and folders that are covered, and which of them are folders.
@@ -289,9 +302,8 @@ impl View {
         }));
         // What is mounted over it now is not what the process is in.
         let covered = self.covered.iter().filter(|cover| cover.is_folder()).map(Cover::path);
-        let theirs = self.theirs.iter().map(|mount| &*mount.point);
-        let mounted = [&self.cgroups, &self.hidden, &self.pinned].into_iter().flatten().map(|point| &**point);
-        let mut mounted = mounted.chain(theirs).chain(covered);
+        let mut mounted =
+            [&self.cgroups, &self.hidden, &self.pinned].into_iter().flatten().map(|point| &**point).chain(covered);
         let own = std::env::current_dir().ok().filter(|own| mounted.any(|point| own.starts_with(point)));
         steps.extend(own.map(|own| {
             let to = own.clone();
@@ -312,17 +324,32 @@ fn is_of_interest(mount: &Mount) -> bool {
 
 /// What is done to a mount of this kind below a folder that others can change, and with `machine` in a procfs there. As at other places, but that cgroups are not
 /// shown.
-fn treatment(section: &ProcessSection, kind: &str, machine: &[String]) -> Option<Treatment> {
+fn treatment(section: &ProcessSection, Mount { kind, root, .. }: &Mount, machine: &[String]) -> Option<Treatment> {
     let (kernel_files, bpf) = (section.allows(Part::KernelFiles), section.allows(Part::Bpf));
-    match kind {
+    match kind.as_str() {
         CGROUP1 | CGROUP2 => Some(Treatment::Hidden),
         BPFFS => (!kernel_files || !bpf).then_some(Treatment::Hidden),
         QUEUES => (!section.allows(Part::Ipc)).then_some(Treatment::Hidden),
         _ if kernel_files => None,
-        PROC => Some(Treatment::Parts(machine.to_vec(), vec![FORMATS.to_owned()])),
+        PROC => {
+            let parts = parts_in(root, machine);
+            let is_part = parts.iter().any(String::is_empty);
+            let formats = parts_in(root, &[FORMATS.to_owned()]).into_iter().filter(|part| !part.is_empty()).collect();
+            Some(if is_part { Treatment::ReadOnly } else { Treatment::Parts(parts, formats) })
+        }
         kind if HIDDEN.contains(&kind) => Some(Treatment::Hidden),
         _ => Some(Treatment::ReadOnly),
     }
+}
+
+/// Where these files are in a mount of this part of their file system; empty for one that all of the mount is in.
+fn parts_in(root: &Path, files: &[String]) -> Vec<String> {
+    let root = root.strip_prefix("/").unwrap_or(root);
+    let part = |file: &String| {
+        let below = Path::new(file).strip_prefix(root).ok().and_then(Path::to_str);
+        below.map(str::to_owned).or_else(|| root.starts_with(file).then(String::new))
+    };
+    files.iter().filter_map(part).collect()
 }
 
 /// A mount in a file system that another user answers for, and may never answer.
