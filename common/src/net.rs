@@ -513,13 +513,18 @@ fn decide_own_port(
 /// may connect to one of them.
 #[inline(always)]
 #[must_use]
-pub fn sorts(denied: Decision, address: Address, port: u16, mut may_stream: impl FnMut(Address) -> bool) -> bool {
+pub fn sorts(
+    denied: Decision,
+    address: Address,
+    port: u16,
+    is: impl Fn(u32, u32) -> u32,
+    mut may_stream: impl FnMut(Address) -> bool,
+) -> bool {
     if port == 0 || denied.rule != DEFAULT {
         return port == 0;
     }
-    may_stream(address)
-        || address.difference(Address::LOOPBACK4) == 0 && may_stream(Address::LOOPBACK6)
-        || address.difference(Address::LOOPBACK6) == 0 && may_stream(Address::LOOPBACK4)
+    let v4 = address.v4_mask(is);
+    may_stream(address) || address.difference(Address::loopback(v4)) == 0 && may_stream(Address::loopback(!v4))
 }
 
 /// The port that bind(2) takes for "any that is free".

@@ -326,7 +326,7 @@ fn judge(ctx: &SockAddrContext, hook: Hook, op: Op, family: Family, address: Add
 /// Whether a connect(2) that is denied sorts addresses for TCP ([`net::sorts`]).
 #[inline(always)]
 fn sorts(request: &Request, key: &mut Key<NetSubject>, denied: Decision) -> bool {
-    let sorts = net::sorts(denied, request.address, request.port, |address| {
+    let sorts = net::sorts(denied, request.address, request.port, is, |address| {
         key.subject.address = address;
         let request = Request { protocol: Protocol::TCP, address, ..*request };
         let decision = judged(|| net::decide(filled(&NET_TABLE), &KernelTables::of(key), &request));

@@ -456,7 +456,7 @@ fn sorts(tables: &Tables, request: &Request, denied: Decision) -> bool {
         End::Address(to) => (shared_space(to.ip()), to.port()),
         End::Name(_, port) => (net::Address::UNSPECIFIED4, *port),
     };
-    net::sorts(denied, address, port, |address| match &peer.end {
+    net::sorts(denied, address, port, net::ones_if_equal, |address| match &peer.end {
         End::Address(_) => may_stream(End::Address((display_address(address), port).into())),
         End::Name(..) => may_stream(peer.end.clone()),
     })

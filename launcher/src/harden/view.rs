@@ -522,19 +522,16 @@ mod tests {
 
     #[test]
     fn what_of_proc_is_the_machines_is_made_read_only_where_it_is_there() {
-        let folder = tempfile::tempdir().expect("a folder");
-        for name in ["scsi", "asound", "1", "sys/kernel", "self"] {
-            fs::create_dir_all(folder.path().join(name)).expect("it is ours");
-        }
-        fs::write(folder.path().join("sysrq-trigger"), "").expect("it is ours");
-        let proc = mounts(&[(folder.path().to_str().expect("text"), "proc")]);
+        let proc = mounts(&[("/proc", "proc")]);
         let pinned_for = |parts: &[Part], may_be_root| {
             let section = ProcessSection { allow: parts.to_vec(), ..ProcessSection::default() };
             View::new(&section, &proc, LAUNCHER, Covers::default(), may_be_root).pinned
         };
         let pinned = |parts: &[Part]| pinned_for(parts, true);
-        let expected = ["sysrq-trigger", "scsi", "asound", "1"].map(|name| folder.path().join(name).into());
-        assert_eq!(pinned(&[]), expected);
+        let there =
+            MACHINE.into_iter().chain(["1"]).map(|name| Path::new("/proc").join(name)).filter(|file| file.exists());
+        let expected: Vec<Place> = there.map(Place::from).collect();
+        assert!(pinned(&[]) == expected && expected.len() > 2, "{expected:?}");
         assert_eq!(pinned(&[Part::KernelFiles]), []);
         assert_eq!((pinned_for(&[], false), pinned(&[Part::Namespaces])), (pinned(&[]), pinned(&[])));
         assert_eq!(
@@ -542,6 +539,15 @@ mod tests {
             [],
             "so that others can mount procfs in namespaces of their own"
         );
+    }
+
+    #[test]
+    fn parts_of_the_machine_are_found_in_parts_of_proc() {
+        let machine = ["irq".to_owned(), "bus".to_owned()];
+        for (root, expected) in [("/", &["irq", "bus"][..]), ("/irq", &[""]), ("/irq/7", &[""]), ("/net", &[])] {
+            assert_eq!(parts_in(Path::new(root), &machine), expected, "{root}");
+        }
+        assert_eq!(parts_in(Path::new("/sys"), &["sys/fs".to_owned()]), ["fs"]);
     }
 
     #[test]
