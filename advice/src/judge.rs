@@ -7,12 +7,14 @@ use std::collections::HashMap;
 
 use common::{
     Decision, RuleSet,
-    decision::DEFAULT,
     name::address::nearness,
     net::{self, Address, Lookup, Op, Table, ones_if_equal},
     socket::protocol,
 };
-use policy::compile::{NetTables, Tables};
+use policy::{
+    compile::{NetTables, Tables},
+    display_address, shared_space,
+};
 use report::{Cause, Event, Extent, Flow, Network};
 
 use crate::{Peer, Request};
@@ -78,16 +80,22 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Whether an event is about a UDP socket that getaddrinfo(3) may have connected in order to sort addresses, if the policy denies that:
-    /// programs work without, and guard-run doesn't report it. That is so at port 0, and where no rule is about it and TCP may connect.
+    /// Whether an event is about a UDP socket that getaddrinfo(3) may have connected in order to sort addresses ([`net::sorts`]), if the policy
+    /// denies that: programs work without, and guard-run doesn't report it.
     pub(crate) fn sorts(&mut self, event: &Event) -> bool {
         let Some(Request::Peer(peer)) = Request::of_event(event) else { return false };
         if (peer.op, peer.protocol) != (Op::CONNECT.index(), protocol::UDP) {
             return false;
         }
-        let by_default = |judgement: Judgement| !judgement.allowed && judgement.rule == Some(DEFAULT);
-        let by_tcp = Asked::Request(Request::Peer(Peer { protocol: protocol::TCP, ..peer }), host(event));
-        peer.port == 0 || self.event(event).is_some_and(by_default) && self.asked(by_tcp).allowed
+        // What is allowed, or in no section, the default doesn't deny.
+        let judgement = self.event(event).filter(|judgement| !judgement.allowed);
+        let rule = judgement.and_then(|judgement| judgement.rule).unwrap_or_default();
+        let denied = Decision { allow: false, rule };
+        net::sorts(denied, shared_space(peer.address), peer.port, ones_if_equal, |address| {
+            let address = display_address(address);
+            let by_tcp = Request::Peer(Peer { protocol: protocol::TCP, address, ..peer });
+            self.asked(Asked::Request(by_tcp, host(event))).allowed
+        })
     }
 
     /// Judges what a flow tells of. `None` for a protocol that is not known.
