@@ -150,7 +150,7 @@ impl fmt::Display for Subject {
 }
 
 /// What decided.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cause {
     /// JSON pointer into the policy (`/process` also where it has no such section), `default`, or `fail-closed` for what could not be judged.
     pub rule: String,

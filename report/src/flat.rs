@@ -18,7 +18,6 @@ pub(crate) struct FlatEvent {
     hook: Word,
     verdict: Verdict,
     process: Process,
-    #[serde(default)]
     test: Option<Test>,
     network: Option<Network>,
     name: Option<Name>,

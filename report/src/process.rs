@@ -12,7 +12,7 @@ pub struct Parent {
 }
 
 /// What /proc tells of a process beyond what the kernel side has recorded.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Details {
     /// The file that it executes.
     pub exe: Option<String>,
