@@ -235,28 +235,22 @@ impl Leaf {
         let own = &hierarchy.own;
         let place = if privilege::is_root() { parent::of_root_alone(own, &hierarchy.mount)? } else { own.clone() };
         reap_empty(&place, &mut rights);
-        let cgroup = match Locked::make_in(&place, &mut rights) {
-            Ok(made) if place == *own => made,
-            Ok(made) => {
-                // Who starts root's shell in a graphical session is in such a one.
-                made.tell_where("which belongs to an ordinary user, who could move it out of a cgroup in there");
-                made
-            }
+        let cgroup = Locked::make_in(&place, &mut rights).or_else(|error| {
             // Where descriptors are short, they are so elsewhere, too.
-            Err(CgroupError::File { source, path })
-                if place == hierarchy.mount
-                    || !privilege::is_root()
-                    || matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) =>
-            {
-                return Err(CgroupError::File { path, source });
+            let is_here = !matches!(&error, CgroupError::File { source, .. }
+                if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)));
+            if place == hierarchy.mount || !privilege::is_root() || !is_here {
+                return Err(error);
             }
-            Err(error) => {
-                let made = Locked::make_in(&hierarchy.mount, &mut rights)?;
-                let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
-                made.tell_where(&format!("in which there can be none for it: {error}{source}"));
-                made
-            }
-        };
+            let made = Locked::make_in(&hierarchy.mount, &mut rights)?;
+            let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
+            made.tell_where(&format!("in which there can be none for it: {error}{source}"));
+            Ok(made)
+        })?;
+        // Who starts root's shell in a graphical session is in such a one.
+        if place != *own && cgroup.path.parent() == Some(place.as_path()) {
+            cgroup.tell_where("which belongs to an ordinary user, who could move it out of a cgroup in there");
+        }
         Ok(Self { cgroup, rights })
     }
 
