@@ -351,6 +351,7 @@ mod tests {
         assert_eq!((number(&[], libc::SYS_mlock), number(&[CAP_IPC_LOCK], libc::SYS_mlock)), (1, 0));
         assert_eq!((number(&[], libc::SYS_setpriority), number(&[CAP_SYS_NICE], libc::SYS_setpriority)), (3, 0));
     }
+
     #[test]
     fn nothing_is_looked_at_for_want_of_what_nobody_has() {
         let section = ProcessSection::default();

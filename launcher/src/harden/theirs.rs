@@ -6,7 +6,7 @@ use std::{
     ffi::CString,
     fs,
     os::{
-        fd::{AsRawFd as _, OwnedFd},
+        fd::{AsFd, AsRawFd as _, OwnedFd},
         unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::Path,
@@ -102,7 +102,7 @@ impl Treatment {
     }
 }
 
-fn open(folder: impl std::os::fd::AsFd, path: &Path) -> nix::Result<OwnedFd> {
+fn open(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     open_without_links(folder, path, OFlag::O_PATH | OFlag::O_NOFOLLOW, ResolveFlag::empty())
 }
 

@@ -148,27 +148,9 @@ impl View {
             .iter()
             .filter(|mount| is_of_interest(mount) && !is_out_of_reach(&mount.point))
             .partition(|mount| is_theirs(mount, mounts));
-        // Of those at one place, only the last one is to be reached.
-        let is_covered = |mount: &Mount| {
-            mounts.iter().rfind(|other| other.point == mount.point).is_some_and(|last| last.id != mount.id)
-        };
-        let mounts = |kinds: &[&str]| -> Vec<&Mount> {
-            ours.iter().copied().filter(|mount| kinds.contains(&mount.kind.as_str())).collect()
-        };
-        let of = |kinds: &[&str]| -> Vec<Place> {
-            let mut points = Vec::<Place>::new();
-            for mount in mounts(kinds) {
-                // What is below another one is dealt with when that one is.
-                if !points.iter().any(|point| mount.is_in(point)) {
-                    points.push(mount.point.clone().into());
-                }
-            }
-            points
-        };
-        let cgroups = mounts(&[CGROUP2]).into_iter().map(|mount| mount.point.clone().into()).collect();
         let covered = covers.found.into_iter().collect();
         let crowded = covers.crowded.into_iter().map(Place::from).collect();
-        let mut view = Self { cgroups, covered, crowded, ..Self::default() };
+        let mut view = Self { covered, crowded, ..Self::default() };
         // And guard-run's own files there, which root may write, too: oom_score_adj would have the kernel kill it first.
         let mut machine: Vec<String> = MACHINE.into_iter().map(str::to_owned).chain([launcher.to_string()]).collect();
         // In a user namespace, the kernel mounts procfs only for who sees all of one (`mount_too_revealing`, fs/namespace.c). Who is not root
@@ -176,30 +158,44 @@ impl View {
         // command root; and being root in a namespace gives a capability only over files whose owner has a number there
         // (`privileged_wrt_inode_uidgid`, kernel/capability.c), which root outside has not for a user's namespace (tests/hardening/proc.rs).
         machine.retain(|_| may_be_root || !section.allows(Part::Namespaces));
-        if section.allows(Part::KernelFiles) {
-            // Cgroups stay out of reach all the same.
-            view.read_only = of(&CGROUPS);
-            if !section.allows(Part::Bpf) {
-                view.hidden = of(&[BPFFS]);
+        let mut seeming_empty = Vec::new();
+        for mount in ours {
+            // What is below another one is dealt with when that one is.
+            let add = |points: &mut Vec<Place>| {
+                if !points.iter().any(|point| mount.is_in(point)) {
+                    points.push(mount.point.clone().into());
+                }
+            };
+            let there = |parts: Vec<String>| {
+                let paths = parts.into_iter().map(|part| mount.point.join(part));
+                paths.filter(|path| path.exists()).map(Place::from)
+            };
+            match treatment(section, mount, &machine) {
+                // The command's own one is shown there.
+                Some(Treatment::Hidden) if CGROUPS.contains(&mount.kind.as_str()) => {
+                    if mount.kind == CGROUP2 {
+                        view.cgroups.push(mount.point.clone().into());
+                    }
+                    add(&mut view.read_only);
+                }
+                Some(Treatment::Hidden) => add(&mut view.hidden),
+                Some(Treatment::ReadOnly) => add(&mut view.read_only),
+                Some(Treatment::Parts(pinned, hidden)) => {
+                    view.pinned.extend(there(pinned));
+                    seeming_empty.extend(there(hidden));
+                }
+                None => {}
             }
-        } else {
-            view.read_only = of(&READ_ONLY);
-            view.hidden = of(&HIDDEN);
-            let formats = of(&[PROC]).into_iter().map(|proc| proc.join(FORMATS)).filter(|path| path.exists());
-            let formats: Vec<Place> = formats.map(Place::from).filter(|path| !view.hidden.contains(path)).collect();
-            view.hidden.extend(formats);
-            let places = mounts(&[PROC]).into_iter().flat_map(|proc| {
-                let parts = parts_in(&proc.root, &machine);
-                parts.into_iter().map(|part| if part.is_empty() { proc.point.clone() } else { proc.point.join(part) })
-            });
-            view.pinned = places.filter(|path| path.exists()).map(Place::from).collect();
         }
+        seeming_empty.retain(|path| !view.hidden.contains(path));
+        view.hidden.extend(seeming_empty);
         if section.allows(Part::Cgroups) {
             view.writable.clone_from(&view.cgroups);
         }
-        if !section.allows(Part::Ipc) {
-            view.hidden.extend(of(&[QUEUES]));
-        }
+        // Of those at one place, only the last one is to be reached.
+        let is_covered = |mount: &Mount| {
+            mounts.iter().rfind(|other| other.point == mount.point).is_some_and(|last| last.id != mount.id)
+        };
         view.theirs = theirs
             .into_iter()
             .filter(|mount| !is_covered(mount))
@@ -322,8 +318,7 @@ fn is_of_interest(mount: &Mount) -> bool {
     READ_ONLY.contains(&kind) || HIDDEN.contains(&kind) || [QUEUES, PROC].contains(&kind)
 }
 
-/// What is done to a mount of this kind below a folder that others can change, and with `machine` in a procfs there. As at other places, but that cgroups are not
-/// shown.
+/// What is done to a mount, and of a procfs to the files of `machine`. Cgroups stay out of reach whatever the section allows.
 fn treatment(section: &ProcessSection, Mount { kind, root, .. }: &Mount, machine: &[String]) -> Option<Treatment> {
     let (kernel_files, bpf) = (section.allows(Part::KernelFiles), section.allows(Part::Bpf));
     match kind.as_str() {
